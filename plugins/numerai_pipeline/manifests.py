@@ -1,0 +1,132 @@
+"""Manifests: the proof, written last, that an output is whole.
+
+Every output ``x`` has ``x.manifest.json`` beside it with its SHA-256, size, rows and columns. An output without a
+manifest that holds does not exist for the pipeline. The model images keep the same form (``docs/contract.md``) with
+code of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SUFFIX = ".manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a finished file.
+
+    Attributes
+    ----------
+    file : str
+        Name of the file, without its folder.
+    sha256 : str
+        Hexadecimal digest of its content.
+    bytes : int
+        Its size.
+    rows : int or None
+        Rows of a table, without the header; None for what is not a table.
+    columns : list of str
+        Columns of a table, in order.
+    inputs : str or None
+        Hash of everything the file was made from (inputs, image, parameters), as the task that made it was told.
+    about : dict
+        What else the maker wanted to keep, such as the address or the version a download came from.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    rows: int | None = None
+    columns: list[str] = field(default_factory=list)
+    inputs: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of ``path`` is."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits; reads it in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; when the block ends well, put what was written there in its place.
+
+    A reader of ``path`` sees the old content or the new one, never a part. When the block fails, nothing is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_manifest(
+    path: Path,
+    *,
+    rows: int | None = None,
+    columns: list[str] | None = None,
+    inputs: str | None = None,
+    about: dict[str, Any] | None = None,
+) -> Manifest:
+    """Describe the finished file ``path`` in a manifest beside it and return what was written."""
+    manifest = Manifest(path.name, file_sha256(path), path.stat().st_size, rows, columns or [], inputs, about or {})
+    with atomic_path(manifest_path(path)) as temporary:
+        temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Read the manifest of ``path``; None when there is none or it cannot be read as one."""
+    try:
+        content = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+        return Manifest(**content)
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def verified_manifest(path: Path, *, inputs: str | None = None) -> Manifest | None:
+    """Return the manifest of ``path`` if the file is still what it says, else None.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    inputs : str, optional
+        When given, the manifest must also say that the file was made from these inputs.
+    """
+    manifest = read_manifest(path)
+    if manifest is None or not path.is_file() or path.stat().st_size != manifest.bytes:
+        return None
+    if inputs is not None and manifest.inputs != inputs:
+        return None
+    return manifest if file_sha256(path) == manifest.sha256 else None
+
+
+def discard(path: Path) -> None:
+    """Remove a file and its manifest, the manifest first, so that a half-removed file never looks finished."""
+    manifest_path(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""Which image a model runs in: the name says exactly which code it holds.
+
+An image's tag is a hash of everything it is built from: its own folder, the contract package and the base. Whoever
+builds images (``launcher/images.py``) and whoever runs them (the DAG) computes the same tag from the same files, so a
+run records exactly which code made its predictions, and an image is rebuilt only when its inputs changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SHARED_FOLDERS = ("contract", "base")
+_LEFT_OUT = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
+
+
+def image_inputs(images_dir: Path, image: str) -> Iterator[Path]:
+    """All files an image is built from, in a fixed order.
+
+    The base image (``image="base"``) is made from its own folder alone; every other image also from the contract
+    package and the base. An image whose folder has a file ``standalone`` shares neither.
+    """
+    shared = () if image == "base" or (images_dir / image / "standalone").exists() else SHARED_FOLDERS
+    for folder in (image, *shared):
+        for path in sorted((images_dir / folder).rglob("*")):
+            if path.is_file() and not _LEFT_OUT.intersection(path.parts) and path.suffix != ".pyc":
+                yield path
+
+
+def image_tag(images_dir: Path, image: str) -> str:
+    """Hash of an image's inputs (names and contents): 12 hexadecimal digits.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the image has no folder with a Dockerfile.
+    """
+    if not (images_dir / image / "Dockerfile").is_file():
+        raise FileNotFoundError(images_dir / image / "Dockerfile")
+    digest = hashlib.sha256()
+    for path in image_inputs(images_dir, image):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(images_dir).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def image_reference(images_dir: Path, image: str, registry: str = "") -> str:
+    """Full name of an image, such as ``numerai-classic:0f3a…``; ``registry`` ends with a slash or is empty."""
+    return f"{registry}numerai-{image.replace('_', '-')}:{image_tag(images_dir, image)}"

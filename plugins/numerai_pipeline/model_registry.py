@@ -1,0 +1,210 @@
+"""The registry of models: ``model_images/models.yaml`` as dataclasses, each mistake in it a clear error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from numerai_pipeline.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from jsonschema import ValidationError
+
+SCHEMA = Path(__file__).with_name("models.schema.json")
+FIRST_TASK = "unzip"
+RESERVED_NAMES = frozenset(
+    {"wait_for_round", "download", FIRST_TASK, "evaluate", "ensemble", "leaderboard", "submit", "exploring"}
+)
+# What a container is told by the pipeline itself; a task's own parameters may not shadow it.
+CONTRACT_VARIABLES = frozenset(
+    {"OPERATION", "TRAINING", "TESTING", "PREDICTING", "STORING", "REPORTING", "INPUTS"}
+    | {"TIME_LIMIT", "TIME_LIMIT_PART", "THREADS", "MEMORY_LIMIT", "SEED"}
+)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """An image: its folder's name, the Python of its base, and what is in it."""
+
+    name: str
+    about: str
+    python: str = "3.12"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A task that runs in a container.
+
+    Attributes
+    ----------
+    name : str
+        Name of the task, and of its predictions and report.
+    about : str
+        What it does.
+    image, operation : str
+        Which image it runs in, and which of the image's operations it is.
+    needs : tuple of str
+        The tasks that come right before it.
+    group : str or None
+        Group it is drawn in.
+    predicts : bool
+        Whether it leaves predictions (a model) or not (a preparation).
+    memory : int
+        Hard memory limit, MiB.
+    cores : int
+        Hard limit of processor cores.
+    pool_slots : int
+        Slots it takes of the pool.
+    time_limit : int
+        Minutes after which it is stopped.
+    parameters : dict
+        Further environment variables of its container.
+    """
+
+    name: str
+    about: str
+    image: str
+    operation: str
+    memory: int
+    time_limit: int
+    pool_slots: int
+    needs: tuple[str, ...] = (FIRST_TASK,)
+    group: str | None = None
+    predicts: bool = True
+    cores: int = 1
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All images and tasks, the tasks in an order in which each comes after what it needs."""
+
+    directory: Path
+    images: dict[str, ImageSpec]
+    tasks: dict[str, ModelSpec]
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return iter(self.tasks.values())
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the tasks that leave predictions."""
+        return tuple(spec.name for spec in self if spec.predicts)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups the tasks are drawn in."""
+        return tuple(dict.fromkeys(spec.group for spec in self if spec.group is not None))
+
+    def served_by(self, name: str) -> frozenset[str]:
+        """Names of the models that a task serves: itself if it predicts, and those that need it, directly or not.
+
+        A task runs when one of the models it serves was picked.
+        """
+        serving = {name}
+        for spec in self:  # in topological order, so one pass finds all
+            if serving.intersection(spec.needs):
+                serving.add(spec.name)
+        return frozenset(serving.intersection(self.models))
+
+
+def load_registry(directory: Path) -> Registry:
+    """Read and check ``models.yaml`` in the folder of the model images.
+
+    Raises
+    ------
+    BadInputError
+        Naming the file, the entry, what is wrong with it and what would be right.
+    """
+    file = directory / "models.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"{file} is missing: set NUMERAI_IMAGES_DIR to the folder of the model images"
+        raise BadInputError(msg) from None
+    except yaml.YAMLError as error:
+        msg = f"{file} is not YAML: {' '.join(str(error).split())}"
+        raise BadInputError(msg) from None
+    _check_schema(file, content)
+    images = {name: ImageSpec(name, **image) for name, image in content["images"].items()}
+    for name in images:
+        if not (directory / name / "Dockerfile").is_file():
+            msg = f"{file}: images.{name}: there is no {name}/Dockerfile beside it"
+            raise BadInputError(msg)
+    tasks = {name: _model_spec(name, task) for name, task in content["tasks"].items()}
+    for spec in tasks.values():
+        _check_task(file, spec, images, tasks)
+    return Registry(directory, images, _in_order(file, tasks))
+
+
+def _check_schema(file: Path, content: Any) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    errors = sorted(Draft202012Validator(schema).iter_errors(content), key=lambda error: list(map(str, error.path)))
+    if errors:
+        raise BadInputError("\n".join(_describe(file, error) for error in errors))
+
+
+def _describe(file: Path, error: ValidationError) -> str:
+    place = ".".join(str(part) for part in error.absolute_path) or "the file"
+    if error.validator == "additionalProperties" and isinstance(error.schema, dict):
+        known = sorted(error.schema["properties"])
+        unknown = sorted(str(key) for key in dict(error.instance or {}) if key not in known)  # type: ignore[arg-type]
+        return f"{file}: {place}: unknown key {', '.join(map(repr, unknown))}; there are: {', '.join(known)}"
+    return f"{file}: {place}: {error.message}"
+
+
+def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
+    parameters = {key: _as_text(value) for key, value in task.get("parameters", {}).items()}
+    return ModelSpec(
+        name=name,
+        about=task["about"],
+        image=task["image"],
+        operation=task.get("operation", name),
+        memory=task["memory"],
+        time_limit=task["time_limit"],
+        pool_slots=task.get("pool_slots", task.get("cores", 1)),
+        needs=tuple(task.get("needs", (FIRST_TASK,))),
+        group=task.get("group"),
+        predicts=task.get("predicts", True),
+        cores=task.get("cores", 1),
+        parameters=parameters,
+    )
+
+
+def _as_text(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], tasks: Mapping[str, ModelSpec]) -> None:
+    place = f"{file}: tasks.{spec.name}"
+    if spec.name in RESERVED_NAMES:
+        msg = f"{place}: the name belongs to a step of the pipeline itself; choose another"
+        raise BadInputError(msg)
+    if spec.image not in images:
+        msg = f"{place}.image: there is no image {spec.image!r}; there are: {', '.join(images)}"
+        raise BadInputError(msg)
+    for need in spec.needs:
+        if need != FIRST_TASK and need not in tasks:
+            msg = f"{place}.needs: there is no task {need!r}; there are: {', '.join((FIRST_TASK, *tasks))}"
+            raise BadInputError(msg)
+    shadowed = sorted(CONTRACT_VARIABLES.intersection(spec.parameters))
+    if shadowed:
+        msg = f"{place}.parameters: {', '.join(shadowed)} is set by the pipeline itself; take it out"
+        raise BadInputError(msg)
+
+
+def _in_order(file: Path, tasks: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+    sorter = TopologicalSorter({spec.name: [n for n in spec.needs if n != FIRST_TASK] for spec in tasks.values()})
+    try:
+        return {name: tasks[name] for name in sorter.static_order()}
+    except CycleError as error:
+        msg = f"{file}: tasks need each other in a circle: {' -> '.join(error.args[1])}"
+        raise BadInputError(msg) from None

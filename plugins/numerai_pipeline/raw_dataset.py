@@ -1,0 +1,57 @@
+"""What ``download`` hands to ``unzip``: which raw files a run is made from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A verified raw file: where it is and the SHA-256 of its content."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """The raw files of a run.
+
+    Attributes
+    ----------
+    kind : {"v5", "archive"}
+        The layout: today's parquet files, or a zip of the classic layout.
+    source : str
+        The run's source: ``numerai``, ``practice`` or ``archive``.
+    round : str
+        Name of the round's folder: the round's number, or ``archive`` for a zip whose round nobody named.
+    version : str
+        Dataset version such as ``v5.3``; for an archive the zip's file name.
+    files : dict
+        Role → file. Roles of ``v5``: features, train, validation, live. Role of ``archive``: archive.
+    """
+
+    kind: Literal["v5", "archive"]
+    source: str
+    round: str
+    version: str
+    files: dict[str, RawFile]
+
+    def path(self, role: str) -> Path:
+        """Path of the file with this role."""
+        return Path(self.files[role].path)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as XCom keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RawDataset:
+        """Build it again from :meth:`to_json`'s answer."""
+        files = {role: RawFile(**file) for role, file in content["files"].items()}
+        return cls(**{**content, "files": files})

@@ -1,0 +1,83 @@
+"""Every path of the data volume, in one place.
+
+::
+
+    <data>/downloads/<dataset>/<name>       verified raw files, shared by runs, never changed in place
+    <data>/rounds/<round>/<fingerprint>/    one run's directory; runs with the same settings share it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def fingerprint(settings: Mapping[str, object]) -> str:
+    """Name the settings that decide a run's data: 12 hexadecimal digits, the same for the same settings."""
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class DataLayout:
+    """The data volume, as seen by whoever holds ``root``."""
+
+    root: Path
+
+    def downloads(self, dataset: str) -> Path:
+        """Folder of the verified raw files of a dataset, such as ``practice/v5.0``."""
+        return self.root / "downloads" / dataset
+
+    def run(self, round_name: str, run_fingerprint: str) -> RunLayout:
+        """Layout of the run of a round with these settings."""
+        return RunLayout(self.root / "rounds" / round_name / run_fingerprint)
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """One run's directory."""
+
+    directory: Path
+
+    @property
+    def training(self) -> Path:
+        """Training table."""
+        return self.directory / "training.parquet"
+
+    @property
+    def tournament(self) -> Path:
+        """Tournament table: validation, test and live rows."""
+        return self.directory / "tournament.parquet"
+
+    @property
+    def run_facts(self) -> Path:
+        """What the run is: source, round, version, features, target, sampling, seed."""
+        return self.directory / "run.json"
+
+    @property
+    def predictions_directory(self) -> Path:
+        """Folder of all predictions."""
+        return self.directory / "predictions"
+
+    @property
+    def reports_directory(self) -> Path:
+        """Folder of all reports."""
+        return self.directory / "reports"
+
+    def predictions(self, model: str) -> Path:
+        """Predictions of a model: CSV with the header ``id,prediction``."""
+        return self.predictions_directory / f"{model}.csv"
+
+    def report(self, operation: str) -> Path:
+        """Report of a model or a preparation: JSON."""
+        return self.reports_directory / f"{operation}.json"
+
+
+# The run's directory as a model's container sees it.
+CONTAINER_RUN = RunLayout(Path("/data"))

@@ -1,0 +1,148 @@
+"""What can be set for an installation, read once from the environment, checked, with one clear error for each mistake.
+
+Every setting is an environment variable ``NUMERAI_<NAME>``. What differs from run to run is not here but in
+``parameters.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from croniter import croniter
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from numerai_pipeline.errors import BadInputError
+
+NUMERAI_API_URL = "https://api-tournament.numer.ai"
+WEEKLY = "0 13 * * 6"
+
+
+def _http_address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s]+", value):
+        msg = f"{value!r} is not an http or https address"
+        raise ValueError(msg)
+    return value.rstrip("/")
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        msg = f"{str(value)!r} is not an absolute path"
+        raise ValueError(msg)
+    return value
+
+
+def _cron_or_off(value: str) -> str:
+    if value != "off" and not croniter.is_valid(value):
+        msg = f"{value!r} is neither a cron expression nor 'off'"
+        raise ValueError(msg)
+    return value
+
+
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+def _default_data_dir() -> Path:
+    return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "numerai-data"
+
+
+class Settings(BaseSettings):
+    """The settings of an installation; each field's description is its documentation."""
+
+    model_config = SettingsConfigDict(env_prefix="NUMERAI_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    data_dir: AbsolutePath = Field(
+        default_factory=_default_data_dir,
+        description="The shared data volume as Airflow's tasks see it; `numerai-data` in Airflow's home by default.",
+    )
+    data_dir_on_host: AbsolutePath | None = Field(
+        default=None,
+        description="The same volume as the Docker host sees it. Found by itself: it is `data_dir` where Airflow runs"
+        " on the host, and read from the container's own mounts where Airflow runs in a container.",
+    )
+    api_url: HttpAddress = Field(
+        default=NUMERAI_API_URL,
+        description="Address of the Numerai API for the source `numerai`.",
+    )
+    practice_url: HttpAddress | None = Field(
+        default=None,
+        description="Address of a practice season's server for the source `practice`.",
+    )
+    images_dir: AbsolutePath | None = Field(
+        default=None,
+        description="Folder of the model images and their `models.yaml`; `model_images` beside `dags` by default.",
+    )
+    image_registry: str = Field(
+        default="",
+        pattern=r"^([\w.:-]+(/[\w.-]+)*/)?$",
+        description="Registry and path put before the names of the model images, with a slash at its end;"
+        " empty for images built on this machine.",
+    )
+    container_user: str | None = Field(
+        default=None,
+        pattern=r"^[1-9]\d*(:\d+)?$",
+        description="User (and group) id of the model containers; never root. Airflow's own by default, or 10001 where"
+        " Airflow itself is root.",
+    )
+    pool: str = Field(default="numerai_models", min_length=1, description="Airflow pool that bounds the models' load.")
+    schedule: Annotated[str, AfterValidator(_cron_or_off)] = Field(
+        default=WEEKLY,
+        description="Cron expression (UTC) of the weekly run, or `off`. Saturday's round, the long one, by default.",
+    )
+    owner: str = Field(default="numerai", min_length=1, description="Owner of the DAG, as the web UI shows it.")
+    http_timeout: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Seconds to wait for a server to connect or to send the next bytes.",
+    )
+
+    def api_address(self, source: Literal["numerai", "practice"]) -> str:
+        """Address of the Numerai API that a source stands for.
+
+        Raises
+        ------
+        BadInputError
+            When the source is `practice` and no practice server is set.
+        """
+        if source == "numerai":
+            return self.api_url
+        if self.practice_url is None:
+            msg = (
+                "source 'practice' needs the address of a practice server in NUMERAI_PRACTICE_URL, which is not set:"
+                " start one with `python -m practice`, or choose source 'numerai'"
+            )
+            raise BadInputError(msg)
+        return self.practice_url
+
+
+def describe_validation_error(error: ValidationError, name_of: dict[str, str] | None = None) -> str:
+    """Put pydantic's findings in one line: each setting's name, its value and what is wrong with it."""
+    findings = []
+    for finding in error.errors(include_url=False):
+        field = ".".join(str(part) for part in finding["loc"][:1])
+        name = (name_of or {}).get(field, field)
+        reason = finding["msg"].removeprefix("Value error, ")
+        findings.append(f"{name}={finding['input']!r}: {reason}" if name else reason)
+    return "; ".join(findings)
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Read the settings of this process from its environment.
+
+    Raises
+    ------
+    BadInputError
+        Naming each variable, its value and what is wrong with it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        names = {field: f"NUMERAI_{field.upper()}" for field in Settings.model_fields}
+        raise BadInputError(describe_validation_error(error, names)) from None

@@ -1,0 +1,72 @@
+"""What all tests share: settings that are each test's own, and a full registry drawn from a folder made for it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tests.samples import FLEMING, INDEPENDENT, ROOT, task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give Airflow a new home before anything imports it: never the user's, never an earlier session's."""
+    home = tempfile.TemporaryDirectory(prefix="airflow-tests-")
+    config.add_cleanup(home.cleanup)
+    os.environ |= {
+        "AIRFLOW_HOME": home.name,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+    }
+    for name in [name for name in os.environ if name.startswith("NUMERAI_") and name != "NUMERAI_TEST_ARCHIVE"]:
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test starts from default settings and a data volume of its own."""
+    from numerai_pipeline.settings import load_settings
+
+    monkeypatch.setenv("NUMERAI_DATA_DIR", str(tmp_path / "data"))
+    load_settings.cache_clear()
+    yield
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def images_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Make a folder of model images with this registry; every image named in it gets a Dockerfile."""
+
+    def make(registry: dict[str, object] | str, images: list[str] | None = None) -> Path:
+        directory = tmp_path / "model_images"
+        directory.mkdir(exist_ok=True)
+        text = registry if isinstance(registry, str) else yaml.safe_dump(registry, sort_keys=False)
+        (directory / "models.yaml").write_text(text)
+        for image in images if images is not None else ["classic"]:
+            (directory / image).mkdir(exist_ok=True)
+            (directory / image / "Dockerfile").write_text("FROM scratch\n")
+        return directory
+
+    return make
+
+
+@pytest.fixture
+def whole_registry() -> dict[str, object]:
+    """Every model of the mission, as the registry will have them."""
+    return {
+        "images": {"classic": {"about": "everything"}},
+        "tasks": {
+            **{name: task(cores=2) for name in INDEPENDENT},
+            "adversarial_validation": task(predicts=False),
+            "tsne": task(predicts=False, needs=["adversarial_validation"]),
+            **{name: task(needs=["tsne"], group="fleming") for name in FLEMING},
+        },
+    }

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from numerai_pipeline.model_images import image_reference, image_tag
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for folder in ("base", "contract", "classic", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "Dockerfile").write_text(f"# {folder}\n")
+    return tmp_path
+
+
+def test_a_reference_names_image_and_content(images: Path) -> None:
+    reference = image_reference(images, "classic", "ghcr.io/me/")
+    assert reference == f"ghcr.io/me/numerai-classic:{image_tag(images, 'classic')}"
+    assert len(image_tag(images, "classic")) == 12
+
+
+@pytest.mark.parametrize("changed", ["classic/Dockerfile", "classic/svm.py", "contract/x/y.py", "base/Dockerfile"])
+def test_a_change_of_any_input_changes_the_tag(images: Path, changed: str) -> None:
+    before = image_tag(images, "classic")
+    (images / changed).parent.mkdir(exist_ok=True)
+    (images / changed).write_text("something else\n")
+    assert image_tag(images, "classic") != before
+
+
+@pytest.mark.parametrize("changed", ["other/Dockerfile", "models.yaml", "classic/__pycache__/svm.pyc"])
+def test_what_an_image_is_not_built_from_leaves_its_tag(images: Path, changed: str) -> None:
+    before = image_tag(images, "classic")
+    (images / changed).parent.mkdir(exist_ok=True)
+    (images / changed).write_text("something else\n")
+    assert image_tag(images, "classic") == before
+
+
+def test_a_moved_file_changes_the_tag(images: Path) -> None:
+    (images / "classic/a.py").write_text("x")
+    before = image_tag(images, "classic")
+    (images / "classic/a.py").rename(images / "classic/b.py")
+    assert image_tag(images, "classic") != before
+
+
+def test_the_base_is_made_of_itself_alone(images: Path) -> None:
+    before = image_tag(images, "base")
+    (images / "contract/new.py").write_text("x")
+    assert image_tag(images, "base") == before
+
+
+def test_an_image_without_a_dockerfile_is_refused(images: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="exotic/Dockerfile"):
+        image_tag(images, "exotic")

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.model_registry import load_registry
+from tests.samples import FLEMING, INDEPENDENT, ROOT, task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def one(entry: dict[str, object]) -> dict[str, object]:
+    return {"images": {"classic": {"about": "x"}}, "tasks": {"svm": entry}}
+
+
+def test_the_projects_own_registry_is_right() -> None:
+    registry = load_registry(ROOT / "model_images")
+    assert {"svm", "xgboost"} <= set(registry.models)
+
+
+def test_an_entry_becomes_a_spec(images_folder: Callable[..., Path]) -> None:
+    entry = task(operation="svc", memory=1024, cores=2, parameters={"ROW_LIMIT": 5000, "FAST": True})
+    spec = load_registry(images_folder(one(entry))).tasks["svm"]
+    assert spec.operation == "svc"
+    assert spec.pool_slots == 2
+    assert spec.needs == ("unzip",)
+    assert spec.parameters == {"ROW_LIMIT": "5000", "FAST": "true"}
+
+
+def test_order_groups_and_models(images_folder: Callable[..., Path], whole_registry: dict[str, object]) -> None:
+    registry = load_registry(images_folder(whole_registry))
+    order = list(registry.tasks)
+    assert order.index("adversarial_validation") < order.index("tsne") < order.index("tpot")
+    assert set(registry.models) == {*INDEPENDENT, *FLEMING}
+    assert registry.groups == ("fleming",)
+
+
+def test_a_preparation_serves_every_model_that_needs_it(
+    images_folder: Callable[..., Path], whole_registry: dict[str, object]
+) -> None:
+    registry = load_registry(images_folder(whole_registry))
+    assert registry.served_by("adversarial_validation") == set(FLEMING)
+    assert registry.served_by("tsne") == set(FLEMING)
+    assert registry.served_by("svm") == {"svm"}
+
+
+@pytest.mark.parametrize(
+    ("registry", "says"),
+    [
+        ("tasks: [", "is not YAML"),
+        ("", "is not of type 'object'"),
+        ({"images": {"classic": {"about": "x"}}}, "'tasks' is a required property"),
+        (one(task(memroy=1)), "tasks.svm: unknown key 'memroy'; there are: about, cores, group"),
+        (one(task(memory="4g")), "tasks.svm.memory: '4g' is not of type 'integer'"),
+        (one(task(time_limit=0)), "tasks.svm.time_limit: 0 is less than the minimum of 1"),
+        (one({"image": "classic"}), "tasks.svm: 'about' is a required property"),
+        (one(task(image="clasic")), "tasks.svm.image: there is no image 'clasic'; there are: classic"),
+        (one(task(needs=["tnse"])), "tasks.svm.needs: there is no task 'tnse'; there are: unzip, svm"),
+        (one(task(needs=["svm"])), "in a circle: svm -> svm"),
+        (one(task(parameters={"SEED": 1})), "tasks.svm.parameters: SEED is set by the pipeline itself"),
+        (
+            {
+                "images": {"classic": {"about": "x"}},
+                "tasks": {"a": task(needs=["b"]), "b": task(needs=["c"]), "c": task(needs=["a"])},
+            },
+            "in a circle",
+        ),
+        (
+            {"images": {"classic": {"about": "x"}}, "tasks": {"exploring": task()}},
+            "tasks.exploring: the name belongs to a step of the pipeline",
+        ),
+        (
+            {"images": {"classic": {"about": "x"}, "exotic": {"about": "y"}}, "tasks": {"svm": task()}},
+            "images.exotic: there is no exotic/Dockerfile",
+        ),
+    ],
+)
+def test_a_mistake_names_file_entry_and_remedy(
+    images_folder: Callable[..., Path], registry: dict[str, object] | str, says: str
+) -> None:
+    directory = images_folder(registry)
+    with pytest.raises(BadInputError) as caught:
+        load_registry(directory)
+    assert says in str(caught.value)
+    assert str(directory / "models.yaml") in str(caught.value)
+
+
+def test_a_missing_registry_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="NUMERAI_IMAGES_DIR"):
+        load_registry(tmp_path)

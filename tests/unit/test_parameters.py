@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+from airflow.sdk import Param
+from airflow.sdk.exceptions import ParamValidationError
+
+from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.parameters import RunParameters, form_fields, parse_parameters
+
+
+def test_defaults_run_everything_on_numerai() -> None:
+    parameters = parse_parameters({})
+    assert parameters.source == "numerai"
+    assert parameters.models == []
+    assert parameters.seed == 67
+
+
+@pytest.mark.parametrize(
+    ("choices", "says"),
+    [
+        ({"source": "yahoo"}, "source='yahoo': Input should be 'numerai', 'practice' or 'archive'"),
+        ({"round": 0}, "round=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"automl_minutes": 5000}, "automl_minutes=5000"),
+        ({"version": "5.3"}, "version='5.3'"),
+        ({"target": "ender"}, "target='ender'"),
+        ({"colour": "red"}, "colour='red'"),
+        ({"source": "archive"}, "needs an archive"),
+        ({"archive": "/data/x.zip"}, "choose source 'archive'"),
+        ({"source": "archive", "archive": "/x/{round}.zip"}, "no round is given"),
+    ],
+)
+def test_a_wrong_choice_is_named_with_its_value(choices: dict[str, object], says: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        parse_parameters(choices)
+    assert says in str(caught.value)
+
+
+def test_every_field_of_the_form_explains_itself() -> None:
+    fields = form_fields(["svm", "xgboost"])
+    assert set(fields) == set(RunParameters.model_fields)
+    for name, field in fields.items():
+        assert field["title"], name
+        assert field["description_md"], name
+        assert field["section"] in ("Data", "Models", "Run"), name
+
+
+def test_the_form_takes_what_the_first_task_takes_and_refuses_the_rest() -> None:
+    params = {name: Param(**field) for name, field in form_fields(["svm", "xgboost"]).items()}
+    assert {name: param.resolve() for name, param in params.items()} == parse_parameters({}).model_dump()
+    assert params["round"].resolve(1335) == 1335
+    assert params["round"].resolve(None) is None
+    assert params["models"].resolve(["svm"]) == ["svm"]
+    for name, wrong in [
+        ("models", ["smv"]),
+        ("round", 0),
+        ("round", "x"),
+        ("source", "yahoo"),
+        ("seed", -1),
+        ("force", "yes"),
+    ]:
+        with pytest.raises(ParamValidationError):
+            params[name].resolve(wrong)
+
+
+def test_defaults_can_be_replaced() -> None:
+    assert form_fields([], source="practice")["source"]["default"] == "practice"

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.settings import NUMERAI_API_URL, load_settings
+
+
+def test_defaults_are_those_of_a_live_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMERAI_DATA_DIR")
+    monkeypatch.setenv("AIRFLOW_HOME", "/srv/airflow")
+    settings = load_settings()
+    assert settings.data_dir == Path("/srv/airflow/numerai-data")
+    assert settings.api_address("numerai") == NUMERAI_API_URL
+    assert settings.schedule == "0 13 * * 6"
+    assert settings.pool == "numerai_models"
+
+
+def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_API_URL", "http://127.0.0.1:8000/")
+    monkeypatch.setenv("NUMERAI_PRACTICE_URL", "http://127.0.0.1:8001")
+    monkeypatch.setenv("NUMERAI_CONTAINER_USER", "1000:1000")
+    settings = load_settings()
+    assert settings.api_address("numerai") == "http://127.0.0.1:8000"
+    assert settings.api_address("practice") == "http://127.0.0.1:8001"
+    assert settings.container_user == "1000:1000"
+
+
+def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_API_URL", "")
+    assert load_settings().api_url == NUMERAI_API_URL
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("NUMERAI_API_URL", "ftp://somewhere", "not an http or https address"),
+        ("NUMERAI_DATA_DIR", "data", "not an absolute path"),
+        ("NUMERAI_CONTAINER_USER", "0:0", "should match"),
+        ("NUMERAI_CONTAINER_USER", "root", "should match"),
+        ("NUMERAI_HTTP_TIMEOUT", "soon", "valid number"),
+        ("NUMERAI_IMAGE_REGISTRY", "ghcr.io/me", "should match"),
+        ("NUMERAI_SCHEDULE", "every saturday", "neither a cron expression nor 'off'"),
+    ],
+)
+def test_a_mistake_names_the_variable_and_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadInputError) as caught:
+        load_settings()
+    assert f"{name}=" in str(caught.value)
+    assert value in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_API_URL", "nowhere")
+    monkeypatch.setenv("NUMERAI_HTTP_TIMEOUT", "-1")
+    with pytest.raises(BadInputError, match=r"NUMERAI_API_URL.*; NUMERAI_HTTP_TIMEOUT"):
+        load_settings()
+
+
+def test_practice_without_its_server_says_what_to_do() -> None:
+    with pytest.raises(BadInputError, match="NUMERAI_PRACTICE_URL"):
+        load_settings().api_address("practice")
