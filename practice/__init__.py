@@ -1,0 +1,13 @@
+"""A practice season: a generated tournament, served over Numerai's own protocol.
+
+For a first run without account or network, and for tests. ``python -m practice`` starts it; the pipeline's source
+``practice`` is the same code as ``numerai``, pointed at its address.
+
+- ``rounds.py``: which rounds there are, when each is open, and which era it belongs to
+- ``names.py``: long feature names, as Numerai gives them
+- ``model.py``: the random model behind the data: what the features, targets and example predictions of an era are
+- ``season.py``: the files, written in Numerai's layout and kept
+- ``protocol.py``: the GraphQL side
+- ``faults.py``: misbehaviour on demand, for tests
+- ``server.py``: the HTTP side
+"""

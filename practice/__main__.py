@@ -1,0 +1,120 @@
+"""Start the practice season: ``python -m practice``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from practice.faults import FaultQueue, RequestLog
+from practice.model import SeasonSize
+from practice.season import VERSION, Season
+from practice.server import address_of, create_app, listening_socket, server_config
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from types import FrameType
+
+
+class _AnnouncedServer(uvicorn.Server):
+    """Says where it is as soon as it can be reached."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            print(f"practice season ready at {address_of(sockets[0])}", flush=True)
+
+
+def _moment(text: str) -> datetime:
+    """Read a day (its round is the one that opens at noon UTC) or a moment."""
+    moment = datetime.fromisoformat(text)
+    if "T" not in text and " " not in text:
+        moment = moment.replace(hour=13)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _parser() -> argparse.ArgumentParser:
+    size = SeasonSize()
+    parser = argparse.ArgumentParser(
+        prog="python -m practice",
+        description="Serve a generated season of Numerai rounds over Numerai's own protocol."
+        " When it can be reached, it prints one line: practice season ready at http://HOST:PORT",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
+    parser.add_argument(
+        "--season-dir",
+        type=Path,
+        default=Path.home() / ".cache" / "numerai-practice",
+        help="folder in which generated files are kept",
+    )
+    parser.add_argument("--rows-per-era", type=int, default=size.rows_per_era, help="rows of an era")
+    parser.add_argument("--train-eras", type=int, default=size.train_eras, help="eras of train.parquet")
+    parser.add_argument(
+        "--validation-eras",
+        type=int,
+        default=size.validation_eras,
+        help="eras of validation.parquet in the season's first round; it grows by one a week",
+    )
+    parser.add_argument(
+        "--features",
+        type=int,
+        nargs=3,
+        metavar=("SMALL", "MEDIUM", "ALL"),
+        default=[size.small, size.medium, size.all_features],
+        help="features of each feature set",
+    )
+    parser.add_argument("--seed", type=int, default=67, help="seed of the season")
+    parser.add_argument(
+        "--today",
+        type=_moment,
+        help="stop the season's clock at this day or moment (UTC, ISO 8601) instead of following the real one",
+    )
+    parser.add_argument("--served-rounds", type=int, default=5, help="rounds whose data is served, with the current")
+    parser.add_argument(
+        "--versions", nargs="+", default=[VERSION], metavar="VERSION", help="dataset versions that are listed"
+    )
+    parser.add_argument(
+        "--controls", action="store_true", help="let tests queue faults and read the request log under /practice/"
+    )
+    return parser
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    # leaving by an exception removes a file that is only half written
+    sys.exit(0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Generate the current round's files, serve the season until told to stop."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        size = SeasonSize(chosen.rows_per_era, chosen.train_eras, chosen.validation_eras, *chosen.features)
+        season = Season(
+            chosen.season_dir,
+            size,
+            chosen.seed,
+            today=chosen.today,
+            served_rounds=chosen.served_rounds,
+            versions=chosen.versions,
+        )
+        listening = listening_socket(chosen.host, chosen.port)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    season.prepare(lambda line: print(line, file=sys.stderr, flush=True))
+    app = create_app(season, FaultQueue(), RequestLog() if chosen.controls else None, controls=chosen.controls)
+    _AnnouncedServer(server_config(app)).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Misbehaviour on demand: what Numerai's servers and the network between do on a bad day, the next n times.
+
+Tests queue :class:`Fault` objects, in Python or by ``POST /practice/faults``; the server takes from the queue what
+fits a request. Everything it was asked is in a :class:`RequestLog`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+Place = Literal["graphql", "file"]
+Kind = Literal[
+    "delay",  # answer `seconds` later
+    "status",  # answer with `status`; 503 when none is given
+    "html",  # answer 200 with an HTML page
+    "graphql_error",  # answer a GraphQL error with `message`
+    "truncated",  # promise the whole body, send `keep` bytes (half of it by default), hang up
+    "ignore_range",  # send everything although a range was asked for
+    "ignore_if_range",  # send the range although the content is another by now
+    "wrong_range",  # send as many bytes as were asked for, but from the beginning
+    "changed",  # other content of the same size: `swap` replaced, or the last byte altered
+    "no_etag",  # leave out the ETag
+]
+
+_FITS: dict[str, set[Place]] = {
+    "delay": {"graphql", "file"},
+    "status": {"graphql", "file"},
+    "html": {"graphql", "file"},
+    "graphql_error": {"graphql"},
+}
+
+_PAGE = "<!DOCTYPE html><html><head><title>Maintenance</title></head><body><h1>We will be back</h1></body></html>"
+
+
+class Fault(BaseModel):
+    """One kind of misbehaviour and for how many requests it lasts.
+
+    Attributes
+    ----------
+    kind : str
+        What goes wrong.
+    on : {"graphql", "file"}
+        At which kind of request.
+    count : int
+        How many requests it hits.
+    match : str
+        Only requests whose query or file name holds this text.
+    ranges : bool or None
+        Only requests with (True) or without (False) a ``Range``; None for both.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    on: Place
+    count: int = Field(default=1, ge=1)
+    match: str = ""
+    ranges: bool | None = None
+    seconds: float = Field(default=0.0, ge=0)
+    status: int = Field(default=503, ge=300, le=599)
+    retry_after: int | None = None
+    message: str = "Something went wrong"
+    keep: int | None = Field(default=None, ge=0)
+    swap: tuple[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Fault:
+        if self.on not in _FITS.get(self.kind, {"file"}):
+            msg = f"{self.kind!r} cannot happen to a {self.on} request"
+            raise ValueError(msg)
+        if self.swap and len(self.swap[0].encode()) != len(self.swap[1].encode()):
+            msg = f"swap must keep the size: {self.swap}"
+            raise ValueError(msg)
+        return self
+
+    def reply(self) -> Response | None:
+        """Answer in the server's place; None for a fault that alters the real answer instead."""
+        match self.kind:
+            case "status":
+                headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+                return Response(f"error {self.status}", self.status, headers, media_type="text/plain")
+            case "html":
+                return HTMLResponse(_PAGE)
+            case "graphql_error":
+                return JSONResponse({"data": None, "errors": [{"message": self.message}]})
+            case _:
+                return None
+
+
+class FaultQueue:
+    """The faults that are still to happen."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: list[tuple[Fault, int]] = []
+
+    def add(self, *faults: Fault) -> None:
+        """Queue faults. Those of one kind happen one after the other, those of different kinds at once."""
+        with self._lock:
+            self._left += [(fault, fault.count) for fault in faults]
+
+    def clear(self) -> None:
+        """Forget what has not happened yet."""
+        with self._lock:
+            self._left.clear()
+
+    def take(self, on: Place, subject: str, *, is_range: bool) -> dict[Kind, Fault]:
+        """Take what happens to a request: of every kind the first fault that fits, by its kind."""
+        taken: dict[Kind, Fault] = {}
+        with self._lock:
+            left = []
+            for fault, count in self._left:
+                fits = fault.on == on and fault.match in subject and fault.ranges in (None, is_range)
+                if fits and fault.kind not in taken:
+                    taken[fault.kind] = fault
+                    count -= 1  # noqa: PLW2901 - what is left of it
+                if count:
+                    left.append((fault, count))
+            self._left = left
+        return taken
+
+
+class RequestLog:
+    """What the server was asked, for tests to look at. Holds no keys: only whether there were any.
+
+    Parameters
+    ----------
+    keep : int
+        How many requests are remembered, the last ones.
+    """
+
+    def __init__(self, keep: int = 10_000) -> None:
+        self._lock = threading.Lock()
+        self._entries: deque[dict[str, Any]] = deque(maxlen=keep)
+
+    def add(self, **entry: Any) -> None:
+        """Note a request."""
+        with self._lock:
+            self._entries.append(entry)
+
+    def entries(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Give the requests in the order they came, those only whose fields have the wanted values."""
+        with self._lock:
+            return [entry for entry in self._entries if wanted.items() <= entry.items()]
+
+    def clear(self) -> None:
+        """Start anew."""
+        with self._lock:
+            self._entries.clear()
+
+
+class MisbehavingFile(FileResponse):
+    """A file sent with ranges, ETag and length as it should be, except for the given faults."""
+
+    def __init__(self, path: str, etag: str, faults: dict[Kind, Fault]) -> None:
+        super().__init__(path, media_type="application/octet-stream", headers={"ETag": etag})
+        self._faults = faults
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, or what the faults make of it."""
+        dropped = {b"range"} if "ignore_range" in self._faults else set()
+        if "ignore_if_range" in self._faults:
+            dropped.add(b"if-range")
+        headers = [(name, value) for name, value in scope["headers"] if name not in dropped]
+        if "wrong_range" in self._faults:
+            headers = [(name, self._from_beginning(value) if name == b"range" else value) for name, value in headers]
+        await super().__call__({**scope, "headers": headers}, receive, self._altered(send))
+
+    def _from_beginning(self, asked: bytes) -> bytes:
+        first = int(asked.removeprefix(b"bytes=").partition(b"-")[0])
+        return b"bytes=0-%d" % (Path(self.path).stat().st_size - first - 1)
+
+    def _altered(self, send: Send) -> Send:
+        allowed: int | None = None
+
+        async def send_altered(message: Message) -> None:
+            nonlocal allowed
+            if message["type"] == "http.response.start":
+                headers = dict(message["headers"])
+                if "no_etag" in self._faults:
+                    headers.pop(b"etag")
+                if "truncated" in self._faults:
+                    keep = self._faults["truncated"].keep
+                    allowed = int(headers[b"content-length"]) // 2 if keep is None else keep
+                message["headers"] = list(headers.items())
+            elif allowed is not None:
+                body = message.get("body", b"")[:allowed]
+                allowed -= len(body)
+                # never the last message: the server hangs up on an answer that was not finished
+                message = {**message, "body": body, "more_body": True}
+            await send(message)
+
+        return send_altered
+
+
+def changed_content(content: bytes, swap: tuple[str, str] | None) -> bytes:
+    """Other content of the same size: text swapped for other text, or else the last byte altered.
+
+    Raises
+    ------
+    ValueError
+        When the text to swap is not there.
+    """
+    if swap is None:
+        return content[:-1] + bytes([content[-1] ^ 1])
+    old, new = (text.encode() for text in swap)
+    if old not in content:
+        msg = f"cannot swap {swap[0]!r}: the file does not hold it"
+        raise ValueError(msg)
+    return content.replace(old, new)

@@ -1,0 +1,237 @@
+"""The GraphQL side of the practice server: a schema in Numerai's words, executed by graphql-core.
+
+The schema has every field that numerapi 3.1.1 asks of the calls named here, so its own queries run as they are. Calls
+that need an account (models, uploads, diagnostics) belong in the same places: their types in :data:`SCHEMA`, their
+resolvers in :class:`Tournament`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from graphql import GraphQLError, GraphQLResolveInfo, build_schema, graphql_sync
+
+from practice.rounds import SeasonRound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from practice.season import Season
+
+Info: TypeAlias = "GraphQLResolveInfo[Any]"
+
+CLASSIC = 8
+"""Numerai's number of the classic tournament, the only one there is here."""
+CURRENT = 0
+"""Numerai's number for whichever round is current."""
+_PAYOUT_TARGET = "target_ender_20"
+
+SCHEMA = build_schema('''
+    """An ISO 8601 moment in UTC."""
+    scalar DateTime
+
+    enum RoundStatus { UPCOMING OPEN RESOLVING RESOLVED }
+
+    type Query {
+        "Names of the files that a round serves; the current round when none is given."
+        listDatasets(round: Int, tournament: Int): [String!]!
+        "A presigned address of a file, for GET only."
+        dataset(filename: String!, round: Int, tournament: Int): String!
+        "Rounds, the newest first; number 0 is the current one."
+        rounds(tournament: Int, number: Int, target: String, status: RoundStatus, limit: Int): [Round]!
+    }
+
+    type Round {
+        id: ID!
+        tournament: Int!
+        number: Int!
+        target: String
+        openTime: DateTime!
+        closeTime: DateTime!
+        closeStakingTime: DateTime!
+        scoreTime: DateTime!
+        resolveTime: DateTime!
+        resolvedGeneral: Boolean!
+        resolvedStaking: Boolean!
+        payoutFactor: String
+        stakeThreshold: String
+        dataDatestamp: Int
+        roundScoreConfigs: [RoundScoreConfig!]!
+    }
+
+    type RoundScoreConfig {
+        id: ID!
+        scoreConfigId: ID!
+        roundNumberStart: Int
+        roundNumberEnd: Int
+        name: String!
+        version: Int
+        displayName: String!
+        totalScoreDays: Int
+        returnsLagDays: Int
+        dataDelayDays: Int
+        universe: String
+        isCanonScore: Boolean!
+        isPayout: Boolean!
+        scoringStart: DateTime
+        scoringEnd: DateTime
+        minMultiplier: Float
+        maxMultiplier: Float
+        defaultMultiplier: Float
+        clipThreshold: Float
+        stakeThreshold: String
+        payoutFactor: String
+    }
+''')
+
+
+@dataclass(frozen=True)
+class _Score:
+    name: str
+    display_name: str
+    days: int
+    is_payout: bool
+    multiplier: float
+
+
+_SCORES = (
+    _Score("v2_corr20", "CORR20V2", 20, is_payout=True, multiplier=0.75),
+    _Score("mmc", "MMC", 20, is_payout=True, multiplier=2.25),
+    _Score("corr60", "CORR60", 60, is_payout=False, multiplier=0.0),
+)
+
+
+class Tournament:
+    """Resolvers of the schema's queries: graphql-core calls the method of a field's name.
+
+    Parameters
+    ----------
+    season : Season
+    presign : callable
+        Makes the address from which a file (name, round number) can be fetched.
+    """
+
+    def __init__(self, season: Season, presign: Callable[[str, int], str]) -> None:
+        self._season = season
+        self._presign = presign
+
+    def listDatasets(  # noqa: N802 - the protocol's name
+        self,
+        _info: Info,
+        round: int | None = None,  # noqa: A002
+        tournament: int | None = None,
+    ) -> list[str]:
+        """Name the files that a round serves."""
+        self._served_round(round, tournament)
+        return self._season.names()
+
+    def dataset(
+        self,
+        _info: Info,
+        filename: str,
+        round: int | None = None,  # noqa: A002
+        tournament: int | None = None,
+    ) -> str:
+        """Give the address of a file."""
+        number = self._served_round(round, tournament)
+        if filename not in self._season.names():
+            msg = f"Dataset {filename} not found"
+            raise GraphQLError(msg)
+        return self._presign(filename, number)
+
+    def rounds(
+        self,
+        _info: Info,
+        tournament: int | None = None,
+        number: int | None = None,
+        target: str | None = None,
+        status: str | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Give the rounds that pass the filters."""
+        _check_tournament(tournament)
+        now = self._season.now()
+        found = self._season.rounds()
+        if number is not None:
+            wanted = self._season.current_round().number if number == CURRENT else number
+            found = [candidate for candidate in found if candidate.number == wanted]
+        if status is not None:
+            found = [candidate for candidate in found if candidate.status(now) == status]
+        if target not in (None, _PAYOUT_TARGET):
+            found = []
+        return [_round_fields(candidate, now) for candidate in found[:limit]]
+
+    def _served_round(self, number: int | None, tournament: int | None) -> int:
+        _check_tournament(tournament)
+        if number is None or number == CURRENT:
+            return self._season.current_round().number
+        if not self._season.is_served(number):
+            msg = f"Data of round {number} is not available"
+            raise GraphQLError(msg)
+        return number
+
+
+def execute(tournament: Tournament, query: str, variables: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Execute a query and return the reply's body: ``data``, and ``errors`` when there are any."""
+    result = graphql_sync(SCHEMA, query, root_value=tournament, variable_values=dict(variables or {}))
+    return dict(result.formatted)
+
+
+def _check_tournament(tournament: int | None) -> None:
+    if tournament not in (None, CLASSIC):
+        msg = f"Tournament {tournament} not found"
+        raise GraphQLError(msg)
+
+
+def _moment(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _round_fields(season_round: SeasonRound, now: datetime) -> dict[str, Any]:
+    resolved = season_round.status(now) == "RESOLVED"
+    return {
+        "id": f"practice-{season_round.number}",
+        "tournament": CLASSIC,
+        "number": season_round.number,
+        "target": _PAYOUT_TARGET,
+        "openTime": _moment(season_round.opens),
+        "closeTime": _moment(season_round.closes),
+        "closeStakingTime": _moment(season_round.closes),
+        "scoreTime": _moment(SeasonRound(season_round.number + 4).opens),
+        "resolveTime": _moment(season_round.resolves),
+        "resolvedGeneral": resolved,
+        "resolvedStaking": resolved,
+        "payoutFactor": "0.1",
+        "stakeThreshold": "72000",
+        "dataDatestamp": int(season_round.day.strftime("%Y%m%d")),
+        # called only when the query asks for it: a list of all rounds is long
+        "roundScoreConfigs": lambda _info: [_score_fields(score, season_round) for score in _SCORES],
+    }
+
+
+def _score_fields(score: _Score, season_round: SeasonRound) -> dict[str, Any]:
+    return {
+        "id": f"practice-{season_round.number}-{score.name}",
+        "scoreConfigId": f"practice-{score.name}",
+        "roundNumberStart": 1,
+        "roundNumberEnd": None,
+        "name": score.name,
+        "version": 1,
+        "displayName": score.display_name,
+        "totalScoreDays": score.days,
+        "returnsLagDays": 2,
+        "dataDelayDays": 2,
+        "universe": "v5",
+        "isCanonScore": True,
+        "isPayout": score.is_payout,
+        "scoringStart": _moment(SeasonRound(season_round.number + 4).opens),
+        "scoringEnd": _moment(season_round.resolves),
+        "minMultiplier": 0.0,
+        "maxMultiplier": score.multiplier,
+        "defaultMultiplier": score.multiplier,
+        "clipThreshold": 0.05,
+        "stakeThreshold": "72000",
+        "payoutFactor": "0.1",
+    }

@@ -1,0 +1,354 @@
+"""The files of a practice season, in the layout of Numerai's v5 data, written once and kept.
+
+:func:`write_season` writes one round's files to a folder, without a server; :class:`Season` keeps the files of the
+rounds a server serves. Both write in batches of eras, so that memory stays bounded whatever the size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from practice.model import SATURDAY, TARGET_WEEKS, EraRows, SeasonModel, SeasonSize
+from practice.rounds import FIRST_ROUND, SeasonRound, era_label, round_open_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_Item = TypeVar("_Item")
+
+VERSION = "v5.3"
+FILES = (
+    "features.json",
+    "train.parquet",
+    "validation.parquet",
+    "live.parquet",
+    "live_example_preds.csv",
+    "live_example_preds.parquet",
+    "validation_example_preds.csv",
+    "validation_example_preds.parquet",
+)
+"""The files of every version."""
+
+_FORMAT = 1
+"""Raised whenever the same season would be written differently, so that kept files of an older form are not used."""
+_CELLS_AT_ONCE = 32 * 2**20
+
+
+@contextmanager
+def _whole_or_nothing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` and put it in its place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def season_eras(size: SeasonSize, round_number: int) -> tuple[range, range]:
+    """Give the eras of the training file and of a round's validation file.
+
+    The training file never changes. Validation begins where training ends and grows by an era a week, up to the era
+    before the round's own.
+
+    Raises
+    ------
+    ValueError
+        When the season has more eras than there were weeks, or the round is older than its validation file.
+    """
+    first_validation = SeasonRound(FIRST_ROUND).era - size.validation_eras
+    first_train = first_validation - size.train_eras
+    live = SeasonRound(round_number).era
+    if first_train < 1:
+        msg = (
+            f"{size.train_eras} + {size.validation_eras} eras do not fit: only {live - 1} weeks came before the season"
+        )
+        raise ValueError(msg)
+    if live <= first_validation:
+        msg = f"round {round_number} (era {era_label(live)}) is older than the season, which begins to validate in era"
+        raise ValueError(f"{msg} {era_label(first_validation)}")
+    return range(first_train, first_validation), range(first_validation, live)
+
+
+class SeasonWriter:
+    """Writes single files of a season.
+
+    Parameters
+    ----------
+    size : SeasonSize
+    seed : int
+    """
+
+    def __init__(self, size: SeasonSize, seed: int) -> None:
+        self.model = SeasonModel(size, seed)
+
+    def write(self, name: str, path: Path, round_number: int) -> None:
+        """Write the file ``name`` (one of :data:`FILES`) as the round serves it, whole or not at all."""
+        season_round = SeasonRound(round_number)
+        train, validation = season_eras(self.model.size, round_number)
+        live = season_round.era
+        with _whole_or_nothing(path) as temporary:
+            match name:
+                case "features.json":
+                    content = {"feature_sets": self.model.feature_sets, "targets": list(TARGET_WEEKS)}
+                    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                case "train.parquet":
+                    self._write_table(temporary, ((era, SATURDAY, None) for era in train), "train")
+                case "validation.parquet":
+                    self._write_table(temporary, ((era, SATURDAY, live) for era in validation), "validation")
+                case "live.parquet":
+                    self._write_table(temporary, [(live, season_round.weekday, live)], "live")
+                case "live_example_preds.csv" | "live_example_preds.parquet":
+                    self._write_predictions(temporary, [(live, season_round.weekday)], Path(name).suffix)
+                case "validation_example_preds.csv" | "validation_example_preds.parquet":
+                    self._write_predictions(temporary, ((era, SATURDAY) for era in validation), Path(name).suffix)
+                case _:
+                    msg = f"a season has no file {name!r}"
+                    raise ValueError(msg)
+
+    def _write_table(self, path: Path, eras: Iterable[tuple[int, int, int | None]], data_type: str) -> None:
+        schema = _table_schema(self.model.feature_names)
+        eras_at_once = max(1, _CELLS_AT_ONCE // (self.model.size.rows_per_era * self.model.size.all_features))
+        with pq.ParquetWriter(path, schema) as writer:
+            for group in _in_groups(eras, eras_at_once):
+                batches = [
+                    _era_batch(self.model.era(era, weekday), era, data_type, live, schema)
+                    for era, weekday, live in group
+                ]
+                writer.write_table(pa.Table.from_batches(batches, schema), row_group_size=2**30)
+
+    def _write_predictions(self, path: Path, eras: Iterable[tuple[int, int]], suffix: str) -> None:
+        parts = [self.model.era(era, weekday) for era, weekday in eras]
+        ids = pa.array(np.concatenate([part.ids for part in parts]).astype(str), pa.string())
+        predictions = pa.array(np.concatenate([part.example for part in parts]))
+        if suffix == ".csv":
+            table = pa.table({"id": ids, "prediction": predictions})
+            pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none"))
+        else:
+            schema = _indexed_schema([pa.field("prediction", pa.float64())])
+            pq.write_table(pa.Table.from_arrays([predictions, ids], schema=schema), path)
+
+
+def write_season(
+    directory: Path, size: SeasonSize | None = None, seed: int = 67, round_number: int = FIRST_ROUND
+) -> dict[str, Path]:
+    """Write all files of one round of a season to a folder.
+
+    Parameters
+    ----------
+    directory : Path
+        Made when missing; files of these names are replaced.
+    size : SeasonSize, optional
+        How much data; the defaults when left out.
+    seed : int
+        The same seed and size give the same files.
+    round_number : int
+        The round whose live file and validation eras are written.
+
+    Returns
+    -------
+    dict
+        Name of the file → its path.
+    """
+    writer = SeasonWriter(size or SeasonSize(), seed)
+    paths = {name: directory / name for name in FILES}
+    for name, path in paths.items():
+        writer.write(name, path, round_number)
+    return paths
+
+
+class Season:
+    """The files of a season's rounds, made when they are first asked for and kept in a folder.
+
+    Parameters
+    ----------
+    directory : Path
+        Where files are kept. Seasons of different size or seed have folders of their own in it.
+    size : SeasonSize, optional
+    seed : int
+    today : datetime, optional
+        The season's clock stands still at this moment (which must know its time zone). Left out, it is the real one,
+        so that rounds come and go.
+    served_rounds : int
+        How many rounds are served, the current one included.
+    versions : sequence of str
+        The dataset versions that are listed; all have the same content.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        size: SeasonSize | None = None,
+        seed: int = 67,
+        *,
+        today: datetime | None = None,
+        served_rounds: int = 5,
+        versions: Sequence[str] = (VERSION,),
+    ) -> None:
+        self.size = size or SeasonSize()
+        self.seed = seed
+        self.versions = tuple(versions)
+        self._today = today
+        self._served_rounds = served_rounds
+        self._writer = SeasonWriter(self.size, seed)
+        settings = json.dumps({"format": _FORMAT, "seed": seed, **asdict(self.size)}, sort_keys=True)
+        self._directory = directory / f"season-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+        self._lock = threading.Lock()
+        self._etags: dict[tuple[Path, int], str] = {}
+        season_eras(self.size, self.current_round().number)  # a season that cannot be is told at once
+
+    def now(self) -> datetime:
+        """Read the season's clock."""
+        return self._today or datetime.now(UTC)
+
+    def current_round(self) -> SeasonRound:
+        """Give the round that is open now."""
+        return round_open_at(self.now())
+
+    def rounds(self) -> list[SeasonRound]:
+        """Every round up to the current one, the newest first."""
+        return [SeasonRound(number) for number in range(self.current_round().number, 0, -1)]
+
+    def is_served(self, round_number: int) -> bool:
+        """Tell whether a round's files can be had."""
+        current = self.current_round().number
+        return current - self._served_rounds < round_number <= current
+
+    def names(self) -> list[str]:
+        """Names of all files, with their version."""
+        return [f"{version}/{name}" for version in self.versions for name in FILES]
+
+    def file(self, name: str, round_number: int) -> Path:
+        """Give the path of a file as a round serves it, written if it was not yet.
+
+        Parameters
+        ----------
+        name : str
+            With or without the version, such as ``v5.3/live.parquet``.
+        round_number : int
+        """
+        plain = name.rpartition("/")[2]
+        path = self._directory / self._kept_as(plain, round_number)
+        with self._lock:
+            if not path.exists():
+                self._tidy()
+                self._writer.write(plain, path, round_number)
+        return path
+
+    def etag(self, path: Path) -> str:
+        """Quoted hash of a file's content, as a server's ``ETag``; read once for every state of the file."""
+        key = (path, path.stat().st_mtime_ns)
+        if key not in self._etags:
+            with path.open("rb") as file:
+                self._etags[key] = f'"{hashlib.file_digest(file, "sha256").hexdigest()[:32]}"'
+        return self._etags[key]
+
+    def prepare(self, report: Callable[[str], Any] = lambda _: None) -> None:
+        """Write all files of the current round that are not there yet."""
+        current = self.current_round().number
+        for name in FILES:
+            if not (self._directory / self._kept_as(name, current)).exists():
+                report(f"generating {name} of round {current}")
+            self.file(name, current)
+
+    def _tidy(self) -> None:
+        """Remove the files that no served round needs any more: weeks pass, and validation files are large."""
+        current = self.current_round().number
+        served = range(current - self._served_rounds + 1, current + 1)
+        needed = {self._directory / self._kept_as(name, number) for name in FILES for number in served}
+        for path in self._directory.glob("*/*"):
+            if path.is_file() and path not in needed and not path.name.startswith("."):
+                path.unlink()
+
+    @staticmethod
+    def _kept_as(name: str, round_number: int) -> Path:
+        if name.startswith("live"):
+            return Path("live", f"{round_number}-{name}")
+        if name.startswith("validation"):
+            return Path("validation", f"{era_label(SeasonRound(round_number).era)}-{name}")
+        return Path(name)
+
+
+def _in_groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    group: list[_Item] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _era_batch(rows: EraRows, era: int, data_type: str, live: int | None, schema: pa.Schema) -> pa.RecordBatch:
+    """Put an era's rows in the layout of the files.
+
+    ``live`` is the era in which the file is read: targets that look beyond it are not known yet. None means that all
+    are known.
+    """
+    count = rows.ids.size
+    known = {name: live is None or live - era > weeks for name, weeks in TARGET_WEEKS.items()}
+    if data_type == "validation" and not known["target"]:
+        data_type = "test"
+    return pa.record_batch(
+        [
+            pa.array([era_label(era)] * count, pa.string()),
+            pa.array([data_type] * count, pa.string()),
+            *(pa.array(column) for column in rows.features),
+            *(pa.array(rows.targets[name]) if known[name] else pa.nulls(count, pa.float32()) for name in TARGET_WEEKS),
+            pa.array(rows.ids.astype(str), pa.string()),
+        ],
+        schema=schema,
+    )
+
+
+def _table_schema(features: Sequence[str]) -> pa.Schema:
+    return _indexed_schema(
+        [
+            pa.field("era", pa.string()),
+            pa.field("data_type", pa.string()),
+            *(pa.field(name, pa.int8()) for name in features),
+            *(pa.field(name, pa.float32()) for name in TARGET_WEEKS),
+        ]
+    )
+
+
+def _indexed_schema(fields: Sequence[pa.Field]) -> pa.Schema:
+    """Add the column ``id`` and say, in pandas' own metadata, that it is the index: Numerai writes its files so."""
+
+    def described(field: pa.Field) -> dict[str, Any]:
+        text = pa.types.is_string(field.type)
+        numpy_type = "object" if text else np.dtype(field.type.to_pandas_dtype()).name
+        return {
+            "name": field.name,
+            "field_name": field.name,
+            "pandas_type": "unicode" if text else numpy_type,
+            "numpy_type": numpy_type,
+            "metadata": None,
+        }
+
+    every = [*fields, pa.field("id", pa.string())]
+    pandas = {
+        "index_columns": ["id"],
+        "column_indexes": [],
+        "columns": [described(field) for field in every],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.2.0",
+    }
+    return pa.schema(every, metadata={"pandas": json.dumps(pandas)})

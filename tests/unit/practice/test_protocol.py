@@ -1,0 +1,145 @@
+"""The real numerapi, as released, talking to the practice server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numerapi
+import pandas as pd
+import pytest
+import requests
+from numerapi import base_api
+
+from practice.model import SeasonSize
+from practice.rounds import SeasonRound, round_open_at
+from practice.season import FILES, Season
+from practice.server import running
+
+SMALL = SeasonSize(rows_per_era=40, train_eras=3, validation_eras=15, small=4, medium=6, all_features=8)
+
+
+@pytest.fixture
+def server(tmp_path):
+    with running(Season(tmp_path / "season", SMALL)) as server:
+        yield server
+
+
+@pytest.fixture
+def api(server, monkeypatch):
+    monkeypatch.setattr(base_api, "API_TOURNAMENT_URL", server.address)
+    return numerapi.NumerAPI("public", "secret", show_progress_bars=False)
+
+
+def test_datasets_are_listed(api):
+    assert api.list_datasets() == [f"v5.3/{name}" for name in FILES]
+
+
+@pytest.mark.parametrize("name", ["v5.3/live.parquet", "v5.3/features.json", "v5.3/live_example_preds.csv"])
+def test_files_are_downloaded(api, server, tmp_path, name):
+    path = api.download_dataset(name, str(tmp_path / "file"))
+    current = server.season.current_round().number
+    assert (tmp_path / "file").read_bytes() == server.season.file(name, current).read_bytes()
+    assert path == str(tmp_path / "file")
+
+
+def test_parquet_is_read_over_http_with_filters(api, tmp_path):
+    eras = pd.read_parquet(api.download_dataset("v5.3/train.parquet", str(tmp_path / "all.parquet"))).era.unique()
+    some = api.download_dataset("v5.3/train.parquet", str(tmp_path / "some"), filters=[("era", "in", [eras[1]])])
+    assert list(pd.read_parquet(some).era.unique()) == [eras[1]]
+
+
+def test_a_round_is_always_open(api):
+    assert api.get_current_round() == round_open_at(datetime.now(UTC)).number
+    assert api.check_round_open() is True
+    assert api.check_new_round(hours=24 * 4) is True
+
+
+def test_rounds_are_listed_with_times_and_payouts(api):
+    current = round_open_at(datetime.now(UTC))
+    rounds = api.list_rounds(limit=8)
+    assert [found["number"] for found in rounds] == list(range(current.number, current.number - 8, -1))
+    assert rounds[0]["openTime"].astimezone(UTC) == current.opens
+    assert rounds[0]["closeTime"].astimezone(UTC) == current.closes
+    paid = {config["displayName"]: config["defaultMultiplier"] for config in rounds[0]["roundScoreConfigs"]}
+    assert paid == {"CORR20V2": 0.75, "MMC": 2.25, "CORR60": 0.0}
+    assert [config["isPayout"] for config in rounds[0]["roundScoreConfigs"]] == [True, True, False]
+
+
+def test_rounds_are_filtered(api):
+    current = round_open_at(datetime.now(UTC)).number
+    assert [found["number"] for found in api.list_rounds(number=0)] == [current]
+    assert [found["openTime"].astimezone(UTC) for found in api.list_rounds(number=1300)] == [SeasonRound(1300).opens]
+    assert api.list_rounds(number=current + 1) == []
+    assert [found["number"] for found in api.list_rounds(status="open")] == [current]
+    assert len(api.list_rounds(status="resolving")) in range(15, 30)
+    assert api.list_rounds(target="target_nobody") == []
+    assert len(api.get_competitions()) == current
+
+
+def test_what_is_not_there_is_refused_with_a_graphql_error(api, server, tmp_path):
+    current = server.season.current_round().number
+    with pytest.raises(ValueError, match="not found"):
+        api.download_dataset("v5.3/weather.parquet", str(tmp_path / "x"))
+    with pytest.raises(ValueError, match="not available"):
+        api.list_datasets(current - 100)
+    with pytest.raises(ValueError, match="Cannot query field"):
+        api.raw_query("{ secrets }")
+
+
+def test_past_rounds_are_served_for_a_few_days(api, server, tmp_path):
+    current = server.season.current_round().number
+    api.download_dataset("v5.3/live.parquet", str(tmp_path / "now.parquet"))
+    api.download_dataset("v5.3/live.parquet", str(tmp_path / "before.parquet"), round_num=current - 1)
+    now, before = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("now", "before"))
+    assert not set(now.index) & set(before.index)
+
+
+def _address(server, name="v5.3/live.parquet"):
+    query = f'{{ dataset(filename: "{name}") }}'
+    return requests.post(server.address, json={"query": query}, timeout=5).json()["data"]["dataset"]
+
+
+def test_addresses_are_presigned_for_get_only(server):
+    address = _address(server)
+    whole = requests.get(address, timeout=5)
+    assert whole.status_code == 200
+    assert len(whole.content) == int(whole.headers["Content-Length"])
+    assert requests.head(address, timeout=5).status_code == 405
+    assert requests.get(address.partition("?")[0], timeout=5).status_code == 403
+    assert requests.get(address.replace("live", "train"), timeout=5).status_code == 403
+
+
+def test_ranges_are_sent_only_of_the_content_they_were_asked_of(server):
+    address = _address(server)
+    whole = requests.get(address, timeout=5)
+    etag = whole.headers["ETag"]
+    rest = requests.get(address, headers={"Range": "bytes=100-", "If-Range": etag}, timeout=5)
+    size = len(whole.content)
+    assert (rest.status_code, rest.headers["Content-Range"]) == (206, f"bytes 100-{size - 1}/{size}")
+    assert rest.content == whole.content[100:]
+    other = requests.get(address, headers={"Range": "bytes=100-", "If-Range": '"other"'}, timeout=5)
+    assert (other.status_code, other.content) == (200, whole.content)
+
+
+def test_faults_are_queued_and_requests_read_over_http(server):
+    faults = [{"kind": "status", "on": "graphql", "status": 429, "retry_after": 7, "count": 2}]
+    assert requests.post(f"{server.address}/practice/faults", json=faults, timeout=5).json() == {"queued": 1}
+    for expected in (429, 429, 200):
+        answer = requests.post(server.address, json={"query": "{ listDatasets }"}, timeout=5)
+        assert answer.status_code == expected
+        assert answer.headers.get("Retry-After") == ("7" if expected == 429 else None)
+    asked = requests.get(f"{server.address}/practice/requests", timeout=5).json()
+    assert [entry["faults"] for entry in asked] == [["status"], ["status"], []]
+    requests.post(f"{server.address}/practice/faults", json=faults, timeout=5)
+    requests.delete(f"{server.address}/practice/faults", timeout=5)
+    assert requests.post(server.address, json={"query": "{ listDatasets }"}, timeout=5).status_code == 200
+    wrong = [{"kind": "truncated", "on": "graphql"}]
+    assert requests.post(f"{server.address}/practice/faults", json=wrong, timeout=5).status_code == 422
+
+
+def test_the_clock_can_stand_still(tmp_path):
+    season = Season(tmp_path, SMALL, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
+    with running(season) as server:
+        answer = requests.post(server.address, json={"query": "{ rounds(number: 0) { number } }"}, timeout=5)
+        assert answer.json() == {"data": {"rounds": [{"number": 1335}]}}
+    assert season.now() - datetime(2026, 8, 15, 13, tzinfo=UTC) == timedelta(0)

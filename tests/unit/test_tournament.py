@@ -1,0 +1,411 @@
+"""The tournament's API on good and bad days, by the real numerapi and over real HTTP."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from numerapi import base_api
+
+from numerai_pipeline.downloads import ContentError, Patience
+from numerai_pipeline.errors import (
+    CredentialsError,
+    NetworkError,
+    NotFoundError,
+    ProtocolError,
+    RoundClosedError,
+)
+from numerai_pipeline.manifests import verified_manifest
+from numerai_pipeline.run_layout import DataLayout
+from numerai_pipeline.tournament import Tournament
+from practice.faults import Fault
+from practice.model import SeasonSize
+from practice.rounds import SeasonRound
+from practice.season import Season
+from practice.server import running
+
+SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
+QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.002)
+TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1335 is open
+ALWAYS = 1000
+
+
+def tournament(address, **options):
+    return Tournament(address, **{"timeout": 0.5, "patience": QUICK, **options})
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory):
+    season = Season(tmp_path_factory.mktemp("season"), SIZE, today=TODAY, versions=("v5.9", "v5.10", "v5.2"))
+    season.prepare()
+    with running(season) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server):
+    shared_server.faults.clear()
+    shared_server.requests.clear()
+    return shared_server
+
+
+@pytest.fixture
+def api(server):
+    return tournament(server.address)
+
+
+def fault(kind, **options):
+    return Fault(kind=kind, on="graphql", **options)
+
+
+def test_datasets_and_the_newest_version(api):
+    assert "v5.10/live.parquet" in api.list_datasets()
+    assert api.latest_version() == "v5.10"
+
+
+def test_a_version_that_is_only_being_published_is_not_the_newest(server, api, monkeypatch):
+    names = [*server.season.names(), "v5.11/features.json", "v6/live.parquet", "readme.txt"]
+    monkeypatch.setattr(server.season, "names", lambda: names)
+    assert api.latest_version() == "v5.10"
+    monkeypatch.setattr(server.season, "names", lambda: ["v6/live.parquet"])
+    with pytest.raises(ProtocolError, match=r"train\.parquet.*listed: v6/live\.parquet"):
+        api.latest_version()
+
+
+def test_the_current_round(api):
+    current = api.current_round()
+    assert (current.number, current.open_time, current.close_time) == (
+        1335,
+        datetime(2026, 8, 15, 12, tzinfo=UTC),
+        datetime(2026, 8, 18, 12, tzinfo=UTC),
+    )
+    assert str(current) == "round 1335 (Sat 2026-08-15 12:00 to Tue 2026-08-18 12:00 UTC)"
+
+
+def test_no_round_is_current_between_rounds(server, api):
+    server.faults.add(fault("graphql_error", message="Current round not open for submissions"))
+    assert api.current_round() is None
+
+
+def test_rounds_by_number(api):
+    assert api.round_by_number(1300).open_time == SeasonRound(1300).opens
+    with pytest.raises(NotFoundError, match="round 9999 does not exist; the current one is round 1335"):
+        api.round_by_number(9999)
+
+
+def test_rounds_by_moment(api):
+    assert api.round_at(TODAY).number == 1335
+    assert api.round_at(datetime(2026, 8, 15, 11, 59, tzinfo=UTC)).number == 1334
+    assert api.round_at(datetime(2026, 8, 9, tzinfo=UTC)).number == 1330
+    assert api.round_at(datetime(2030, 1, 1, tzinfo=UTC)) is None
+    with pytest.raises(ValueError, match="time zone"):
+        api.round_at(datetime(2026, 8, 15))  # noqa: DTZ001
+
+
+class NumeraiHours(SeasonRound):
+    """A round with Numerai's own hours: it opens a little late, weekdays are short."""
+
+    @property
+    def opens(self):
+        return super().opens + timedelta(hours=1, minutes=12)
+
+    @property
+    def closes(self):
+        return self.opens + timedelta(hours=48 if self.weekday == 4 else self.hours)
+
+    hours = 1
+
+
+class LongHours(NumeraiHours):
+    """As above, but weekday rounds stay open for a day and more."""
+
+    hours = 25
+
+
+@pytest.mark.parametrize("kind", [NumeraiHours, LongHours])
+def test_a_moment_belongs_to_the_round_of_its_day_with_numerais_hours_too(server, api, monkeypatch, kind):
+    numbers = range(1320, 1336)
+    monkeypatch.setattr(server.season, "rounds", lambda: [kind(number) for number in numbers])
+    schedule = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # the round opens at 13:12
+    assert api.round_at(schedule).number == 1335
+    assert api.round_at(schedule + timedelta(minutes=30)).number == 1335
+    assert api.round_at(schedule + timedelta(hours=24)).number == 1335
+    assert api.round_at(datetime(2026, 8, 11, 13, 0, tzinfo=UTC)).number == 1331
+    # Monday night: no round
+    assert api.round_at(datetime(2026, 8, 17, 20, tzinfo=UTC)) is None
+    # its own round is not announced yet: it is never another day's
+    if kind is NumeraiHours:
+        numbers = range(1320, 1335)
+        assert api.round_at(schedule) is None
+
+
+# what goes wrong → the error it ends in, or None when the answer comes all the same
+TABLE = {
+    "401": ([fault("status", status=401)], CredentialsError),
+    "403 for ever": ([fault("status", status=403, count=ALWAYS)], NetworkError),
+    "404": ([fault("status", status=404)], NotFoundError),
+    "400 for ever": ([fault("status", status=400, count=ALWAYS)], ProtocolError),
+    "429 once": ([fault("status", status=429, retry_after=0)], None),
+    "429 for ever": ([fault("status", status=429, count=ALWAYS)], NetworkError),
+    "503 twice": ([fault("status", status=503, count=2)], None),
+    "503 for ever": ([fault("status", status=503, count=ALWAYS)], NetworkError),
+    "HTML once": ([fault("html")], None),
+    "HTML for ever": ([fault("html", count=ALWAYS)], NetworkError),
+    "slow once": ([fault("delay", seconds=0.8)], None),
+    "slow for ever": ([fault("delay", seconds=0.8, count=ALWAYS)], NetworkError),
+    "refused once": ([fault("graphql_error", message="Internal error")], None),
+    "refused for ever": ([fault("graphql_error", message="Internal error", count=ALWAYS)], ProtocolError),
+    "not there": ([fault("graphql_error", message="Dataset not found")], NotFoundError),
+    "bad keys": ([fault("graphql_error", message="You need to be authenticated to do this")], CredentialsError),
+}
+
+
+@pytest.mark.parametrize(("faults", "error"), TABLE.values(), ids=TABLE.keys())
+def test_every_failure_ends_in_the_answer_or_its_error(server, api, faults, error):
+    server.faults.add(*faults)
+    began = time.monotonic()
+    if error is None:
+        assert api.round_by_number(1335).number == 1335
+    else:
+        with pytest.raises(error, match=server.address):
+            api.round_by_number(1335)
+    assert time.monotonic() - began < 5
+
+
+def test_connection_refused():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with pytest.raises(NetworkError, match=f"{address}: .*refused"):
+        tournament(address).current_round()
+
+
+@pytest.fixture
+def answers():
+    """Start a server that sends these bytes and then one more every 50 ms."""
+    sockets = []
+
+    def start(content, *, drip=False):
+        listening = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listening)
+
+        def serve():
+            while True:
+                try:
+                    client, _ = listening.accept()
+                except OSError:
+                    return
+                with client:
+                    try:
+                        client.recv(65536)
+                        client.sendall(content)
+                        while drip:
+                            time.sleep(0.05)
+                            client.sendall(b" ")
+                    except OSError:
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield start
+    for listening in sockets:
+        listening.close()
+
+
+def test_a_reply_that_drips_ends_with_the_time_limit(answers):
+    address = answers(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{", drip=True)
+    began = time.monotonic()
+    with pytest.raises(NetworkError, match=r"not complete within 0\.3 s"):
+        tournament(address, timeout=0.3, patience=Patience(attempts=1)).current_round()
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b'{"data": null}', ProtocolError),
+        (b'{"data": {}}', ProtocolError),
+        (b'{"data": {"rounds": [{"number": "x", "openTime": "soon", "closeTime": "later"}]}}', ProtocolError),
+        (b"[1, 2]", ProtocolError),
+        (b'{"errors": {"detail": "API key is invalid"}}', CredentialsError),
+        (b'{"errors": ["odd"]}', ProtocolError),
+        (b"{", NetworkError),
+    ],
+)
+def test_replies_that_are_not_the_protocol(answers, body, error):
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    address = answers(head.encode() + body)
+    with pytest.raises(error, match=address):
+        tournament(address).current_round()
+
+
+def test_keys_are_sent_only_where_they_belong_and_never_told(server):
+    with_keys = tournament(server.address, keys=("public", "s3cr3t"))
+    with_keys.list_datasets()
+    with_keys._api.raw_query("{ listDatasets }", authorization=True)
+    assert [entry["has_keys"] for entry in server.requests.entries(on="graphql")] == [False, True]
+    server.faults.add(fault("status", status=401))
+    with pytest.raises(CredentialsError, match="NUMERAI_PUBLIC_ID") as raised:
+        with_keys.list_datasets()
+    assert "s3cr3t" not in str(raised.value)
+    with pytest.raises(CredentialsError, match="set NUMERAI_PUBLIC_ID"):
+        tournament(server.address)._api.raw_query("{ listDatasets }", authorization=True)
+
+
+def test_a_dotenv_file_is_not_read_into_the_environment(server, tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("NUMERAI_PUBLIC_ID=from-dotenv\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NUMERAI_PUBLIC_ID", raising=False)
+    assert tournament(server.address)._api.token is None
+    import os
+
+    assert "NUMERAI_PUBLIC_ID" not in os.environ
+
+
+def test_two_tournaments_in_one_process_do_not_mix(server, tmp_path):
+    before = base_api.API_TOURNAMENT_URL
+    season = Season(tmp_path, SIZE, today=TODAY + timedelta(days=7))
+    with running(season) as other:
+        ours, theirs = tournament(server.address), tournament(other.address)
+        with ThreadPoolExecutor(8) as pool:
+            numbers = list(pool.map(lambda index: (ours, theirs)[index % 2].current_round().number, range(40)))
+    assert numbers == [1335, 1340] * 20
+    assert before == base_api.API_TOURNAMENT_URL
+
+
+# rounds
+
+
+def test_a_round_is_downloaded_with_everything_a_run_needs(server, api, tmp_path):
+    layout = DataLayout(tmp_path)
+    raw = api.download_round(layout, source="practice")
+    assert (raw.kind, raw.source, raw.round, raw.version) == ("v5", "practice", "1335", "v5.10")
+    folder = layout.downloads("practice/v5.10")
+    assert {role: raw.path(role) for role in raw.files} == {
+        "features": folder / "features.json",
+        "train": folder / "train.parquet",
+        "validation": folder / "validation.parquet",
+        "live": folder / "round-1335" / "live.parquet",
+    }
+    for role, file in raw.files.items():
+        name = f"v5.10/{raw.path(role).name}"
+        assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
+        assert file.sha256 == verified_manifest(raw.path(role)).sha256
+    assert verified_manifest(raw.path("live")).rows == 50
+    server.requests.clear()
+    assert api.download_round(layout, source="practice", run_date=TODAY) == raw
+    assert len(server.requests.entries(on="file")) == 4  # each only asked for its ETag
+
+
+def test_a_round_survives_a_bad_day(server, api, tmp_path):
+    server.faults.add(
+        fault("status", status=503, count=2, match="dataset("),
+        Fault(kind="truncated", on="file", match="train"),
+        Fault(kind="status", on="file", match="validation", status=403),
+        Fault(kind="html", on="file", match="live"),
+    )
+    raw = api.download_round(DataLayout(tmp_path), source="practice")
+    for role in raw.files:
+        name = f"v5.10/{raw.path(role).name}"
+        assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
+
+
+def test_a_version_can_be_chosen(api, tmp_path):
+    raw = api.download_round(DataLayout(tmp_path), source="practice", version="v5.2")
+    assert raw.version == "v5.2"
+    with pytest.raises(NotFoundError, match=r"v4\.1 does not have .*listed versions: v5\.10, v5\.9, v5\.2"):
+        api.download_round(DataLayout(tmp_path), source="practice", version="v4.1")
+
+
+@pytest.mark.parametrize(
+    "choice", [{"round_number": 1333}, {"run_date": datetime(2026, 8, 13, 12, 30, tzinfo=UTC)}], ids=["number", "date"]
+)
+def test_a_recent_round_gets_its_own_live_data(server, api, tmp_path, choice):
+    raw = api.download_round(DataLayout(tmp_path), source="practice", **choice)
+    assert raw.round == "1333"
+    assert raw.path("live").parent.name == "round-1333"
+    assert raw.path("live").read_bytes() == server.season.file("v5.10/live.parquet", 1333).read_bytes()
+    assert raw.path("live").read_bytes() != server.season.file("v5.10/live.parquet", 1335).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "choice", [{"round_number": 1300}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
+)
+def test_a_round_that_is_not_served_any_more_is_closed(api, tmp_path, choice):
+    with pytest.raises(RoundClosedError, match=r"round 1300 .*served are: 1335, 1334, 1333, 1332, 1331$"):
+        api.download_round(DataLayout(tmp_path), source="practice", **choice)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_date_without_a_round_is_not_the_current_round(api, tmp_path):
+    with pytest.raises(NotFoundError, match="no round was open at the run's date 2030-01-01"):
+        api.download_round(DataLayout(tmp_path), source="practice", run_date=datetime(2030, 1, 1, tzinfo=UTC))
+
+
+def test_without_number_and_date_between_rounds(server, api, tmp_path):
+    server.faults.add(fault("graphql_error", message="Current round not open for submissions", match="rounds"))
+    with pytest.raises(RoundClosedError, match="no round is open just now"):
+        api.download_round(DataLayout(tmp_path), source="practice")
+
+
+def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(server, api, tmp_path, monkeypatch):
+    right = server.season.file
+    monkeypatch.setattr(server.season, "is_served", lambda _number: True)
+    monkeypatch.setattr(server.season, "file", lambda name, _number: right(name, 1335))
+    for number in (1334, 1300):
+        with pytest.raises(RoundClosedError, match=rf"round {number} .*sends that of round 1335"):
+            api.download_round(DataLayout(tmp_path), source="practice", round_number=number)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "reason"),
+    [
+        ("validation.parquet", 1335, "not live data of one era"),
+        ("live.parquet", 1310, "live data of another round: its era"),
+        ("live_example_preds.parquet", 1335, "no column data_type, era"),
+    ],
+)
+def test_live_data_is_checked(server, api, tmp_path, monkeypatch, name, number, reason):
+    right = server.season.file
+
+    def swapped(asked, asked_number):
+        return right(name, number) if asked.endswith("/live.parquet") else right(asked, asked_number)
+
+    monkeypatch.setattr(server.season, "file", swapped)
+    with pytest.raises(ContentError, match=f"v5.10/live.parquet: the downloaded file is .*{reason}"):
+        api.download_round(DataLayout(tmp_path), source="practice")
+    assert not list(tmp_path.rglob("live.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda table: pd.concat([table, table.iloc[:1]]), "ids occur more than once"),
+        (lambda table: table.assign(data_type="validation"), "data types .'validation'."),
+        (lambda table: table.iloc[:0], "0 rows"),
+    ],
+    ids=["an id twice", "not live", "empty"],
+)
+def test_live_data_that_is_none_is_refused(server, api, tmp_path, monkeypatch, spoil, reason):
+    right = server.season.file
+    spoil(pd.read_parquet(right("live.parquet", 1335))).to_parquet(tmp_path / "spoilt.parquet")
+
+    def swapped(asked, number):
+        return tmp_path / "spoilt.parquet" if asked.endswith("/live.parquet") else right(asked, number)
+
+    monkeypatch.setattr(server.season, "file", swapped)
+    with pytest.raises(ContentError, match=reason):
+        api.download_round(DataLayout(tmp_path / "data"), source="practice")
+
+
+def test_a_single_file_can_be_had(server, api, tmp_path):
+    raw = api.download("v5.10/live_example_preds.csv", tmp_path / "example.csv")
+    assert Path(raw.path).read_text().startswith("id,prediction\n")
+    with pytest.raises(NotFoundError, match=r"v5\.10/weather\.csv not found"):
+        api.download("v5.10/weather.csv", tmp_path / "weather.csv")
