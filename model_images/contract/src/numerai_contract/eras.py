@@ -1,0 +1,131 @@
+"""Eras in training: which to hold out, how to sample, how to fold.
+
+Rows of one era are not independent, and targets of neighbouring eras overlap. So eras are never torn apart, the
+held-out ones are the latest, and an embargo lies between them and the training eras.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# an embargo may cost no more than this share of the eras
+_LARGEST_EMBARGO = 0.1
+
+
+class HoldOut(NamedTuple):
+    """A split in time.
+
+    Attributes
+    ----------
+    training, held_out : numpy.ndarray of bool, shape (rows,)
+        Marks of the rows of either side; rows of the embargo are on neither.
+    embargo : int
+        How many eras lie between.
+    description : str
+        What was done, for the log.
+    """
+
+    training: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+    embargo: int
+    description: str
+
+
+def hold_out_last(era_numbers: NDArray[np.int32], *, share: float, embargo: int, seed: int) -> HoldOut:
+    """Hold out the last eras.
+
+    Parameters
+    ----------
+    era_numbers
+        The era of each row, shape (rows,). Rows without a number count as one era before all others.
+    share
+        How many of the eras to hold out, in (0, 1); at least one era is.
+    embargo
+        How many eras to leave between; scaled down when that would be more than a tenth of all eras.
+    seed
+        For the random split of the rows when there is one era only.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than two rows.
+    """
+    if len(era_numbers) < 2:
+        raise ValueError(f"{len(era_numbers)} rows cannot be split")
+    eras = np.unique(era_numbers)
+    if len(eras) == 1:
+        held_out = np.zeros(len(era_numbers), dtype=bool)
+        count = min(max(1, round(share * len(era_numbers))), len(era_numbers) - 1)
+        held_out[np.random.default_rng(seed).permutation(len(era_numbers))[:count]] = True
+        return HoldOut(~held_out, held_out, 0, f"one era only: held out {count:,} of its rows at random")
+    last = min(max(1, round(share * len(eras))), len(eras) - 1)
+    gap = min(embargo, int(_LARGEST_EMBARGO * len(eras)), len(eras) - last - 1)
+    first_held_out, first_embargoed = eras[-last], eras[len(eras) - last - gap]
+    description = f"held out the last {last:,} of {len(eras):,} eras, after an embargo of {gap:,}"
+    if gap < embargo:
+        description += f" (not {embargo:,}: there are too few eras)"
+    return HoldOut(era_numbers < first_embargoed, era_numbers >= first_held_out, gap, description)
+
+
+def sample(era_numbers: NDArray[np.int32], labels: NDArray[np.int8], limit: int, *, seed: int) -> NDArray[np.bool_]:
+    """Draw rows so that every era and every class keeps its share.
+
+    Parameters
+    ----------
+    era_numbers, labels
+        The era and the class of each row, shape (rows,).
+    limit
+        How many rows to draw, at least the number of classes.
+    seed
+        The same seed draws the same rows.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (rows,)
+        Marks of the rows drawn: `limit` of them, or all when there are no more. No class is lost.
+    """
+    if len(labels) <= limit:
+        return np.ones(len(labels), dtype=bool)
+    random = np.random.default_rng(seed)
+    drawn = np.zeros(len(labels), dtype=bool)
+    kinds, counts = np.unique(labels, return_counts=True)
+    # rounding the running total makes the quotas add up to the limit
+    totals = np.round(np.cumsum(counts) * limit / len(labels)).astype(int)
+    quotas = np.maximum(np.diff(totals, prepend=0), 1)
+    quotas[np.argmax(quotas)] -= quotas.sum() - limit
+    for kind, count, quota in zip(kinds, counts, quotas):
+        rows = random.permutation(np.flatnonzero(labels == kind))
+        rows = rows[np.argsort(era_numbers[rows], kind="stable")]
+        # equal steps through rows sorted by era: each era gives its share, give or take one row
+        steps = np.floor((np.arange(quota) + random.random()) * count / quota).astype(int)
+        drawn[rows[steps]] = True
+    return drawn
+
+
+def folds(era_numbers: NDArray[np.int32], count: int) -> NDArray[np.intp] | None:
+    """Assign each row to a fold: eras in order, cut into stretches of about as many rows each.
+
+    Stretches rather than scattered eras, since a target reaches over several eras: only at a stretch's ends does a
+    fold then know something of its neighbour.
+
+    Returns
+    -------
+    numpy.ndarray of int, shape (rows,), or None
+        Fold numbers from 0 to `count` - 1, none empty; None when there are fewer eras than folds.
+    """
+    eras, inverse, sizes = np.unique(era_numbers, return_inverse=True, return_counts=True)
+    if len(eras) < count:
+        return None
+    middles = np.cumsum(sizes) - sizes / 2
+    fold_of_era = np.zeros(len(eras), dtype=np.intp)
+    for era in range(1, len(eras)):
+        by_rows = int(middles[era] * count / len(era_numbers))
+        # a huge era must not leave a fold empty: no fold is skipped, and the last ones get an era each
+        fold_of_era[era] = min(max(by_rows, count - (len(eras) - era)), fold_of_era[era - 1] + 1)
+    assigned: NDArray[np.intp] = fold_of_era[np.reshape(inverse, -1)]
+    return assigned

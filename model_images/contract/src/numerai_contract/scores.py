@@ -1,0 +1,107 @@
+"""How good predictions are, by the measures of 2018 (logloss, consistency) and a plain one of today."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# what a constant 0.5 scores: an era counts as beaten below it
+COIN_TOSS = math.log(2)
+
+
+class Scores(NamedTuple):
+    """Scores on rows whose target is known.
+
+    Attributes
+    ----------
+    rows, eras : int
+        What was scored.
+    logloss : float or None
+        In nats, against target > 0.5; rows at exactly 0.5 are left out. None when no row is left.
+    consistency : float or None
+        Share of eras whose logloss is below ln 2, in [0, 1]. None when `logloss` is.
+    correlation : float or None
+        Mean over the eras of Spearman's rank correlation between prediction and target, in [-1, 1]. None when no era
+        has two different targets and two different predictions.
+    """
+
+    rows: int
+    eras: int
+    logloss: float | None
+    consistency: float | None
+    correlation: float | None
+
+
+def score(
+    predictions: NDArray[np.float64], targets: NDArray[np.float32], era_numbers: NDArray[np.int32]
+) -> Scores | None:
+    """Score predictions era by era.
+
+    Parameters
+    ----------
+    predictions
+        In (0, 1), shape (rows,).
+    targets
+        In [0, 1], NaN where unknown, shape (rows,). Rows without a target are left out.
+    era_numbers
+        The era of each row, shape (rows,).
+
+    Returns
+    -------
+    Scores or None
+        None when no target is known.
+    """
+    known = ~np.isnan(targets)
+    if not known.any():
+        return None
+    predictions, targets, era_numbers = predictions[known], targets[known], era_numbers[known]
+    eras = np.unique(era_numbers)
+    losses: list[float] = []
+    correlations: list[float] = []
+    for era in eras:
+        rows = era_numbers == era
+        loss = logloss(predictions[rows], targets[rows])
+        correlation = rank_correlation(predictions[rows], targets[rows])
+        if loss is not None:
+            losses.append(loss)
+        if correlation is not None:
+            correlations.append(correlation)
+    return Scores(
+        rows=len(targets),
+        eras=len(eras),
+        logloss=logloss(predictions, targets),
+        consistency=float(np.mean(np.array(losses) < COIN_TOSS)) if losses else None,
+        correlation=float(np.mean(correlations)) if correlations else None,
+    )
+
+
+def logloss(predictions: NDArray[np.float64], targets: NDArray[np.float32]) -> float | None:
+    """Compute the mean of -log of the probability given to the class that came true (target > 0.5 or not).
+
+    Rows at exactly 0.5 are left out; None when no row is left. Predictions lie in (0, 1).
+    """
+    decided = targets != 0.5
+    if not decided.any():
+        return None
+    given = np.where(targets[decided] > 0.5, predictions[decided], 1 - predictions[decided])
+    return float(-np.mean(np.log(given)))
+
+
+def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float32]) -> float | None:
+    """Compute Spearman's rank correlation, ties sharing their mean rank; None when either side is constant."""
+    ranks = [_ranks(side) for side in (first, second)]
+    centred = [side - side.mean() for side in ranks]
+    norm = math.sqrt(float(np.sum(centred[0] ** 2)) * float(np.sum(centred[1] ** 2)))
+    return float(np.sum(centred[0] * centred[1])) / norm if norm > 0 else None
+
+
+def _ranks(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    # the mean rank of a group of ties: where the group ends, less half its size
+    means: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
+    return means[np.reshape(inverse, -1)]

@@ -1,0 +1,120 @@
+"""A trial of every operation of an image on a few generated rows: an image is not finished before it passes.
+
+An operation is run as it would be in earnest, with two tables, and must leave predictions behind. One that needs more,
+or does something else, says so in its module:
+
+``SELF_TEST_PARAMETERS``
+    more environment variables, e.g. to keep it short;
+``prepare_self_test(storing)``
+    lays what it needs in the run's directory beforehand;
+``check_self_test(storing)``
+    raises when what it left there is wrong; it stands in place of the check of predictions.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from numerai_contract import operations, outputs
+from numerai_contract.exits import ModelFailureError
+from numerai_contract.parameters import Parameters
+from numerai_contract.predictions import HEADER
+from numerai_contract.progress import Progress, duration
+from numerai_contract.task import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FEATURES = 6
+_TRAINING_ERAS = tuple(f"era{number}" for number in range(1, 13))
+_TOURNAMENT_ERAS = (*(f"era{number}" for number in range(13, 17)), "eraX", "eraX")
+_ROWS_OF_AN_ERA = 25
+
+
+def run() -> None:
+    """Try every operation.
+
+    Raises
+    ------
+    ModelFailureError
+        When one leaves no, or wrong, predictions; whatever an operation raises goes through as well.
+    """
+    names = operations.known()
+    if not names:
+        raise ModelFailureError(f"{operations.folder()} holds no operation: there is nothing to test.")
+    progress = Progress()
+    for name in names:
+        began = time.monotonic()
+        progress.say(f"self-test of {name}")
+        with tempfile.TemporaryDirectory(prefix="self_test_") as directory:
+            _try(name, Path(directory))
+        progress.say(f"self-test of {name}: passed in {duration(time.monotonic() - began)}")
+
+
+def _try(name: str, storing: Path) -> None:
+    module = operations.load(name)
+    training, testing = storing / "training.parquet", storing / "tournament.parquet"
+    random = np.random.default_rng(0)
+    _write_table(training, random, _TRAINING_ERAS, ["train"] * len(_TRAINING_ERAS))
+    _write_table(testing, random, _TOURNAMENT_ERAS, [*["validation"] * 4, "test", "live"])
+    if hasattr(module, "prepare_self_test"):
+        module.prepare_self_test(storing)
+    predicting, reporting = storing / "predictions.csv", storing / "report.json"
+    parameters = {
+        "OPERATION": name,
+        "TRAINING": str(training),
+        "TESTING": str(testing),
+        "PREDICTING": str(predicting),
+        "REPORTING": str(reporting),
+        "STORING": str(storing),
+        "TIME_LIMIT": "5",
+        "TIME_LIMIT_PART": "2",
+        **getattr(module, "SELF_TEST_PARAMETERS", {}),
+    }
+    task = Task(Parameters(parameters))
+    task.check()
+    operations.run(task)
+    if hasattr(module, "check_self_test"):
+        module.check_self_test(storing)
+    else:
+        _check_predictions(name, predicting, reporting)
+
+
+def _write_table(path: Path, random: np.random.Generator, eras: tuple[str, ...], data_types: list[str]) -> None:
+    """Write a table in which the target, 0 or 1, leans on the first two features."""
+    rows = len(eras) * _ROWS_OF_AN_ERA
+    features: NDArray[np.float32] = random.random((rows, _FEATURES)).astype(np.float32)
+    chance = 1 / (1 + np.exp(-4 * (features[:, 0] - features[:, 1])))
+    targets = (random.random(rows) < chance).astype(np.float32)
+    types = np.repeat(data_types, _ROWS_OF_AN_ERA)
+    targets[np.isin(types, ("test", "live"))] = np.nan
+    columns = {
+        "id": [f"{path.stem}{row:04}" for row in range(rows)],
+        "era": np.repeat(eras, _ROWS_OF_AN_ERA),
+        "data_type": types,
+        **{f"feature{index + 1}": features[:, index] for index in range(_FEATURES)},
+        "target": targets,
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def _check_predictions(name: str, predicting: Path, reporting: Path) -> None:
+    for path in (predicting, reporting):
+        if not path.exists() or not outputs.verify(path):
+            raise ModelFailureError(f"self-test of {name}: it ended well but left no {path.name} with a manifest.")
+    with predicting.open(encoding="utf-8", newline="") as stream:
+        header, *rows = csv.reader(stream)
+    expected = len(_TOURNAMENT_ERAS) * _ROWS_OF_AN_ERA
+    if tuple(header) != HEADER or len(rows) != expected:
+        raise ModelFailureError(
+            f"self-test of {name}: predictions have the header {header} and {len(rows):,} rows, "
+            f"not {list(HEADER)} and {expected:,}."
+        )

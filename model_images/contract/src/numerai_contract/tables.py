@@ -1,0 +1,300 @@
+"""The run's two tables: checked when opened, their features read only when and as far as they are needed.
+
+A table has the columns ``id``, ``era``, ``data_type``, ``feature*`` and ``target``. All but the features are small and
+are read and checked at once; the features, which can be larger than the memory, are read in batches, and keep their
+type: int8 stays int8 unless values are missing, everything else becomes float32 with NaN where a value is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from numerai_contract.exits import BadDataError
+from numerai_contract.sources import TEXT_COLUMNS, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from numerai_contract.sources import Source
+
+# the number of an era that has none (eraX, which stands for "not told")
+NO_ERA = -1
+DATA_TYPES = ("train", "validation", "test", "live")
+
+_ERA = re.compile(r"(?:era)?(\d{1,9}|X)", re.IGNORECASE)
+# how much of the features is held at a time while reading, in bytes of float32
+_BATCH_BYTES = 32 << 20
+_NAMED_IN_MESSAGES = 8
+
+
+class Table:
+    """A table, its features left on disk.
+
+    Parameters
+    ----------
+    path
+        A ``.parquet`` or ``.csv`` file. When a manifest lies beside it, the file must match it.
+    feature_names
+        The features wanted, in this order, such as those of the table a model was trained on; by default all, in the
+        file's order.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Where it is.
+    ids : pyarrow.ChunkedArray of string
+        Unique, shape (rows,).
+    era_numbers : numpy.ndarray of int32, shape (rows,)
+        Sortable: 12 for ``era12`` and ``0012``, `NO_ERA` for ``eraX``.
+    targets : numpy.ndarray of float32, shape (rows,)
+        In [0, 1], NaN where unknown.
+    feature_names : tuple of str
+        The columns of `features`, in order.
+    feature_dtype : numpy.dtype
+        int8 or float32.
+
+    Raises
+    ------
+    MissingInputError
+        When the file is not there.
+    BadDataError
+        When it does not keep the contract; the message names file, column and row (counted from 1).
+    """
+
+    def __init__(self, path: Path, feature_names: Sequence[str] | None = None) -> None:
+        self.path = path
+        self._source = open_source(path)
+        _require_columns(path, self._source, feature_names)
+        self.feature_names = tuple(
+            [name for name in self._source.columns if name.startswith("feature")]
+            if feature_names is None
+            else feature_names
+        )
+        small = _read_small_columns(self._source)
+        self.ids: pa.ChunkedArray = small["id"]
+        if not len(self.ids):
+            raise BadDataError(f"{path.name}: the table has no rows. Clear the task `unzip` and run it again.")
+        _check_ids(path, self.ids)
+        self.era_numbers = _era_numbers(path, small["era"])
+        self._data_types = _data_type_codes(path, small["data_type"])
+        self.targets = _targets(path, small["target"], self.ids)
+        self.feature_dtype = np.dtype(
+            np.int8
+            if all(self._source.columns[name] == pa.int8() for name in self.feature_names)
+            and not self._source.lacks_values(self.feature_names)
+            else np.float32
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of_type(self, data_type: str) -> NDArray[np.bool_]:
+        """Mark the rows of a data type, one of `DATA_TYPES`; shape (rows,)."""
+        marks: NDArray[np.bool_] = self._data_types == DATA_TYPES.index(data_type)
+        return marks
+
+    def features(self, rows: NDArray[np.bool_] | None = None) -> NDArray[np.int8] | NDArray[np.float32]:
+        """Read the features into memory.
+
+        Parameters
+        ----------
+        rows
+            Marks of the rows wanted, shape (rows,); by default all. Only these are ever held.
+
+        Returns
+        -------
+        numpy.ndarray of `feature_dtype`, shape (rows wanted, features)
+        """
+        wanted = len(self) if rows is None else int(np.count_nonzero(rows))
+        matrix = np.empty((wanted, len(self.feature_names)), dtype=self.feature_dtype)
+        filled = 0
+        for positions, block in self.batches(rows):
+            matrix[filled : filled + len(positions)] = block
+            filled += len(positions)
+        return matrix
+
+    def batches(
+        self, rows: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int8] | NDArray[np.float32]]]:
+        """Read the features a batch of rows at a time, in the table's order.
+
+        Parameters
+        ----------
+        rows
+            Marks of the rows wanted, shape (rows,); by default all.
+
+        Yields
+        ------
+        positions : numpy.ndarray of int, shape (rows of the batch,)
+            Which rows of the table these are, counted from 0. Never empty.
+        block : numpy.ndarray of `feature_dtype`, shape (rows of the batch, features)
+
+        Raises
+        ------
+        BadDataError
+            When a feature is infinite, or the file ends before its time.
+        """
+        start = 0
+        at_a_time = max(256, min(65_536, _BATCH_BYTES // (4 * len(self.feature_names))))
+        for batch in self._source.batches(self.feature_names, at_a_time):
+            positions = np.arange(start, start + batch.num_rows)
+            start += batch.num_rows
+            if rows is not None:
+                keep = rows[positions]
+                positions = positions[keep]
+                if not len(positions):
+                    continue
+                if not keep.all():
+                    batch = batch.filter(pa.array(keep))  # noqa: PLW2901 (the whole batch is not needed any more)
+            block = np.empty((len(positions), len(self.feature_names)), dtype=self.feature_dtype)
+            # by name: a CSV source returns columns as asked, a Parquet file in its own order
+            for column, name in enumerate(self.feature_names):
+                block[:, column] = batch.column(batch.schema.get_field_index(name)).to_numpy(zero_copy_only=False)
+            self._refuse_infinite(block, positions)
+            yield positions, block
+
+    def describe_row(self, position: int) -> str:
+        """Name a row for a message: "row 17 (id n0123)"; `position` counts from 0, the message from 1."""
+        return f"row {position + 1:,} (id {self.ids[int(position)].as_py()})"
+
+    def _refuse_infinite(self, block: NDArray[np.int8] | NDArray[np.float32], positions: NDArray[np.intp]) -> None:
+        # a sum is infinite or NaN when any part is; only then is it worth looking closer
+        if block.dtype == np.int8 or np.isfinite(block.sum(dtype=np.float64)):
+            return
+        found = np.argwhere(np.isinf(block))
+        if len(found):
+            row, column = found[0]
+            raise BadDataError(
+                f"{self.path.name}: column {self.feature_names[column]!r} is infinite in "
+                f"{self.describe_row(positions[row])}. Features are finite numbers, or empty where unknown."
+            )
+
+
+def era_number(name: str) -> int | None:
+    """Read an era's number: 12 from ``era12``, ``0012`` or ``12``; `NO_ERA` from ``eraX``; None from anything else."""
+    match = _ERA.fullmatch(name)
+    if match is None:
+        return None
+    return NO_ERA if match[1] in "Xx" else int(match[1])
+
+
+def _require_columns(path: Path, source: Source, feature_names: Sequence[str] | None) -> None:
+    """Check that the columns are there and of a type that makes sense."""
+    columns = source.columns
+    for name in (*TEXT_COLUMNS, "target"):
+        if name not in columns:
+            raise BadDataError(
+                f"{path.name}: column {name!r} is missing (found: {_listing(list(columns))}). "
+                "Is this a Numerai dataset?"
+            )
+    features = [name for name in columns if name.startswith("feature")]
+    if not features:
+        raise BadDataError(
+            f"{path.name}: there is no column whose name begins with 'feature' (found: {_listing(list(columns))})."
+        )
+    missing = [name for name in feature_names or () if name not in columns]
+    if missing:
+        raise BadDataError(
+            f"{path.name}: {len(missing):,} of the {len(feature_names or ()):,} features of the training table are "
+            f"missing: {_listing(missing)}. Both tables must come from the same dataset and feature set."
+        )
+    for name in (*(feature_names or features), "target"):
+        if not (pa.types.is_integer(columns[name]) or pa.types.is_floating(columns[name])):
+            raise BadDataError(f"{path.name}: column {name!r} holds {columns[name]}, not numbers.")
+
+
+def _read_small_columns(source: Source) -> dict[str, pa.ChunkedArray]:
+    types = {**dict.fromkeys(TEXT_COLUMNS, pa.string()), "target": pa.float32()}
+    chunks: dict[str, list[pa.Array]] = {name: [] for name in types}
+    for batch in source.batches(list(types), 65_536):
+        for name, kind in types.items():
+            chunks[name].append(batch.column(batch.schema.get_field_index(name)).cast(kind))
+    return {name: pa.chunked_array(chunks[name], type=kind) for name, kind in types.items()}
+
+
+def _check_ids(path: Path, ids: pa.ChunkedArray) -> None:
+    values = ids.combine_chunks()
+    if (
+        pc.count_distinct(values).as_py() == len(values)
+        and not values.null_count
+        and not pc.any(_blank(values)).as_py()
+    ):
+        return
+    seen: dict[str, int] = {}
+    for row, value in enumerate(values.to_pylist(), start=1):
+        if not value:
+            raise BadDataError(f"{path.name}: column 'id' is empty in row {row:,}.")
+        if value in seen:
+            raise BadDataError(
+                f"{path.name}: column 'id' holds {value!r} twice, in rows {seen[value]:,} and {row:,}; ids are unique."
+            )
+        seen[value] = row
+
+
+def _blank(values: pa.Array) -> pa.Array:
+    return pc.equal(values, "")
+
+
+def _coded(values: pa.ChunkedArray) -> tuple[NDArray[np.intp], list[str | None]]:
+    """Assign a number to each distinct value of a column: a code for each row, and the value of each code."""
+    encoded = pc.dictionary_encode(values, null_encoding="encode").combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # older pyarrow versions combine into a chunked array of one
+        encoded = encoded.chunk(0)
+    codes: NDArray[np.intp] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
+    return codes, encoded.dictionary.to_pylist()
+
+
+def _first_row(codes: NDArray[np.intp], code: int) -> int:
+    return int(np.argmax(codes == code)) + 1
+
+
+def _era_numbers(path: Path, eras: pa.ChunkedArray) -> NDArray[np.int32]:
+    codes, names = _coded(eras)
+    numbers = np.empty(len(names), dtype=np.int32)
+    for code, name in enumerate(names):
+        number = era_number(name or "")
+        if number is None:
+            raise BadDataError(
+                f"{path.name}: column 'era' is {name!r} in row {_first_row(codes, code):,}; "
+                "an era is like 'era12', '0012' or 'eraX'."
+            )
+        numbers[code] = number
+    found: NDArray[np.int32] = numbers[codes]
+    return found
+
+
+def _data_type_codes(path: Path, data_types: pa.ChunkedArray) -> NDArray[np.int8]:
+    codes, names = _coded(data_types)
+    for code, name in enumerate(names):
+        if name not in DATA_TYPES:
+            raise BadDataError(
+                f"{path.name}: column 'data_type' is {name!r} in row {_first_row(codes, code):,}; "
+                f"allowed are {', '.join(DATA_TYPES)}."
+            )
+    found: NDArray[np.int8] = np.array([DATA_TYPES.index(name or "") for name in names], dtype=np.int8)[codes]
+    return found
+
+
+def _targets(path: Path, targets: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = targets.to_numpy().astype(np.float32, copy=False)
+    wrong = np.flatnonzero(~np.isnan(values) & ~((values >= 0) & (values <= 1)))
+    if len(wrong):
+        first = int(wrong[0])
+        raise BadDataError(
+            f"{path.name}: column 'target' is {values[first]:g} in row {first + 1:,} (id {ids[first].as_py()}), "
+            f"and outside [0, 1] in {len(wrong):,} of {len(values):,} rows. Was the right target column chosen?"
+        )
+    return values
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED_IN_MESSAGES])
+    return shown if len(names) <= _NAMED_IN_MESSAGES else f"{shown}, … {len(names):,} in all"

@@ -1,0 +1,203 @@
+"""The real images on a real engine, started the way the pipeline starts them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from docker.models.containers import Container
+from docker.types import Mount
+from numpy.typing import NDArray
+
+from numerai_pipeline.model_images import image_reference
+
+IMAGES_DIR = Path(__file__).parents[2] / "model_images"
+# the image's own user, unless we are somebody: then what a container writes is ours to clean up
+USER = "10001:10001" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    client.ping()
+    yield client
+    client.close()
+
+
+def built(engine: docker.DockerClient, image: str, **arguments: str) -> str:
+    """Build an image unless its present inputs are built already; return its reference."""
+    reference = image_reference(IMAGES_DIR, image)
+    if not engine.images.list(reference):
+        engine.images.build(
+            path=str(IMAGES_DIR),
+            dockerfile=f"{image}/Dockerfile",
+            tag=reference,
+            buildargs=arguments,
+            labels={"numerai.image": image},
+            forcerm=True,
+        )
+    return reference
+
+
+@pytest.fixture(scope="session")
+def classic_image(engine: docker.DockerClient) -> str:
+    return built(engine, "classic", BASE=built(engine, "base"))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A container that ended."""
+
+    code: int
+    lines: list[str]
+    directory: Path
+    operation: str
+
+    @property
+    def predictions_bytes(self) -> bytes:
+        return (self.directory / "predictions" / f"{self.operation}.csv").read_bytes()
+
+    @property
+    def predictions(self) -> dict[str, float]:
+        with (self.directory / "predictions" / f"{self.operation}.csv").open(newline="") as stream:
+            header, *rows = csv.reader(stream)
+        assert header == ["id", "prediction"]
+        return {row[0]: float(row[1]) for row in rows}
+
+    @property
+    def report(self) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads((self.directory / "reports" / f"{self.operation}.json").read_text())
+        return report
+
+
+class Runner:
+    """Starts operations of an image on the tables of a run's directory, which a container sees as ``/data``."""
+
+    def __init__(self, engine: docker.DockerClient, image: str, directory: Path) -> None:
+        self.engine, self.image, self.directory = engine, image, directory
+        directory.mkdir()
+        directory.chmod(0o777)
+        self._containers: list[Container] = []
+
+    def start(self, operation: str, /, options: dict[str, Any] | None = None, **environment: str) -> Container:
+        """Start a container; `options` go to the engine in place of the usual ones."""
+        usual: dict[str, Any] = {
+            "environment": {
+                "OPERATION": operation,
+                "TRAINING": "/data/training.parquet",
+                "TESTING": "/data/tournament.parquet",
+                "PREDICTING": f"/data/predictions/{operation}.csv",
+                "REPORTING": f"/data/reports/{operation}.json",
+                "STORING": "/data",
+                "THREADS": "2",
+                "MEMORY_LIMIT": "2048",
+                **environment,
+            },
+            "user": USER,
+            "read_only": True,
+            "tmpfs": {"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108 (the container's own, gone with it)
+            "network_mode": "none",
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "init": True,
+            "mem_limit": "2g",
+            "memswap_limit": "2g",
+            "mounts": [Mount("/data", str(self.directory), type="bind")],
+        }
+        container = self.engine.containers.create(self.image, **usual | (options or {}))
+        self._containers.append(container)
+        container.start()
+        return container
+
+    def run(self, operation: str, options: dict[str, Any] | None = None, **environment: str) -> Ended:
+        """Run an operation to its end."""
+        return self.ended(self.start(operation, options, **environment), operation)
+
+    def ended(self, container: Container, operation: str) -> Ended:
+        code = container.wait(timeout=120)["StatusCode"]
+        lines = container.logs().decode().splitlines()
+        container.remove()
+        self._containers.remove(container)
+        return Ended(code, lines, self.directory, operation)
+
+    def close(self) -> None:
+        for container in self._containers:
+            container.remove(force=True)
+
+
+@pytest.fixture
+def runner(engine: docker.DockerClient, classic_image: str, tmp_path: Path) -> Iterator[Runner]:
+    made = Runner(engine, classic_image, tmp_path / "run")
+    yield made
+    made.close()
+
+
+Features = Callable[[np.random.Generator, int], NDArray[Any]]
+
+
+def floats(random: np.random.Generator, rows: int) -> NDArray[np.float32]:
+    """Features like those of 2017: 50 of them, between 0 and 1."""
+    return random.random((rows, 50)).astype(np.float32)
+
+
+def five_bins(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
+    """Features like today's small set: 42 of them, from 0 to 4."""
+    return random.integers(0, 5, (rows, 42), dtype=np.int8)
+
+
+def binary(chance: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
+    """Targets of 0 and 1."""
+    return (random.random(len(chance)) < chance).astype(np.float32)
+
+
+def graded(chance: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
+    """Targets in steps of a quarter, most of them one half."""
+    noisy = chance + random.normal(0, 0.15, len(chance))
+    return (np.clip(np.round(noisy * 4), 0, 4) / 4).astype(np.float32)
+
+
+def write_tables(
+    directory: Path,
+    features: Features = floats,
+    target: Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.float32]] = binary,
+    *,
+    shuffled: bool = False,
+    spoil: Callable[[NDArray[Any]], NDArray[Any]] = lambda matrix: matrix,
+) -> None:
+    """Write a run's tables: 3,000 training rows of 60 eras, 800 validation rows, 200 of test and live.
+
+    The target leans on the first four features; `shuffled` breaks that bond in the training table.
+    """
+    random = np.random.default_rng(5)
+    training_eras = [f"era{number}" for number in range(1, 61) for _ in range(50)]
+    tournament_eras = [f"era{number}" for number in range(70, 90) for _ in range(40)] + ["eraX"] * 200
+    kinds = ["validation"] * 800 + ["test"] * 150 + ["live"] * 50
+    for name, eras, data_types in (
+        ("training", training_eras, ["train"] * 3_000),
+        ("tournament", tournament_eras, kinds),
+    ):
+        matrix = features(random, len(eras))
+        lean = matrix[:, :4] @ np.array([1, -1, 1, -1]) / (matrix.max() * 0.6)
+        targets = target(1 / (1 + np.exp(-lean)), random)
+        if name == "training" and shuffled:
+            targets = random.permutation(targets)
+        targets[np.isin(data_types, ["test", "live"])] = np.nan
+        matrix = spoil(matrix)
+        table = {
+            "id": [f"{name[:2]}{row:05}" for row in range(len(eras))],
+            "era": eras,
+            "data_type": data_types,
+            **{f"feature{column + 1}": matrix[:, column] for column in range(matrix.shape[1])},
+            "target": targets,
+        }
+        pq.write_table(pa.table(table), directory / f"{name}.parquet")

@@ -1,0 +1,218 @@
+"""Tables: every promise of the contract, and the message when one is broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from numerai_contract import outputs
+from numerai_contract.exits import BadDataError, MissingInputError
+from numerai_contract.tables import NO_ERA, Table, era_number
+
+Columns = dict[str, Any]
+Writer = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("era1", 1), ("era0132", 132), ("0001", 1), ("1232", 1232), ("eraX", NO_ERA), ("X", NO_ERA)]
+    + [(name, None) for name in ("", "era", "era1a", "x1", "-1", "1.5", "week 3")],
+)
+def test_era_number(name: str, number: int | None) -> None:
+    assert era_number(name) == number
+
+
+def test_reads_a_table(write: Writer, columns: Columns) -> None:
+    columns["target"][3] = np.nan
+    table = Table(write(columns))
+    assert len(table) == 12
+    assert table.ids.to_pylist() == columns["id"]
+    assert table.era_numbers.tolist() == [1] * 4 + [2] * 4 + [3] * 4
+    np.testing.assert_array_equal(table.targets, columns["target"])
+    assert table.feature_names == ("feature1", "feature2", "feature3")
+    features = table.features()
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features[:, 1], columns["feature2"])
+    assert table.of_type("train").all()
+    assert not table.of_type("live").any()
+
+
+def test_reads_csv_as_it_reads_parquet(write: Writer, columns: Columns, tmp_path: Path) -> None:
+    columns["target"][2] = np.nan
+    columns["feature2"][5] = np.nan
+    columns["id"][0] = "0012"
+    path = tmp_path / "training.csv"
+    plain = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+    pa_csv.write_csv(plain, path)
+    parquet, csv = Table(write(columns)), Table(path)
+    assert csv.ids.to_pylist() == parquet.ids.to_pylist()
+    np.testing.assert_array_equal(csv.targets, parquet.targets)
+    np.testing.assert_allclose(csv.features(), parquet.features(), rtol=1e-6)
+    np.testing.assert_array_equal(csv.era_numbers, parquet.era_numbers)
+
+
+def test_int8_stays_int8(write: Writer, columns: Columns) -> None:
+    for index in (1, 2, 3):
+        columns[f"feature{index}"] = np.arange(12, dtype=np.int8) % 5
+    table = Table(write(columns))
+    assert table.feature_dtype == np.int8
+    assert table.features().dtype == np.int8
+    np.testing.assert_array_equal(table.features()[:, 0], columns["feature1"])
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_int8_with_missing_values_becomes_float32(columns: Columns, tmp_path: Path, statistics: bool) -> None:
+    for index in (1, 2, 3):
+        columns[f"feature{index}"] = np.arange(12, dtype=np.int8) % 5
+    columns["feature2"] = pa.array([None, *columns["feature2"][1:].tolist()], type=pa.int8())
+    path = tmp_path / "training.parquet"
+    pq.write_table(pa.table(columns), path, write_statistics=statistics)
+    table = Table(path)
+    assert table.feature_dtype == np.float32
+    assert np.isnan(table.features()[0, 1])
+    assert table.features()[1:, 1].tolist() == [1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
+
+
+def test_int8_without_statistics_stays_int8(columns: Columns, tmp_path: Path) -> None:
+    for index in (1, 2, 3):
+        columns[f"feature{index}"] = np.arange(12, dtype=np.int8) % 5
+    path = tmp_path / "training.parquet"
+    pq.write_table(pa.table(columns), path, write_statistics=False)
+    assert Table(path).feature_dtype == np.int8
+
+
+def test_reads_some_rows_in_batches(columns: Columns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # batches of at least 256 rows, so that a table of 1,000 takes several, across row groups that end elsewhere
+    monkeypatch.setattr("numerai_contract.tables._BATCH_BYTES", 1)
+    rows = 1_000
+    columns = {
+        "id": [f"n{row}" for row in range(rows)],
+        "era": ["eraX"] * rows,
+        "data_type": ["live"] * rows,
+        "feature_a": np.arange(rows, dtype=np.float32),
+        "target": np.full(rows, np.nan, dtype=np.float32),
+    }
+    path = tmp_path / "tournament.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=300)
+    table = Table(path)
+    wanted = np.zeros(rows, dtype=bool)
+    wanted[[0, 299, 300, 777, 999]] = True
+    assert table.features(wanted)[:, 0].tolist() == [0, 299, 300, 777, 999]
+    batches = list(table.batches())
+    assert len(batches) > 3
+    assert np.concatenate([positions for positions, _ in batches]).tolist() == list(range(rows))
+    for positions, block in table.batches(wanted):
+        assert block[:, 0].tolist() == positions.tolist()
+
+
+def test_features_come_in_the_order_of_the_training_table(write: Writer, columns: Columns) -> None:
+    swapped = {name: columns[name] for name in ("id", "feature3", "feature1", "era", "data_type", "target", "feature2")}
+    table = Table(write(swapped), feature_names=("feature1", "feature2", "feature3"))
+    np.testing.assert_array_equal(table.features()[:, 2], columns["feature3"])
+
+
+def _change(columns: Columns, name: str, row: int, value: Any) -> Columns:
+    values = list(columns[name])
+    values[row] = value
+    return columns | {name: values}
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            lambda c: {k: v for k, v in c.items() if k != "era"},
+            r"training\.parquet: column 'era' is missing \(found: id,",
+        ),
+        (lambda c: {k: v for k, v in c.items() if k != "target"}, "column 'target' is missing"),
+        (lambda c: {k: v for k, v in c.items() if "feature" not in k}, "no column whose name begins with 'feature'"),
+        (lambda c: {k: v[:0] for k, v in c.items()}, "the table has no rows"),
+        (lambda c: _change(c, "target", 4, 1.5), r"column 'target' is 1.5 in row 5 \(id n4\)"),
+        (lambda c: _change(c, "target", 0, -0.01), "outside .0, 1. in 1 of 12 rows"),
+        (lambda c: _change(c, "target", 0, float("inf")), "column 'target' is inf in row 1"),
+        (lambda c: _change(c, "id", 7, "n2"), "column 'id' holds 'n2' twice, in rows 3 and 8"),
+        (lambda c: _change(c, "id", 7, ""), "column 'id' is empty in row 8"),
+        (lambda c: _change(c, "id", 7, None), "column 'id' is empty in row 8"),
+        (lambda c: _change(c, "era", 2, "week3"), "column 'era' is 'week3' in row 3"),
+        (lambda c: _change(c, "era", 2, None), "column 'era' is None in row 3"),
+        (lambda c: _change(c, "data_type", 11, "tset"), "column 'data_type' is 'tset' in row 12; allowed are train"),
+        (lambda c: c | {"feature2": ["a"] * 12}, "column 'feature2' holds string, not numbers"),
+    ],
+)
+def test_refuses_what_breaks_the_contract(
+    write: Writer, columns: Columns, broken: Callable[[Columns], Columns], message: str
+) -> None:
+    path = write(broken(columns))
+    with pytest.raises(BadDataError, match=message):
+        Table(path)
+
+
+def test_refuses_infinite_features_naming_column_and_row(write: Writer, columns: Columns) -> None:
+    columns["feature3"][9] = -np.inf
+    with pytest.raises(BadDataError, match=r"column 'feature3' is infinite in row 10 \(id n9\)"):
+        Table(write(columns)).features()
+
+
+def test_refuses_a_tournament_that_lacks_features_of_the_training_table(write: Writer, columns: Columns) -> None:
+    with pytest.raises(BadDataError, match="1 of the 2 features of the training table are missing: feature9"):
+        Table(write(columns), feature_names=("feature1", "feature9"))
+
+
+def test_missing_file_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"training\.parquet: there is no such file. Run the task"):
+        Table(tmp_path / "training.parquet")
+
+
+@pytest.mark.parametrize("name", ["training.parquet", "training.csv"])
+def test_garbage_is_bad_data(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00garbage" * 9)
+    with pytest.raises(BadDataError, match=name):
+        Table(tmp_path / name)
+
+
+def test_csv_with_words_for_numbers_is_bad_data(tmp_path: Path) -> None:
+    path = tmp_path / "training.csv"
+    path.write_text("id,era,data_type,feature1,target\na,era1,train,0.5,1\nb,era1,train,high,0\n")
+    with pytest.raises(BadDataError, match="high"):
+        Table(path).features()
+
+
+def test_unknown_suffix_is_bad_data(tmp_path: Path) -> None:
+    (tmp_path / "training.arrow").touch()
+    with pytest.raises(BadDataError, match=r"a table is a \.parquet or a \.csv"):
+        Table(tmp_path / "training.arrow")
+
+
+def test_repeated_column_is_bad_data(tmp_path: Path) -> None:
+    path = tmp_path / "training.csv"
+    path.write_text("id,era,data_type,feature1,feature1,target\na,era1,train,0.5,0.5,1\n")
+    with pytest.raises(BadDataError, match="'feature1' appears more than once"):
+        Table(path)
+
+
+def test_a_manifest_beside_a_table_must_hold(write: Writer, columns: Columns) -> None:
+    path = write(columns)
+    content = path.read_bytes()
+    with outputs.output(path, rows=12, columns=list(columns), inputs=None) as part:
+        part.write_bytes(content)
+    assert len(Table(path)) == 12
+    # the same size, one bit turned
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(BadDataError, match=r"training\.parquet: its content is not what its manifest .* `unzip`"):
+        Table(path)
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", json.dumps({"sha256": "x"})])
+def test_an_unreadable_manifest_is_bad_data(write: Writer, columns: Columns, manifest: str) -> None:
+    path = write(columns)
+    outputs.manifest_path(path).write_text(manifest)
+    with pytest.raises(BadDataError, match="not a manifest"):
+        Table(path)
