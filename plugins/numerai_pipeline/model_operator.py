@@ -1,0 +1,162 @@
+"""The operator of a model's task: an entry of ``models.yaml`` in Airflow's words.
+
+It decides nothing about data or models. It tells Airflow what the task costs, tells the container what the contract
+says, and tells Airflow what became of it. The container itself is the Docker provider's business
+(``model_container.py``), which is only imported where a task runs: the docker library has no place in the DAG
+processor.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.data_volume import container_user, give_to, installation_id
+from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.manifests import read_manifest, verified_manifest
+from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
+from numerai_pipeline.parameters import parse_parameters
+from numerai_pipeline.reports import summary_of
+from numerai_pipeline.run_layout import CONTAINER_RUN, RunLayout, fingerprint
+from numerai_pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+    from numerai_pipeline.model_container import ModelContainer
+
+RETRIES = 3
+
+
+def contract_environment(spec: ModelSpec) -> dict[str, str]:
+    """Say what the contract (``docs/contract.md``) tells a container; the seed is a template."""
+    run = CONTAINER_RUN
+    environment = {
+        "OPERATION": spec.operation,
+        "TRAINING": str(run.training),
+        "TESTING": str(run.tournament),
+        "STORING": str(run.directory),
+        "REPORTING": str(run.report(spec.name)),
+        "TIME_LIMIT": str(spec.time_limit * 60),
+        "THREADS": str(spec.cores),
+        "MEMORY_LIMIT": str(spec.memory),
+        "SEED": "{{ params.seed }}",
+    }
+    if spec.predicts:
+        environment["PREDICTING"] = str(run.predictions(spec.name))
+    return environment | spec.parameters
+
+
+class ModelOperator(BaseOperator):
+    """Runs one entry of the registry in its container.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The entry.
+    registry : Registry
+        The registry it is from.
+    run_directory : str
+        Template of the run's directory, relative to the data volume.
+    """
+
+    template_fields: Sequence[str] = ("run_directory", "environment")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"environment": "json"}
+    ui_color = "#d7eaf3"
+
+    def __init__(self, *, spec: ModelSpec, registry: Registry, run_directory: str, **kwargs: Any) -> None:
+        settings = load_settings()
+        super().__init__(
+            pool=settings.pool,
+            pool_slots=spec.pool_slots,
+            execution_timeout=timedelta(minutes=spec.time_limit),
+            retries=RETRIES,
+            retry_delay=timedelta(seconds=15),
+            retry_exponential_backoff=2,
+            max_retry_delay=timedelta(minutes=10),
+            doc_md=spec.about,
+            **kwargs,
+        )
+        self.spec = spec
+        self.run_directory = run_directory
+        self.image = image_reference(registry.directory, spec.image, settings.image_registry)
+        self.serves = registry.served_by(spec.name)
+        self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK)
+        self.environment = contract_environment(spec)
+        self._container: ModelContainer | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the container unless what it would leave is there already; return a summary of what it left."""
+        with in_airflow_words():
+            parameters = parse_parameters(context["params"])
+            if parameters.models and not self.serves.intersection(parameters.models):
+                msg = f"not needed: the picked models are {', '.join(parameters.models)}"
+                raise AirflowSkipException(msg)
+            settings = load_settings()
+            layout = RunLayout(settings.data_dir / self.run_directory)
+            inputs = self._inputs(layout)
+            result = layout.predictions(self.spec.name) if self.spec.predicts else layout.report(self.spec.name)
+            if not parameters.force and verified_manifest(result, inputs=inputs):
+                self.log.info("up to date: inputs, image and parameters unchanged")
+            else:
+                self._compute(context, settings, layout, inputs)
+            return summary_of(self.spec.name, layout) | {"image": self.image}
+
+    def _inputs(self, layout: RunLayout) -> str:
+        """Hash of all that decides the result: image, what it is told, tables, and what the tasks before it did."""
+        tables = [layout.training, layout.tournament]
+        reports = [layout.report(name) for name in self.preparations]
+        manifests = {path: read_manifest(path) for path in (*tables, *reports)}
+        absent = [path.name for path, manifest in manifests.items() if manifest is None]
+        if absent:
+            msg = f"{', '.join(absent)} in {layout.directory}: not there or not finished; run the tasks before again"
+            raise BadInputError(msg)
+        made_from = {
+            path.name: manifest.sha256 if path in tables else manifest.inputs
+            for path, manifest in manifests.items()
+            if manifest
+        }
+        return fingerprint({"image": self.image, "environment": self.environment, "made from": made_from})
+
+    def _compute(self, context: Context, settings: Settings, layout: RunLayout, inputs: str) -> None:
+        from numerai_pipeline.model_container import ContainerRequest, ModelContainer
+        from numerai_pipeline.predictions import accept_predictions
+
+        user = container_user(settings)
+        for directory in (layout.directory, layout.predictions_directory, layout.reports_directory):
+            give_to(user, directory)
+        ti = context["ti"]
+        request = ContainerRequest(
+            image=self.image,
+            environment={**self.environment, "INPUTS": inputs},
+            run_directory=layout.directory,
+            read_only=(layout.training, layout.tournament),
+            outputs=(layout.predictions(self.spec.name), layout.report(self.spec.name)),
+            labels={
+                "numerai": installation_id(settings.data_dir),
+                "numerai.dag": ti.dag_id,
+                "numerai.run": ti.run_id,
+                "numerai.task": ti.task_id,
+                "numerai.try": str(ti.try_number),
+                "numerai.inputs": inputs,
+            },
+            user=user,
+            memory=self.spec.memory,
+            cores=self.spec.cores,
+        )
+        self._container = ModelContainer(task_id=self.task_id, request=request)
+        self._container.run(context)
+        if self.spec.predicts:
+            accept_predictions(layout.predictions(self.spec.name), layout.tournament, inputs=inputs)
+
+    def on_kill(self) -> None:
+        """Remove the container: nobody waits for it any more."""
+        if self._container is not None:
+            self._container.on_kill()

@@ -1,0 +1,104 @@
+"""Predictions as a model left them: checked against the tournament table before anything is built on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.manifests import Manifest, atomic_path, read_manifest, verified_manifest, write_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COLUMNS = ["id", "prediction"]
+LEGACY_COLUMNS = ["id", "probability"]  # the form of 2018
+LEAST_SPREAD = 1e-6
+_PLAIN = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")
+
+
+def accept_predictions(predictions: Path, tournament: Path, *, inputs: str) -> Manifest:
+    """Check a model's predictions and return their manifest.
+
+    An image that knows only the form of 2018 is served too: its column ``probability`` is renamed and the manifest it
+    does not write is written for it.
+
+    Parameters
+    ----------
+    predictions : Path
+        CSV with the header ``id,prediction``.
+    tournament : Path
+        The table whose rows were to be predicted.
+    inputs : str
+        Hash of what the predictions were made from, for the manifest.
+
+    Raises
+    ------
+    BadInputError
+        Naming the file, and the row or the id, when the ids are not exactly the tournament's in its order, a value
+        is missing or not strictly between 0 and 1, or all values are (almost) the same.
+    """
+    if not predictions.is_file():
+        msg = f"{predictions.name}: the container ended well but left no predictions there"
+        raise BadInputError(msg)
+    if read_manifest(predictions) is not None and verified_manifest(predictions, inputs=inputs) is None:
+        msg = f"{predictions.name}: the file is not the one its manifest describes; run the task again"
+        raise BadInputError(msg)
+    table = _read(predictions)
+    _check_ids(predictions.name, table["id"].combine_chunks(), _tournament_ids(tournament))
+    _check_values(predictions.name, table)
+    if table.column_names == LEGACY_COLUMNS:
+        with atomic_path(predictions) as temporary:
+            pa.csv.write_csv(table.rename_columns(COLUMNS), temporary, _PLAIN)
+        return write_manifest(predictions, rows=table.num_rows, columns=COLUMNS, inputs=inputs)
+    manifest = verified_manifest(predictions, inputs=inputs)
+    return manifest or write_manifest(predictions, rows=table.num_rows, columns=COLUMNS, inputs=inputs)
+
+
+def _read(predictions: Path) -> pa.Table:
+    types = {"id": pa.string(), "prediction": pa.float64(), "probability": pa.float64()}
+    try:
+        table = pa.csv.read_csv(predictions, convert_options=pa.csv.ConvertOptions(column_types=types))
+    except pa.ArrowInvalid as error:
+        msg = f"{predictions.name}: not a CSV of predictions: {error}"
+        raise BadInputError(msg) from None
+    if table.column_names not in (COLUMNS, LEGACY_COLUMNS):
+        msg = f"{predictions.name}: the header is {','.join(table.column_names)!r}, not {','.join(COLUMNS)!r}"
+        raise BadInputError(msg)
+    return table
+
+
+def _tournament_ids(tournament: Path) -> pa.StringArray:
+    return pq.read_table(tournament, columns=["id"])["id"].cast(pa.string()).combine_chunks()
+
+
+def _check_ids(name: str, ids: pa.StringArray, expected: pa.StringArray) -> None:
+    if ids.equals(expected):
+        return
+    missing = pc.filter(expected, pc.invert(pc.is_in(expected, ids)))
+    if len(missing):
+        msg = f"{name}: {len(missing)} of {len(expected)} tournament ids have no prediction, the first is {missing[0]}"
+        raise BadInputError(msg)
+    if len(ids) != len(expected):
+        msg = f"{name}: {len(ids)} rows for {len(expected)} tournament ids: some id is there twice or unknown"
+        raise BadInputError(msg)
+    row = pc.index(pc.not_equal(ids, expected), value=True).as_py()
+    msg = f"{name}: row {row + 1} has id {ids[row]} where the tournament table has {expected[row]}: keep its order"
+    raise BadInputError(msg)
+
+
+def _check_values(name: str, table: pa.Table) -> None:
+    values = table.column(1).combine_chunks()
+    inside = pc.fill_null(pc.and_(pc.greater(values, 0.0), pc.less(values, 1.0)), fill_value=False)
+    row = pc.index(inside, value=False).as_py()
+    if row >= 0:
+        found = f"the prediction {values[row]}" if values[row].is_valid else "no prediction"
+        msg = f"{name}: row {row + 1} (id {table['id'][row]}) has {found}: it must lie strictly between 0 and 1"
+        raise BadInputError(msg)
+    if pc.stddev(values).as_py() < LEAST_SPREAD:
+        msg = f"{name}: all predictions are (almost) {values[0]}: the model learned nothing it could tell rows apart by"
+        raise BadInputError(msg)

@@ -1,0 +1,41 @@
+"""The JSON reports that containers leave, in the few words the pipeline itself needs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from numerai_pipeline.manifests import read_manifest
+
+if TYPE_CHECKING:
+    from numerai_pipeline.run_layout import RunLayout
+
+
+def summary_of(task: str, layout: RunLayout) -> dict[str, Any]:
+    """Sum up what a task left in a run's directory.
+
+    Returns
+    -------
+    dict
+        ``predictions`` (path) and ``rows`` where it left predictions; of its report ``seconds``, ``logloss`` (natural
+        logarithm, validation rows), ``consistency`` (share of validation eras, 0 to 1), ``correlation`` (mean over
+        validation eras); None where the report does not say.
+    """
+    summary: dict[str, Any] = {}
+    manifest = read_manifest(layout.predictions(task))
+    if manifest is not None:
+        summary |= {"predictions": str(layout.predictions(task)), "rows": manifest.rows}
+    report = _read_report(layout, task)
+    validation = report.get("validation") or {}
+    return summary | {
+        "seconds": report.get("seconds"),
+        **{score: validation.get(score) for score in ("logloss", "consistency", "correlation")},
+    }
+
+
+def _read_report(layout: RunLayout, task: str) -> dict[str, Any]:
+    try:
+        report = json.loads(layout.report(task).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # an image of 2018 leaves none
+    return report if isinstance(report, dict) else {}

@@ -1,0 +1,203 @@
+"""Model tasks in the real DAG, in real containers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import docker
+import pytest
+
+from numerai_pipeline.manifests import verified_manifest
+from numerai_pipeline.run_layout import RunLayout
+from tests.containers.conftest import TOURNAMENT_IDS, Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.containers
+
+RunDag = Callable[..., Outcome]
+
+
+def ids_of(predictions: Path) -> list[str]:
+    with predictions.open() as file:
+        return [row["id"] for row in csv.DictReader(file)]
+
+
+def test_every_model_leaves_predictions_of_all_ids_in_order(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "xgboost": {"cores": 2}})
+    layout = RunLayout(outcome.directory)
+    assert outcome.state == "success"
+    for model in ("svm", "xgboost"):
+        assert ids_of(layout.predictions(model)) == TOURNAMENT_IDS
+        assert verified_manifest(layout.predictions(model))
+    assert json.loads(layout.run_facts.read_text())["round"] == "archive"
+
+
+def test_the_verdict_lists_what_every_model_left(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}})
+    verdict = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
+    assert verdict["models"]["svm"]["rows"] == len(TOURNAMENT_IDS)
+    assert verdict["models"]["svm"]["predictions"] == str(RunLayout(outcome.directory).predictions("svm"))
+
+
+def test_the_containers_log_is_the_tasks_log(run_dag: RunDag) -> None:
+    assert "[ 50 %] svm with seed 5" in run_dag({"svm": {}}, seed=5).output
+
+
+def test_a_second_run_finds_everything_up_to_date(run_dag: RunDag) -> None:
+    run_dag({"svm": {}})
+    outcome = run_dag({"svm": {}})
+    assert outcome.state == "success"
+    assert outcome.output.count("up to date: inputs, image and parameters unchanged") >= 1
+    assert "started container" not in outcome.output
+
+
+def test_force_computes_again(run_dag: RunDag) -> None:
+    run_dag({"svm": {}})
+    assert "started container" in run_dag({"svm": {}}, force=True).output
+
+
+def test_only_what_changed_is_computed_again(run_dag: RunDag) -> None:
+    run_dag({"svm": {}, "xgboost": {}})
+    output = run_dag({"svm": {"parameters": {"C": 1}}, "xgboost": {}}).output
+    assert output.count("started container") == 1
+    assert "[ 50 %] svm" in output
+
+
+def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag) -> None:
+    tasks = {
+        "svm": {},
+        "tsne": {"predicts": False, "parameters": {"MODE": "nothing"}},
+        "tpot": {"needs": ["tsne"]},
+    }
+    outcome = run_dag(tasks, models=["svm"])
+    assert outcome.state == "success"
+    assert {name: str(instance.state) for name, instance in outcome.tasks.items()} == {
+        "download": "success",
+        "unzip": "success",
+        "svm": "success",
+        "tsne": "skipped",
+        "tpot": "skipped",
+        "exploring": "success",
+    }
+    assert "not needed: the picked models are svm" in outcome.output
+
+
+def test_a_model_that_fails_leaves_the_others_alone_and_the_run_red(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "xgboost": {}})
+    assert outcome.state == "failed"
+    assert str(outcome.tasks["svm"].state) == "failed"
+    assert str(outcome.tasks["xgboost"].state) == "success"
+    assert str(outcome.tasks["exploring"].state) == "upstream_failed"
+
+
+def test_an_image_of_2018_still_fits(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "of 2018"}}})
+    assert outcome.state == "success"
+    assert RunLayout(outcome.directory).predictions("svm").read_text().startswith("id,prediction\nn0000,")
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        ("bad data", "svm: bad data (exit code 65): training.parquet: column 'era' is missing (found: id)"),
+        ("unheard of", "svm: bad parameters (exit code 64): MODE 'unheard of' is not known"),
+        ("one missing", "svm.csv: 1 of 60 tournament ids have no prediction, the first is n0059"),
+        ("constant", "svm.csv: all predictions are (almost) 0.5"),
+        ("nothing", "svm.csv: the container ended well but left no predictions there"),
+    ],
+)
+def test_what_cannot_get_better_is_not_tried_again(run_dag: RunDag, mode: str, says: str) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": mode}}}, retries=3)
+    assert str(outcome.tasks["svm"].state) == "failed"
+    assert outcome.tasks["svm"].try_number == 1
+    assert says in outcome.output
+
+
+def test_other_failures_are_tried_again(run_dag: RunDag) -> None:
+    from datetime import timedelta
+
+    from numerai_pipeline import model_operator
+
+    assert model_operator.RETRIES == 3
+    outcome = run_dag({"svm": {"parameters": {"MODE": "out of luck"}}}, retries=1)
+    assert outcome.tasks["svm"].try_number == 2
+    assert "svm: a bug (exit code 70): the moon was wrong" in outcome.output
+    assert timedelta(0) < outcome.tasks["svm"].task.retry_delay
+
+
+def test_stale_predictions_are_never_taken_for_new_ones(run_dag: RunDag) -> None:
+    run_dag({"svm": {}})
+    outcome = run_dag({"svm": {"parameters": {"MODE": "nothing"}}})
+    assert outcome.state == "failed"
+    assert not RunLayout(outcome.directory).predictions("svm").exists()
+
+
+def test_a_model_cannot_spoil_its_inputs(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "write inputs"}}})
+    assert "Read-only file system" in outcome.output
+    assert verified_manifest(RunLayout(outcome.directory).training)
+
+
+def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"memory": 64, "parameters": {"MODE": "eat memory"}}})
+    assert "its limit is 64 MiB; raise `memory` of task svm in models.yaml" in outcome.output
+
+
+def test_containers_are_labelled_limited_and_without_rights(
+    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path
+) -> None:
+    seen = {}
+
+    def look_when_it_hangs() -> None:
+        for event in engine.events(decode=True, filters={"type": "container", "event": "start", "label": "numerai"}):
+            if event["Actor"]["Attributes"]["numerai.task"] == "svm":
+                container = engine.containers.get(event["id"])
+                seen.update(container.attrs)
+                container.kill()
+                return
+
+    watcher = threading.Thread(target=look_when_it_hangs)
+    watcher.start()
+    outcome = run_dag({"svm": {"memory": 128, "parameters": {"MODE": "hang"}}})
+    watcher.join()
+    assert outcome.state == "failed"
+    host, labels = seen["HostConfig"], seen["Config"]["Labels"]
+    assert labels["numerai"] == (tmp_path / "data" / ".installation").read_text().strip()
+    assert labels["numerai.dag"] == "numerai_tournament"
+    assert labels["numerai.run"] == outcome.tasks["svm"].run_id
+    assert labels["numerai.try"] == "1"
+    assert labels["numerai.inputs"]
+    assert host["Memory"] == host["MemorySwap"] == 128 * 2**20
+    assert host["NanoCpus"] == 10**9
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"] is True
+    assert host["Init"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert host["PidsLimit"] == 4096
+    assert not seen["Config"]["User"].startswith("0")
+    assert not any("docker.sock" in mount["Source"] for mount in seen["Mounts"])
+
+
+def test_a_time_out_says_so_and_takes_the_container_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import timedelta
+
+    from airflow.sdk import BaseOperator
+
+    constructed = BaseOperator.__init__
+
+    def short(self: BaseOperator, **kwargs: object) -> None:
+        if kwargs.get("task_id") == "svm" and kwargs.get("execution_timeout"):
+            kwargs["execution_timeout"] = timedelta(seconds=5)
+        constructed(self, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BaseOperator, "__init__", short)
+    outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
+    assert str(outcome.tasks["svm"].state) == "failed"
+    assert "AirflowTaskTimeout" in outcome.output

@@ -1,0 +1,52 @@
+"""A model image in its smallest form: it knows only environment variables and CSV, and does what it is told to do.
+
+The ids it predicts are told to it in IDS, since it has no library to read a table with.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+MODE = os.environ.get("MODE", "good")
+IDS = os.environ["IDS"].split(",")
+
+
+def write(header: str, predictions: list[float]) -> None:
+    rows = [f"{row_id},{value}\n" for row_id, value in zip(IDS, predictions, strict=False)]
+    Path(os.environ["PREDICTING"]).write_text(f"{header}\n{''.join(rows)}", encoding="ascii")
+
+
+generator = random.Random(os.environ["SEED"])
+good = [round(generator.uniform(0.1, 0.9), 6) for _ in IDS]
+print(f"[ 50 %] {os.environ['OPERATION']} with seed {os.environ['SEED']}")
+if MODE == "good":
+    write("id,prediction", good)
+elif MODE == "of 2018":
+    write("id,probability", good)
+elif MODE == "one missing":
+    write("id,prediction", good[:-1])
+elif MODE == "constant":
+    write("id,prediction", [0.5] * len(IDS))
+elif MODE == "nothing":
+    pass
+elif MODE == "bad data":
+    print("training.parquet: column 'era' is missing (found: id)")
+    sys.exit(65)
+elif MODE == "out of luck":
+    print("the moon was wrong")
+    sys.exit(70)
+elif MODE == "write inputs":
+    Path(os.environ["TRAINING"]).write_text("spoilt", encoding="ascii")
+elif MODE == "eat memory":
+    eaten = bytearray(2**31)
+    print(len(eaten))
+elif MODE == "hang":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(1)
+else:
+    print(f"MODE {MODE!r} is not known", file=sys.stderr)
+    sys.exit(64)

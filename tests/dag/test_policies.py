@@ -1,0 +1,139 @@
+"""What every DAG of this bundle keeps to, and the shape of the graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from numerai_pipeline.model_operator import ModelOperator
+from numerai_pipeline.settings import load_settings
+from tests.samples import FLEMING, INDEPENDENT, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow.sdk import DAG
+
+
+def load_dag() -> DAG:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
+    assert bag.import_errors == {}
+    return bag.dags["numerai_tournament"]
+
+
+@pytest.fixture
+def dag() -> DAG:
+    return load_dag()
+
+
+@pytest.fixture
+def whole_dag(
+    images_folder: Callable[..., Path], whole_registry: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> DAG:
+    monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images_folder(whole_registry)))
+    load_settings.cache_clear()
+    return load_dag()
+
+
+def containers(dag: DAG) -> list[ModelOperator]:
+    return [task for task in dag.tasks if isinstance(task, ModelOperator)]
+
+
+def test_there_is_one_dag() -> None:
+    assert [path.name for path in (ROOT / "dags").glob("*.py")] == ["numerai_tournament.py"]
+
+
+def test_the_dag_is_documented_owned_and_tagged(dag: DAG) -> None:
+    assert "exploring" in (dag.doc_md or "")
+    assert dag.description
+    assert "numerai" in dag.tags
+    assert {task.owner for task in dag.tasks} == {"numerai"}
+    assert all(task.doc_md for task in dag.tasks)
+
+
+def test_every_task_ends_some_day(dag: DAG) -> None:
+    assert all(task.execution_timeout is not None for task in dag.tasks)
+
+
+def test_every_container_task_keeps_the_policies(whole_dag: DAG) -> None:
+    assert len(containers(whole_dag)) == 14
+    for task in containers(whole_dag):
+        assert task.pool == "numerai_models", task.task_id
+        assert task.pool_slots == task.spec.cores, task.task_id
+        assert task.retries == 3, task.task_id
+        assert task.retry_exponential_backoff, task.task_id
+        assert task.spec.memory >= 64, task.task_id
+        assert task.environment["MEMORY_LIMIT"] == str(task.spec.memory), task.task_id
+        assert task.image.startswith("numerai-classic:"), task.task_id
+
+
+def test_the_graph_has_the_shape_of_the_mission(whole_dag: DAG) -> None:
+    upstream = {task.task_id: task.upstream_task_ids for task in whole_dag.tasks}
+    assert upstream["download"] == set()
+    assert upstream["unzip"] == {"download"}
+    assert all(upstream[model] == {"unzip"} for model in (*INDEPENDENT, "adversarial_validation"))
+    assert upstream["tsne"] == {"adversarial_validation"}
+    assert all(upstream[model] == {"tsne"} for model in FLEMING)
+    assert upstream["exploring"] == {*INDEPENDENT, *FLEMING}
+    assert {task.task_id for task in whole_dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
+
+
+def test_a_week_belongs_to_the_round_at_its_end(dag: DAG) -> None:
+    from airflow.timetables.trigger import CronTriggerTimetable
+
+    assert isinstance(dag.timetable, CronTriggerTimetable)
+    assert dag.timetable.summary == "0 13 * * 6"
+    assert dag.catchup is False
+
+
+def test_the_schedule_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_SCHEDULE", "off")
+    load_settings.cache_clear()
+    assert load_dag().schedule is None
+
+
+def test_a_broken_registry_is_an_import_error_that_says_what_to_do(
+    images_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images_folder({"images": {}, "tasks": {}})))
+    load_settings.cache_clear()
+    bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
+    assert "models.yaml: images" in next(iter(bag.import_errors.values()))
+
+
+def test_parsing_imports_nothing_heavy() -> None:
+    script = (
+        "import json, sys; sys.path[:0] = ['plugins', 'dags']; import airflow.sdk; before = set(sys.modules);"
+        "import numerai_tournament; print(json.dumps(sorted(set(sys.modules))))"
+    )
+    environment = {**os.environ, "PYTHONPATH": ""}
+    answer = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    loaded = set(json.loads(answer.stdout.splitlines()[-1]))
+    assert "numerai_pipeline.steps" in loaded
+    assert loaded.isdisjoint({"pandas", "numerapi", "pyarrow", "docker", "numpy", "requests"})
+
+
+def test_templates_render_without_a_logical_date(dag: DAG) -> None:
+    class UnpackedUpstream:
+        def xcom_pull(self, task_ids: str) -> dict[str, str]:
+            return {"unzip": {"directory": "rounds/1335/0123456789ab"}}[task_ids]
+
+    for task in containers(dag):
+        task.render_template_fields(
+            {"params": {"seed": 5}, "ti": UnpackedUpstream(), "logical_date": None, "dag_run": None}  # type: ignore[typeddict-item]
+        )
+        assert task.run_directory == "rounds/1335/0123456789ab"
+        assert task.environment["SEED"] == "5"
+        assert "{{" not in json.dumps(task.environment)
