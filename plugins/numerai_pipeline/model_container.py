@@ -264,8 +264,8 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             return
         if state["OOMKilled"] or code in EXIT_MEMORY:
             msg = (
-                f"{task}: not enough memory (exit code {code}): its limit is {self.request.memory} MiB; raise `memory` of"
-                f" task {task} in models.yaml, or run on fewer rows or features"
+                f"{task}: not enough memory (exit code {code}): its limit is {self.request.memory} MiB; raise `memory`"
+                f" of task {task} in models.yaml, or run on fewer rows or features"
             )
             raise AirflowException(msg)
         last = next((line for line in reversed(self.last_lines) if line.strip()), "it said nothing")

@@ -1,0 +1,309 @@
+"""Unpack a zip that a stranger may have made: wholly and as it says, or not at all.
+
+Everything that the zip says of itself is checked before the first byte is written, and what it turns out to hold is
+checked against it while writing.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import shutil
+import stat
+import struct
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from numerai_pipeline.disk import disk_full_named, require_free_space
+from numerai_pipeline.errors import BadInputError, NotFoundError, PipelineError
+from numerai_pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 2**20
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_DIRECTORY_ENTRY = b"PK\x01\x02"
+# bzip2 and LZMA are left out on purpose: zipfile expands them without a bound on the memory of one step
+_COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_LONGEST_NAME = 255
+# what zipfile lets out, beside its own BadZipFile, when bytes are damaged or made up
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How big an archive may be.
+
+    Attributes
+    ----------
+    total_bytes : int
+        Size of all members together, unpacked.
+    members : int
+        Number of members, folders included.
+    ratio : float
+        Unpacked over packed size of one member. CSV files of numbers reach about 20.
+    ratio_from_bytes : int
+        Smaller members may have any ratio: they do no harm.
+    """
+
+    total_bytes: int = 64 * 2**30
+    members: int = 1_000
+    ratio: float = 100.0
+    ratio_from_bytes: int = 16 * 2**20
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def extract(archive: Path, directory: Path, *, limits: Limits = DEFAULT_LIMITS) -> list[Path]:
+    """Unpack a zip into a folder that appears only when everything has arrived.
+
+    Parameters
+    ----------
+    archive : Path
+        The zip. Its members must be plain files and folders, stored or deflated.
+    directory : Path
+        The folder to make. It must not exist yet, or be empty; its parent must exist.
+    limits : Limits
+        How big the archive may be.
+
+    Returns
+    -------
+    list of Path
+        The unpacked files, in the archive's order; at least one. What macOS adds (``__MACOSX``, ``.DS_Store``) is
+        passed over.
+
+    Raises
+    ------
+    NotFoundError
+        When there is no such archive.
+    BadInputError
+        When it is no zip, is damaged, encrypted, too big, lies about sizes, or holds names that lead elsewhere, links,
+        special files or the same name twice. Nothing is left behind.
+    DiskFullError
+        When the unpacked files would not fit. Nothing is left behind.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        msg = f"{directory} exists already: unpack {archive.name} into a new or an empty folder"
+        raise BadInputError(msg)
+    if not archive.is_file():
+        msg = f"{archive}: there is no such file: give the path of a zip of the classic layout"
+        raise NotFoundError(msg)
+    with _damage_named(archive), disk_full_named(directory.parent):
+        _check_form(archive)
+        _check_member_count(archive, limits)
+        with zipfile.ZipFile(archive) as opened:
+            members = _checked_members(archive, opened.infolist(), limits)
+            total = sum(info.file_size for info, _ in members)
+            require_free_space(directory.parent, total, f"unpacking {archive.name}")
+            log.info("%s: unpacking %d files, %.1f MB", archive.name, len(members), total / 1e6)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".part", dir=directory.parent))
+            try:
+                progress = Progress(log, f"{archive.name}: unpacking", total, "bytes")
+                for info, name in members:
+                    _unpack_member(archive, opened, info, temporary / name, progress)
+                temporary.chmod(0o755)
+                temporary.replace(directory)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+    return [directory / name for _, name in members]
+
+
+@contextmanager
+def _damage_named(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except PipelineError:
+        raise
+    except _DAMAGE as error:
+        msg = f"{archive.name}: the zip is damaged ({error or type(error).__name__}): download it again"
+        raise BadInputError(msg) from error
+    except OSError as error:
+        # seeking to an offset that a damaged directory made up is reported by the operating system
+        msg = f"{archive.name}: could not be unpacked ({error}): check the file and the data volume"
+        raise PipelineError(msg) from error
+
+
+def _check_form(archive: Path) -> None:
+    """Tell what is no zip from a zip whose end is missing; both are the same to zipfile."""
+    with archive.open("rb") as file:
+        beginning = file.read(16)
+        size = file.seek(0, 2)
+    if zipfile.is_zipfile(archive):
+        return
+    if size == 0:
+        msg = f"{archive.name}: the file is empty: download it again"
+    elif beginning.startswith(b"PK"):
+        msg = f"{archive.name}: the zip is truncated after {size:,} bytes (its end is missing): download it again"
+    else:
+        msg = f"{archive.name}: not a zip archive (it begins with {beginning!r}): give a zip of the classic layout"
+    raise BadInputError(msg)
+
+
+def _check_member_count(archive: Path, limits: Limits) -> None:
+    """Bound the members before zipfile makes an object of each: every one has a directory entry with this mark."""
+    count, carried = 0, b""
+    with archive.open("rb") as file:
+        while block := file.read(_BLOCK):
+            count += (carried + block).count(_DIRECTORY_ENTRY)
+            carried = block[-len(_DIRECTORY_ENTRY) + 1 :]
+    if count > limits.members:
+        msg = (
+            f"{archive.name}: holds {count:,} members, more than the {limits.members:,} allowed: a Numerai archive has"
+            " about five files"
+        )
+        raise BadInputError(msg)
+
+
+def _checked_members(
+    archive: Path, infos: Sequence[zipfile.ZipInfo], limits: Limits
+) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+    """Check everything that the archive's directory says; return the files to unpack."""
+    named = [(info, _safe_name(archive, info)) for info in infos]
+    members = [(info, name) for info, name in named if not _is_macos_junk(name)]
+    for info, _ in members:
+        _check_kind(archive, info)
+        _check_ratio(archive, info, limits)
+    files = [(info, name) for info, name in members if not info.is_dir()]
+    if not files:
+        msg = f"{archive.name}: the zip holds no files: a Numerai archive has about five"
+        raise BadInputError(msg)
+    _check_names_differ(archive, [name for _, name in files])
+    _check_total(archive, files, limits)
+    return files
+
+
+def _refusal(archive: Path, info: zipfile.ZipInfo, reason: str) -> BadInputError:
+    return BadInputError(f"{archive.name}: member {info.orig_filename!r} {reason}; nothing was unpacked")
+
+
+def _safe_name(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
+    # zipfile cuts names at a NUL and may turn separators around: judge what the archive really says
+    raw = info.orig_filename
+    if any(unicodedata.category(character).startswith("C") for character in raw):
+        raise _refusal(archive, info, "has control characters in its name: make the archive again")
+    if "\\" in raw:
+        raise _refusal(archive, info, "has a backslash in its name: make the archive again with '/' between folders")
+    if re.match(r"[A-Za-z]:", raw):
+        raise _refusal(archive, info, "names a drive: an archive's names must be relative")
+    if raw.startswith("/"):
+        raise _refusal(archive, info, "has an absolute path: an archive's names must be relative")
+    name = PurePosixPath(raw)
+    if ".." in name.parts:
+        raise _refusal(archive, info, "leads out of the archive ('..'): do not trust this archive")
+    if not name.parts:
+        raise _refusal(archive, info, "has no name: make the archive again")
+    if len(str(name).encode()) > 4 * _LONGEST_NAME or any(len(part.encode()) > _LONGEST_NAME for part in name.parts):
+        raise _refusal(archive, info, f"has a name longer than {_LONGEST_NAME} bytes: make the archive again")
+    return name
+
+
+def _is_macos_junk(name: PurePosixPath) -> bool:
+    return name.parts[0] == "__MACOSX" or name.name == ".DS_Store"
+
+
+def _check_kind(archive: Path, info: zipfile.ZipInfo) -> None:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind == stat.S_IFLNK:
+        raise _refusal(archive, info, "is a link: an archive may hold plain files only")
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise _refusal(archive, info, f"is a special file (mode {kind:#o}): an archive may hold plain files only")
+    if info.flag_bits & _ENCRYPTED:
+        raise _refusal(archive, info, "is encrypted: give an archive without a password")
+    if info.compress_type not in _COMPRESSIONS:
+        reason = f"is compressed with method {info.compress_type}: only stored and deflated members can be read"
+        raise _refusal(archive, info, f"{reason}; make the archive again")
+
+
+def _check_ratio(archive: Path, info: zipfile.ZipInfo, limits: Limits) -> None:
+    ratio = info.file_size / max(info.compress_size, 1)
+    if info.file_size > limits.ratio_from_bytes and ratio > limits.ratio:
+        raise _refusal(
+            archive,
+            info,
+            f"would grow {ratio:,.0f}-fold to {info.file_size:,} bytes, more than the {limits.ratio:g}-fold allowed:"
+            " this looks like a zip bomb",
+        )
+
+
+def _check_names_differ(archive: Path, names: list[PurePosixPath]) -> None:
+    """Refuse names that are one file on some file system, and a file that is another one's folder."""
+    seen: dict[str, PurePosixPath] = {}
+    for name in names:
+        key = _comparable(name)
+        if key in seen:
+            msg = (
+                f"{archive.name}: members {str(seen[key])!r} and {str(name)!r} have the same name: which one is meant"
+                " cannot be told; nothing was unpacked"
+            )
+            raise BadInputError(msg)
+        seen[key] = name
+    for name in names:
+        for folder in name.parents:
+            if (clash := seen.get(_comparable(folder))) is not None:
+                msg = (
+                    f"{archive.name}: member {str(clash)!r} is a file and the folder of {str(name)!r}: make the archive"
+                    " again; nothing was unpacked"
+                )
+                raise BadInputError(msg)
+
+
+def _comparable(name: PurePosixPath) -> str:
+    return unicodedata.normalize("NFC", str(name)).casefold()
+
+
+def _check_total(archive: Path, files: list[tuple[zipfile.ZipInfo, PurePosixPath]], limits: Limits) -> None:
+    total = sum(info.file_size for info, _ in files)
+    if total > limits.total_bytes:
+        msg = (
+            f"{archive.name}: would unpack to {total:,} bytes, more than the {limits.total_bytes:,} allowed: this looks"
+            " like a zip bomb; nothing was unpacked"
+        )
+        raise BadInputError(msg)
+    packed, size = sum(info.compress_size for info, _ in files), archive.stat().st_size
+    if packed > size:
+        msg = (
+            f"{archive.name}: its members claim {packed:,} packed bytes in a file of {size:,}: they overlap, or the zip"
+            " is damaged; nothing was unpacked"
+        )
+        raise BadInputError(msg)
+
+
+def _unpack_member(
+    archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo, destination: Path, progress: Progress
+) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    # zipfile stops silently at the declared size; asked for more, it shows whether there is more
+    generous = copy.copy(info)
+    generous.file_size = info.file_size + _BLOCK
+    written = 0
+    with opened.open(generous) as source, destination.open("xb") as file:
+        while block := source.read(_BLOCK):
+            written += len(block)
+            if written > info.file_size:
+                raise _refusal(archive, info, f"is larger than the {info.file_size:,} bytes it declares: it lies")
+            file.write(block)
+            progress.advance(len(block))
+    if written < info.file_size:
+        raise _refusal(archive, info, f"has {written:,} bytes, not the {info.file_size:,} it declares: it is damaged")

@@ -1,0 +1,345 @@
+"""Raw files → the run's two tables.
+
+A zip of the classic layout or today's parquet files: both end in ``training.parquet`` and ``tournament.parquet`` of the
+one form that every model image reads (``tables.py``). ``dataset_plan.py`` chooses the files, columns and target;
+``row_checks.py`` and ``identifiers.py`` check the rows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from numerai_pipeline.dataset_plan import DatasetPlan, make_plan
+from numerai_pipeline.disk import disk_full_named
+from numerai_pipeline.errors import BadInputError, PipelineError
+from numerai_pipeline.identifiers import IdRegister
+from numerai_pipeline.manifests import atomic_path, discard, manifest_path, verified_manifest, write_manifest
+from numerai_pipeline.progress import Progress
+from numerai_pipeline.row_checks import Place, check_rows
+from numerai_pipeline.tables import (
+    TOURNAMENT_TYPES,
+    TRAINING_TYPES,
+    RowSource,
+    TableFacts,
+    TableForm,
+    TableWriter,
+    count_missing,
+    era_number,
+    fill_missing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numerai_pipeline.raw_dataset import RawDataset
+    from numerai_pipeline.run_layout import RunLayout
+
+log = logging.getLogger(__name__)
+
+_SCRATCH = "unpacked"
+
+
+@dataclass(frozen=True)
+class TableSummary:
+    """What a table holds.
+
+    Attributes
+    ----------
+    rows : int
+        Rows.
+    eras : int
+        Different eras.
+    data_types : dict
+        Data type → rows.
+    missing : int
+        Feature values that are missing (NaN).
+    without_target : int
+        Rows left out because their target is unknown; training only.
+    """
+
+    rows: int
+    eras: int
+    data_types: dict[str, int]
+    missing: int
+    without_target: int
+
+    @classmethod
+    def of(cls, facts: TableFacts) -> TableSummary:
+        """Sum up what was seen."""
+        return cls(facts.rows, len(facts.eras), dict(facts.data_types), facts.missing, facts.without_target)
+
+
+@dataclass(frozen=True)
+class UnpackedDataset:
+    """What the run's tables hold.
+
+    Attributes
+    ----------
+    training, tournament : TableSummary
+        The two tables.
+    features : int
+        Feature columns, the same in both.
+    feature_set : str
+        Name of the feature set; ``all`` for an archive.
+    target : str
+        The source's name of the target; in the tables it is called ``target``.
+    up_to_date : bool
+        Whether the tables were there already, made from the same inputs.
+    """
+
+    training: TableSummary
+    tournament: TableSummary
+    features: int
+    feature_set: str
+    target: str
+    up_to_date: bool = False
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{kind} {rows:,}" for kind, rows in sorted(self.tournament.data_types.items()))
+        return (
+            f"training {self.training.rows:,} rows in {self.training.eras:,} eras; tournament"
+            f" {self.tournament.rows:,} rows ({kinds}); {self.features:,} features ({self.feature_set}), target"
+            f" {self.target!r}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as XCom keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> UnpackedDataset:
+        """Build it again from :meth:`to_json`'s answer."""
+        tables = {name: TableSummary(**content[name]) for name in ("training", "tournament")}
+        return cls(**{**content, **tables})
+
+
+def unpack(
+    raw: RawDataset,
+    layout: RunLayout,
+    *,
+    feature_set: str,
+    target: str | None,
+    every_nth_era: int,
+    inputs: str,
+    force: bool = False,
+) -> UnpackedDataset:
+    """Make the run's training and tournament tables from its raw files.
+
+    Parameters
+    ----------
+    raw : RawDataset
+        The verified raw files.
+    layout : RunLayout
+        Where the tables go. Nothing is there before everything is right; the manifests come last.
+    feature_set : str
+        Feature set of ``features.json``; an archive has one set only, and this is passed over.
+    target : str or None
+        The target to learn; None for the dataset's default, which the log names.
+    every_nth_era : int
+        Train on every n-th era only, counted from the newest era backwards, so that the newest stays. Eras are ordered
+        by their numbers. The tournament table is never thinned.
+    inputs : str
+        Hash of everything that decides the tables: the raw files and the parameters above.
+    force : bool
+        Make the tables again even if they are up to date.
+
+    Returns
+    -------
+    UnpackedDataset
+        Counts of both tables.
+
+    Raises
+    ------
+    NotFoundError
+        When a raw file, the feature set or the target does not exist.
+    BadInputError
+        When a raw file is not as it must be: the message names file, row, column, value and what to do.
+    DiskFullError
+        When the tables do not fit on the volume.
+    """
+    if every_nth_era < 1:
+        msg = f"every_nth_era={every_nth_era}: must be 1 (all eras) or more"
+        raise BadInputError(msg)
+    with _system_errors_named(layout.directory):
+        layout.directory.mkdir(parents=True, exist_ok=True)
+        with _alone_in(layout.directory):
+            if not force and (known := _up_to_date(layout, inputs)):
+                log.info("up to date: %s", known)
+                return known
+            _remove_leftovers(layout)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}.", suffix=".part", dir=layout.directory))
+            try:
+                with ExitStack() as opened:
+                    plan = make_plan(raw, opened, scratch, feature_set=feature_set, target=target)
+                    unpacked = _write_tables(plan, layout, every_nth_era, inputs)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    log.info("unpacked: %s", unpacked)
+    return unpacked
+
+
+@contextmanager
+def _system_errors_named(directory: Path) -> Iterator[None]:
+    try:
+        with disk_full_named(directory):
+            yield
+    except OSError as error:
+        msg = f"the operating system failed while unpacking into {directory}: {error}"
+        raise PipelineError(msg) from error
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Let one process at a time unpack into a folder: runs with the same settings share theirs.
+
+    The lock is the kernel's and ends with its process, so a killed task never leaves one behind.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another run is unpacking the same data into %s: waiting for it", directory)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _up_to_date(layout: RunLayout, inputs: str) -> UnpackedDataset | None:
+    manifests = [verified_manifest(path, inputs=inputs) for path in (layout.training, layout.tournament)]
+    if not all(manifests) or manifests[0] is None:
+        return None
+    try:
+        return UnpackedDataset.from_json({**manifests[0].about["unpacked"], "up_to_date": True})
+    except (KeyError, TypeError):
+        return None
+
+
+def _remove_leftovers(layout: RunLayout) -> None:
+    """Remove what a killed attempt left; only names of this task, for others work in the same folder."""
+    for name in (layout.training.name, layout.tournament.name, _SCRATCH):
+        for leftover in layout.directory.glob(f".{name}.*.part"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inputs: str) -> UnpackedDataset:
+    ids = IdRegister()
+    kept_eras = _thinned_eras(plan.training, every_nth_era) if every_nth_era > 1 else None
+    with atomic_path(layout.training) as training, atomic_path(layout.tournament) as tournament:
+        training_facts = _write_table(
+            training, [plan.training], plan.form, allowed=TRAINING_TYPES, ids=ids, kept_eras=kept_eras
+        )
+        _require_two_classes(plan.training.name, plan.form.target, training_facts)
+        tournament_facts = _write_table(tournament, plan.tournament, plan.form, allowed=TOURNAMENT_TYPES, ids=ids)
+        log.info("looking for ids that are there twice")
+        ids.check([plan.training, *plan.tournament])
+        # from here on the old tables, if any, are no longer finished ones
+        for path in (layout.training, layout.tournament):
+            manifest_path(path).unlink(missing_ok=True)
+    unpacked = UnpackedDataset(
+        TableSummary.of(training_facts),
+        TableSummary.of(tournament_facts),
+        len(plan.form.features),
+        plan.form.feature_set,
+        plan.form.target,
+    )
+    _write_manifests(layout, unpacked, plan.form, inputs)
+    return unpacked
+
+
+def _write_manifests(layout: RunLayout, unpacked: UnpackedDataset, form: TableForm, inputs: str) -> None:
+    log.info("writing the manifests")
+    columns, about = list(form.schema.names), {"unpacked": unpacked.to_json()}
+    try:
+        write_manifest(layout.training, rows=unpacked.training.rows, columns=columns, inputs=inputs, about=about)
+        write_manifest(layout.tournament, rows=unpacked.tournament.rows, columns=columns, inputs=inputs, about=about)
+    except BaseException:
+        discard(layout.training)
+        discard(layout.tournament)
+        raise
+
+
+def _thinned_eras(training: RowSource, every_nth_era: int) -> set[str]:
+    """Pick every n-th of the training eras, counted from the newest backwards."""
+    eras = {era for values in training.read_text("era") for era in pc.unique(values).to_pylist() if era}
+    # an era without a number is refused, with its row, when the rows are read
+    numbers = {era: number for era in eras if (number := era_number(era)) is not None}
+    kept = set(sorted(set(numbers.values()), reverse=True)[::every_nth_era])
+    log.info("%s: training on %d of %d eras, every %dth", training.name, len(kept), len(numbers), every_nth_era)
+    return {era for era, number in numbers.items() if number in kept}
+
+
+def _write_table(
+    path: Path,
+    sources: Sequence[RowSource],
+    form: TableForm,
+    *,
+    allowed: tuple[str, ...],
+    ids: IdRegister,
+    kept_eras: set[str] | None = None,
+) -> TableFacts:
+    """Check, choose and write the rows of one table."""
+    facts = TableFacts()
+    with TableWriter(path, form) as writer:
+        for source in sources:
+            progress = Progress(log, source.name, source.rows, "rows")
+            row = 1
+            for raw_batch in source.read(form):
+                check_rows(raw_batch, form, allowed, Place(source.name, row))
+                ids.add(raw_batch["id"])
+                row += raw_batch.num_rows
+                progress.advance(raw_batch.num_rows)
+                batch = fill_missing(raw_batch)
+                if allowed == TRAINING_TYPES:
+                    batch = _learnable(batch, kept_eras, facts)
+                if batch.num_rows:
+                    facts.count(batch)
+                    facts.missing += count_missing(batch, form)
+                    writer.write(batch)
+            if row == 1:
+                msg = f"{source.name}: there is not one row of data: download it again"
+                raise BadInputError(msg)
+            log.info("%s: %s rows read", source.name, f"{row - 1:,}")
+    if facts.missing:
+        log.warning("%s feature values are missing and become NaN", f"{facts.missing:,}")
+    if facts.without_target:
+        log.warning("%s training rows have no target and are left out", f"{facts.without_target:,}")
+    return facts
+
+
+def _learnable(batch: Any, kept_eras: set[str] | None, facts: TableFacts) -> Any:
+    """Keep the rows of the chosen eras whose target is known."""
+    if kept_eras is not None:
+        batch = batch.filter(pc.is_in(batch["era"], value_set=pa.array(sorted(kept_eras), pa.string())))
+    unknown = pc.is_nan(batch["target"])
+    count: int = pc.sum(unknown).as_py() or 0
+    if count:
+        facts.without_target += count
+        batch = batch.filter(pc.invert(unknown))
+    return batch
+
+
+def _require_two_classes(file: str, target: str, facts: TableFacts) -> None:
+    if facts.above and facts.below:
+        return
+    if not facts.rows:
+        found = f"not one of {facts.without_target:,} rows has a known target"
+    else:
+        found = f"of {facts.rows:,} rows {facts.above:,} lie above 0.5 and {facts.below:,} below"
+    msg = f"{file}: column {target!r}: {found}, but learning needs both classes: choose another target or dataset"
+    raise BadInputError(msg)

@@ -1,0 +1,206 @@
+"""What a run's tables are made from: which raw files, which features, which target.
+
+Nothing is read here but headers, ``features.json`` and, for int8 features, whether values are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import pyarrow as pa
+
+from numerai_pipeline.archive import extract
+from numerai_pipeline.csv_source import CsvSource
+from numerai_pipeline.disk import require_free_space
+from numerai_pipeline.errors import BadInputError, NotFoundError
+from numerai_pipeline.parquet_source import ParquetSource
+from numerai_pipeline.tables import KEYS, RowSource, TableForm, require_columns, shortened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from numerai_pipeline.raw_dataset import RawDataset
+
+log = logging.getLogger(__name__)
+
+TRAINING_CSV = "numerai_training_data.csv"
+TOURNAMENT_CSV = "numerai_tournament_data.csv"
+ARCHIVE_FEATURE_SET = "all"
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """Which rows and columns become the tables.
+
+    Attributes
+    ----------
+    form : TableForm
+        Features, target and what else both tables share.
+    training : RowSource
+        The file of the training rows.
+    tournament : sequence of RowSource
+        The files of the tournament rows, in order.
+    """
+
+    form: TableForm
+    training: RowSource
+    tournament: Sequence[RowSource]
+
+
+def make_plan(
+    raw: RawDataset, opened: ExitStack, scratch: Path, *, feature_set: str, target: str | None
+) -> DatasetPlan:
+    """Choose what the tables are made from, and check that it is there.
+
+    Parameters
+    ----------
+    raw : RawDataset
+        The raw files.
+    opened : ExitStack
+        Keeps the files open that the plan reads from.
+    scratch : Path
+        An empty folder on the data volume that the caller removes; an archive is unpacked into it.
+    feature_set : str
+        Feature set of ``features.json``; passed over for an archive.
+    target : str or None
+        Target to learn; None for the default, which the log names.
+
+    Raises
+    ------
+    NotFoundError
+        When a file, the feature set or the target does not exist.
+    BadInputError
+        When a file is damaged or lacks what every dataset has.
+    DiskFullError
+        When the data would not fit on the volume.
+    """
+    if raw.kind == "archive":
+        return _plan_archive(raw, scratch, target)
+    return _plan_v5(raw, opened, scratch, feature_set, target)
+
+
+def _plan_archive(raw: RawDataset, scratch: Path, target: str | None) -> DatasetPlan:
+    archive = raw.path("archive")
+    files = extract(archive, scratch / "archive")
+    training_file, tournament_file = (_member(archive, files, name) for name in (TRAINING_CSV, TOURNAMENT_CSV))
+    training, tournament = CsvSource(training_file), CsvSource(tournament_file)
+    require_columns(training.name, KEYS, training.columns)
+    features = [name for name in training.columns if name.startswith("feature")]
+    if not features:
+        msg = f"{training.name}: no column starts with 'feature' (found: {shortened(training.columns)})"
+        raise BadInputError(f"{msg}. Is this a Numerai dataset?")
+    targets = [name for name in training.columns if name.startswith("target")]
+    if not targets:
+        require_columns(training.name, [target or "target"], training.columns)
+    chosen = _choose_target(training.name, targets, target)
+    require_columns(tournament.name, [*KEYS, chosen], tournament.columns)
+    _require_same_features(training, tournament, features)
+    form = TableForm(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
+    return DatasetPlan(form, training, [tournament])
+
+
+def _member(archive: Path, files: list[Path], wanted: str) -> Path:
+    """Find a file of the classic layout, wherever it lies and whatever its name begins with."""
+    found = [file for file in files if file.name.casefold().endswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    names = sorted(file.name for file in found or files)
+    problem = "has no" if not found else f"has {len(found)} files that could be"
+    msg = (
+        f"{archive.name}: {problem} {wanted} (found: {shortened(names)}). Is this a Numerai dataset of the"
+        " classic layout?"
+    )
+    raise BadInputError(msg)
+
+
+def _require_same_features(training: CsvSource, tournament: CsvSource, features: list[str]) -> None:
+    others = {name for name in tournament.columns if name.startswith("feature")}
+    only_training, only_tournament = [name for name in features if name not in others], sorted(others - set(features))
+    if only_training or only_tournament:
+        msg = (
+            f"{training.name} and {tournament.name} have different features: only in training"
+            f" {shortened(only_training)}; only in tournament {shortened(only_tournament)}. Are they of one round?"
+        )
+        raise BadInputError(msg)
+
+
+def _choose_target(file: str, targets: Sequence[str], wanted: str | None) -> str:
+    if wanted is None:
+        log.info("%s: target %r is used, the default of: %s", file, targets[0], shortened(targets))
+        return targets[0]
+    if wanted not in targets:
+        msg = f"{file}: there is no target {wanted!r}: choose one of {', '.join(targets)}"
+        raise NotFoundError(msg)
+    return wanted
+
+
+def _plan_v5(raw: RawDataset, opened: ExitStack, scratch: Path, feature_set: str, target: str | None) -> DatasetPlan:
+    wanted, targets = _read_features_json(raw.path("features"), feature_set)
+    training, validation, live = (
+        opened.enter_context(ParquetSource(raw.path(role))) for role in ("train", "validation", "live")
+    )
+    sources = (training, validation, live)
+    for source in sources:
+        require_columns(source.name, [*KEYS, *wanted], source.columns)
+    if "target" in training.columns and "target" not in targets:
+        targets = ["target", *targets]
+    elif "target" in targets:
+        targets = ["target", *(name for name in targets if name != "target")]
+    chosen = _choose_target("features.json", targets, target)
+    for source in (training, validation):
+        require_columns(source.name, [chosen], source.columns)
+    in_set = set(wanted)
+    features = [name for name in training.columns if name in in_set]
+    needed = sum(source.packed_bytes([*KEYS, *features, chosen]) for source in sources)
+    require_free_space(scratch, needed, "writing the run's tables")
+    form = TableForm(_feature_types(features, sources), chosen, feature_set, raw.source)
+    return DatasetPlan(form, training, [validation, live])
+
+
+def _read_features_json(path: Path, feature_set: str) -> tuple[list[str], list[str]]:
+    """Read the features of a set and the names of all targets."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"{path} is gone: run the download again"
+        raise NotFoundError(msg) from None
+    except (ValueError, RecursionError) as error:
+        msg = f"{path.name}: not JSON ({error}): download it again"
+        raise BadInputError(msg) from None
+    sets = content.get("feature_sets") if isinstance(content, dict) else None
+    targets = content.get("targets") if isinstance(content, dict) else None
+    if not isinstance(sets, dict) or not all(_are_names(names) for names in sets.values()):
+        msg = f"{path.name}: 'feature_sets' must map the name of a set to a list of features. Is this Numerai's file?"
+        raise BadInputError(msg)
+    if not _are_names(targets):
+        msg = f"{path.name}: 'targets' must be a list of one name or more. Is this Numerai's file?"
+        raise BadInputError(msg)
+    if feature_set not in sets:
+        choices = ", ".join(f"{name} ({len(names):,})" for name, names in sets.items())
+        msg = f"{path.name}: there is no feature set {feature_set!r}: choose one of {choices or 'none'}"
+        raise NotFoundError(msg)
+    reserved = [name for name in sets[feature_set] if not name.startswith("feature")]
+    if reserved:
+        msg = f"{path.name}: {reserved[0]!r} in the set {feature_set!r} does not start with 'feature'"
+        raise BadInputError(f"{msg}. Is this Numerai's file?")
+    return list(dict.fromkeys(sets[feature_set])), list(dict.fromkeys(targets))
+
+
+def _are_names(names: object) -> TypeGuard[list[str]]:
+    return isinstance(names, list) and bool(names) and all(isinstance(name, str) and name for name in names)
+
+
+def _feature_types(features: list[str], sources: Sequence[ParquetSource]) -> dict[str, Any]:
+    """Choose int8 for features that are int8 and whole in every file, else float32, which can say "missing" (NaN)."""
+    whole = {name for name in features if all(source.columns[name] == pa.int8() for source in sources)}
+    for source in sources:
+        whole -= source.columns_with_nulls(whole)
+    if len(whole) < len(features):
+        broken = [name for name in features if name not in whole]
+        log.info("%d of %d features are float32, not int8: %s", len(broken), len(features), shortened(broken))
+    return {name: pa.int8() if name in whole else pa.float32() for name in features}

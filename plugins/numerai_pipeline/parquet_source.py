@@ -1,0 +1,196 @@
+"""A parquet file of today's layout, read by columns and in batches: the files are far larger than the memory."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from numerai_pipeline.errors import BadInputError, NotFoundError
+from numerai_pipeline.progress import Progress
+from numerai_pipeline.tables import KEYS, TableForm, require_columns, require_unique_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+# without a buffer a whole chunk of every column is fetched at once: gigabytes where row groups are a million rows
+_BUFFER_BYTES = 64 * 2**10
+_TEXT_ROWS = 100_000
+_LOOK_CELLS = 8 * 2**20
+_INDEX = "__index_level_0__"
+
+
+class ParquetSource:
+    """One parquet file; use it as a context manager, for it keeps the file open.
+
+    Attributes
+    ----------
+    name : str
+        File name, as messages give it.
+    columns : dict
+        Column → Arrow type, in the file's order. A pandas index that holds the ids is listed as ``id``.
+    rows : int
+        Rows.
+
+    Raises
+    ------
+    NotFoundError
+        When there is no such file.
+    BadInputError
+        When the file is not parquet, has no rows, or a column twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        with self._damage_named():
+            try:
+                self._file = pq.ParquetFile(
+                    path,
+                    memory_map=False,
+                    buffer_size=_BUFFER_BYTES,
+                    pre_buffer=False,
+                    page_checksum_verification=True,
+                )
+            except FileNotFoundError:
+                msg = f"{path} is gone: run the download again"
+                raise NotFoundError(msg) from None
+            schema = self._file.schema_arrow
+            self.rows: int = self._file.metadata.num_rows
+            self._bytes = path.stat().st_size
+        require_unique_columns(self.name, schema.names)
+        self._id = "id" if "id" in schema.names or _INDEX not in schema.names else _INDEX
+        self.columns: dict[str, Any] = {
+            "id" if column.name == self._id else column.name: column.type for column in schema
+        }
+        if self.rows < 1:
+            self.close()
+            msg = f"{self.name}: the table has no rows: download it again"
+            raise BadInputError(msg)
+
+    def __enter__(self) -> ParquetSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close(force=True)
+
+    def read(self, form: TableForm) -> Iterator[Any]:
+        """Yield all rows as record batches of ``form.schema``, missing values as nulls.
+
+        A target that the file does not have is unknown in every row: live data need not bring one.
+
+        Raises
+        ------
+        BadInputError
+            When another column is missing or has a type that cannot be used, or the file is damaged.
+        """
+        schema = form.schema
+        wanted = dict.fromkeys(KEYS, pa.string()) | form.features
+        if form.target in self.columns:
+            wanted[form.target] = pa.float32()
+        self._check_types(wanted)
+        rows = 0
+        for batch in self._batches(wanted, form.batch_rows):
+            rows += batch.num_rows
+            columns = batch.columns
+            if len(columns) < len(schema):
+                columns.append(pa.nulls(batch.num_rows, pa.float32()))
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        if rows != self.rows:
+            msg = f"{self.name}: has {rows:,} rows, but its footer says {self.rows:,}: it is damaged, download it again"
+            raise BadInputError(msg)
+
+    def read_text(self, column: str) -> Iterator[Any]:
+        """Yield one text column as arrays of strings."""
+        wanted = {column: pa.string()}
+        self._check_types(wanted)
+        for batch in self._batches(wanted, _TEXT_ROWS):
+            yield batch[column]
+
+    def columns_with_nulls(self, names: Collection[str]) -> set[str]:
+        """Tell which of these number columns miss values.
+
+        The values themselves are read. The footer's statistics would be quicker, but Arrow's way to them ends the whole
+        process when a footer is damaged.
+        """
+        self._check_types(names)
+        if not names:
+            return set()
+        types = {name: self.columns[name] for name in names}
+        progress = Progress(log, f"{self.name}: looking for missing values", self.rows, "rows")
+        found: set[str] = set()
+        for batch in self._batches(types, max(256, _LOOK_CELLS // len(types))):
+            found.update(name for name, column in zip(types, batch.columns, strict=True) if column.null_count)
+            progress.advance(batch.num_rows)
+        return found
+
+    def packed_bytes(self, names: Collection[str]) -> int:
+        """Estimate the size of these columns in the file."""
+        return self._bytes * len(names) // len(self.columns)
+
+    def _check_types(self, names: Collection[str]) -> None:
+        require_columns(self.name, names, self.columns)
+        for name in names:
+            kind = self.columns[name]
+            if name in KEYS:
+                if not _is_text(kind):
+                    msg = f"{self.name}: column {name!r} has the type {kind}, but text was expected: repair the file"
+                    raise BadInputError(msg)
+            elif not _is_number(kind):
+                msg = f"{self.name}: column {name!r} has the type {kind}, but numbers were expected: repair the file"
+                raise BadInputError(msg)
+
+    def _batches(self, wanted: dict[str, Any], rows: int) -> Iterator[Any]:
+        """Read columns in the given order, each as the given type."""
+        stored = [self._id if name == "id" else name for name in wanted]
+        with self._damage_named():
+            for batch in self._file.iter_batches(batch_size=rows, columns=stored, use_threads=True):
+                columns = [_cast(batch[name], kind) for name, kind in zip(stored, wanted.values(), strict=True)]
+                yield pa.RecordBatch.from_arrays(columns, names=list(wanted))
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+            # Arrow reports damage as an OSError without a number; one with a number is the operating system's
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            msg = f"{self.name}: the parquet file is damaged or not parquet ({reason}): download it again"
+            raise BadInputError(msg) from error
+
+
+def _is_text(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_integer(kind)
+    )
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _cast(column: Any, kind: Any) -> Any:
+    if column.type != kind:
+        # a double need not fit a float32 exactly; one that does not fit at all becomes infinite and is refused later
+        column = pc.cast(column, kind, safe=False)
+    if kind == pa.string():
+        # a damaged file may hold bytes that are no text
+        column.validate(full=True)
+    return column

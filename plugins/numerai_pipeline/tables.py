@@ -1,0 +1,226 @@
+"""The run's two tables: their form, what is counted of them, and how they are written.
+
+Whatever the raw files are, their rows come as batches of one form (:class:`TableForm`), are checked
+(``row_checks.py``), counted, and written as parquet in row groups that stream well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from numerai_pipeline.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+KEYS = ("id", "era", "data_type")
+TRAINING_TYPES = ("train",)
+TOURNAMENT_TYPES = ("validation", "test", "live")
+METADATA_KEY = b"numerai"
+
+# small enough to stream in little memory, large enough that a table of thousands of columns keeps a small footer
+ROW_GROUP_ROWS = 50_000
+ROW_GROUP_BYTES = 128 * 2**20
+
+_BATCH_BYTES = 8 * 2**20
+_ERA_NUMBER = re.compile(r"(?:era)?(\d{1,9})")
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """What both tables of a run look like.
+
+    Attributes
+    ----------
+    features : dict
+        Name → type (``int8`` or ``float32``), in the source's order.
+    target : str
+        The source's name of the target; in the tables it is always ``target``.
+    feature_set : str
+        Name of the feature set.
+    source : str
+        The run's source, such as ``numerai``.
+    """
+
+    features: dict[str, Any]
+    target: str
+    feature_set: str
+    source: str
+
+    @property
+    def schema(self) -> Any:
+        """Arrow schema of the tables, with what they were made from as metadata."""
+        about = {"target": self.target, "feature_set": self.feature_set, "source": self.source}
+        return pa.schema(
+            [(key, pa.string()) for key in KEYS] + [*self.features.items(), ("target", pa.float32())],
+            metadata={METADATA_KEY: json.dumps(about)},
+        )
+
+    @property
+    def row_bytes(self) -> int:
+        """About the memory of one row."""
+        features: int = sum(kind.bit_width // 8 for kind in self.features.values())
+        return 64 + features
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows to read at a time so that a batch takes a few MB."""
+        return max(256, min(ROW_GROUP_ROWS, _BATCH_BYTES // self.row_bytes))
+
+
+class RowSource(Protocol):
+    """A raw file of rows."""
+
+    name: str
+    """File name, as messages give it."""
+    rows: int
+    """About how many rows it has."""
+
+    def read(self, form: TableForm) -> Iterator[Any]:
+        """Yield all rows as record batches of ``form.schema``, missing values as nulls."""
+
+    def read_text(self, column: str) -> Iterator[Any]:
+        """Yield one text column (``id`` or ``era``) as arrays of strings."""
+
+
+@dataclass
+class TableFacts:
+    """What was seen while a table was made.
+
+    Attributes
+    ----------
+    rows : int
+        Rows kept.
+    eras : set of str
+        Their eras.
+    data_types : Counter
+        Data type → rows.
+    missing : int
+        Feature values that are missing (NaN).
+    without_target : int
+        Training rows left out because nothing can be learned from them.
+    above, below : int
+        Rows with a target above and below 0.5: the two classes.
+    """
+
+    rows: int = 0
+    eras: set[str] = field(default_factory=set)
+    data_types: Counter[str] = field(default_factory=Counter)
+    missing: int = 0
+    without_target: int = 0
+    above: int = 0
+    below: int = 0
+
+    def count(self, batch: Any) -> None:
+        """Count the rows of a batch that is kept."""
+        self.rows += batch.num_rows
+        self.eras.update(pc.unique(batch["era"]).to_pylist())
+        for entry in pc.value_counts(batch["data_type"]).to_pylist():
+            self.data_types[entry["values"]] += entry["counts"]
+        self.above += pc.sum(pc.greater(batch["target"], 0.5)).as_py() or 0
+        self.below += pc.sum(pc.less(batch["target"], 0.5)).as_py() or 0
+
+
+def shortened(names: Iterable[str], most: int = 8) -> str:
+    """List names for a message, the first few only: ``id, era, feature1, … (53 in all)``."""
+    listed = list(names)
+    if len(listed) <= most:
+        return ", ".join(listed) or "none"
+    return f"{', '.join(listed[:most])}, … ({len(listed):,} in all)"
+
+
+def era_number(era: str) -> int | None:
+    """Read the number of an era such as ``era12`` or ``0012``; None for one without, such as ``eraX``."""
+    match = _ERA_NUMBER.fullmatch(era)
+    return int(match[1]) if match else None
+
+
+def require_unique_columns(file: str, columns: Collection[str]) -> None:
+    """Make sure that every column has a name of its own."""
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        msg = f"{file}: column {twice[0]!r} is there more than once: which one is meant cannot be told; repair the file"
+        raise BadInputError(msg)
+
+
+def require_columns(file: str, wanted: Iterable[str], found: Collection[str]) -> None:
+    """Make sure that the wanted columns are among those found."""
+    present = set(found)
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        columns = f"column {missing[0]!r} is" if len(missing) == 1 else f"columns {shortened(missing, 5)} are"
+        msg = f"{file}: {columns} missing (found: {shortened(found)}). Is this a Numerai dataset?"
+        raise BadInputError(msg)
+
+
+def fill_missing(batch: Any) -> Any:
+    """Put NaN for missing features and targets: one word for "unknown" in both tables."""
+    columns = [
+        pc.fill_null(column, float("nan")) if column.null_count and pa.types.is_floating(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def count_missing(batch: Any, form: TableForm) -> int:
+    """Count the missing feature values of a batch after :func:`fill_missing`."""
+    floats = (name for name, kind in form.features.items() if kind != pa.int8())
+    return sum(pc.sum(pc.is_nan(batch[name])).as_py() or 0 for name in floats)
+
+
+class TableWriter:
+    """Writes batches as one parquet file in row groups of up to 50,000 rows and 128 MiB.
+
+    The same rows in the same order give the same bytes, however they are cut into batches.
+    """
+
+    def __init__(self, path: Path, form: TableForm) -> None:
+        schema = form.schema
+        self._group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // form.row_bytes))
+        self._schema = schema
+        self._pending: list[Any] = []
+        self._pending_rows = 0
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            # ids never repeat; the bounds of thousands of features would only swell the footer
+            use_dictionary=[name for name in schema.names if name != "id"],
+            write_statistics=[*KEYS, "target"],
+        )
+
+    def write(self, batch: Any) -> None:
+        """Take the next rows."""
+        if batch.num_rows:
+            self._pending.append(batch)
+            self._pending_rows += batch.num_rows
+        while self._pending_rows >= self._group_rows:
+            self._flush(self._group_rows)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.Table.from_batches(self._pending, schema=self._schema)
+        self._writer.write_table(table.slice(0, rows), row_group_size=rows)
+        self._pending = table.slice(rows).to_batches()
+        self._pending_rows -= rows
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._pending_rows:
+                self._flush(self._pending_rows)
+        finally:
+            self._writer.close()

@@ -1,0 +1,338 @@
+"""Zips that are right, and every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import io
+import logging
+import stat
+import struct
+import zipfile
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from numerai_pipeline import disk, progress
+from numerai_pipeline.archive import Limits, extract
+from numerai_pipeline.errors import BadInputError, DiskFullError, NotFoundError, PipelineError
+from tests.unit.raw_files import patch_zip, write_zip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+GOOD: dict[str, str | bytes] = {
+    "numerai_training_data.csv": "id,era\n" * 50,
+    "folder/numerai_tournament_data.csv": b"id\n" * 30,
+}
+
+
+def files_under(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder that holds nothing but what unpacking leaves in it."""
+    directory = tmp_path / "place"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def refused(tmp_path: Path, place: Path) -> Callable[..., str]:
+    """Unpack an archive that must be refused, with nothing left behind; gives the message."""
+
+    def attempt(path: Path, **limits: float) -> str:
+        with pytest.raises(BadInputError) as caught:
+            extract(path, place / "out", limits=Limits(**limits))  # type: ignore[arg-type]
+        assert files_under(place) == []
+        message = str(caught.value)
+        assert path.name in message
+        return message
+
+    return attempt
+
+
+def member(name: str, mode: int = 0, content: bytes = b"x") -> tuple[zipfile.ZipInfo, bytes]:
+    info = zipfile.ZipInfo("placeholder")
+    info.filename = name
+    info.external_attr = mode << 16
+    return info, content
+
+
+def zip_of(path: Path, *members: tuple[zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, content in members:
+            archive.writestr(info, content)
+    return path
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_unpacks_every_file(tmp_path: Path, place: Path, compression: int) -> None:
+    junk = {"__MACOSX/._a.csv": "x", "folder/.DS_Store": "x"}
+    path = write_zip(tmp_path / "good.zip", {**GOOD, **junk}, compression)
+
+    files = extract(path, place / "out")
+
+    assert files == [place / "out" / name for name in GOOD]
+    assert files[0].read_text() == GOOD["numerai_training_data.csv"]
+    assert files[1].read_bytes() == GOOD["folder/numerai_tournament_data.csv"]
+    assert files_under(place) == ["out", "out/folder", "out/folder/numerai_tournament_data.csv", f"out/{files[0].name}"]
+
+
+def test_folders_and_unix_modes_are_fine(tmp_path: Path, place: Path) -> None:
+    path = zip_of(
+        tmp_path / "unix.zip",
+        member("data/", stat.S_IFDIR | 0o755, b""),
+        member("./data/a.csv", stat.S_IFREG | 0o4755),
+    )
+    [file] = extract(path, place / "out")
+    assert file == place / "out" / "data" / "a.csv"
+    assert stat.S_IMODE(file.stat().st_mode) & 0o7111 == 0, "no mode of the archive is taken over"
+
+
+def test_a_full_target_folder_is_left_alone(tmp_path: Path, place: Path) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "mine").write_text("kept")
+    with pytest.raises(BadInputError, match="exists already"):
+        extract(write_zip(tmp_path / "good.zip", GOOD), place / "out")
+    assert files_under(place) == ["out", "out/mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../evil.csv", "leads out"),
+        ("a/../../evil.csv", "leads out"),
+        ("a/..", "leads out"),
+        ("/etc/passwd", "absolute"),
+        ("//server/share", "absolute"),
+        ("C:/evil.csv", "drive"),
+        ("c:evil.csv", "drive"),
+        ("..\\evil.csv", "backslash"),
+        ("a\\b.csv", "backslash"),
+        ("a\nb.csv", "control characters"),
+        ("a\0.csv", "control characters"),
+        ("a\u202egpj.csv", "control characters"),
+        ("./", "no name"),
+        ("x" * 300, "longer than 255"),
+        ("/".join(["x" * 200] * 8), "longer than 255"),
+    ],
+)
+def test_names_that_lead_elsewhere(tmp_path: Path, refused: Callable[..., str], name: str, reason: str) -> None:
+    # zipfile would clean some of these names while writing: put them in afterwards
+    placeholder = "Q" * len(name.encode())
+    path = write_zip(tmp_path / "bad.zip", {placeholder: "x", "fine.csv": "y"}, zipfile.ZIP_STORED)
+    content = path.read_bytes().replace(placeholder.encode(), name.encode())
+    if not name.isascii():
+        content = set_flag_everywhere(content, 0x800)
+    path.write_bytes(content)
+    assert reason in refused(path)
+
+
+def set_flag_everywhere(content: bytes, flag: int) -> bytes:
+    changed = bytearray(content)
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = changed.find(mark)
+        while start >= 0:
+            (flags,) = struct.unpack_from("<H", changed, start + offset)
+            struct.pack_into("<H", changed, start + offset, flags | flag)
+            start = changed.find(mark, start + 4)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        (stat.S_IFLNK | 0o777, "is a link"),
+        (stat.S_IFIFO, "special file"),
+        (stat.S_IFCHR, "special file"),
+        (stat.S_IFBLK, "special file"),
+        (stat.S_IFSOCK, "special file"),
+    ],
+)
+def test_links_and_special_files(tmp_path: Path, refused: Callable[..., str], mode: int, reason: str) -> None:
+    message = refused(zip_of(tmp_path / "bad.zip", member("fine.csv"), member("trap", mode, b"/etc/passwd")))
+    assert reason in message
+    assert "'trap'" in message
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "names",
+    [("a.csv", "a.csv"), ("a.csv", "A.CSV"), ("a.csv", "./a.csv"), ("d/a.csv", "d//a.csv"), ("é.csv", "e\u0301.csv")],
+)
+def test_the_same_name_twice(tmp_path: Path, refused: Callable[..., str], names: tuple[str, str]) -> None:
+    assert "the same name" in refused(zip_of(tmp_path / "bad.zip", *(member(name) for name in names)))
+
+
+def test_a_file_that_is_a_folder_too(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "is a file and the folder" in refused(zip_of(tmp_path / "bad.zip", member("d/a.csv"), member("D")))
+
+
+def test_a_bomb_by_total_size(tmp_path: Path, refused: Callable[..., str]) -> None:
+    message = refused(write_zip(tmp_path / "bad.zip", GOOD), total_bytes=100)
+    assert "440 bytes" in message
+    assert "100 allowed" in message
+
+
+def test_a_bomb_by_ratio(tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = write_zip(tmp_path / "bad.zip", {"zeros.csv": bytes(17 * 2**20)})
+    message = refused(path)
+    assert "'zeros.csv'" in message
+    assert "1,02" in message  # deflate's best is about 1,029-fold
+    small = write_zip(tmp_path / "small.zip", {"zeros.csv": bytes(2**20)})
+    assert "zip bomb" in refused(small, ratio_from_bytes=1000)
+
+
+def test_a_small_member_may_have_any_ratio(tmp_path: Path, place: Path) -> None:
+    assert extract(write_zip(tmp_path / "small.zip", {"zeros.csv": bytes(2**20)}), place / "out")
+
+
+def test_a_bomb_by_number_of_members(
+    tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_zip(tmp_path / "bad.zip", {f"{number}.csv": "x" for number in range(1200)})
+    # refused before zipfile makes an object of each
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    assert "1,200 members" in refused(path)
+
+
+def test_members_that_overlap(tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = write_zip(tmp_path / "bad.zip", {"a.csv": "x" * 100, "b.csv": "y"}, zipfile.ZIP_STORED)
+    patch_zip(path, name="a.csv", size=5000, compressed=5000)
+    assert "overlap" in refused(path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(("declared", "reason"), [(900, "lies"), (1100, "1,000 bytes, not the 1,100")])
+def test_sizes_that_lie(
+    tmp_path: Path, refused: Callable[..., str], compression: int, declared: int, reason: str
+) -> None:
+    path = write_zip(tmp_path / "bad.zip", {"a.csv": "0123456789" * 100}, compression)
+    assert reason in refused(patch_zip(path, size=declared))
+
+
+def test_a_size_that_lies_with_a_matching_checksum(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """zipfile alone would cut the content at the declared size and find the checksum right."""
+    content = b"0123456789" * 100
+    path = write_zip(tmp_path / "bad.zip", {"a.csv": content})
+    refused(patch_zip(path, size=900, crc=zlib.crc32(content[:900])))
+
+
+def test_an_encrypted_member(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "encrypted" in refused(patch_zip(write_zip(tmp_path / "bad.zip", GOOD), flags=1))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressions_that_cannot_be_bounded(tmp_path: Path, refused: Callable[..., str], compression: int) -> None:
+    assert f"method {compression}" in refused(write_zip(tmp_path / "bad.zip", GOOD, compression))
+
+
+def test_an_unknown_compression(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert "method 99" in refused(patch_zip(write_zip(tmp_path / "bad.zip", GOOD), method=99))
+
+
+def test_a_wrong_checksum(tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = write_zip(tmp_path / "bad.zip", {"a.csv": "0123456789", "b.csv": "zz"}, zipfile.ZIP_STORED)
+    path.write_bytes(path.read_bytes().replace(b"0123456789", b"0123456780"))
+    message = refused(path)
+    assert "damaged" in message
+    assert "CRC" in message
+    assert "a.csv" in message
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_zip(tmp_path: Path, refused: Callable[..., str], share: float) -> None:
+    path = write_zip(tmp_path / "bad.zip", GOOD)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert "truncated" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "is empty"), (b"<html>sorry</html>", "<html>"), (b"\x1f\x8b" * 50, "not a zip")]
+)
+def test_what_is_no_zip(tmp_path: Path, refused: Callable[..., str], content: bytes, reason: str) -> None:
+    path = tmp_path / "bad.zip"
+    path.write_bytes(content)
+    assert reason in refused(path)
+
+
+@pytest.mark.parametrize("members", [{}, {"__MACOSX/._a": "x"}, {"folder/": ""}])
+def test_a_zip_without_files(tmp_path: Path, refused: Callable[..., str], members: dict[str, str]) -> None:
+    assert "no files" in refused(write_zip(tmp_path / "bad.zip", members))
+
+
+def test_a_missing_archive(tmp_path: Path, place: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"gone\.zip"):
+        extract(tmp_path / "gone.zip", place / "out")
+    with pytest.raises(NotFoundError):
+        extract(tmp_path, place / "out")
+
+
+def test_too_little_space(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "RESERVE", 2**70)
+    with pytest.raises(DiskFullError, match=r"good\.zip needs"):
+        extract(write_zip(tmp_path / "good.zip", GOOD), place / "out")
+    assert files_under(place) == []
+
+
+def test_a_disk_that_fills_up_while_unpacking(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(progress.Progress, "advance", full)
+    with pytest.raises(DiskFullError, match="make room"):
+        extract(write_zip(tmp_path / "good.zip", GOOD), place / "out")
+    assert files_under(place) == []
+
+
+def test_an_interrupted_task_leaves_nothing(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress.Progress, "advance", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        extract(write_zip(tmp_path / "good.zip", GOOD), place / "out")
+    assert files_under(place) == []
+
+
+def test_progress_is_said(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    path = write_zip(tmp_path / "good.zip", {"a.csv": bytes(3 * 2**20)}, zipfile.ZIP_STORED)
+    with caplog.at_level(logging.INFO):
+        extract(path, place / "out")
+    assert "good.zip: unpacking: 1.0 MB of about 3.1 MB (33%" in caplog.text
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_mutation_is_refused_cleanly_or_unpacked_whole(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in GOOD.items():
+            archive.writestr(name, content)
+    mutated = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(0, len(mutated) - 1))
+        mutated[position : position + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    directory = tmp_path_factory.mktemp("mutated")
+    path = directory / "mutated.zip"
+    path.write_bytes(mutated)
+    place = directory / "place"
+    place.mkdir()
+
+    try:
+        files = extract(path, place / "out")
+    except PipelineError:
+        assert files_under(place) == []
+    else:
+        assert all(file.is_file() and file.is_relative_to(place / "out") for file in files)
+        assert [path.name for path in place.iterdir()] == ["out"]

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.manifests import verified_manifest, write_manifest
+from numerai_pipeline.predictions import accept_predictions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = "id,prediction\na,0.25\nb,0.5\nc,0.75\n"
+
+
+@pytest.fixture
+def tournament(tmp_path: Path) -> Path:
+    pq.write_table(pa.table({"id": ["a", "b", "c"]}), tmp_path / "tournament.parquet")
+    return tmp_path / "tournament.parquet"
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    return tmp_path / "svm.csv"
+
+
+def test_good_predictions_get_a_manifest(predictions: Path, tournament: Path) -> None:
+    predictions.write_text(GOOD)
+    manifest = accept_predictions(predictions, tournament, inputs="abc")
+    assert manifest.rows == 3
+    assert verified_manifest(predictions, inputs="abc") == manifest
+
+
+def test_the_containers_own_manifest_is_kept(predictions: Path, tournament: Path) -> None:
+    predictions.write_text(GOOD)
+    written = write_manifest(predictions, rows=3, columns=["id", "prediction"], inputs="abc", about={"own": True})
+    assert accept_predictions(predictions, tournament, inputs="abc") == written
+
+
+def test_the_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> None:
+    predictions.write_text(GOOD.replace("prediction", "probability"))
+    accept_predictions(predictions, tournament, inputs="abc")
+    assert predictions.read_text() == GOOD
+    assert verified_manifest(predictions, inputs="abc")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "left no predictions"),
+        ("", "not a CSV"),
+        ("a,b\n1,2\n", "the header is 'a,b'"),
+        ("id,prediction\na,0.2\nb,0.3\n", "1 of 3 tournament ids have no prediction, the first is c"),
+        (GOOD + "d,0.5\n", "4 rows for 3 tournament ids"),
+        (GOOD + "a,0.5\n", "4 rows for 3 tournament ids"),
+        ("id,prediction\nb,0.2\na,0.3\nc,0.4\n", "row 1 has id b where the tournament table has a"),
+        ("id,prediction\na,0.2\nb,nan\nc,0.4\n", r"row 2 \(id b\) has no prediction"),
+        ("id,prediction\na,0.2\nb,\nc,0.4\n", r"row 2 \(id b\) has no prediction"),
+        ("id,prediction\na,0.2\nb,0.3\nc,1\n", r"row 3 \(id c\) has the prediction 1"),
+        ("id,prediction\na,0\nb,0.3\nc,0.4\n", r"row 1 \(id a\) has the prediction 0"),
+        ("id,prediction\na,0.2\nb,inf\nc,0.4\n", "row 2"),
+        ("id,prediction\na,0.2\nb,x\nc,0.4\n", "not a CSV"),
+        ("id,prediction\na,0.5\nb,0.5\nc,0.5\n", r"all predictions are \(almost\) 0.5"),
+    ],
+)
+def test_bad_predictions_are_refused_where_they_arise(
+    predictions: Path, tournament: Path, content: str | None, says: str
+) -> None:
+    if content is not None:
+        predictions.write_text(content)
+    with pytest.raises(BadInputError, match=says):
+        accept_predictions(predictions, tournament, inputs="abc")
+
+
+def test_a_file_changed_after_its_manifest_is_refused(predictions: Path, tournament: Path) -> None:
+    predictions.write_text(GOOD)
+    write_manifest(predictions, rows=3, inputs="abc")
+    predictions.write_text(GOOD.replace("0.25", "0.26"))
+    with pytest.raises(BadInputError, match="not the one its manifest describes"):
+        accept_predictions(predictions, tournament, inputs="abc")
