@@ -7,9 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import docker
 import pytest
 import yaml
 
+from numerai_pipeline.model_images import image_reference
 from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
@@ -70,3 +72,31 @@ def whole_registry() -> dict[str, object]:
             **{name: task(needs=["tsne"], group="fleming") for name in FLEMING},
         },
     }
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """Connect to the Docker engine; a test that needs one fails without it."""
+    client = docker.from_env()
+    client.ping()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def classic_image(engine: docker.DockerClient) -> str:
+    """Name the classic image as it is in this checkout."""
+    reference = image_reference(ROOT / "model_images", "classic")
+    if not engine.images.list(reference):
+        pytest.fail(f"{reference} is not built: run `make images`")
+    return reference
+
+
+@pytest.fixture
+def real_archive() -> Path:
+    """Find the zip of real data; skipped, and said so, where nobody has one."""
+    places = [os.environ.get("NUMERAI_TEST_ARCHIVE", ""), str(ROOT.parent / "shared/data/numerai_dataset_2017-12.zip")]
+    for place in filter(None, places):
+        if Path(place).is_file():
+            return Path(place).resolve()
+    pytest.skip("no real data: set NUMERAI_TEST_ARCHIVE to a zip of the classic layout")

@@ -8,6 +8,7 @@ breaks, and adoption of a container that an earlier try left running.
 from __future__ import annotations
 
 import re
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from numerai_pipeline.run_layout import CONTAINER_RUN
 from numerai_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from pathlib import Path
 
     from airflow.sdk import Context
@@ -60,6 +62,8 @@ class ContainerRequest:
         ``numerai`` (installation id), ``numerai.dag``, ``.run``, ``.task``, ``.try``, ``.inputs``.
     user : str
         User and group id it runs as.
+    time_limit : timedelta
+        How long it may take, from this task's start; then it is removed.
     memory : int
         Hard limit, MiB; there is no swap beyond it.
     cores : int
@@ -73,6 +77,7 @@ class ContainerRequest:
     outputs: tuple[Path, ...]
     labels: dict[str, str]
     user: str
+    time_limit: timedelta
     memory: int
     cores: int
 
@@ -95,6 +100,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         )
         self.request = request
         self.container_id: str | None = None
+        self._expired = False
         self.last_lines: deque[str] = deque(maxlen=KEPT_LOG_LINES)
 
     def run(self, context: Context) -> None:
@@ -108,7 +114,18 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             When it can.
         """
         self._need_image()
-        self.execute_resumable(context)
+        # A timer of our own: Airflow's limit is fixed when the DAG is parsed, a search's time is chosen for each run.
+        clock = threading.Timer(self.request.time_limit.total_seconds(), self._expire)
+        clock.daemon = True
+        clock.start()
+        try:
+            self.execute_resumable(context)
+        finally:
+            clock.cancel()
+
+    def _expire(self) -> None:
+        self._expired = True
+        self.on_kill()
 
     def _need_image(self) -> None:
         if self.cli.images(name=self.image):
@@ -214,7 +231,14 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         try:
             state = self._follow(external_id)
         except docker.errors.NotFound:
-            msg = f"{self.request.labels['numerai.task']}: somebody removed the container while it ran"
+            task = self.request.labels["numerai.task"]
+            minutes = self.request.time_limit.total_seconds() / 60
+            msg = (
+                f"{task}: stopped after its time limit of {minutes:g} minutes; raise `time_limit` of task {task} in"
+                " models.yaml, or run on fewer rows or features"
+                if self._expired
+                else f"{task}: somebody removed the container while it ran"
+            )
             raise AirflowException(msg) from None
         except (docker.errors.DockerException, *_STREAM_BROKE) as error:
             # The container may well be healthy: the next try finds it by its labels and goes on with it.

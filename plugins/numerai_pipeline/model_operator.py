@@ -20,7 +20,7 @@ from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.manifests import read_manifest, verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
-from numerai_pipeline.parameters import parse_parameters
+from numerai_pipeline.parameters import LONGEST_SEARCH, parse_parameters
 from numerai_pipeline.reports import summary_of
 from numerai_pipeline.run_layout import CONTAINER_RUN, RunLayout, fingerprint
 from numerai_pipeline.settings import Settings, load_settings
@@ -36,7 +36,7 @@ RETRIES = 3
 
 
 def contract_environment(spec: ModelSpec) -> dict[str, str]:
-    """Say what the contract (``docs/contract.md``) tells a container; the seed is a template."""
+    """Say what the contract (``docs/contract.md``) tells a container; seed and search time are templates."""
     run = CONTAINER_RUN
     environment = {
         "OPERATION": spec.operation,
@@ -44,13 +44,15 @@ def contract_environment(spec: ModelSpec) -> dict[str, str]:
         "TESTING": str(run.tournament),
         "STORING": str(run.directory),
         "REPORTING": str(run.report(spec.name)),
-        "TIME_LIMIT": str(spec.time_limit * 60),
         "THREADS": str(spec.cores),
         "MEMORY_LIMIT": str(spec.memory),
         "SEED": "{{ params.seed }}",
     }
     if spec.predicts:
         environment["PREDICTING"] = str(run.predictions(spec.name))
+    if spec.search_parts:
+        environment["TIME_LIMIT"] = "{{ params.automl_minutes * 60 }}"
+        environment["TIME_LIMIT_PART"] = f"{{{{ params.automl_minutes * 60 // {spec.search_parts} }}}}"
     return environment | spec.parameters
 
 
@@ -76,7 +78,7 @@ class ModelOperator(BaseOperator):
         super().__init__(
             pool=settings.pool,
             pool_slots=spec.pool_slots,
-            execution_timeout=timedelta(minutes=spec.time_limit),
+            execution_timeout=timedelta(minutes=spec.minutes(LONGEST_SEARCH)),
             retries=RETRIES,
             retry_delay=timedelta(seconds=15),
             retry_exponential_backoff=2,
@@ -106,7 +108,7 @@ class ModelOperator(BaseOperator):
             if not parameters.force and verified_manifest(result, inputs=inputs):
                 self.log.info("up to date: inputs, image and parameters unchanged")
             else:
-                self._compute(context, settings, layout, inputs)
+                self._compute(context, settings, layout, inputs, parameters.automl_minutes)
             return summary_of(self.spec.name, layout) | {"image": self.image}
 
     def _inputs(self, layout: RunLayout) -> str:
@@ -125,7 +127,9 @@ class ModelOperator(BaseOperator):
         }
         return fingerprint({"image": self.image, "environment": self.environment, "made from": made_from})
 
-    def _compute(self, context: Context, settings: Settings, layout: RunLayout, inputs: str) -> None:
+    def _compute(
+        self, context: Context, settings: Settings, layout: RunLayout, inputs: str, automl_minutes: int
+    ) -> None:
         from numerai_pipeline.model_container import ContainerRequest, ModelContainer
         from numerai_pipeline.predictions import accept_predictions
 
@@ -148,6 +152,7 @@ class ModelOperator(BaseOperator):
                 "numerai.inputs": inputs,
             },
             user=user,
+            time_limit=timedelta(minutes=self.spec.minutes(automl_minutes)),
             memory=self.spec.memory,
             cores=self.spec.cores,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -64,7 +65,9 @@ class ModelSpec:
     pool_slots : int
         Slots it takes of the pool.
     time_limit : int
-        Minutes after which it is stopped.
+        Minutes after which it is stopped; a search's own minutes come on top (:meth:`minutes`).
+    search_parts : int or None
+        Set for a search: one fit may take one part in this many of the run's ``automl_minutes``.
     parameters : dict
         Further environment variables of its container.
     """
@@ -80,7 +83,15 @@ class ModelSpec:
     group: str | None = None
     predicts: bool = True
     cores: int = 1
+    search_parts: int | None = None
     parameters: dict[str, str] = field(default_factory=dict)
+
+    def minutes(self, automl_minutes: int) -> int:
+        """Minutes after which the task is stopped in a run with this search time.
+
+        Searches overrun: by up to one and a half times what they were given, as measured.
+        """
+        return self.time_limit + (math.ceil(2.5 * automl_minutes) if self.search_parts else 0)
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         group=task.get("group"),
         predicts=task.get("predicts", True),
         cores=task.get("cores", 1),
+        search_parts=task.get("search_parts"),
         parameters=parameters,
     )
 

@@ -16,6 +16,7 @@ from numerai_pipeline.settings import describe_validation_error
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+LONGEST_SEARCH = 3 * 24 * 60  # minutes
 DATA, MODELS, RUN = "Data", "Models", "Run"
 
 
@@ -84,7 +85,7 @@ class RunParameters(BaseModel):
     )
     models: list[str] = _field([], MODELS, "Models", "The models to run; none picked means all of them.")
     automl_minutes: int = _field(
-        10, MODELS, "AutoML minutes", "Search time of each AutoML model: 1 minute to 3 days.", ge=1, le=4320
+        10, MODELS, "AutoML minutes", "Search time of each AutoML model: 1 minute to 3 days.", ge=1, le=LONGEST_SEARCH
     )
     seed: int = _field(67, MODELS, "Seed", "The seed of every random choice.", ge=0, le=2**31 - 1)
     force: bool = _field(

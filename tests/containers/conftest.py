@@ -24,14 +24,6 @@ TOURNAMENT_IDS = [f"n{number:04d}" for number in range(60)]
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[docker.DockerClient]:
-    client = docker.from_env()
-    client.ping()
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="session")
 def airflow_database() -> None:
     from airflow.utils.db import initdb
 
@@ -88,27 +80,17 @@ class Outcome:
 
 
 @pytest.fixture
-def run_dag(
-    toy_images: Path,
-    archive: Path,
+def run_pipeline(
     tmp_path: Path,
     airflow_database: None,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Callable[..., Outcome]:
-    """Run the whole DAG in this process: real download and unzip of a small archive, real containers of the toy."""
+    """Run the whole DAG in this process, with the real models unless told another folder of images."""
 
-    def run(tasks: dict[str, dict[str, Any]], *, retries: int | None = 0, **conf: Any) -> Outcome:
+    def run(images: Path = ROOT / "model_images", retries: int | None = 0, **conf: Any) -> Outcome:
         from airflow.dag_processing.dagbag import DagBag
 
-        entries = {}
-        for name, entry in tasks.items():
-            parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters", {})}
-            entries[name] = task(image="toy", parameters=parameters, **entry)
-        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": entries}
-        images = tmp_path / "model_images"
-        shutil.copytree(toy_images, images, dirs_exist_ok=True)
-        (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
         monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images))
         monkeypatch.setenv("NUMERAI_POOL", "default_pool")
         load_settings.cache_clear()
@@ -118,14 +100,34 @@ def run_dag(
         if retries is not None:
             for each in dag.tasks:
                 each.retries = retries
-        run = dag.test(run_conf={"source": "archive", "archive": str(archive), **conf}, logical_date=None)
-        directory = next(iter(sorted((tmp_path / "data" / "rounds" / "archive").iterdir())))
+        run = dag.test(run_conf=conf, logical_date=None)
+        unpacked = run.get_task_instance("unzip").xcom_pull(task_ids="unzip")
         return Outcome(
             state=str(run.state),
             tasks={instance.task_id: instance for instance in run.get_task_instances()},
-            directory=directory,
+            directory=tmp_path / "data" / (unpacked or {}).get("directory", "nowhere"),
             output="".join(capfd.readouterr()),
         )
+
+    return run
+
+
+@pytest.fixture
+def run_dag(
+    run_pipeline: Callable[..., Outcome], toy_images: Path, archive: Path, tmp_path: Path
+) -> Callable[..., Outcome]:
+    """Run the whole DAG on a small archive, with the toy in place of the models."""
+
+    def run(tasks: dict[str, dict[str, Any]], *, retries: int | None = 0, **conf: Any) -> Outcome:
+        entries = {}
+        for name, entry in tasks.items():
+            parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters", {})}
+            entries[name] = task(image="toy", parameters=parameters, **entry)
+        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": entries}
+        images = tmp_path / "model_images"
+        shutil.copytree(toy_images, images, dirs_exist_ok=True)
+        (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+        return run_pipeline(images, retries, **{"source": "archive", "archive": str(archive), **conf})
 
     return run
 

@@ -12,6 +12,8 @@ import docker
 import pytest
 
 from numerai_pipeline.manifests import verified_manifest
+from numerai_pipeline.model_registry import ModelSpec
+from numerai_pipeline.parameters import LONGEST_SEARCH
 from numerai_pipeline.run_layout import RunLayout
 from tests.containers.conftest import TOURNAMENT_IDS, Outcome
 
@@ -186,18 +188,14 @@ def test_containers_are_labelled_limited_and_without_rights(
 
 
 def test_a_time_out_says_so_and_takes_the_container_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import timedelta
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
+    outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
+    assert str(outcome.tasks["svm"].state) == "failed"
+    assert "svm: stopped after its time limit of 0.05 minutes; raise `time_limit` of task svm" in outcome.output
 
-    from airflow.sdk import BaseOperator
 
-    constructed = BaseOperator.__init__
-
-    def short(self: BaseOperator, **kwargs: object) -> None:
-        if kwargs.get("task_id") == "svm" and kwargs.get("execution_timeout"):
-            kwargs["execution_timeout"] = timedelta(seconds=5)
-        constructed(self, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(BaseOperator, "__init__", short)
+def test_airflows_own_time_out_takes_the_container_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 0.05 if minutes == LONGEST_SEARCH else 5)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "AirflowTaskTimeout" in outcome.output

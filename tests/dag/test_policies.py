@@ -12,7 +12,7 @@ import pytest
 
 from numerai_pipeline.model_operator import ModelOperator
 from numerai_pipeline.settings import load_settings
-from tests.samples import FLEMING, INDEPENDENT, ROOT
+from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,14 +65,14 @@ def test_every_task_ends_some_day(dag: DAG) -> None:
 
 def test_every_container_task_keeps_the_policies(whole_dag: DAG) -> None:
     assert len(containers(whole_dag)) == 14
-    for task in containers(whole_dag):
-        assert task.pool == "numerai_models", task.task_id
-        assert task.pool_slots == task.spec.cores, task.task_id
-        assert task.retries == 3, task.task_id
-        assert task.retry_exponential_backoff, task.task_id
-        assert task.spec.memory >= 64, task.task_id
-        assert task.environment["MEMORY_LIMIT"] == str(task.spec.memory), task.task_id
-        assert task.image.startswith("numerai-classic:"), task.task_id
+    for container in containers(whole_dag):
+        assert container.pool == "numerai_models", container.task_id
+        assert container.pool_slots == container.spec.cores, container.task_id
+        assert container.retries == 3, container.task_id
+        assert container.retry_exponential_backoff, container.task_id
+        assert container.spec.memory >= 64, container.task_id
+        assert container.environment["MEMORY_LIMIT"] == str(container.spec.memory), container.task_id
+        assert container.image.startswith("numerai-classic:"), container.task_id
 
 
 def test_the_graph_has_the_shape_of_the_mission(whole_dag: DAG) -> None:
@@ -130,10 +130,29 @@ def test_templates_render_without_a_logical_date(dag: DAG) -> None:
         def xcom_pull(self, task_ids: str) -> dict[str, str]:
             return {"unzip": {"directory": "rounds/1335/0123456789ab"}}[task_ids]
 
-    for task in containers(dag):
-        task.render_template_fields(
+    for container in containers(dag):
+        container.render_template_fields(
             {"params": {"seed": 5}, "ti": UnpackedUpstream(), "logical_date": None, "dag_run": None}  # type: ignore[typeddict-item]
         )
-        assert task.run_directory == "rounds/1335/0123456789ab"
-        assert task.environment["SEED"] == "5"
-        assert "{{" not in json.dumps(task.environment)
+        assert container.run_directory == "rounds/1335/0123456789ab"
+        assert container.environment["SEED"] == "5"
+        assert "{{" not in json.dumps(container.environment)
+
+
+def test_a_search_is_told_its_minutes_and_others_are_not(
+    images_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = {
+        "images": {"classic": {"about": "x"}},
+        "tasks": {"svm": task(), "auto_weka": task(search_parts=10)},
+    }
+    monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images_folder(registry)))
+    load_settings.cache_clear()
+    dag = load_dag()
+    search, other = dag.task_dict["auto_weka"], dag.task_dict["svm"]
+    assert isinstance(search, ModelOperator)
+    assert isinstance(other, ModelOperator)
+    search.run_directory = "x"
+    search.render_template_fields({"params": {"seed": 5, "automl_minutes": 2}})
+    assert (search.environment["TIME_LIMIT"], search.environment["TIME_LIMIT_PART"]) == ("120", "12")
+    assert "TIME_LIMIT" not in other.environment

@@ -19,39 +19,8 @@ from docker.models.containers import Container
 from docker.types import Mount
 from numpy.typing import NDArray
 
-from numerai_pipeline.model_images import image_reference
-
-IMAGES_DIR = Path(__file__).parents[2] / "model_images"
 # the image's own user, unless we are somebody: then what a container writes is ours to clean up
 USER = "10001:10001" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[docker.DockerClient]:
-    client = docker.from_env()
-    client.ping()
-    yield client
-    client.close()
-
-
-def built(engine: docker.DockerClient, image: str, **arguments: str) -> str:
-    """Build an image unless its present inputs are built already; return its reference."""
-    reference = image_reference(IMAGES_DIR, image)
-    if not engine.images.list(reference):
-        engine.images.build(
-            path=str(IMAGES_DIR),
-            dockerfile=f"{image}/Dockerfile",
-            tag=reference,
-            buildargs=arguments,
-            labels={"numerai.image": image},
-            forcerm=True,
-        )
-    return reference
-
-
-@pytest.fixture(scope="session")
-def classic_image(engine: docker.DockerClient) -> str:
-    return built(engine, "classic", BASE=built(engine, "base"))
 
 
 @dataclass(frozen=True)

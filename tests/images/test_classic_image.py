@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
 MODELS = ["svm", "xgboost"]
-ARCHIVE = "numerai_dataset_2017-12.zip"
 
 
 def _good(ended: Ended) -> Ended:
@@ -152,17 +151,9 @@ def test_svm_calibrates_on_one_era_too(runner: Runner) -> None:
     assert any(line.startswith("one era only: held out 600") for line in ended.lines)
 
 
-def _archive() -> Path:
-    given = os.environ.get("NUMERAI_TEST_ARCHIVE")
-    path = Path(given) if given else Path(__file__).parents[3] / "shared" / "data" / ARCHIVE
-    if not path.is_file():
-        pytest.skip(f"NO REAL DATA: {path} is not there; name an archive of 2017 in NUMERAI_TEST_ARCHIVE")
-    return path
-
-
 @pytest.mark.parametrize("model", MODELS)
-def test_on_real_rows_of_2017(runner: Runner, model: str) -> None:
-    with zipfile.ZipFile(_archive()) as archive:
+def test_on_real_rows_of_2017(runner: Runner, real_archive: Path, model: str) -> None:
+    with zipfile.ZipFile(real_archive) as archive:
         for name in ("training", "tournament"):
             table = pa_csv.read_csv(io.BytesIO(archive.read(f"numerai_{name}_data.csv")))
             numbers = {name: pa.float32() for name in table.column_names if name.startswith(("feature", "target"))}

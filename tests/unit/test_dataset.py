@@ -974,17 +974,8 @@ def test_era_number(era: str, number: int | None) -> None:
     assert era_number(era) == number
 
 
-def real_archive() -> Path:
-    given = os.environ.get("NUMERAI_TEST_ARCHIVE")
-    return Path(given) if given else ROOT.parent / "shared" / "data" / "numerai_dataset_2017-12.zip"
-
-
-@pytest.mark.skipif(
-    not real_archive().is_file(),
-    reason=f"no real archive at {real_archive()}: set NUMERAI_TEST_ARCHIVE to a zip of the classic layout",
-)
-def test_a_real_archive(layout: RunLayout, unpacked: Callable[..., UnpackedDataset]) -> None:
-    outcome = unpacked(archive_dataset(real_archive()))
+def test_a_real_archive(layout: RunLayout, unpacked: Callable[..., UnpackedDataset], real_archive: Path) -> None:
+    outcome = unpacked(archive_dataset(real_archive))
 
     assert (outcome.training.rows, outcome.tournament.rows, outcome.features) == (3336, 2354, 50)
     assert (outcome.training.eras, outcome.tournament.eras) == (120, 13)

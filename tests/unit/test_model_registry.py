@@ -92,3 +92,9 @@ def test_a_mistake_names_file_entry_and_remedy(
 def test_a_missing_registry_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="NUMERAI_IMAGES_DIR"):
         load_registry(tmp_path)
+
+
+def test_a_search_gets_its_own_minutes_on_top(images_folder: Callable[..., Path]) -> None:
+    spec = load_registry(images_folder(one(task(search_parts=4)))).tasks["svm"]
+    assert spec.minutes(10) == 5 + 25
+    assert load_registry(images_folder(one(task()))).tasks["svm"].minutes(10) == 5

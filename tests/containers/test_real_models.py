@@ -1,0 +1,92 @@
+"""The whole pipeline with its real models: a round of the practice season, and a real classic archive."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from numerai_pipeline.run_layout import RunLayout
+from practice.model import SeasonSize
+from practice.season import Season
+from practice.server import PracticeServer, running
+from tests.containers.conftest import Outcome
+
+pytestmark = [pytest.mark.containers, pytest.mark.usefixtures("classic_image")]
+
+MODELS = ("svm", "xgboost")
+RunPipeline = Callable[..., Outcome]
+
+
+@pytest.fixture
+def practice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PracticeServer]:
+    size = SeasonSize(rows_per_era=60, train_eras=20, validation_eras=12, small=8, medium=10, all_features=12)
+    with running(Season(tmp_path / "season", size, seed=5)) as server:
+        monkeypatch.setenv("NUMERAI_PRACTICE_URL", server.address)
+        yield server
+
+
+def assert_predictions_are_whole(layout: RunLayout, model: str) -> None:
+    with layout.predictions(model).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == pq.read_table(layout.tournament, columns=["id"])["id"].to_pylist()
+    assert all(0 < float(row["prediction"]) < 1 for row in rows)
+    assert len({row["prediction"] for row in rows}) > len(rows) / 10
+
+
+def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
+    outcome = run_pipeline(source="practice")
+    assert outcome.state == "success"
+    layout = RunLayout(outcome.directory)
+    for model in MODELS:
+        assert_predictions_are_whole(layout, model)
+        report = json.loads(layout.report(model).read_text())
+        assert report["features"] == 8
+        assert 0.6 < report["validation"]["logloss"] < 0.8
+    assert json.loads(layout.run_facts.read_text())["target"] == "target"
+
+
+def test_the_knobs_reach_the_data(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
+    outcome = run_pipeline(
+        source="practice", feature_set="medium", target="target_ender_20", every_nth_era=4, models=["xgboost"], seed=7
+    )
+    assert outcome.state == "success"
+    report = json.loads(RunLayout(outcome.directory).report("xgboost").read_text())
+    assert (report["features"], report["seed"]) == (10, 7)
+    training = pq.read_table(RunLayout(outcome.directory).training)
+    eras = sorted({int(era) for era in training["era"].to_pylist()})
+    assert eras == list(range(eras[0], eras[0] + 20, 4))
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        ({"feature_set": "tiny"}, "there is no feature set 'tiny': choose one of small (8)"),
+        ({"target": "target_nobody"}, "there is no target 'target_nobody': choose one of target, "),
+        ({"version": "v1.0"}, "v1.0"),
+        ({"round": 3}, "round 3"),
+    ],
+)
+def test_a_wrong_choice_fails_the_first_task_that_can_know(
+    run_pipeline: RunPipeline, practice: PracticeServer, choice: dict[str, object], says: str
+) -> None:
+    outcome = run_pipeline(source="practice", retries=3, **choice)
+    assert outcome.state == "failed"
+    assert max(instance.try_number for instance in outcome.tasks.values()) == 1
+    assert says in outcome.output
+
+
+def test_real_data_of_2017(run_pipeline: RunPipeline, real_archive: Path) -> None:
+    outcome = run_pipeline(source="archive", archive=str(real_archive))
+    assert outcome.state == "success"
+    verdict = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
+    for model in MODELS:
+        assert_predictions_are_whole(RunLayout(outcome.directory), model)
+        summary = verdict["models"][model]
+        assert summary["rows"] == 2354
+        assert 0.688 < summary["logloss"] < 0.700
+        assert 0 < summary["consistency"] <= 1
