@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SHARED_FOLDERS = ("contract", "base")
+BASE = "base"
+PYTHON = "3.12"
+_SHARED_FOLDERS = ("contract", BASE)
 _LEFT_OUT = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
 
 
 def image_inputs(images_dir: Path, image: str) -> Iterator[Path]:
     """All files an image is built from, in a fixed order.
 
-    The base image (``image="base"``) is made from its own folder alone; every other image also from the contract
-    package and the base. An image whose folder has a file ``standalone`` shares neither.
+    The base is made from its own folder alone; every other image also from the contract package and the base.
     """
-    shared = () if image == "base" or (images_dir / image / "standalone").exists() else SHARED_FOLDERS
-    for folder in (image, *shared):
+    for folder in (image,) if image == BASE else (image, *_SHARED_FOLDERS):
         for path in sorted((images_dir / folder).rglob("*")):
             if path.is_file() and not _LEFT_OUT.intersection(path.parts) and path.suffix != ".pyc":
                 yield path
 
 
-def image_tag(images_dir: Path, image: str) -> str:
-    """Hash of an image's inputs (names and contents): 12 hexadecimal digits.
+def image_tag(images_dir: Path, image: str, python: str = PYTHON) -> str:
+    """Hash of an image's inputs (names, contents, and the Python version of its base): 12 hexadecimal digits.
 
     Raises
     ------
@@ -41,13 +41,13 @@ def image_tag(images_dir: Path, image: str) -> str:
     """
     if not (images_dir / image / "Dockerfile").is_file():
         raise FileNotFoundError(images_dir / image / "Dockerfile")
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"python {python}\n".encode())
     for path in image_inputs(images_dir, image):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(images_dir).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()[:12]
 
 
-def image_reference(images_dir: Path, image: str, registry: str = "") -> str:
+def image_reference(images_dir: Path, image: str, python: str = PYTHON, registry: str = "") -> str:
     """Full name of an image, such as ``numerai-classic:0f3a…``; ``registry`` ends with a slash or is empty."""
-    return f"{registry}numerai-{image.replace('_', '-')}:{image_tag(images_dir, image)}"
+    return f"{registry}numerai-{image.replace('_', '-')}:{image_tag(images_dir, image, python)}"

@@ -88,7 +88,8 @@ class ModelOperator(BaseOperator):
         )
         self.spec = spec
         self.run_directory = run_directory
-        self.image = image_reference(registry.directory, spec.image, settings.image_registry)
+        python = registry.images[spec.image].python
+        self.image = image_reference(registry.directory, spec.image, python, settings.image_registry)
         self.serves = registry.served_by(spec.name)
         self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK)
         self.environment = contract_environment(spec)

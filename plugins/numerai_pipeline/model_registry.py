@@ -13,6 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.model_images import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ class ImageSpec:
 
     name: str
     about: str
-    python: str = "3.12"
+    python: str = PYTHON
 
 
 @dataclass(frozen=True)

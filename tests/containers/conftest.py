@@ -35,7 +35,6 @@ def toy_images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFac
     """Build the toy image under the name its registry gives it; return the folder of images."""
     directory = tmp_path_factory.mktemp("toys") / "model_images"
     shutil.copytree(Path(__file__).parent / "toy", directory / "toy")
-    (directory / "toy" / "standalone").touch()
     engine.images.build(
         path=str(directory), dockerfile="toy/Dockerfile", tag=image_reference(directory, "toy"), rm=True, forcerm=True
     )

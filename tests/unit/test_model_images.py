@@ -19,7 +19,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_a_reference_names_image_and_content(images: Path) -> None:
-    reference = image_reference(images, "classic", "ghcr.io/me/")
+    reference = image_reference(images, "classic", registry="ghcr.io/me/")
     assert reference == f"ghcr.io/me/numerai-classic:{image_tag(images, 'classic')}"
     assert len(image_tag(images, "classic")) == 12
 
@@ -56,3 +56,8 @@ def test_the_base_is_made_of_itself_alone(images: Path) -> None:
 def test_an_image_without_a_dockerfile_is_refused(images: Path) -> None:
     with pytest.raises(FileNotFoundError, match="exotic/Dockerfile"):
         image_tag(images, "exotic")
+
+
+def test_another_python_is_another_image(images: Path) -> None:
+    assert image_tag(images, "classic", "3.9") != image_tag(images, "classic")
+    assert image_tag(images, "base", "3.9") != image_tag(images, "base")

@@ -1,0 +1,69 @@
+# One command for each thing to do with the pipeline; `make` alone lists them.
+#
+# The lines with two hashes are the help text. A knob given on the command line (make run MODELS=svm) reaches the
+# launcher through MAKEFLAGS, from which it takes them whatever they contain; see launcher/knobs.py.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help run up down images check test clean
+.SILENT:
+
+override LAUNCHER := launcher/environment.sh
+override IN_VENV := .venv/bin/python -m launcher
+
+## Commands
+##   make run      Set everything up, then run the pipeline once and show the predictions
+##   make up       Start Airflow with its web page and keep it running
+##   make down     Stop everything that was started from this checkout
+##   make images   Build the model images whose code changed
+##   make check    Look at the code: ruff, its formatter, mypy
+##   make test     Set everything up, then `make check` and all the tests
+##   make clean    Remove Airflow's home and the caches; with ALL=1 also data/, .venv and the images
+##   make help     This text
+
+run:
+	$(LAUNCHER) local run --from-make
+
+up:
+	$(LAUNCHER) local up --from-make
+
+down:
+	if [ -x .venv/bin/python ]; then $(IN_VENV) down --from-make; else echo "Nothing was ever started here."; fi
+
+images:
+	$(LAUNCHER) local images --from-make
+
+check:
+	$(LAUNCHER) dev check --from-make
+
+test:
+	$(LAUNCHER) dev test --from-make
+
+clean:
+	if [ -x .venv/bin/python ]; then $(IN_VENV) clean --from-make; else echo "Nothing was ever made here."; fi
+
+help:
+	sed -n 's/^## \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+##
+## Knobs of `make run`, such as: make run MODELS=svm,xgboost FEATURE_SET=medium
+##   SOURCE           practice (a generated season: no account, no network), numerai, or archive
+##   ARCHIVE          path or https address of a zip of the classic layout; implies SOURCE=archive
+##   MODELS           the models to run, by comma; all of them if not given
+##   ROUND            the round's number; the current one if not given
+##   VERSION          dataset version, such as v5.3, or latest
+##   FEATURE_SET      small, medium, all
+##   TARGET           the target to learn, such as target_ender_20; the dataset's default if not given
+##   EVERY_NTH_ERA    train on every n-th era only
+##   AUTOML_MINUTES   search time of each AutoML model
+##   SEED             the seed of every random choice
+##   FORCE            1: compute everything again, also what is up to date
+##
+## Knobs of the launcher
+##   PORT             port of Airflow's web page (8080, or the next free one)
+##   NO_INSTALL       1: never install anything with apt-get; say what is missing instead
+##   ARGS             make test: arguments for pytest, such as ARGS="-k knobs"
+##   ALL              make clean: 1 removes data/, .venv, .uv and the model images as well
+##
+## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/settings.py.

@@ -1,0 +1,96 @@
+"""The commands behind ``make``: ``python -m launcher run MODELS=svm`` is ``make run MODELS=svm``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from launcher.checkout import Checkout
+from launcher.clean import clean
+from launcher.console import Screen
+from launcher.errors import EXIT_STOPPED, LauncherError, StoppedError
+from launcher.knobs import overrides_from_make, overrides_from_words, parse_knobs
+from launcher.quality import check, test
+from launcher.run import give_back_engine, run
+from launcher.session import Session
+from launcher.signals import StopSignals, watch_parent
+from launcher.up import down, up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from launcher.knobs import Knobs
+
+PURPOSES = {
+    "run": "set everything up, run the pipeline once, show the predictions",
+    "up": "start Airflow with its web page and keep it running",
+    "down": "stop everything that was started from this checkout",
+    "images": "build the model images whose code changed",
+    "check": "look at the code: ruff, its formatter, mypy",
+    "test": "set everything up, then check the code and run all tests",
+    "clean": "remove Airflow's home and the caches",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what a command says; returns the exit code."""
+    chosen = _parser().parse_args(arguments)
+    screen, signals = Screen(), StopSignals()
+    signals.install()
+    session = Session(Checkout(), screen, signals)
+    try:
+        if chosen.from_make:
+            watch_parent(is_make=True)
+        overrides = overrides_from_make(os.environ.get("MAKEFLAGS", "")) if chosen.from_make else {}
+        overrides |= overrides_from_words(chosen.knobs)
+        models = session.registry.models if chosen.command == "run" else ()
+        return ACTIONS[chosen.command](session, parse_knobs(chosen.command, overrides, models))
+    except StoppedError:
+        screen.close()
+        screen.fail("Stopped", "everything that was started has been stopped")
+        return EXIT_STOPPED
+    except LauncherError as error:
+        screen.close()
+        screen.say()
+        screen.fail(error.step or "Not done", error.message, *error.details)
+        return error.exit_code
+
+
+def _images(session: Session, knobs: Knobs) -> int:
+    try:
+        with session.screen.step("Docker engine") as step:
+            session.engine.ensure(step, owner="run", may_install=knobs.may_install)
+        session.build_images(may_install=knobs.may_install)
+    finally:
+        session.signals.shield()
+        give_back_engine(session)
+    return 0
+
+
+ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
+    "run": run,
+    "up": up,
+    "down": lambda session, _: down(session),
+    "images": _images,
+    "check": lambda session, _: check(session),
+    "test": test,
+    "clean": clean,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launcher", description="What `make` does, one command each. `make help` lists the knobs."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, purpose in PURPOSES.items():
+        command = commands.add_parser(name, help=purpose, description=purpose)
+        command.add_argument("knobs", nargs="*", metavar="NAME=VALUE", help="what can be chosen (see `make help`)")
+        command.add_argument("--from-make", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

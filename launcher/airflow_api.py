@@ -1,0 +1,260 @@
+"""Airflow's REST API, as much of it as the launcher needs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from launcher.errors import LauncherError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+REQUEST_SECONDS = 20.0
+# an API server on a busy machine may be slow for a while, and is still there
+PATIENCE_SECONDS = 60.0
+UNFINISHED = ("queued", "running")
+PARTS = ("metadatabase", "scheduler", "dag_processor")
+
+
+class AirflowApi:
+    """A signed-in client of one Airflow."""
+
+    def __init__(self, address: str, user: str, password_file: Path, *, patience: float = PATIENCE_SECONDS) -> None:
+        self.address = address
+        self._user = user
+        self._password_file = password_file
+        self._patience = patience
+        self._token = ""
+        # environment proxies are for the world outside, not for 127.0.0.1
+        self._http = httpx.Client(base_url=address, timeout=REQUEST_SECONDS, trust_env=False)
+
+    @property
+    def port(self) -> int:
+        """Port of its address."""
+        return self._http.base_url.port or 80
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def is_healthy(self) -> bool:
+        """Whether the database, the scheduler and the DAG processor all work."""
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            parts = self._http.get("/api/v2/monitor/health", timeout=5).json()
+            return all(parts.get(part, {}).get("status") == "healthy" for part in PARTS)
+        return False
+
+    def wait_until_healthy(self, is_alive: Callable[[], bool], timeout: float) -> bool:
+        """Wait for Airflow to come up; False when it ended or took too long."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and is_alive():
+            if self.is_healthy():
+                return True
+            time.sleep(0.5)
+        return False
+
+    def ensure_pool(self, name: str, slots: int, description: str) -> None:
+        """Make a pool, unless there is one of that name (whose size is the user's business then)."""
+        if self._request("GET", f"/api/v2/pools/{name}", accept=(404,)).status_code == 404:
+            body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
+            self._request("POST", "/api/v2/pools", json=body, accept=(409,))
+
+    def dag(self, dag_id: str) -> dict[str, Any] | None:
+        """Give a DAG's facts; None while Airflow does not know it."""
+        answer = self._request("GET", f"/api/v2/dags/{dag_id}", accept=(404,))
+        return None if answer.status_code == 404 else _object(answer)
+
+    def import_errors(self) -> list[str]:
+        """Tell what is wrong with DAG files that cannot be imported."""
+        errors = _object(self._request("GET", "/api/v2/importErrors"))["import_errors"]
+        return [f"{error['filename']}:\n{error['stack_trace']}" for error in errors]
+
+    def reparse(self, file_token: str) -> None:
+        """Ask for a DAG file to be read again now."""
+        self._request("PUT", f"/api/v2/parseDagFile/{file_token}", accept=(404, 409))
+
+    def wait_until_parsed(self, dag_id: str, since: datetime, is_alive: Callable[[], bool], timeout: float) -> None:
+        """Wait until the DAG has been read after a moment, so that a run gets today's code, not yesterday's.
+
+        Raises
+        ------
+        LauncherError
+            When its file cannot be imported, or it does not turn up in time.
+        """
+        deadline = time.monotonic() + timeout
+        asked = False
+        while is_alive():
+            facts = self.dag(dag_id)
+            parsed = facts and facts.get("last_parsed_time")
+            if facts and parsed and datetime.fromisoformat(parsed) >= since and not facts.get("is_stale"):
+                return
+            errors = self.import_errors()
+            if errors and (facts is None or time.monotonic() > deadline - timeout / 2):
+                raise LauncherError("the DAG cannot be imported", *errors)
+            if facts and not asked:
+                asked = True
+                self.reparse(facts["file_token"])
+            if time.monotonic() > deadline:
+                msg = f"Airflow does not find the DAG {dag_id}"
+                raise LauncherError(msg, *errors)
+            time.sleep(0.5)
+
+    def set_paused(self, dag_id: str, *, paused: bool) -> None:
+        """Pause a DAG, or let it run."""
+        self._request("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": paused})
+
+    def unfinished_runs(self, dag_id: str) -> list[str]:
+        """Ids of a DAG's runs that are queued or running."""
+        params = {"state": list(UNFINISHED), "limit": 100}
+        runs = _object(self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=params))["dag_runs"]
+        return [run["dag_run_id"] for run in runs]
+
+    def fail_run(self, dag_id: str, run_id: str, *, note: str, patience: float | None = None) -> None:
+        """End a run: its tasks are stopped and it counts as failed."""
+        body = {"state": "failed", "note": note}
+        self._request("PATCH", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", json=body, patience=patience)
+
+    def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
+        """Start a run.
+
+        Raises
+        ------
+        LauncherError
+            When Airflow refuses the parameters.
+        """
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        # 409: an earlier try of this very request got through though its answer did not
+        self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body, accept=(409,))
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """State of a run: queued, running, success, failed."""
+        return str(_object(self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"))["state"])
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """All tasks of a run, each with its state, try, start and end."""
+        answer = self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 500})
+        return list(_object(answer)["task_instances"])
+
+    def task_order(self, dag_id: str) -> list[str]:
+        """Give a DAG's task ids, each after those upstream of it."""
+        tasks = {
+            task["task_id"]: task for task in _object(self._request("GET", f"/api/v2/dags/{dag_id}/tasks"))["tasks"]
+        }
+        waiting_for = dict.fromkeys(tasks, 0)
+        for task in tasks.values():
+            for below in task["downstream_task_ids"]:
+                waiting_for[below] += 1
+        order: list[str] = []
+        ready = [name for name, count in waiting_for.items() if count == 0]
+        while ready:
+            name = ready.pop(0)
+            order.append(name)
+            for below in tasks[name]["downstream_task_ids"]:
+                waiting_for[below] -= 1
+                if waiting_for[below] == 0:
+                    ready.append(below)
+        return order
+
+    def log_events(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> list[dict[str, Any]]:
+        """Give what a task has said so far in one of its tries; each entry has at least an ``event``."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
+        answer = self._request("GET", path, params={"full_content": "true"}, accept=(404,))
+        if answer.status_code == 404:
+            return []
+        content = _object(answer).get("content") or []
+        return [entry if isinstance(entry, dict) else {"event": str(entry)} for entry in content]
+
+    def return_value(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """Give what a task returned; None if it returned nothing."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        answer = self._request("GET", path, params={"deserialize": "false"}, accept=(404,))
+        value = None if answer.status_code == 404 else _object(answer)["value"]
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                return json.loads(value)
+        return value
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        accept: tuple[int, ...] = (),
+        patience: float | None = None,
+        **options: Any,
+    ) -> httpx.Response:
+        """Send a request, signing in where that is needed, trying again where the server cannot be reached."""
+        attempts = Retrying(
+            retry=retry_if_exception_type((httpx.TransportError, _BusyError)),
+            stop=stop_after_delay(self._patience if patience is None else patience),
+            wait=wait_fixed(1),
+            reraise=True,
+        )
+        try:
+            return attempts(self._request_once, method, path, accept, options)
+        except (httpx.TransportError, _BusyError) as error:
+            msg = f"Airflow does not answer at {self.address}: {error}"
+            raise LauncherError(msg) from None
+
+    def _request_once(self, method: str, path: str, accept: tuple[int, ...], options: dict[str, Any]) -> httpx.Response:
+        answer = self._http.request(method, path, headers=self._bearer(), **options)
+        if answer.status_code == 401:
+            # tokens last a day, runs may take three
+            self._token = ""
+            answer = self._http.request(method, path, headers=self._bearer(), **options)
+        if answer.status_code >= 500 or answer.status_code == 429:
+            msg = f"{answer.status_code} {answer.reason_phrase}"
+            raise _BusyError(msg)
+        if answer.is_success or answer.status_code in accept:
+            return answer
+        raise LauncherError(f"Airflow refused {method} {path}: {_reason(answer)}")
+
+    def _bearer(self) -> dict[str, str]:
+        if not self._token:
+            self._token = self._sign_in()
+        return {"Authorization": f"Bearer {self._token}"}
+
+    def _sign_in(self) -> str:
+        try:
+            password = json.loads(self._password_file.read_text())[self._user]
+        except (OSError, ValueError, KeyError):
+            msg = f"the password of Airflow's user {self._user} is not in {self._password_file}"
+            raise LauncherError(msg, "Remove that file and start again: Airflow then makes up a new one.") from None
+        answer = self._http.post("/auth/token", json={"username": self._user, "password": password})
+        if not answer.is_success:
+            msg = f"Airflow did not take the password in {self._password_file}: {_reason(answer)}"
+            raise LauncherError(msg)
+        return str(_object(answer)["access_token"])
+
+
+class _BusyError(Exception):
+    """The server answered that it cannot answer now."""
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    content = answer.json()
+    if not isinstance(content, dict):
+        msg = f"Airflow answered {type(content).__name__} where an object was expected"
+        raise LauncherError(msg)
+    return content
+
+
+def _reason(answer: httpx.Response) -> str:
+    with contextlib.suppress(ValueError, AttributeError):
+        detail = answer.json().get("detail")
+        if detail:
+            return detail if isinstance(detail, str) else json.dumps(detail)
+    return f"{answer.status_code} {answer.reason_phrase}"
+
+
+def now() -> datetime:
+    """Tell the time as Airflow does."""
+    return datetime.now(UTC)

@@ -1,0 +1,56 @@
+"""Where things are in a checkout; every path the launcher writes to is here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """One checkout of the project: the bundle's own folders, and what is made beside them (all git-ignored)."""
+
+    root: Path = ROOT
+
+    @property
+    def dags(self) -> Path:
+        """The DAG bundle's folder."""
+        return self.root / "dags"
+
+    @property
+    def plugins(self) -> Path:
+        """Airflow's plugins folder."""
+        return self.root / "plugins"
+
+    @property
+    def images_dir(self) -> Path:
+        """The model images, or the folder set in NUMERAI_IMAGES_DIR."""
+        return Path(os.environ.get("NUMERAI_IMAGES_DIR") or self.root / "model_images")
+
+    @property
+    def data(self) -> Path:
+        """The data volume, or the folder set in NUMERAI_DATA_DIR."""
+        return Path(os.environ.get("NUMERAI_DATA_DIR") or self.root / "data")
+
+    @property
+    def airflow_home(self) -> Path:
+        """Airflow's home: configuration, database, logs, password."""
+        return self.root / ".airflow"
+
+    @property
+    def cache(self) -> Path:
+        """The launcher's own files: locks, records of what it started, logs, cached downloads."""
+        return self.root / ".cache"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the launcher's own steps."""
+        return self.cache / "logs"
+
+    @property
+    def services(self) -> Path:
+        """Records of the background programs that were started."""
+        return self.cache / "services"

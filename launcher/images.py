@@ -1,0 +1,102 @@
+"""The model images: build those whose inputs changed, and leave the others alone."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from launcher.base_images import python_image
+from launcher.console import seconds
+from launcher.errors import LauncherError
+from launcher.processes import CommandError, end_of
+from numerai_pipeline.model_images import BASE, image_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from launcher.console import Step
+    from launcher.docker_cli import Docker
+
+LABEL = "numerai.image"
+_BASE_NAME = "base-python"
+BUILD_SECONDS = 3600.0
+
+
+def python_versions(images: Mapping[str, str]) -> dict[str, list[str]]:
+    """Turn image → Python version into Python version → the images that stand on it."""
+    needed: dict[str, list[str]] = {}
+    for image, version in images.items():
+        needed.setdefault(version, []).append(image)
+    return needed
+
+
+class ModelImages:
+    """The model images of a checkout on an engine."""
+
+    def __init__(self, docker: Docker, images_dir: Path, images: Mapping[str, str], logs: Path) -> None:
+        self._docker = docker
+        self._images_dir = images_dir
+        self._images = images
+        self._logs = logs
+
+    def references(self) -> dict[str, str]:
+        """Image → the full name that its present inputs give it, the bases first."""
+        try:
+            bases = {_base_name(python): self._reference(BASE, python) for python in python_versions(self._images)}
+            return bases | {image: self._reference(image, python) for image, python in self._images.items()}
+        except FileNotFoundError as error:
+            msg = f"{error.filename or error} is missing: every image named in models.yaml needs a Dockerfile"
+            raise LauncherError(msg) from None
+
+    def _reference(self, image: str, python: str) -> str:
+        return image_reference(self._images_dir, image, python)
+
+    def missing(self) -> list[str]:
+        """Names of the images that must be built."""
+        return [name for name, reference in self.references().items() if not self._docker.has_image(reference)]
+
+    def build(self, step: Step) -> None:
+        """Build what is missing.
+
+        Raises
+        ------
+        LauncherError
+            With the last lines of the build that failed, and where the rest is.
+        """
+        references = self.references()
+        missing = self.missing()
+        outcomes = []
+        for number, name in enumerate(missing, start=1):
+            counted = f" ({number} of {len(missing)})" if len(missing) > 1 else ""
+            step.update(f"building {references[name]}{counted}")
+            started = time.monotonic()
+            self._build_one(name, references)
+            outcomes.append(f"{name} built in {seconds(time.monotonic() - started)}")
+        unchanged = [name for name in references if name not in missing]
+        outcomes += [f"{', '.join(unchanged)} unchanged"] if unchanged else []
+        step.done("; ".join(outcomes))
+
+    def _build_one(self, name: str, references: Mapping[str, str]) -> None:
+        python = self._images.get(name)
+        if python is None:
+            folder, python = BASE, name.removeprefix(_BASE_NAME)
+            arguments = {"PYTHON_IMAGE": python_image(python)}
+        else:
+            folder = name
+            arguments = {"BASE": references[_base_name(python)]}
+        log = self._logs / f"build-{name}.log"
+        log.unlink(missing_ok=True)
+        words: list[str | Path] = ["docker", "build", "--force-rm", "--label", f"{LABEL}={folder}"]
+        for argument, value in arguments.items():
+            words += ["--build-arg", f"{argument}={value}"]
+        words += ["--tag", references[name], "--file", self._images_dir / folder / "Dockerfile", self._images_dir]
+        try:
+            self._docker.commands.run(words, timeout=BUILD_SECONDS, log=log, env=self._docker.builder_environment)
+        except CommandError as error:
+            msg = f"the image {name} could not be built"
+            raise LauncherError(msg, end_of(error.output), f"The full log: {log}") from None
+
+
+def _base_name(python: str) -> str:
+    return f"{_BASE_NAME}{python}"

@@ -1,0 +1,66 @@
+"""The practice season's server, beside Airflow: rounds to try things on, without an account or a network."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+
+from launcher.errors import LauncherError
+from launcher.processes import end_of, wait_until
+
+if TYPE_CHECKING:
+    from launcher.checkout import Checkout
+    from launcher.console import Step
+    from launcher.processes import Services
+
+SERVICE = "practice"
+READY = "practice season ready at "
+# the first start generates the season's data
+READY_SECONDS = 600.0
+STOP_SECONDS = 4.0
+
+
+def address(port: int) -> str:
+    """Address of a practice server of ours."""
+    return f"http://127.0.0.1:{port}"
+
+
+def answers(url: str) -> bool:
+    """Whether something speaks HTTP at an address."""
+    try:
+        httpx.get(url, timeout=2)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+def start(services: Services, checkout: Checkout, step: Step, *, port: int, owner: str) -> None:
+    """Start the server and wait until it says that it is ready.
+
+    Raises
+    ------
+    LauncherError
+        With the end of its log when it does not come up.
+    """
+    log = checkout.logs / "practice.log"
+    season = checkout.cache / "practice-season"
+    step.update("preparing a season of rounds" if season.exists() else "generating a season of rounds (once)")
+    record = services.start(
+        SERVICE,
+        [sys.executable, "-m", "practice", "--port", str(port), "--season-dir", season],
+        owner=owner,
+        log=log,
+        cwd=checkout.root,
+        env={"PYTHONUNBUFFERED": "1"},
+    )
+
+    def has_spoken() -> bool:
+        return READY in log.read_text(errors="replace") or services.exit_code(record) is not None
+
+    if not wait_until(has_spoken, READY_SECONDS, every=0.1) or READY not in log.read_text(errors="replace"):
+        services.stop(SERVICE, grace=STOP_SECONDS)
+        msg = "the practice season did not start"
+        raise LauncherError(msg, end_of(log.read_text(errors="replace"), 20), f"The full log: {log}")
+    step.done(address(port))

@@ -1,0 +1,83 @@
+"""``make check`` and ``make test``: the same on every machine, with everything they need set up before."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from launcher.console import seconds
+from launcher.errors import EXIT_FAILED
+from launcher.run import give_back_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from launcher.knobs import Knobs
+    from launcher.session import Session
+
+TYPED = ("dags", "plugins/numerai_pipeline", "launcher", "practice", "model_images", "benchmarks", "tests")
+
+
+def check(session: Session) -> int:
+    """Look at the code with ruff, its formatter and mypy; all of them, so that one look shows everything."""
+    typed = [name for name in TYPED if any((session.checkout.root / name).rglob("*.py"))]
+    checks = {
+        "Ruff": ["ruff", "check"],
+        "Format": ["ruff", "format", "--check"],
+        "Types": ["mypy", *typed],
+    }
+    failed = [title for title, words in checks.items() if not _passes(session, title, words)]
+    return EXIT_FAILED if failed else 0
+
+
+def test(session: Session, knobs: Knobs) -> int:
+    """Set up what the tests need, then check the code and run all tests."""
+    with ExitStack() as cleanup:
+        try:
+            cleanup.callback(give_back_engine, session)
+            with session.screen.step("Docker engine") as step:
+                session.engine.ensure(step, owner="run", may_install=knobs.may_install)
+            session.build_images(may_install=knobs.may_install)
+            checked = check(session)
+            session.screen.note("Tests", "pytest, all of them")
+            tested = _run(session, ["pytest", *shlex.split(knobs.pytest_arguments)])
+        finally:
+            session.signals.shield()
+    if not checked and not tested:
+        session.screen.tick("All is well", "the code is clean and every test passes")
+    return EXIT_FAILED if checked or tested else 0
+
+
+def _passes(session: Session, title: str, words: Sequence[str]) -> bool:
+    started = time.monotonic()
+    if _run(session, words):
+        session.screen.fail(title, f"{' '.join(words[:2])} found something (above)")
+        return False
+    session.screen.tick(title, f"nothing found ({seconds(time.monotonic() - started)})")
+    return True
+
+
+def _run(session: Session, words: Sequence[str]) -> int:
+    """Run a tool of the environment in the foreground; returns its exit code.
+
+    It stays in our process group: on Ctrl-C a test run tidies up by itself, and we wait for it to do so.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    }
+    tool = subprocess.Popen([sys.executable, "-m", *words], cwd=session.checkout.root, env=environment)
+    try:
+        return tool.wait()
+    except BaseException:
+        with session.signals.shielded():
+            tool.terminate()
+            try:
+                tool.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                tool.kill()
+        raise

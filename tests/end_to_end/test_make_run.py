@@ -1,0 +1,138 @@
+"""``make run`` as a newcomer types it: the real engine, the real images, the real Airflow."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from launcher.checkout import ROOT
+from launcher.processes import wait_until
+from numerai_pipeline.data_volume import installation_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeout(900)]
+
+PROMISED_SECONDS = 15.0
+HEADER = "id,prediction"
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The user's environment, without what the make that runs these tests left in it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "NUMERAI_"))}
+
+
+@pytest.fixture
+def make_run(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A run that computes everything anew, so that there is something to interrupt."""
+    with subprocess.Popen(
+        ["make", "run", "MODELS=svm,xgboost", "FORCE=1"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+        if process.poll() is None:
+            process.terminate()
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(pattern, line):
+            return lines
+    pytest.fail(f"it ended without saying {pattern!r}:\n{''.join(lines)}")
+
+
+def our_containers() -> list[str]:
+    label = f"label=numerai={installation_id(ROOT / 'data')}"
+    words = ["docker", "ps", "--all", "--quiet", "--filter", label]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+
+def our_processes() -> list[str]:
+    """Command lines of what runs out of this checkout in a session of its own: Airflow, the practice season."""
+    found = []
+    own_session = os.getsid(0)
+    for process in psutil.process_iter(["cmdline", "cwd", "status", "pid"]):
+        facts = process.info
+        words = " ".join(facts["cmdline"] or [])
+        if facts["status"] == psutil.STATUS_ZOMBIE or facts["cwd"] != str(ROOT):
+            continue
+        try:
+            elsewhere = os.getsid(facts["pid"]) != own_session
+        except ProcessLookupError:
+            continue
+        if elsewhere and re.search(r"airflow|-m practice|-m launcher run", words):
+            found.append(words)
+    return found
+
+
+def test_one_command_leads_to_predictions(environment: dict[str, str]) -> None:
+    answer = subprocess.run(
+        ["make", "run", "MODELS=xgboost"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "\x1b" not in answer.stdout
+    assert "Run succeeded" in answer.stdout
+    path = Path(re.findall(r"^  xgboost +(/.*\.csv)$", answer.stdout, flags=re.MULTILINE)[0])
+    header, *rows = path.read_text().splitlines()
+    assert header == HEADER
+    assert f"{len(rows):,}" in answer.stdout
+    assert not our_containers()
+    assert not our_processes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_the_middle_it_leaves_nothing_running(
+    make_run: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    read_until(make_run, r"svm: running")
+    assert wait_until(lambda: bool(our_containers()), 60)
+    asked = time.monotonic()
+    # as a terminal's Ctrl-C does, to make and to everything it started; `kill` reaches make alone
+    os.killpg(make_run.pid, number) if number == signal.SIGINT else make_run.send_signal(number)
+    rest = make_run.communicate()[0]
+    assert time.monotonic() - asked <= PROMISED_SECONDS
+    assert make_run.returncode != 0
+    assert "everything that was started has been stopped" in rest
+    assert "Error 130" in rest
+    assert not our_containers()
+    assert not our_processes()
+
+
+def test_a_second_run_in_the_same_checkout_is_told_so(
+    make_run: subprocess.Popen[str], environment: dict[str, str]
+) -> None:
+    read_until(make_run, r"Docker engine")
+    second = subprocess.run(
+        ["make", "run"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert second.returncode != 0
+    assert "already at work in this checkout" in second.stdout + second.stderr
+    make_run.terminate()
+    make_run.communicate()
+
+
+def test_a_wrong_knob_is_answered_with_the_right_ones(environment: dict[str, str]) -> None:
+    answer = subprocess.run(
+        ["make", "run", "MODEL=svm"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode != 0
+    assert "did you mean MODELS?" in answer.stdout
+    assert "FEATURE_SET" in answer.stdout

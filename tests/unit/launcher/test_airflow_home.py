@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from launcher.airflow_home import airflow_environment, choose_port, is_free
+from launcher.checkout import Checkout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_the_next_free_port_stands_in_for_one_that_is_taken(taken_port: int) -> None:
+    assert not is_free(taken_port)
+    chosen = choose_port(taken_port)
+    assert chosen > taken_port
+    assert choose_port(chosen) == chosen
+    assert choose_port(chosen, but_not={chosen}) > chosen
+
+
+def test_the_three_settings_that_name_the_port_agree(tmp_path: Path) -> None:
+    environment = airflow_environment(Checkout(tmp_path), port=8123, practice_url=None, scheduled=True)
+    assert environment["AIRFLOW__API__PORT"] == "8123"
+    assert environment["AIRFLOW__API__BASE_URL"] == "http://127.0.0.1:8123"
+    assert environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8123/execution/"
+    assert environment["AIRFLOW__API__HOST"] == "127.0.0.1"
+
+
+def test_the_checkout_is_the_bundle(tmp_path: Path) -> None:
+    environment = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=True)
+    [bundle] = json.loads(environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])
+    assert bundle["kwargs"]["path"] == str(tmp_path / "dags")
+    assert environment["AIRFLOW__CORE__PLUGINS_FOLDER"] == str(tmp_path / "plugins")
+
+
+def test_only_make_up_has_a_schedule_and_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unasked = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=True)
+    assert unasked["NUMERAI_SCHEDULE"] == "off"
+    monkeypatch.setenv("NUMERAI_SCHEDULE", "0 14 * * 6")
+    asked = airflow_environment(Checkout(tmp_path), port=8080, practice_url="http://127.0.0.1:1", scheduled=False)
+    assert asked["NUMERAI_SCHEDULE"] == "off"
+    assert asked["NUMERAI_PRACTICE_URL"] == "http://127.0.0.1:1"
+    kept_up = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=True)
+    assert kept_up["NUMERAI_SCHEDULE"] == "0 14 * * 6"
+
+
+def test_the_users_own_data_directory_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_DATA_DIR", str(tmp_path / "elsewhere"))
+    environment = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=False)
+    assert environment["NUMERAI_DATA_DIR"] == str(tmp_path / "elsewhere")
