@@ -14,8 +14,10 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import requests
@@ -23,12 +25,13 @@ import requests
 from numerai_pipeline import downloads
 from numerai_pipeline.downloads import BusyError, ContentError, Patience, fetch, fetch_archive
 from numerai_pipeline.errors import BadInputError, DiskFullError, NetworkError, NotFoundError, ProtocolError
-from numerai_pipeline.manifests import discard, file_sha256, manifest_path, read_manifest, verified_manifest
+from numerai_pipeline.manifests import Manifest, discard, file_sha256, manifest_path, read_manifest, verified_manifest
+from numerai_pipeline.raw_dataset import RawFile
 from numerai_pipeline.run_layout import DataLayout
-from practice.faults import Fault, changed_content
+from practice.faults import Fault, Kind, changed_content
 from practice.model import SeasonSize
 from practice.season import Season
-from practice.server import running
+from practice.server import PracticeServer, running
 
 SIZE = SeasonSize(rows_per_era=100, train_eras=20, validation_eras=15, small=10, medium=20, all_features=30)
 QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.002)
@@ -37,47 +40,54 @@ ALWAYS = 1000
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory):
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]:
     with running(Season(tmp_path_factory.mktemp("season"), SIZE)) as server:
         yield server
 
 
 @pytest.fixture
-def server(shared_server):
+def server(shared_server: PracticeServer) -> PracticeServer:
     shared_server.faults.clear()
     shared_server.requests.clear()
     return shared_server
 
 
-def presigner(server, name):
-    def presign():
+def presigner(server: PracticeServer, name: str) -> Callable[[], str]:
+    def presign() -> str:
         query = f'{{ dataset(filename: "{name}") }}'
-        return requests.post(server.address, json={"query": query}, timeout=5).json()["data"]["dataset"]
+        address: str = requests.post(server.address, json={"query": query}, timeout=5).json()["data"]["dataset"]
+        return address
 
     return presign
 
 
-def get(server, name, folder, **options):
+def get(server: PracticeServer, name: str, folder: Path, **options: Any) -> RawFile:
     options = {"timeout": 0.5, "patience": QUICK, **options}
     return fetch(name, presigner(server, name), folder / Path(name).name, **options)
 
 
-def truth(server, name):
+def truth(server: PracticeServer, name: str) -> bytes:
     return server.season.file(name, server.season.current_round().number).read_bytes()
 
 
-def file_requests(server):
+def file_requests(server: PracticeServer) -> list[dict[str, Any]]:
     return server.requests.entries(on="file")
 
 
-def fault(kind, **options):
+def verified(path: Path) -> Manifest:
+    manifest = verified_manifest(path)
+    assert manifest is not None
+    return manifest
+
+
+def fault(kind: Kind, **options: Any) -> Fault:
     return Fault(kind=kind, on="file", **options)
 
 
 PETIT = ("small", "petit")
 
 # what goes wrong → the error it ends in, or None for the correct file
-TABLE = {
+TABLE: dict[str, tuple[list[Fault], type[Exception] | None]] = {
     "nothing": ([], None),
     "403 once": ([fault("status", status=403)], None),
     "403 for ever": ([fault("status", status=403, count=ALWAYS)], NetworkError),
@@ -115,7 +125,9 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("faults", "error"), TABLE.values(), ids=TABLE.keys())
-def test_every_failure_ends_in_the_correct_file_or_its_error(server, tmp_path, faults, error):
+def test_every_failure_ends_in_the_correct_file_or_its_error(
+    server: PracticeServer, tmp_path: Path, faults: list[Fault], error: type[Exception] | None
+) -> None:
     expected = truth(server, TRAIN)
     server.faults.add(*faults)
     path = tmp_path / "train.parquet"
@@ -123,7 +135,7 @@ def test_every_failure_ends_in_the_correct_file_or_its_error(server, tmp_path, f
         raw = get(server, TRAIN, tmp_path)
         assert path.read_bytes() == expected
         assert raw.path == str(path)
-        assert raw.sha256 == file_sha256(path) == verified_manifest(path).sha256
+        assert raw.sha256 == file_sha256(path) == verified(path).sha256
     else:
         with pytest.raises(error, match=r"train\.parquet") as raised:
             get(server, TRAIN, tmp_path)
@@ -134,7 +146,7 @@ def test_every_failure_ends_in_the_correct_file_or_its_error(server, tmp_path, f
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_connection_refused(tmp_path):
+def test_connection_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     address = f"http://127.0.0.1:{port}/file?signature=secret"
@@ -144,7 +156,7 @@ def test_connection_refused(tmp_path):
     assert raised.value.__cause__ is None
 
 
-def test_a_break_off_is_resumed_where_it_was(server, tmp_path):
+def test_a_break_off_is_resumed_where_it_was(server: PracticeServer, tmp_path: Path) -> None:
     server.faults.add(fault("truncated", keep=20_000))
     get(server, TRAIN, tmp_path)
     first, second = file_requests(server)
@@ -152,7 +164,7 @@ def test_a_break_off_is_resumed_where_it_was(server, tmp_path):
     assert second["if_range"].startswith('"')
 
 
-def test_nothing_is_spliced_when_the_content_changes_during_a_download(server, tmp_path):
+def test_nothing_is_spliced_when_the_content_changes_during_a_download(server: PracticeServer, tmp_path: Path) -> None:
     changed = changed_content(truth(server, FEATURES), PETIT)
     server.faults.add(fault("truncated", keep=100), fault("changed", ranges=True, swap=PETIT))
     get(server, FEATURES, tmp_path)
@@ -160,7 +172,7 @@ def test_nothing_is_spliced_when_the_content_changes_during_a_download(server, t
     assert [entry["range"] for entry in file_requests(server)] == [None, "bytes=100-"]
 
 
-def test_nothing_is_spliced_when_the_server_does_not_mind_if_range(server, tmp_path):
+def test_nothing_is_spliced_when_the_server_does_not_mind_if_range(server: PracticeServer, tmp_path: Path) -> None:
     other = ("target_ender_20", "target_other_20")  # behind the break: half and half would be good JSON
     server.faults.add(
         fault("truncated", keep=100),
@@ -172,20 +184,20 @@ def test_nothing_is_spliced_when_the_server_does_not_mind_if_range(server, tmp_p
     assert [entry["range"] for entry in file_requests(server)] == [None, "bytes=100-", None]
 
 
-def test_another_range_than_asked_for_is_not_used(server, tmp_path):
+def test_another_range_than_asked_for_is_not_used(server: PracticeServer, tmp_path: Path) -> None:
     server.faults.add(fault("truncated"), fault("wrong_range", ranges=True))
     path = tmp_path / "train.parquet"
     fetch("train.csv", presigner(server, TRAIN), path, timeout=0.5, patience=QUICK)  # no check sees what is inside
     assert path.read_bytes() == truth(server, TRAIN)
 
 
-def test_what_came_before_is_cut_off_when_the_new_content_is_shorter(tmp_path):
+def test_what_came_before_is_cut_off_when_the_new_content_is_shorter(tmp_path: Path) -> None:
     replies = [
         b'HTTP/1.1 200 OK\r\nETag: "long"\r\nContent-Length: 2000\r\n\r\n' + b"a" * 1000,
         b'HTTP/1.1 200 OK\r\nETag: "short"\r\nContent-Length: 500\r\n\r\n' + b"b" * 500,
     ]
 
-    def serve(listening):
+    def serve(listening: socket.socket) -> None:
         for reply in replies:
             client, _ = listening.accept()
             with client:
@@ -199,15 +211,16 @@ def test_what_came_before_is_cut_off_when_the_new_content_is_shorter(tmp_path):
     assert (tmp_path / "x.csv").read_bytes() == b"b" * 500
 
 
-def test_without_an_etag_nothing_is_resumed(server, tmp_path):
+def test_without_an_etag_nothing_is_resumed(server: PracticeServer, tmp_path: Path) -> None:
     server.faults.add(fault("truncated"), fault("no_etag", count=ALWAYS))
     get(server, TRAIN, tmp_path)
     assert [entry["range"] for entry in file_requests(server)] == [None, None]
 
 
-def test_the_manifest_tells_rows_columns_and_origin(server, tmp_path):
+def test_the_manifest_tells_rows_columns_and_origin(server: PracticeServer, tmp_path: Path) -> None:
     get(server, TRAIN, tmp_path, about={"name": TRAIN})
     manifest = read_manifest(tmp_path / "train.parquet")
+    assert manifest is not None
     assert manifest.rows == 2000
     assert manifest.columns[:2] == ["era", "data_type"]
     assert manifest.columns[-1] == "id"
@@ -215,23 +228,23 @@ def test_the_manifest_tells_rows_columns_and_origin(server, tmp_path):
     assert manifest.about["etag"].startswith('"')
 
 
-def test_an_unchanged_file_is_used_again(server, tmp_path):
+def test_an_unchanged_file_is_used_again(server: PracticeServer, tmp_path: Path) -> None:
     first = get(server, TRAIN, tmp_path)
     modified = (tmp_path / "train.parquet").stat().st_mtime_ns
     assert get(server, TRAIN, tmp_path) == first
     assert (tmp_path / "train.parquet").stat().st_mtime_ns == modified
 
 
-def test_changed_content_of_the_same_size_is_downloaded_anew(server, tmp_path):
+def test_changed_content_of_the_same_size_is_downloaded_anew(server: PracticeServer, tmp_path: Path) -> None:
     get(server, FEATURES, tmp_path)
     server.faults.add(fault("changed", swap=PETIT, count=ALWAYS))
     raw = get(server, FEATURES, tmp_path)
     content = (tmp_path / "features.json").read_bytes()
     assert content == changed_content(truth(server, FEATURES), PETIT)
-    assert raw.sha256 == verified_manifest(tmp_path / "features.json").sha256
+    assert raw.sha256 == verified(tmp_path / "features.json").sha256
 
 
-def damage(path):
+def damage(path: Path) -> None:
     path.write_bytes(changed_content(path.read_bytes(), None))
 
 
@@ -247,7 +260,9 @@ def damage(path):
     ],
     ids=["damaged", "gone", "no manifest", "only a manifest", "empty", "broken manifest"],
 )
-def test_a_kept_file_that_does_not_hold_is_downloaded_anew(server, tmp_path, spoil):
+def test_a_kept_file_that_does_not_hold_is_downloaded_anew(
+    server: PracticeServer, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
     get(server, TRAIN, tmp_path)
     spoil(tmp_path / "train.parquet")
     get(server, TRAIN, tmp_path)
@@ -255,7 +270,7 @@ def test_a_kept_file_that_does_not_hold_is_downloaded_anew(server, tmp_path, spo
     assert verified_manifest(tmp_path / "train.parquet")
 
 
-def test_without_an_etag_or_with_other_facts_nothing_is_used_again(server, tmp_path):
+def test_without_an_etag_or_with_other_facts_nothing_is_used_again(server: PracticeServer, tmp_path: Path) -> None:
     get(server, TRAIN, tmp_path, about={"name": "other"})
     get(server, TRAIN, tmp_path, about={"name": TRAIN})
     assert len(file_requests(server)) == 2
@@ -265,30 +280,34 @@ def test_without_an_etag_or_with_other_facts_nothing_is_used_again(server, tmp_p
     assert (tmp_path / "train.parquet").read_bytes() == truth(server, TRAIN)
 
 
-def test_a_kept_file_is_not_used_when_the_server_cannot_confirm_it_but_it_stays(server, tmp_path):
+def test_a_kept_file_is_not_used_when_the_server_cannot_confirm_it_but_it_stays(
+    server: PracticeServer, tmp_path: Path
+) -> None:
     first = get(server, TRAIN, tmp_path)
     server.faults.add(fault("status", count=ALWAYS))
     with pytest.raises(NetworkError):
         get(server, TRAIN, tmp_path)
-    assert verified_manifest(tmp_path / "train.parquet").sha256 == first.sha256
+    assert verified(tmp_path / "train.parquet").sha256 == first.sha256
 
 
-def test_a_failed_renewal_keeps_the_old_file(server, tmp_path):
+def test_a_failed_renewal_keeps_the_old_file(server: PracticeServer, tmp_path: Path) -> None:
     first = get(server, FEATURES, tmp_path)
     server.faults.add(fault("changed", swap=('"small"', "{small}"), count=ALWAYS))
     with pytest.raises(ContentError, match="not JSON"):
         get(server, FEATURES, tmp_path)
-    assert verified_manifest(tmp_path / "features.json").sha256 == first.sha256
+    assert verified(tmp_path / "features.json").sha256 == first.sha256
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_what_a_killed_download_left_is_removed(server, tmp_path):
+def test_what_a_killed_download_left_is_removed(server: PracticeServer, tmp_path: Path) -> None:
     (tmp_path / ".train.parquet.abc123.part").write_bytes(b"half")
     get(server, TRAIN, tmp_path)
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_tasks_that_want_the_same_file_at_once_download_it_once(server, tmp_path, caplog):
+def test_tasks_that_want_the_same_file_at_once_download_it_once(
+    server: PracticeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     server.faults.add(fault("delay", seconds=0.2))
     with caplog.at_level(logging.INFO), ThreadPoolExecutor(4) as pool:
         files = list(pool.map(lambda _: get(server, TRAIN, tmp_path), range(4)))
@@ -298,11 +317,13 @@ def test_tasks_that_want_the_same_file_at_once_download_it_once(server, tmp_path
     assert any("waiting" in message for message in caplog.messages)
 
 
-def test_without_file_locks_each_task_downloads_for_itself_and_none_does_damage(server, tmp_path, monkeypatch):
-    def no_locks(*_arguments):
+def test_without_file_locks_each_task_downloads_for_itself_and_none_does_damage(
+    server: PracticeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_arguments: object) -> NoReturn:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(downloads.fcntl, "flock", no_locks)
+    monkeypatch.setattr("numerai_pipeline.downloads.fcntl.flock", no_locks)
     with ThreadPoolExecutor(4) as pool:
         files = list(pool.map(lambda _: get(server, TRAIN, tmp_path), range(4)))
     assert len(set(files)) == 1
@@ -310,15 +331,19 @@ def test_without_file_locks_each_task_downloads_for_itself_and_none_does_damage(
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_progress_is_logged_with_size_and_speed(server, tmp_path, caplog):
+def test_progress_is_logged_with_size_and_speed(
+    server: PracticeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         get(server, TRAIN, tmp_path)
     assert any("MB downloaded in" in message for message in caplog.messages)
 
 
-def test_progress_tells_share_speed_and_time_left(caplog, monkeypatch):
+def test_progress_tells_share_speed_and_time_left(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter([0.0, 1.0, 6.0, 7.0, 12.0, 40.0])
-    monkeypatch.setattr(downloads.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("numerai_pipeline.downloads.time.monotonic", lambda: next(clock))
     with caplog.at_level(logging.INFO):
         progress = downloads._Progress("train.parquet", 100_000_000, 0)
         for done in (10, 20, 30, 33, 34):  # MB; told at 6 s (20 %), not at 12 s (33 %: 6 s but 13 % - told), at 40 s
@@ -329,12 +354,12 @@ def test_progress_tells_share_speed_and_time_left(caplog, monkeypatch):
     ]
 
 
-def test_no_room_is_seen_before_the_download_starts(tmp_path):
+def test_no_room_is_seen_before_the_download_starts(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match=rf"{tmp_path}.*train\.parquet needs 1,000,000,000,000,000,000 bytes"):
         downloads.require_space(tmp_path, "train.parquet", 10**18)
 
 
-def test_a_small_disk(server, tmp_path):
+def test_a_small_disk(server: PracticeServer, tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a small disk: NOT TESTED here that a full disk is seen in advance")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", tmp_path], check=False)
@@ -348,7 +373,7 @@ def test_a_small_disk(server, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_a_disk_that_fills_up_during_the_download(server, tmp_path):
+def test_a_disk_that_fills_up_during_the_download(server: PracticeServer, tmp_path: Path) -> None:
     # in a process of its own, which may not write files of more than 20 kB
     code = (
         "import sys; from pathlib import Path; from numerai_pipeline.downloads import fetch\n"
@@ -368,7 +393,7 @@ def test_a_disk_that_fills_up_during_the_download(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".train.parquet.lock"]
 
 
-def test_the_module_is_light():
+def test_the_module_is_light() -> None:
     code = "import sys, numerai_pipeline.downloads, numerai_pipeline.tournament; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     modules = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -379,7 +404,7 @@ def test_the_module_is_light():
 
 
 @pytest.fixture
-def zips(tmp_path):
+def zips(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """Folder of a plain web server, with a good zip, a damaged one and none."""
     folder = tmp_path / "web"
     folder.mkdir()
@@ -391,7 +416,7 @@ def zips(tmp_path):
     (folder / "none.zip").write_text("no zip")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_arguments):
+        def log_message(self, *_arguments: object) -> None:
             pass
 
     handler = functools.partial(Quiet, directory=str(folder))
@@ -401,7 +426,7 @@ def zips(tmp_path):
         web.shutdown()
 
 
-def test_a_local_archive_is_used_where_it_lies(zips, tmp_path):
+def test_a_local_archive_is_used_where_it_lies(zips: tuple[Path, str], tmp_path: Path) -> None:
     good = zips[0] / "good.zip"
     raw = fetch_archive(str(good), DataLayout(tmp_path / "data"), 1)
     assert (raw.path, raw.sha256) == (str(good), file_sha256(good))
@@ -417,25 +442,29 @@ def test_a_local_archive_is_used_where_it_lies(zips, tmp_path):
         ("", "no such file"),
     ],
 )
-def test_a_local_archive_that_is_none_is_refused_with_path_and_remedy(zips, tmp_path, name, reason):
+def test_a_local_archive_that_is_none_is_refused_with_path_and_remedy(
+    zips: tuple[Path, str], tmp_path: Path, name: str, reason: str
+) -> None:
     path = zips[0] / name
     with pytest.raises(BadInputError, match=rf"{path}: .*{reason}.*absolute path"):
         fetch_archive(str(path), DataLayout(tmp_path), 1)
 
 
-def test_a_relative_path_is_refused(tmp_path):
+def test_a_relative_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="not an absolute path"):
         fetch_archive("data/good.zip", DataLayout(tmp_path), 1)
 
 
-def test_an_address_is_downloaded_and_verified(zips, tmp_path):
+def test_an_address_is_downloaded_and_verified(zips: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = zips
     layout = DataLayout(tmp_path / "data")
     raw = fetch_archive(f"{address}/good.zip?token=secret", layout, 1, patience=QUICK)
     assert Path(raw.path).read_bytes() == (folder / "good.zip").read_bytes()
     assert Path(raw.path).is_relative_to(layout.downloads("archive"))
     assert Path(raw.path).name == "good.zip"
-    assert "secret" not in json.dumps(read_manifest(Path(raw.path)).about)
+    manifest = read_manifest(Path(raw.path))
+    assert manifest is not None
+    assert "secret" not in json.dumps(manifest.about)
     other = fetch_archive(f"{address}/./good.zip", layout, 1, patience=QUICK)
     assert other.path != raw.path
 
@@ -443,14 +472,16 @@ def test_an_address_is_downloaded_and_verified(zips, tmp_path):
 @pytest.mark.parametrize(
     ("name", "error"), [("damaged.zip", ContentError), ("none.zip", ContentError), ("missing.zip", NotFoundError)]
 )
-def test_an_address_without_a_good_zip_leaves_nothing(zips, tmp_path, name, error):
+def test_an_address_without_a_good_zip_leaves_nothing(
+    zips: tuple[Path, str], tmp_path: Path, name: str, error: type[Exception]
+) -> None:
     with pytest.raises(error, match=name):
         fetch_archive(f"{zips[1]}/{name}", DataLayout(tmp_path / "data"), 1, patience=QUICK)
     left = [path.name for path in (tmp_path / "data").rglob("*") if path.is_file()]
     assert left == [f".{name}.lock"]
 
 
-def test_only_https_is_taken_from_elsewhere(tmp_path):
+def test_only_https_is_taken_from_elsewhere(tmp_path: Path) -> None:
     for address in ("http://example.com/x.zip", "ftp://example.com/x.zip", "file:///etc/passwd"):
         with pytest.raises(BadInputError, match="only https"):
             fetch_archive(address, DataLayout(tmp_path), 1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Protocol
 
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from numerapi import base_api
 
@@ -21,14 +23,14 @@ from numerai_pipeline.errors import (
     ProtocolError,
     RoundClosedError,
 )
-from numerai_pipeline.manifests import verified_manifest
+from numerai_pipeline.manifests import Manifest, verified_manifest
 from numerai_pipeline.run_layout import DataLayout
-from numerai_pipeline.tournament import Tournament
-from practice.faults import Fault
+from numerai_pipeline.tournament import Round, Tournament
+from practice.faults import Fault, Kind
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season
-from practice.server import running
+from practice.server import PracticeServer, running
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
 QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.002)
@@ -36,12 +38,12 @@ TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1335 is open
 ALWAYS = 1000
 
 
-def tournament(address, **options):
+def tournament(address: str, **options: Any) -> Tournament:
     return Tournament(address, **{"timeout": 0.5, "patience": QUICK, **options})
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory):
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]:
     season = Season(tmp_path_factory.mktemp("season"), SIZE, today=TODAY, versions=("v5.9", "v5.10", "v5.2"))
     season.prepare()
     with running(season) as server:
@@ -49,27 +51,40 @@ def shared_server(tmp_path_factory):
 
 
 @pytest.fixture
-def server(shared_server):
+def server(shared_server: PracticeServer) -> PracticeServer:
     shared_server.faults.clear()
     shared_server.requests.clear()
     return shared_server
 
 
 @pytest.fixture
-def api(server):
+def api(server: PracticeServer) -> Tournament:
     return tournament(server.address)
 
 
-def fault(kind, **options):
+def fault(kind: Kind, **options: Any) -> Fault:
     return Fault(kind=kind, on="graphql", **options)
 
 
-def test_datasets_and_the_newest_version(api):
+def known(found: Round | None) -> Round:
+    assert found is not None
+    return found
+
+
+def verified(path: Path) -> Manifest:
+    manifest = verified_manifest(path)
+    assert manifest is not None
+    return manifest
+
+
+def test_datasets_and_the_newest_version(api: Tournament) -> None:
     assert "v5.10/live.parquet" in api.list_datasets()
     assert api.latest_version() == "v5.10"
 
 
-def test_a_version_that_is_only_being_published_is_not_the_newest(server, api, monkeypatch):
+def test_a_version_that_is_only_being_published_is_not_the_newest(
+    server: PracticeServer, api: Tournament, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = [*server.season.names(), "v5.11/features.json", "v6/live.parquet", "readme.txt"]
     monkeypatch.setattr(server.season, "names", lambda: names)
     assert api.latest_version() == "v5.10"
@@ -78,8 +93,8 @@ def test_a_version_that_is_only_being_published_is_not_the_newest(server, api, m
         api.latest_version()
 
 
-def test_the_current_round(api):
-    current = api.current_round()
+def test_the_current_round(api: Tournament) -> None:
+    current = known(api.current_round())
     assert (current.number, current.open_time, current.close_time) == (
         1335,
         datetime(2026, 8, 15, 12, tzinfo=UTC),
@@ -88,21 +103,21 @@ def test_the_current_round(api):
     assert str(current) == "round 1335 (Sat 2026-08-15 12:00 to Tue 2026-08-18 12:00 UTC)"
 
 
-def test_no_round_is_current_between_rounds(server, api):
+def test_no_round_is_current_between_rounds(server: PracticeServer, api: Tournament) -> None:
     server.faults.add(fault("graphql_error", message="Current round not open for submissions"))
     assert api.current_round() is None
 
 
-def test_rounds_by_number(api):
+def test_rounds_by_number(api: Tournament) -> None:
     assert api.round_by_number(1300).open_time == SeasonRound(1300).opens
     with pytest.raises(NotFoundError, match="round 9999 does not exist; the current one is round 1335"):
         api.round_by_number(9999)
 
 
-def test_rounds_by_moment(api):
-    assert api.round_at(TODAY).number == 1335
-    assert api.round_at(datetime(2026, 8, 15, 11, 59, tzinfo=UTC)).number == 1334
-    assert api.round_at(datetime(2026, 8, 9, tzinfo=UTC)).number == 1330
+def test_rounds_by_moment(api: Tournament) -> None:
+    assert known(api.round_at(TODAY)).number == 1335
+    assert known(api.round_at(datetime(2026, 8, 15, 11, 59, tzinfo=UTC))).number == 1334
+    assert known(api.round_at(datetime(2026, 8, 9, tzinfo=UTC))).number == 1330
     assert api.round_at(datetime(2030, 1, 1, tzinfo=UTC)) is None
     with pytest.raises(ValueError, match="time zone"):
         api.round_at(datetime(2026, 8, 15))  # noqa: DTZ001
@@ -112,11 +127,11 @@ class NumeraiHours(SeasonRound):
     """A round with Numerai's own hours: it opens a little late, weekdays are short."""
 
     @property
-    def opens(self):
+    def opens(self) -> datetime:
         return super().opens + timedelta(hours=1, minutes=12)
 
     @property
-    def closes(self):
+    def closes(self) -> datetime:
         return self.opens + timedelta(hours=48 if self.weekday == 4 else self.hours)
 
     hours = 1
@@ -129,14 +144,16 @@ class LongHours(NumeraiHours):
 
 
 @pytest.mark.parametrize("kind", [NumeraiHours, LongHours])
-def test_a_moment_belongs_to_the_round_of_its_day_with_numerais_hours_too(server, api, monkeypatch, kind):
+def test_a_moment_belongs_to_the_round_of_its_day_with_numerais_hours_too(
+    server: PracticeServer, api: Tournament, monkeypatch: pytest.MonkeyPatch, kind: type[SeasonRound]
+) -> None:
     numbers = range(1320, 1336)
     monkeypatch.setattr(server.season, "rounds", lambda: [kind(number) for number in numbers])
     schedule = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # the round opens at 13:12
-    assert api.round_at(schedule).number == 1335
-    assert api.round_at(schedule + timedelta(minutes=30)).number == 1335
-    assert api.round_at(schedule + timedelta(hours=24)).number == 1335
-    assert api.round_at(datetime(2026, 8, 11, 13, 0, tzinfo=UTC)).number == 1331
+    assert known(api.round_at(schedule)).number == 1335
+    assert known(api.round_at(schedule + timedelta(minutes=30))).number == 1335
+    assert known(api.round_at(schedule + timedelta(hours=24))).number == 1335
+    assert known(api.round_at(datetime(2026, 8, 11, 13, 0, tzinfo=UTC))).number == 1331
     # Monday night: no round
     assert api.round_at(datetime(2026, 8, 17, 20, tzinfo=UTC)) is None
     # its own round is not announced yet: it is never another day's
@@ -146,7 +163,7 @@ def test_a_moment_belongs_to_the_round_of_its_day_with_numerais_hours_too(server
 
 
 # what goes wrong → the error it ends in, or None when the answer comes all the same
-TABLE = {
+TABLE: dict[str, tuple[list[Fault], type[Exception] | None]] = {
     "401": ([fault("status", status=401)], CredentialsError),
     "403 for ever": ([fault("status", status=403, count=ALWAYS)], NetworkError),
     "404": ([fault("status", status=404)], NotFoundError),
@@ -167,7 +184,9 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("faults", "error"), TABLE.values(), ids=TABLE.keys())
-def test_every_failure_ends_in_the_answer_or_its_error(server, api, faults, error):
+def test_every_failure_ends_in_the_answer_or_its_error(
+    server: PracticeServer, api: Tournament, faults: list[Fault], error: type[Exception] | None
+) -> None:
     server.faults.add(*faults)
     began = time.monotonic()
     if error is None:
@@ -178,23 +197,27 @@ def test_every_failure_ends_in_the_answer_or_its_error(server, api, faults, erro
     assert time.monotonic() - began < 5
 
 
-def test_connection_refused():
+def test_connection_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     with pytest.raises(NetworkError, match=f"{address}: .*refused"):
         tournament(address).current_round()
 
 
-@pytest.fixture
-def answers():
-    """Start a server that sends these bytes and then one more every 50 ms."""
-    sockets = []
+class Answers(Protocol):
+    def __call__(self, content: bytes, *, drip: bool = False) -> str: ...
 
-    def start(content, *, drip=False):
+
+@pytest.fixture
+def answers() -> Iterator[Answers]:
+    """Start a server that sends these bytes and then one more every 50 ms."""
+    sockets: list[socket.socket] = []
+
+    def start(content: bytes, *, drip: bool = False) -> str:
         listening = socket.create_server(("127.0.0.1", 0))
         sockets.append(listening)
 
-        def serve():
+        def serve() -> None:
             while True:
                 try:
                     client, _ = listening.accept()
@@ -218,7 +241,7 @@ def answers():
         listening.close()
 
 
-def test_a_reply_that_drips_ends_with_the_time_limit(answers):
+def test_a_reply_that_drips_ends_with_the_time_limit(answers: Answers) -> None:
     address = answers(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{", drip=True)
     began = time.monotonic()
     with pytest.raises(NetworkError, match=r"not complete within 0\.3 s"):
@@ -238,14 +261,14 @@ def test_a_reply_that_drips_ends_with_the_time_limit(answers):
         (b"{", NetworkError),
     ],
 )
-def test_replies_that_are_not_the_protocol(answers, body, error):
+def test_replies_that_are_not_the_protocol(answers: Answers, body: bytes, error: type[Exception]) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     address = answers(head.encode() + body)
     with pytest.raises(error, match=address):
         tournament(address).current_round()
 
 
-def test_keys_are_sent_only_where_they_belong_and_never_told(server):
+def test_keys_are_sent_only_where_they_belong_and_never_told(server: PracticeServer) -> None:
     with_keys = tournament(server.address, keys=("public", "s3cr3t"))
     with_keys.list_datasets()
     with_keys._api.raw_query("{ listDatasets }", authorization=True)
@@ -258,7 +281,9 @@ def test_keys_are_sent_only_where_they_belong_and_never_told(server):
         tournament(server.address)._api.raw_query("{ listDatasets }", authorization=True)
 
 
-def test_a_dotenv_file_is_not_read_into_the_environment(server, tmp_path, monkeypatch):
+def test_a_dotenv_file_is_not_read_into_the_environment(
+    server: PracticeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / ".env").write_text("NUMERAI_PUBLIC_ID=from-dotenv\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NUMERAI_PUBLIC_ID", raising=False)
@@ -268,13 +293,13 @@ def test_a_dotenv_file_is_not_read_into_the_environment(server, tmp_path, monkey
     assert "NUMERAI_PUBLIC_ID" not in os.environ
 
 
-def test_two_tournaments_in_one_process_do_not_mix(server, tmp_path):
+def test_two_tournaments_in_one_process_do_not_mix(server: PracticeServer, tmp_path: Path) -> None:
     before = base_api.API_TOURNAMENT_URL
     season = Season(tmp_path, SIZE, today=TODAY + timedelta(days=7))
     with running(season) as other:
         ours, theirs = tournament(server.address), tournament(other.address)
         with ThreadPoolExecutor(8) as pool:
-            numbers = list(pool.map(lambda index: (ours, theirs)[index % 2].current_round().number, range(40)))
+            numbers = list(pool.map(lambda index: known((ours, theirs)[index % 2].current_round()).number, range(40)))
     assert numbers == [1335, 1340] * 20
     assert before == base_api.API_TOURNAMENT_URL
 
@@ -282,7 +307,9 @@ def test_two_tournaments_in_one_process_do_not_mix(server, tmp_path):
 # rounds
 
 
-def test_a_round_is_downloaded_with_everything_a_run_needs(server, api, tmp_path):
+def test_a_round_is_downloaded_with_everything_a_run_needs(
+    server: PracticeServer, api: Tournament, tmp_path: Path
+) -> None:
     layout = DataLayout(tmp_path)
     raw = api.download_round(layout, source="practice")
     assert (raw.kind, raw.source, raw.round, raw.version) == ("v5", "practice", "1335", "v5.10")
@@ -296,14 +323,14 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(server, api, tmp_path
     for role, file in raw.files.items():
         name = f"v5.10/{raw.path(role).name}"
         assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
-        assert file.sha256 == verified_manifest(raw.path(role)).sha256
-    assert verified_manifest(raw.path("live")).rows == 50
+        assert file.sha256 == verified(raw.path(role)).sha256
+    assert verified(raw.path("live")).rows == 50
     server.requests.clear()
     assert api.download_round(layout, source="practice", run_date=TODAY) == raw
     assert len(server.requests.entries(on="file")) == 4  # each only asked for its ETag
 
 
-def test_a_round_survives_a_bad_day(server, api, tmp_path):
+def test_a_round_survives_a_bad_day(server: PracticeServer, api: Tournament, tmp_path: Path) -> None:
     server.faults.add(
         fault("status", status=503, count=2, match="dataset("),
         Fault(kind="truncated", on="file", match="train"),
@@ -316,7 +343,7 @@ def test_a_round_survives_a_bad_day(server, api, tmp_path):
         assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
 
 
-def test_a_version_can_be_chosen(api, tmp_path):
+def test_a_version_can_be_chosen(api: Tournament, tmp_path: Path) -> None:
     raw = api.download_round(DataLayout(tmp_path), source="practice", version="v5.2")
     assert raw.version == "v5.2"
     with pytest.raises(NotFoundError, match=r"v4\.1 does not have .*listed versions: v5\.10, v5\.9, v5\.2"):
@@ -326,7 +353,9 @@ def test_a_version_can_be_chosen(api, tmp_path):
 @pytest.mark.parametrize(
     "choice", [{"round_number": 1333}, {"run_date": datetime(2026, 8, 13, 12, 30, tzinfo=UTC)}], ids=["number", "date"]
 )
-def test_a_recent_round_gets_its_own_live_data(server, api, tmp_path, choice):
+def test_a_recent_round_gets_its_own_live_data(
+    server: PracticeServer, api: Tournament, tmp_path: Path, choice: dict[str, Any]
+) -> None:
     raw = api.download_round(DataLayout(tmp_path), source="practice", **choice)
     assert raw.round == "1333"
     assert raw.path("live").parent.name == "round-1333"
@@ -337,24 +366,26 @@ def test_a_recent_round_gets_its_own_live_data(server, api, tmp_path, choice):
 @pytest.mark.parametrize(
     "choice", [{"round_number": 1300}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
 )
-def test_a_round_that_is_not_served_any_more_is_closed(api, tmp_path, choice):
+def test_a_round_that_is_not_served_any_more_is_closed(api: Tournament, tmp_path: Path, choice: dict[str, Any]) -> None:
     with pytest.raises(RoundClosedError, match=r"round 1300 .*served are: 1335, 1334, 1333, 1332, 1331$"):
         api.download_round(DataLayout(tmp_path), source="practice", **choice)
     assert not list(tmp_path.rglob("*"))
 
 
-def test_a_date_without_a_round_is_not_the_current_round(api, tmp_path):
+def test_a_date_without_a_round_is_not_the_current_round(api: Tournament, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no round was open at the run's date 2030-01-01"):
         api.download_round(DataLayout(tmp_path), source="practice", run_date=datetime(2030, 1, 1, tzinfo=UTC))
 
 
-def test_without_number_and_date_between_rounds(server, api, tmp_path):
+def test_without_number_and_date_between_rounds(server: PracticeServer, api: Tournament, tmp_path: Path) -> None:
     server.faults.add(fault("graphql_error", message="Current round not open for submissions", match="rounds"))
     with pytest.raises(RoundClosedError, match="no round is open just now"):
         api.download_round(DataLayout(tmp_path), source="practice")
 
 
-def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(server, api, tmp_path, monkeypatch):
+def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(
+    server: PracticeServer, api: Tournament, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = server.season.file
     monkeypatch.setattr(server.season, "is_served", lambda _number: True)
     monkeypatch.setattr(server.season, "file", lambda name, _number: right(name, 1335))
@@ -371,10 +402,18 @@ def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(serv
         ("live_example_preds.parquet", 1335, "no column data_type, era"),
     ],
 )
-def test_live_data_is_checked(server, api, tmp_path, monkeypatch, name, number, reason):
+def test_live_data_is_checked(
+    server: PracticeServer,
+    api: Tournament,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    number: int,
+    reason: str,
+) -> None:
     right = server.season.file
 
-    def swapped(asked, asked_number):
+    def swapped(asked: str, asked_number: int) -> Path:
         return right(name, number) if asked.endswith("/live.parquet") else right(asked, asked_number)
 
     monkeypatch.setattr(server.season, "file", swapped)
@@ -392,11 +431,18 @@ def test_live_data_is_checked(server, api, tmp_path, monkeypatch, name, number, 
     ],
     ids=["an id twice", "not live", "empty"],
 )
-def test_live_data_that_is_none_is_refused(server, api, tmp_path, monkeypatch, spoil, reason):
+def test_live_data_that_is_none_is_refused(
+    server: PracticeServer,
+    api: Tournament,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[pd.DataFrame], pd.DataFrame],
+    reason: str,
+) -> None:
     right = server.season.file
     spoil(pd.read_parquet(right("live.parquet", 1335))).to_parquet(tmp_path / "spoilt.parquet")
 
-    def swapped(asked, number):
+    def swapped(asked: str, number: int) -> Path:
         return tmp_path / "spoilt.parquet" if asked.endswith("/live.parquet") else right(asked, number)
 
     monkeypatch.setattr(server.season, "file", swapped)
@@ -404,7 +450,7 @@ def test_live_data_that_is_none_is_refused(server, api, tmp_path, monkeypatch, s
         api.download_round(DataLayout(tmp_path / "data"), source="practice")
 
 
-def test_a_single_file_can_be_had(server, api, tmp_path):
+def test_a_single_file_can_be_had(server: PracticeServer, api: Tournament, tmp_path: Path) -> None:
     raw = api.download("v5.10/live_example_preds.csv", tmp_path / "example.csv")
     assert Path(raw.path).read_text().startswith("id,prediction\n")
     with pytest.raises(NotFoundError, match=r"v5\.10/weather\.csv not found"):

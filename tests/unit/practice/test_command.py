@@ -19,17 +19,20 @@ ROOT = Path(__file__).parents[3]
 TINY = ["--rows-per-era", "30", "--train-eras", "3", "--validation-eras", "15", "--features", "4", "6", "8"]
 
 
-def start(*arguments):
+def start(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "practice", *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_is_and_stops_at_once(tmp_path, stop):
+def test_it_says_where_it_is_and_stops_at_once(tmp_path: Path, stop: signal.Signals) -> None:
     with start("--season-dir", str(tmp_path), "--today", "2026-08-15", *TINY) as process:
         try:
+            assert process.stdout is not None
             line = process.stdout.readline()
-            address = re.fullmatch(r"practice season ready at (http://127\.0\.0\.1:\d+)\n", line).group(1)
+            ready = re.fullmatch(r"practice season ready at (http://127\.0\.0\.1:\d+)\n", line)
+            assert ready is not None
+            address = ready.group(1)
             answer = requests.post(address, json={"query": "{ rounds(number: 0) { number } }"}, timeout=5)
             assert answer.json()["data"]["rounds"] == [{"number": 1335}]
             # the controls are for tests and have to be asked for
@@ -48,7 +51,7 @@ def test_it_says_where_it_is_and_stops_at_once(tmp_path, stop):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_help_names_every_option():
+def test_help_names_every_option() -> None:
     with start("--help") as process:
         text = process.communicate(timeout=30)[0]
     for option in (
@@ -75,14 +78,16 @@ def test_help_names_every_option():
         (["--today", "soon"], "invalid"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, capsys, arguments, message):
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--season-dir", str(tmp_path), *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_port_in_use_is_told(tmp_path, capsys):
+def test_a_port_in_use_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit):
         main(["--season-dir", str(tmp_path), "--port", str(taken.getsockname()[1]), *TINY])
     assert "in use" in capsys.readouterr().err.splitlines()[-1]

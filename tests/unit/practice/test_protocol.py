@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import numerapi
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 import requests
 from numerapi import base_api
@@ -13,48 +16,50 @@ from numerapi import base_api
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound, round_open_at
 from practice.season import FILES, Season
-from practice.server import running
+from practice.server import PracticeServer, running
 
 SMALL = SeasonSize(rows_per_era=40, train_eras=3, validation_eras=15, small=4, medium=6, all_features=8)
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path: Path) -> Iterator[PracticeServer]:
     with running(Season(tmp_path / "season", SMALL)) as server:
         yield server
 
 
 @pytest.fixture
-def api(server, monkeypatch):
+def api(server: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> numerapi.NumerAPI:
     monkeypatch.setattr(base_api, "API_TOURNAMENT_URL", server.address)
-    return numerapi.NumerAPI("public", "secret", show_progress_bars=False)
+    client: Any = numerapi.NumerAPI  # its constructor is not annotated
+    api: numerapi.NumerAPI = client("public", "secret", show_progress_bars=False)
+    return api
 
 
-def test_datasets_are_listed(api):
+def test_datasets_are_listed(api: numerapi.NumerAPI) -> None:
     assert api.list_datasets() == [f"v5.3/{name}" for name in FILES]
 
 
 @pytest.mark.parametrize("name", ["v5.3/live.parquet", "v5.3/features.json", "v5.3/live_example_preds.csv"])
-def test_files_are_downloaded(api, server, tmp_path, name):
+def test_files_are_downloaded(api: numerapi.NumerAPI, server: PracticeServer, tmp_path: Path, name: str) -> None:
     path = api.download_dataset(name, str(tmp_path / "file"))
     current = server.season.current_round().number
     assert (tmp_path / "file").read_bytes() == server.season.file(name, current).read_bytes()
     assert path == str(tmp_path / "file")
 
 
-def test_parquet_is_read_over_http_with_filters(api, tmp_path):
+def test_parquet_is_read_over_http_with_filters(api: numerapi.NumerAPI, tmp_path: Path) -> None:
     eras = pd.read_parquet(api.download_dataset("v5.3/train.parquet", str(tmp_path / "all.parquet"))).era.unique()
     some = api.download_dataset("v5.3/train.parquet", str(tmp_path / "some"), filters=[("era", "in", [eras[1]])])
     assert list(pd.read_parquet(some).era.unique()) == [eras[1]]
 
 
-def test_a_round_is_always_open(api):
+def test_a_round_is_always_open(api: numerapi.NumerAPI) -> None:
     assert api.get_current_round() == round_open_at(datetime.now(UTC)).number
     assert api.check_round_open() is True
     assert api.check_new_round(hours=24 * 4) is True
 
 
-def test_rounds_are_listed_with_times_and_payouts(api):
+def test_rounds_are_listed_with_times_and_payouts(api: numerapi.NumerAPI) -> None:
     current = round_open_at(datetime.now(UTC))
     rounds = api.list_rounds(limit=8)
     assert [found["number"] for found in rounds] == list(range(current.number, current.number - 8, -1))
@@ -65,7 +70,7 @@ def test_rounds_are_listed_with_times_and_payouts(api):
     assert [config["isPayout"] for config in rounds[0]["roundScoreConfigs"]] == [True, True, False]
 
 
-def test_rounds_are_filtered(api):
+def test_rounds_are_filtered(api: numerapi.NumerAPI) -> None:
     current = round_open_at(datetime.now(UTC)).number
     assert [found["number"] for found in api.list_rounds(number=0)] == [current]
     assert [found["openTime"].astimezone(UTC) for found in api.list_rounds(number=1300)] == [SeasonRound(1300).opens]
@@ -73,10 +78,12 @@ def test_rounds_are_filtered(api):
     assert [found["number"] for found in api.list_rounds(status="open")] == [current]
     assert len(api.list_rounds(status="resolving")) in range(15, 30)
     assert api.list_rounds(target="target_nobody") == []
-    assert len(api.get_competitions()) == current
+    assert len(api.get_competitions()) == current  # type: ignore[no-untyped-call]
 
 
-def test_what_is_not_there_is_refused_with_a_graphql_error(api, server, tmp_path):
+def test_what_is_not_there_is_refused_with_a_graphql_error(
+    api: numerapi.NumerAPI, server: PracticeServer, tmp_path: Path
+) -> None:
     current = server.season.current_round().number
     with pytest.raises(ValueError, match="not found"):
         api.download_dataset("v5.3/weather.parquet", str(tmp_path / "x"))
@@ -86,7 +93,7 @@ def test_what_is_not_there_is_refused_with_a_graphql_error(api, server, tmp_path
         api.raw_query("{ secrets }")
 
 
-def test_past_rounds_are_served_for_a_few_days(api, server, tmp_path):
+def test_past_rounds_are_served_for_a_few_days(api: numerapi.NumerAPI, server: PracticeServer, tmp_path: Path) -> None:
     current = server.season.current_round().number
     api.download_dataset("v5.3/live.parquet", str(tmp_path / "now.parquet"))
     api.download_dataset("v5.3/live.parquet", str(tmp_path / "before.parquet"), round_num=current - 1)
@@ -94,12 +101,13 @@ def test_past_rounds_are_served_for_a_few_days(api, server, tmp_path):
     assert not set(now.index) & set(before.index)
 
 
-def _address(server, name="v5.3/live.parquet"):
+def _address(server: PracticeServer, name: str = "v5.3/live.parquet") -> str:
     query = f'{{ dataset(filename: "{name}") }}'
-    return requests.post(server.address, json={"query": query}, timeout=5).json()["data"]["dataset"]
+    address: str = requests.post(server.address, json={"query": query}, timeout=5).json()["data"]["dataset"]
+    return address
 
 
-def test_addresses_are_presigned_for_get_only(server):
+def test_addresses_are_presigned_for_get_only(server: PracticeServer) -> None:
     address = _address(server)
     whole = requests.get(address, timeout=5)
     assert whole.status_code == 200
@@ -109,7 +117,7 @@ def test_addresses_are_presigned_for_get_only(server):
     assert requests.get(address.replace("live", "train"), timeout=5).status_code == 403
 
 
-def test_ranges_are_sent_only_of_the_content_they_were_asked_of(server):
+def test_ranges_are_sent_only_of_the_content_they_were_asked_of(server: PracticeServer) -> None:
     address = _address(server)
     whole = requests.get(address, timeout=5)
     etag = whole.headers["ETag"]
@@ -121,7 +129,7 @@ def test_ranges_are_sent_only_of_the_content_they_were_asked_of(server):
     assert (other.status_code, other.content) == (200, whole.content)
 
 
-def test_faults_are_queued_and_requests_read_over_http(server):
+def test_faults_are_queued_and_requests_read_over_http(server: PracticeServer) -> None:
     faults = [{"kind": "status", "on": "graphql", "status": 429, "retry_after": 7, "count": 2}]
     assert requests.post(f"{server.address}/practice/faults", json=faults, timeout=5).json() == {"queued": 1}
     for expected in (429, 429, 200):
@@ -137,7 +145,7 @@ def test_faults_are_queued_and_requests_read_over_http(server):
     assert requests.post(f"{server.address}/practice/faults", json=wrong, timeout=5).status_code == 422
 
 
-def test_the_clock_can_stand_still(tmp_path):
+def test_the_clock_can_stand_still(tmp_path: Path) -> None:
     season = Season(tmp_path, SMALL, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
     with running(season) as server:
         answer = requests.post(server.address, json={"query": "{ rounds(number: 0) { number } }"}, timeout=5)

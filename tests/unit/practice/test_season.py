@@ -6,12 +6,15 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 import practice.season
 from practice.model import TARGET_SHARES, TARGET_WEEKS, SeasonModel, SeasonSize
@@ -22,24 +25,25 @@ SMALL = SeasonSize(rows_per_era=100, train_eras=10, validation_eras=20, small=12
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_season(tmp_path_factory.mktemp("season"), SMALL, seed=1)
 
 
 @lru_cache
-def _gaussian(count):
+def _gaussian(count: int) -> NDArray[np.float64]:
     normal = NormalDist()
     return np.array([normal.inv_cdf((index + 0.5) / count) for index in range(count)])
 
 
-def numerai_corr(predictions, target):
+def numerai_corr(predictions: NDArray[Any], target: NDArray[Any]) -> float:
     """Numerai's CORR of one era, by its published formula."""
     ranked = _gaussian(predictions.size)[predictions.argsort().argsort()]
     centered = target - target.mean()
-    return np.corrcoef(np.sign(ranked) * np.abs(ranked) ** 1.5, np.sign(centered) * np.abs(centered) ** 1.5)[0, 1]
+    corr = np.corrcoef(np.sign(ranked) * np.abs(ranked) ** 1.5, np.sign(centered) * np.abs(centered) ** 1.5)
+    return float(corr[0, 1])
 
 
-def test_the_tables_have_numerais_layout(files):
+def test_the_tables_have_numerais_layout(files: dict[str, Path]) -> None:
     features = json.loads(files["features.json"].read_text())
     assert features.keys() == {"feature_sets", "targets"}
     sets = features["feature_sets"]
@@ -57,7 +61,7 @@ def test_the_tables_have_numerais_layout(files):
         assert table.groupby("era").size().eq(100).all()
 
 
-def test_train_validation_and_live_follow_one_another(files):
+def test_train_validation_and_live_follow_one_another(files: dict[str, Path]) -> None:
     eras = {name: pd.read_parquet(files[f"{name}.parquet"]).era for name in ("train", "validation", "live")}
     live = SeasonRound(1335).era
     assert list(eras["live"].unique()) == [era_label(live)]
@@ -65,7 +69,7 @@ def test_train_validation_and_live_follow_one_another(files):
     assert list(eras["train"].unique()) == [era_label(era) for era in range(live - 30, live - 20)]
 
 
-def test_recent_targets_are_not_known_yet(files):
+def test_recent_targets_are_not_known_yet(files: dict[str, Path]) -> None:
     train = pd.read_parquet(files["train.parquet"])
     assert set(train.data_type) == {"train"}
     assert not train[list(TARGET_WEEKS)].isna().any().any()
@@ -79,7 +83,7 @@ def test_recent_targets_are_not_known_yet(files):
     assert (validation.data_type == np.where(validation.target.isna(), "test", "validation")).all()
 
 
-def test_what_was_live_on_saturday_is_validation_a_week_later(tmp_path):
+def test_what_was_live_on_saturday_is_validation_a_week_later(tmp_path: Path) -> None:
     before = write_season(tmp_path / "before", SMALL, seed=1, round_number=1335)
     after = write_season(tmp_path / "after", SMALL, seed=1, round_number=1400)
     live = pd.read_parquet(before["live.parquet"])
@@ -92,13 +96,13 @@ def test_what_was_live_on_saturday_is_validation_a_week_later(tmp_path):
     assert before["train.parquet"].read_bytes() == after["train.parquet"].read_bytes()
 
 
-def test_the_rounds_of_a_week_have_rows_of_their_own():
+def test_the_rounds_of_a_week_have_rows_of_their_own() -> None:
     model = SeasonModel(SMALL, 1)
     ids = [set(model.era(1234, weekday).ids) for weekday in range(5)]
     assert len(set.union(*ids)) == 5 * SMALL.rows_per_era
 
 
-def test_features_and_targets_have_their_shares(files):
+def test_features_and_targets_have_their_shares(files: dict[str, Path]) -> None:
     table = pd.read_parquet(files["train.parquet"])
     features = table.filter(like="feature_").to_numpy()
     assert np.allclose(np.bincount(features.ravel(), minlength=5) / features.size, 0.2, atol=0.02)
@@ -109,7 +113,7 @@ def test_features_and_targets_have_their_shares(files):
         assert np.allclose(shares, TARGET_SHARES, atol=0.01)
 
 
-def test_there_is_a_weak_real_signal_that_varies():
+def test_there_is_a_weak_real_signal_that_varies() -> None:
     model = SeasonModel(SeasonSize(rows_per_era=2000), seed=67)
     eras = [model.era(era) for era in range(1100, 1220)]
     ideal = [numerai_corr(era.score, era.targets["target_ender_20"]) for era in eras]
@@ -129,7 +133,7 @@ def test_there_is_a_weak_real_signal_that_varies():
     assert 0.01 < np.mean(linear) < np.mean(ideal[80:])
 
 
-def test_example_predictions_are_valid_and_in_order(files):
+def test_example_predictions_are_valid_and_in_order(files: dict[str, Path]) -> None:
     for part in ("live", "validation"):
         table = pd.read_parquet(files[f"{part}.parquet"])
         from_csv = pd.read_csv(files[f"{part}_example_preds.csv"])
@@ -140,7 +144,7 @@ def test_example_predictions_are_valid_and_in_order(files):
     assert files["live_example_preds.csv"].read_text().startswith("id,prediction\nn")
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(files, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(files: dict[str, Path], tmp_path: Path) -> None:
     digest = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     again = write_season(tmp_path / "again", SMALL, seed=1)
     other = write_season(tmp_path / "other", SMALL, seed=2)
@@ -149,20 +153,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(files, tmp_p
         assert hashlib.sha256(other[name].read_bytes()).hexdigest() != digest[name]
 
 
-def test_rows_do_not_depend_on_how_many_eras_are_made_at_once(files, tmp_path, monkeypatch):
+def test_rows_do_not_depend_on_how_many_eras_are_made_at_once(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(practice.season, "_CELLS_AT_ONCE", 3 * 100 * 24)
     again = write_season(tmp_path, SMALL, seed=1)
     assert pq.ParquetFile(again["train.parquet"]).num_row_groups == 4
     assert pq.read_table(again["train.parquet"]).equals(pq.read_table(files["train.parquet"]))
 
 
-def test_ids_are_unique_over_a_large_season():
+def test_ids_are_unique_over_a_large_season() -> None:
     model = SeasonModel(SeasonSize(rows_per_era=20_000, small=2, medium=2, all_features=2), 1)
     ids = np.concatenate([model.era(era).ids for era in range(1, 11)])
     assert np.unique(ids).size == 200_000
 
 
-def test_sizes_that_cannot_be_are_refused():
+def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         SeasonSize(rows_per_era=0)
     with pytest.raises(ValueError, match="must grow"):
@@ -173,7 +179,7 @@ def test_sizes_that_cannot_be_are_refused():
         season_eras(SMALL, 1335 - 5 * 21)
 
 
-def test_a_season_keeps_its_files_and_drops_those_no_round_needs(tmp_path):
+def test_a_season_keeps_its_files_and_drops_those_no_round_needs(tmp_path: Path) -> None:
     august = Season(tmp_path, SMALL, 1, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
     august.prepare()
     kept = august.file("v5.3/live.parquet", 1335)
@@ -191,11 +197,9 @@ def test_a_season_keeps_its_files_and_drops_those_no_round_needs(tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_season_serves_the_current_round_and_a_few_before():
-    def season(day):
+def test_a_season_serves_the_current_round_and_a_few_before() -> None:
+    def season(day: int) -> Season:
         return Season(tmp, SMALL, today=datetime(2026, 8, day, 13, tzinfo=UTC), served_rounds=3)
-
-    from pathlib import Path
 
     tmp = Path("/nonexistent")
     assert [number for number in range(1330, 1340) if season(15).is_served(number)] == [1333, 1334, 1335]
