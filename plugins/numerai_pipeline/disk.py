@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESERVE = 64 * 2**20
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def require_free_space(directory: Path, needed: int, what: str) -> None:
@@ -42,7 +42,7 @@ def disk_full_named(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        msg = f"no space is left on the volume of {directory}: make room there and try again"
+        msg = f"no space is left on the volume of {directory} ({error.strerror}): make room there and try again"
         raise DiskFullError(msg) from error
 
 

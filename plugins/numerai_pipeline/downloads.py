@@ -15,19 +15,13 @@ file of the right size for the right file. Here
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import glob
 import hashlib
-import json
 import logging
 import re
-import shutil
-import time
-import zipfile
-from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -36,24 +30,21 @@ import requests
 import tenacity
 import urllib3.exceptions
 
-from numerai_pipeline.errors import BadInputError, DiskFullError, NetworkError, NotFoundError, ProtocolError
+from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_zip
+from numerai_pipeline.disk import disk_full_named, require_free_space
+from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
 from numerai_pipeline.manifests import atomic_path, file_sha256, read_manifest, verified_manifest, write_manifest
+from numerai_pipeline.progress import Progress
 from numerai_pipeline.raw_dataset import RawFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numerai_pipeline.run_layout import DataLayout
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 2**18
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_ROOM_TO_SPARE = 2**20
-
-
-class ContentError(ProtocolError):
-    """A file is not what its name promises: no Parquet file, no JSON, a broken zip."""
 
 
 class BusyError(NetworkError):
@@ -109,66 +100,6 @@ class Patience:
             before_sleep=tell,
             reraise=True,
         )
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a check found in a file: rows and columns of a table, nothing for anything else."""
-
-    rows: int | None = None
-    columns: list[str] = field(default_factory=list)
-
-
-Check = Callable[[Path], Content]
-"""Reads a finished file and raises :class:`ContentError` when it is not what it should be."""
-
-
-def check_parquet(path: Path) -> Content:
-    """Read the footer of a Parquet file: it stands at the end and names every row group and column."""
-    import pyarrow as pa  # heavy, and needed by tasks only
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            return Content(file.metadata.num_rows, file.schema_arrow.names)
-    except (pa.ArrowException, OSError) as error:
-        msg = f"not a Parquet file ({error})"
-        raise ContentError(msg) from None
-
-
-def check_json(path: Path) -> Content:
-    """Parse a JSON file."""
-    try:
-        json.loads(path.read_bytes())
-    except ValueError as error:
-        msg = f"not JSON ({error})"
-        raise ContentError(msg) from None
-    return Content()
-
-
-def check_zip(path: Path) -> Content:
-    """Read every member of a zip and compare its CRC."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        msg = f"not a readable zip ({error})"
-        raise ContentError(msg) from None
-    if broken is not None:
-        msg = f"the zip's member {broken!r} is damaged (its CRC does not match)"
-        raise ContentError(msg)
-    return Content()
-
-
-def check_anything(_path: Path) -> Content:
-    """Take any content: for files whose form nobody knows, such as CSV."""
-    return Content()
-
-
-def check_for(name: str) -> Check:
-    """Choose the check that fits a file's name."""
-    checks: dict[str, Check] = {".parquet": check_parquet, ".json": check_json, ".zip": check_zip}
-    return checks.get(Path(name).suffix, check_anything)
 
 
 @dataclass(frozen=True)
@@ -312,42 +243,6 @@ def remote_identity(name: str, presign: Callable[[], str], *, timeout: float, pa
     return patience.retrying(name)(source.identity)
 
 
-class _Progress:
-    """Tells the task log how far a download is: every 10 % or 30 s, whichever comes first, but never within 5 s."""
-
-    def __init__(self, name: str, total: int | None, done: int) -> None:
-        self._name = name
-        self._total = total
-        self._began_at = done
-        self._began = self._told = time.monotonic()
-        self._told_at = done
-
-    def update(self, done: int) -> None:
-        now = time.monotonic()
-        quiet = now - self._told
-        step = self._total / 10 if self._total else float("inf")
-        if quiet < 5 or (quiet < 30 and done - self._told_at < step):
-            return
-        self._told, self._told_at = now, done
-        rate = max(done - self._began_at, 1) / (now - self._began)
-        if self._total:
-            left = (self._total - done) / rate
-            shares = f"{done / 1e6:,.1f} of {self._total / 1e6:,.1f} MB, {done / self._total:.0%}"
-            log.info("%s: %s, %.1f MB/s, %s left", self._name, shares, rate / 1e6, _duration(left))
-        else:
-            log.info("%s: %.1f MB, %.1f MB/s", self._name, done / 1e6, rate / 1e6)
-
-    def finish(self, done: int) -> None:
-        seconds = time.monotonic() - self._began
-        rate = (done - self._began_at) / max(seconds, 1e-3)
-        log.info("%s: %.1f MB downloaded in %s (%.1f MB/s)", self._name, done / 1e6, _duration(seconds), rate / 1e6)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 class _Transfer:
     """One download into a temporary file, over as many connections as it takes."""
 
@@ -390,7 +285,7 @@ class _Transfer:
                 remote = _described(response)
             self._begun = remote
             if remote.size is not None:
-                require_space(self._part.parent, self._source.name, remote.size - offset)
+                require_free_space(self._part.parent, remote.size - offset, self._source.name)
             done = self._write(response, offset, remote.size)
         if remote.size is not None and done != remote.size:
             msg = f"{self._source.name}: the connection broke off after {done} of {remote.size} bytes"
@@ -413,7 +308,7 @@ class _Transfer:
         return begun
 
     def _write(self, response: requests.Response, offset: int, total: int | None) -> int:
-        progress = _Progress(self._source.name, total, offset)
+        progress = Progress(log, self._source.name, total or 0, "bytes", done=offset)
         done = offset
         with self._part.open("r+b") as file:
             file.seek(offset)
@@ -422,8 +317,8 @@ class _Transfer:
                 file.write(block)
                 done += len(block)
                 self._furthest = max(self._furthest, done)
-                progress.update(done)
-        progress.finish(done)
+                progress.advance(len(block))
+        progress.finish("downloaded")
         return done
 
     def _checked(self) -> Content:
@@ -487,7 +382,7 @@ def fetch(
     patience = patience or Patience()
     source = _Source(name, presign, timeout)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with _explained_disk_errors(destination), _alone(destination):
+    with disk_full_named(destination.parent), _alone(destination):
         if _is_current(destination, source, dict(about or {}), patience):
             manifest = verified_manifest(destination)
             if manifest is not None:
@@ -531,32 +426,6 @@ def _alone(destination: Path) -> Iterator[None]:
         for left in destination.parent.glob(f".{glob.escape(destination.name)}.*.part"):
             left.unlink(missing_ok=True)
         yield
-
-
-def require_space(directory: Path, name: str, size: int) -> None:
-    """Check that a file fits before its first byte is written.
-
-    Raises
-    ------
-    DiskFullError
-        Naming the folder, what is needed and what is free.
-    """
-    free = shutil.disk_usage(directory).free
-    if free < size + _ROOM_TO_SPARE:
-        msg = f"{directory}: {name} needs {size:,} bytes, but only {free:,} are free; make room or move the data volume"
-        raise DiskFullError(msg)
-
-
-@contextmanager
-def _explained_disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        free = shutil.disk_usage(path.parent).free
-        msg = f"{path}: no room to write it ({error.strerror}; {free:,} bytes are free); make room or move the data"
-        raise DiskFullError(f"{msg} volume") from error
 
 
 def fetch_archive(

@@ -24,14 +24,18 @@ class Progress:
         About how much there is to do, in ``unit``; 0 where nobody knows.
     unit : {"rows", "bytes"}
         What is counted.
+    done : int
+        How much an earlier attempt has done already.
     """
 
-    def __init__(self, log: logging.Logger, what: str, total: int, unit: Literal["rows", "bytes"]) -> None:
+    def __init__(
+        self, log: logging.Logger, what: str, total: int, unit: Literal["rows", "bytes"], done: int = 0
+    ) -> None:
         self._log = log
         self._what = what
         self._total = total
         self._unit = unit
-        self._done = 0
+        self._done = self._began_at = done
         self._began = self._spoke = time.monotonic()
 
     def advance(self, amount: int) -> None:
@@ -42,13 +46,21 @@ class Progress:
             self._spoke = now
             self._log.info("%s: %s", self._what, self._state(now - self._began))
 
+    def finish(self, outcome: str) -> None:
+        """Say that the work is done, how long it took, and how fast it went."""
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        speed = self._amount(round((self._done - self._began_at) / seconds))
+        self._log.info("%s: %s %s in %.0f s (%s/s)", self._what, self._amount(self._done), outcome, seconds, speed)
+
     def _state(self, seconds: float) -> str:
+        speed = (self._done - self._began_at) / max(seconds, 1e-3)
+        pace = f"{self._amount(round(speed))}/s"
         if self._total <= 0:
-            return f"{self._amount(self._done)} so far"
+            return f"{self._amount(self._done)} so far, {pace}"
         # the total may be an estimate: never promise more than 99 % before the end
         share = min(self._done / self._total, 0.99)
-        left = f", about {seconds * (1 - share) / share:.0f} s left" if share > 0 else ""
-        return f"{self._amount(self._done)} of about {self._amount(self._total)} ({share:.0%}{left})"
+        left = f", about {(self._total - self._done) / speed:.0f} s left" if self._total > self._done and speed else ""
+        return f"{self._amount(self._done)} of about {self._amount(self._total)} ({share:.0%}), {pace}{left}"
 
     def _amount(self, count: int) -> str:
         return f"{count:,} rows" if self._unit == "rows" else f"{count / 1e6:,.1f} MB"

@@ -19,14 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 
+from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_parquet
 from numerai_pipeline.downloads import (
-    Check,
-    Content,
-    ContentError,
     Patience,
     RemoteFile,
-    check_for,
-    check_parquet,
     check_status,
     describe_failure,
     fetch,

@@ -15,7 +15,8 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from numerapi import base_api
 
-from numerai_pipeline.downloads import ContentError, Patience
+from numerai_pipeline.content_checks import ContentError
+from numerai_pipeline.downloads import Patience
 from numerai_pipeline.errors import (
     CredentialsError,
     NetworkError,
