@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Give Airflow a new home before anything imports it: never the user's, never an earlier session's."""
+def new_airflow_home() -> tempfile.TemporaryDirectory[str]:
+    """Give Airflow a new home: never the user's, never an earlier session's."""
     home = tempfile.TemporaryDirectory(prefix="airflow-tests-")
-    config.add_cleanup(home.cleanup)
     os.environ |= {
         "AIRFLOW_HOME": home.name,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -30,6 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
     }
     for name in [name for name in os.environ if name.startswith("NUMERAI_") and name != "NUMERAI_TEST_ARCHIVE"]:
         del os.environ[name]
+    return home
+
+
+# Here and not in a fixture: Airflow reads its home when it is imported, which another conftest.py may do right after.
+HOME = new_airflow_home()
 
 
 @pytest.fixture(autouse=True)

@@ -38,10 +38,11 @@ RETRIES = 3
 def contract_environment(spec: ModelSpec) -> dict[str, str]:
     """Say what the contract (``docs/contract.md``) tells a container; seed and search time are templates."""
     run = CONTAINER_RUN
+    training, tournament = run.tables(spec.tables)
     environment = {
         "OPERATION": spec.operation,
-        "TRAINING": str(run.training),
-        "TESTING": str(run.tournament),
+        "TRAINING": str(training),
+        "TESTING": str(tournament),
         "STORING": str(run.directory),
         "REPORTING": str(run.report(spec.name)),
         "THREADS": str(spec.cores),
@@ -137,12 +138,16 @@ class ModelOperator(BaseOperator):
         user = container_user(settings)
         for directory in (layout.directory, layout.predictions_directory, layout.reports_directory):
             give_to(user, directory)
+        if self.spec.tables == "csv":
+            from numerai_pipeline.csv_tables import provide_csv_tables
+
+            provide_csv_tables(layout)
         ti = context["ti"]
         request = ContainerRequest(
             image=self.image,
             environment={**self.environment, "INPUTS": inputs},
             run_directory=layout.directory,
-            read_only=(layout.training, layout.tournament),
+            read_only=layout.tables(self.spec.tables),
             outputs=(layout.predictions(self.spec.name), layout.report(self.spec.name)),
             labels={
                 "numerai": installation_id(settings.data_dir),

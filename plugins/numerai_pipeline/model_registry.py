@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from jsonschema import Draft202012Validator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = Path(__file__).with_name("models.schema.json")
 FIRST_TASK = "unzip"
+TableForm = Literal["parquet", "csv"]
 RESERVED_NAMES = frozenset(
     {"wait_for_round", "download", FIRST_TASK, "evaluate", "ensemble", "leaderboard", "submit", "exploring"}
 )
@@ -69,6 +70,8 @@ class ModelSpec:
         Minutes after which it is stopped; a search's own minutes come on top (:meth:`minutes`).
     search_parts : int or None
         Set for a search: one fit may take one part in this many of the run's ``automl_minutes``.
+    tables : {"parquet", "csv"}
+        Form of the tables it reads; csv for an image of 2018.
     parameters : dict
         Further environment variables of its container.
     """
@@ -85,6 +88,7 @@ class ModelSpec:
     predicts: bool = True
     cores: int = 1
     search_parts: int | None = None
+    tables: TableForm = "parquet"
     parameters: dict[str, str] = field(default_factory=dict)
 
     def minutes(self, automl_minutes: int) -> int:
@@ -188,6 +192,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         predicts=task.get("predicts", True),
         cores=task.get("cores", 1),
         search_parts=task.get("search_parts"),
+        tables=task.get("tables", "parquet"),
         parameters=parameters,
     )
 

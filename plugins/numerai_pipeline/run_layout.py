@@ -56,6 +56,20 @@ class RunLayout:
         return self.directory / "tournament.parquet"
 
     @property
+    def training_csv(self) -> Path:
+        """Training table for images of 2018; made when one is run."""
+        return self.directory / "training.csv"
+
+    @property
+    def tournament_csv(self) -> Path:
+        """Tournament table for images of 2018; made when one is run."""
+        return self.directory / "tournament.csv"
+
+    def tables(self, form: str) -> tuple[Path, Path]:
+        """Training and tournament table in a form, ``parquet`` or ``csv``."""
+        return (self.training_csv, self.tournament_csv) if form == "csv" else (self.training, self.tournament)
+
+    @property
     def run_facts(self) -> Path:
         """What the run is: source, round, version, features, target, sampling, seed."""
         return self.directory / "run.json"

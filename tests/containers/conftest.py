@@ -15,6 +15,7 @@ from typing import Any
 import docker
 import pytest
 import yaml
+from airflow.sdk import DAG
 
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.settings import load_settings
@@ -72,6 +73,7 @@ def archive(tmp_path: Path) -> Path:
 class Outcome:
     """What became of a run."""
 
+    dag: DAG
     state: str
     tasks: dict[str, Any]
     directory: Path
@@ -102,6 +104,7 @@ def run_pipeline(
         run = dag.test(run_conf=conf, logical_date=None)
         unpacked = run.get_task_instance("unzip").xcom_pull(task_ids="unzip")
         return Outcome(
+            dag=dag,
             state=str(run.state),
             tasks={instance.task_id: instance for instance in run.get_task_instances()},
             directory=tmp_path / "data" / (unpacked or {}).get("directory", "nowhere"),

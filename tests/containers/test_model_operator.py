@@ -122,15 +122,9 @@ def test_what_cannot_get_better_is_not_tried_again(run_dag: RunDag, mode: str, s
 
 
 def test_other_failures_are_tried_again(run_dag: RunDag) -> None:
-    from datetime import timedelta
-
-    from numerai_pipeline import model_operator
-
-    assert model_operator.RETRIES == 3
     outcome = run_dag({"svm": {"parameters": {"MODE": "out of luck"}}}, retries=1)
     assert outcome.tasks["svm"].try_number == 2
     assert "svm: a bug (exit code 70): the moon was wrong" in outcome.output
-    assert timedelta(0) < outcome.tasks["svm"].task.retry_delay
 
 
 def test_stale_predictions_are_never_taken_for_new_ones(run_dag: RunDag) -> None:
