@@ -128,9 +128,9 @@ def unpack_here(directory: Path, layout: str, paths: dict[str, str]) -> dict[str
     import resource
     import time
 
-    from numerai_pipeline.dataset import unpack
     from numerai_pipeline.raw_dataset import RawDataset, RawFile
     from numerai_pipeline.run_layout import RunLayout
+    from numerai_pipeline.unpacking.dataset import unpack
 
     kind: Any = layout
     raw = RawDataset(kind, "benchmark", "1", "v0", {role: RawFile(path, "") for role, path in paths.items()})

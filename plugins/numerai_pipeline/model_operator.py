@@ -139,7 +139,7 @@ class ModelOperator(BaseOperator):
         for directory in (layout.directory, layout.predictions_directory, layout.reports_directory):
             give_to(user, directory)
         if self.spec.tables == "csv":
-            from numerai_pipeline.csv_tables import provide_csv_tables
+            from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
 
             provide_csv_tables(layout)
         ti = context["ti"]

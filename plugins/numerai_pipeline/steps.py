@@ -62,7 +62,7 @@ def _raw_dataset(parameters: RunParameters, dag_run: DagRunProtocol) -> RawDatas
 
 def unzip(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
     """Turn the raw files into the run's two tables; return the run's directory on the data volume and its facts."""
-    from numerai_pipeline.dataset import unpack
+    from numerai_pipeline.unpacking.dataset import unpack
 
     with in_airflow_words():
         parameters = parse_parameters(params)

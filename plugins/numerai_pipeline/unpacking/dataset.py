@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from numerai_pipeline.dataset_plan import DatasetPlan, make_plan
 from numerai_pipeline.disk import disk_full_named
 from numerai_pipeline.errors import BadInputError, PipelineError
-from numerai_pipeline.identifiers import IdRegister
 from numerai_pipeline.manifests import atomic_path, discard, manifest_path, verified_manifest, write_manifest
 from numerai_pipeline.progress import Progress
-from numerai_pipeline.row_checks import Place, check_rows
-from numerai_pipeline.tables import (
+from numerai_pipeline.unpacking.dataset_plan import DatasetPlan, make_plan
+from numerai_pipeline.unpacking.identifiers import IdRegister
+from numerai_pipeline.unpacking.row_checks import Place, check_rows
+from numerai_pipeline.unpacking.tables import (
     TOURNAMENT_TYPES,
     TRAINING_TYPES,
     RowSource,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pyarrow as pa
 
-from numerai_pipeline.archive import extract
-from numerai_pipeline.csv_source import CsvSource
 from numerai_pipeline.disk import require_free_space
 from numerai_pipeline.errors import BadInputError, NotFoundError
-from numerai_pipeline.parquet_source import ParquetSource
-from numerai_pipeline.tables import KEYS, RowSource, TableForm, require_columns, shortened
+from numerai_pipeline.unpacking.archive import extract
+from numerai_pipeline.unpacking.csv_source import CsvSource
+from numerai_pipeline.unpacking.parquet_source import ParquetSource
+from numerai_pipeline.unpacking.tables import KEYS, RowSource, TableForm, require_columns, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from numerai_pipeline import disk, progress
-from numerai_pipeline.archive import Limits, extract
 from numerai_pipeline.errors import BadInputError, DiskFullError, NotFoundError, PipelineError
-from tests.unit.raw_files import patch_zip, write_zip
+from numerai_pipeline.unpacking.archive import Limits, extract
+from tests.unit.unpacking.raw_files import patch_zip, write_zip
 
 if TYPE_CHECKING:
     from collections.abc import Callable

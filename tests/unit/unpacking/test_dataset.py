@@ -20,13 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from numerai_pipeline import archive, dataset, dataset_plan, disk, identifiers, manifests, progress, tables
-from numerai_pipeline.dataset import UnpackedDataset, unpack
+from numerai_pipeline import disk, manifests, progress
 from numerai_pipeline.errors import BadInputError, DiskFullError, NotFoundError, PipelineError
 from numerai_pipeline.manifests import read_manifest, verified_manifest
 from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.tables import era_number
-from tests.unit.raw_files import (
+from numerai_pipeline.unpacking import archive, dataset, dataset_plan, identifiers, tables
+from numerai_pipeline.unpacking.dataset import UnpackedDataset, unpack
+from numerai_pipeline.unpacking.tables import era_number
+from tests.unit.unpacking.raw_files import (
     FEATURES,
     TOURNAMENT,
     TRAINING,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     from numerai_pipeline.raw_dataset import RawDataset
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HEADER = ("id", "era", "data_type", *FEATURES, "target")
 OUTPUTS = ["tournament.parquet", "tournament.parquet.manifest.json"]
 OUTPUTS += ["training.parquet", "training.parquet.manifest.json"]
@@ -268,7 +269,7 @@ class TestClassic:
         unpacked: Callable[..., UnpackedDataset],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from numerai_pipeline import csv_source
+        from numerai_pipeline.unpacking import csv_source
 
         raw = classic_dataset(raw_dir)
         monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 7)
@@ -391,7 +392,7 @@ class TestBrokenClassic:
     def test_the_row_is_right_far_into_a_file(
         self, raw_dir: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from numerai_pipeline import csv_source
+        from numerai_pipeline.unpacking import csv_source
 
         monkeypatch.setattr(csv_source, "_READ_BYTES", 2000)
         for column, value in (("feature2", "abc"), ("feature2", "inf"), ("id", "n001002"), ("era", "eraX")):
@@ -875,7 +876,7 @@ class TestTrouble:
 DAMAGED_FOOTERS = """
 import json, sys
 from pathlib import Path
-from numerai_pipeline.dataset import unpack
+from numerai_pipeline.unpacking.dataset import unpack
 from numerai_pipeline.errors import PipelineError
 from numerai_pipeline.raw_dataset import RawDataset
 from numerai_pipeline.run_layout import RunLayout
@@ -901,14 +902,14 @@ print(refused)
 KILLED_AT = """
 import importlib, json, os, signal, sys
 from pathlib import Path
-from numerai_pipeline.dataset import unpack
+from numerai_pipeline.unpacking.dataset import unpack
 from numerai_pipeline.raw_dataset import RawDataset
 from numerai_pipeline.run_layout import RunLayout
 
 moment, raw, directory = sys.argv[1:]
 place, _, call = moment.partition(":")
 module, *owners, name = place.split(".")
-owner = importlib.import_module(f"numerai_pipeline.{module}")
+owner = importlib.import_module(f"numerai_pipeline.unpacking.{module}")
 for part in owners:
     owner = getattr(owner, part)
 real, left = getattr(owner, name), int(call or 1)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.tables import KEYS, TableForm, require_columns, require_unique_columns
+from numerai_pipeline.unpacking.tables import KEYS, TableForm, require_columns, require_unique_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.tables import TRAINING_TYPES, TableForm, era_number
+from numerai_pipeline.unpacking.tables import TRAINING_TYPES, TableForm, era_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from numerai_pipeline.errors import BadInputError, NotFoundError
 from numerai_pipeline.progress import Progress
-from numerai_pipeline.tables import KEYS, TableForm, require_columns, require_unique_columns
+from numerai_pipeline.unpacking.tables import KEYS, TableForm, require_columns, require_unique_columns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -1,0 +1,1 @@
+"""From raw files to the run's two tables: start at ``dataset.py``."""
