@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.model_registry import load_registry
 from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
@@ -88,12 +89,23 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def classic_image(engine: docker.DockerClient) -> str:
-    """Name the classic image as it is in this checkout."""
-    reference = image_reference(ROOT / "model_images", "classic")
-    if not engine.images.list(reference):
-        pytest.fail(f"{reference} is not built: run `make images`")
+def model_image(engine: docker.DockerClient) -> Callable[[str], str]:
+    """Name a model image as it is in this checkout; a test that needs it fails where it is not built."""
+    images = load_registry(ROOT / "model_images").images
+
+    def reference(name: str) -> str:
+        found = image_reference(ROOT / "model_images", name, images[name].python)
+        if not engine.images.list(found):
+            pytest.fail(f"{found} is not built: run `make images`")
+        return found
+
     return reference
+
+
+@pytest.fixture(scope="session")
+def classic_image(model_image: Callable[[str], str]) -> str:
+    """Name the classic image."""
+    return model_image("classic")
 
 
 @pytest.fixture

@@ -130,10 +130,10 @@ def test_templates_render_without_a_logical_date(dag: DAG) -> None:
         def xcom_pull(self, task_ids: str) -> dict[str, str]:
             return {"unzip": {"directory": "rounds/1335/0123456789ab"}}[task_ids]
 
+    parameters = {"seed": 5, "automl_minutes": 2}
+    context: Any = {"params": parameters, "ti": UnpackedUpstream(), "logical_date": None, "dag_run": None}
     for container in containers(dag):
-        container.render_template_fields(
-            {"params": {"seed": 5}, "ti": UnpackedUpstream(), "logical_date": None, "dag_run": None}  # type: ignore[typeddict-item]
-        )
+        container.render_template_fields(context)
         assert container.run_directory == "rounds/1335/0123456789ab"
         assert container.environment["SEED"] == "5"
         assert "{{" not in json.dumps(container.environment)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import docker
 import pytest
 from docker.models.images import Image
 
-from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import load_registry
 from tests.samples import ROOT
 
@@ -23,7 +23,7 @@ LOOK = """
 id -u
 for tool in cc gcc g++ clang make ld javac; do command -v $tool; done
 find /tmp /var/tmp /var/lib/apt/lists /root /opt/numerai -mindepth 1 \
-    -not -name '.*rc' -not -name '.profile' -not -name requirements.txt 2>/dev/null
+    -not -name '.*rc' -not -name '.profile' -not -name 'requirements*.txt' 2>/dev/null
 find / -xdev \\( -path '*/.cache/*' -o -name '*.deb' -o -name '.env' -o -name 'id_rsa*' -o -name '.netrc' \\) \
     -not -path '/proc/*' 2>/dev/null
 find /opt /usr/local -xdev -writable -not -type l 2>/dev/null
@@ -32,12 +32,8 @@ true
 
 
 @pytest.fixture(params=list(REGISTRY.images))
-def image(request: pytest.FixtureRequest, engine: docker.DockerClient) -> Image:
-    reference = image_reference(ROOT / "model_images", request.param, REGISTRY.images[request.param].python)
-    try:
-        return engine.images.get(reference)
-    except docker.errors.ImageNotFound:
-        pytest.fail(f"{reference} is not built: run `make images`")
+def image(request: pytest.FixtureRequest, engine: docker.DockerClient, model_image: Callable[[str], str]) -> Image:
+    return engine.images.get(model_image(request.param))
 
 
 def test_it_holds_no_tools_no_leftovers_and_no_rights(engine: docker.DockerClient, image: Image) -> None:
