@@ -114,7 +114,10 @@ def start_airflow(session: Session, *, port: int, practice_port: int, owner: str
         if not api.wait_until_healthy(is_alive, airflow_home.START_SECONDS):
             raise airflow_home.ended_early(checkout)
         step.update("reading the DAG")
-        api.ensure_pool(session.pool, airflow_home.cores(), "Cores the models may use on this machine")
+        # a task that wants more slots than there are would wait for ever
+        widest = max(spec.pool_slots for spec in session.registry)
+        slots = max(airflow_home.cores(), widest)
+        api.ensure_pool(session.pool, slots, "Cores the models may use on this machine")
         api.wait_until_parsed(airflow_home.DAG_ID, since, is_alive, PARSE_SECONDS)
         password = airflow_home.password_file(checkout).relative_to(checkout.root)
         step.done(f"{address}, user {airflow_home.USER}, password in {password}")

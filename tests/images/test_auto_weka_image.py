@@ -1,0 +1,327 @@
+"""The Auto-WEKA image: what its search finds and says, and how it ends."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import sys
+import time
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.images.conftest import Ended, Runner, binary, five_bins, graded, write_tables
+from tests.images.signals import write_known_signal
+from tests.samples import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import docker
+    from numpy.typing import NDArray
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
+
+FOLDER = ROOT / "model_images" / "auto_weka"
+# a limit of runs, and times that nobody reaches: what is tried depends on the seed alone
+FEW_RUNS = {"RUN_LIMIT": "2", "TIME_LIMIT": "200", "TIME_LIMIT_PART": "100", "THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def auto_weka_image(model_image: Callable[[str], str]) -> str:
+    """Name the Auto-WEKA image as it is in this checkout."""
+    return model_image("auto_weka")
+
+
+@pytest.fixture
+def runner(engine: docker.DockerClient, auto_weka_image: str, tmp_path: Path) -> Iterator[Runner]:
+    made = Runner(engine, auto_weka_image, tmp_path / "run")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def part() -> Any:
+    """Import a module of the operation by its name, without the image."""
+    package = ModuleType("auto_weka_operation")
+    package.__path__ = [str(FOLDER)]
+    sys.modules[package.__name__] = package
+    return lambda name: importlib.import_module(f"{package.__name__}.{name}")
+
+
+def _good(ended: Ended) -> Ended:
+    """Check what holds for every run that ends well."""
+    assert ended.code == 0, ended.lines
+    ids = pq.read_table(ended.directory / "tournament.parquet", columns=["id"])["id"].to_pylist()
+    assert list(ended.predictions) == ids
+    values = np.array(list(ended.predictions.values()))
+    assert ((values > 0) & (values < 1)).all()
+    assert values.std() > 1e-4
+    for output in ("predictions/auto_weka.csv", "reports/auto_weka.json"):
+        assert (ended.directory / f"{output}.manifest.json").is_file()
+    # models of gigabytes pass through the run's directory
+    assert not list(ended.directory.rglob(".*"))
+    assert ended.lines[-1].startswith("done in ")
+    return ended
+
+
+def test_beats_a_coin_in_the_time_it_was_given_and_says_how_it_goes(runner: Runner) -> None:
+    signal = write_known_signal(runner.directory, 10_000)
+    ended = _good(runner.run("auto_weka", TIME_LIMIT="40"))
+    report, chosen = ended.report, ended.report["chosen"]
+    # measured with seeds 67 and 5, 6 and 10 configurations tried: a gain of .0203, correlation .196, consistency 70 %
+    assert report["validation"]["logloss"] < signal.coin_toss - 0.012
+    assert report["validation"]["consistency"] >= 0.6
+    # not inverted
+    assert report["validation"]["correlation"] > 0.12
+    assert report["rows"] == {"training": 10_000, "held_out": 0, "tournament": 2_100}
+
+    assert chosen["learner"].startswith("weka.classifiers.")
+    assert chosen["weka"] == "3.7.7"
+    assert chosen["smac"] == "2.04.01"
+    assert chosen["java"].startswith("17.")
+    assert chosen["metric"] == "rmse"
+    assert chosen["seeds"] == [67, 68]
+    assert 2 <= chosen["configurations"] == len(chosen["tried"])
+    assert chosen["runs"] >= chosen["configurations"]
+    assert all(0 < point["seconds"] <= 41 and 0.4 < point["error"] < 0.6 for point in chosen["trajectory"])
+    best = min(tried["error"] for tried in chosen["tried"] if tried["error"] is not None and tried["folds"] > 1)
+    assert chosen["error"] <= best or chosen["passed_over"]
+
+    progress = [line for line in ended.lines if "configurations tried" in line and line.startswith("[")]
+    assert re.match(r"\[ 5\d %\] 2\d of 40 s, \d+ configurations tried, best error 0\.\d{4}", progress[0])
+    # on the second, but for what comes before: Auto-WEKA's own preparation
+    took = next(line for line in ended.lines if line.startswith("searching for 40 s, 2 at a time: done in "))
+    assert int(re.findall(r"(\d+) s$", took)[0]) < 60
+    assert "min" not in took
+
+
+def test_finds_nothing_where_there_is_nothing_and_still_predicts(runner: Runner) -> None:
+    write_known_signal(runner.directory, 3_000, shuffled=True)
+    ended = _good(runner.run("auto_weka", {}, **FEW_RUNS | {"RUN_LIMIT": "8", "THREADS": "2"}))
+    # the contract refuses a constant, which is what most learners rightly say here (measured: J48, NaiveBayes and
+    # BayesNet passed over, Logistic taken: logloss .6969, correlation +.003)
+    assert ended.report["validation"]["logloss"] > math.log(2) - 0.005
+    assert abs(ended.report["validation"]["correlation"]) < 0.12
+    passed_over = ended.report["chosen"]["passed_over"]
+    assert re.fullmatch(r"it says 0\.\d{4} of every row", passed_over[0]["why"])
+    assert any(note.startswith(f"passed over {passed_over[0]['learner']}") for note in ended.report["notes"])
+
+
+def test_a_limit_of_runs_repeats_a_search_and_a_seed_changes_it(runner: Runner) -> None:
+    write_tables(runner.directory)
+    limits = FEW_RUNS | {"RUN_LIMIT": "4", "THREADS": "2"}
+    first = _good(runner.run("auto_weka", {}, **limits))
+    again = _good(runner.run("auto_weka", {}, **limits))
+
+    def by_seed(ended: Ended, seed: int) -> list[Any]:
+        return [tried for tried in ended.report["chosen"]["tried"] if tried["seed"] == seed]
+
+    # which of two searches is ahead is nobody's business; what each does is
+    assert len(by_seed(first, 67)) >= 2
+    names = {"learner", "options"}
+    for seed in (67, 68):
+        tried = [[{name: one[name] for name in names} for one in by_seed(ended, seed)] for ended in (first, again)]
+        assert tried[0][1:] == tried[1][1:]
+    assert first.predictions_bytes == again.predictions_bytes
+    other = by_seed(first, 68)
+    assert [one["options"] for one in other] != [one["options"] for one in by_seed(first, 67)]
+
+
+def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
+    spoilt = matrix.copy()
+    spoilt[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
+    spoilt[:, 10] = 0.5
+    spoilt[:, 11] = np.nan
+    return spoilt
+
+
+def test_takes_missing_and_constant_features(runner: Runner) -> None:
+    write_tables(runner.directory, spoil=_spoil)
+    report = _good(runner.run("auto_weka", {}, **FEW_RUNS)).report
+    assert report["validation"]["logloss"] < 0.685
+    assert report["validation"]["correlation"] > 0.1
+
+
+def test_takes_five_bins_and_grades(runner: Runner) -> None:
+    write_tables(runner.directory, five_bins, graded)
+    ended = _good(runner.run("auto_weka", {}, **FEW_RUNS))
+    assert "42 features (int8)" in ended.lines[0]
+    assert ended.report["target"] == "graded"
+    assert ended.report["validation"]["correlation"] > 0.1
+    targets = pq.read_table(runner.directory / "training.parquet", columns=["target"])["target"].to_numpy()
+    assert ended.report["rows"]["training"] == 3_000 - int((targets == 0.5).sum())
+
+
+def _many(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
+    """Features like those of the medium set: 780 of them, from 0 to 4."""
+    return random.integers(0, 5, (rows, 780), dtype=np.int8)
+
+
+def test_takes_many_features_and_samples_above_its_row_limit(runner: Runner) -> None:
+    write_tables(runner.directory, _many)
+    ended = _good(runner.run("auto_weka", {}, ROW_LIMIT="1500", **FEW_RUNS))
+    assert "learning from 1,500 of 3,000 rows, drawn evenly from all eras (ROW_LIMIT)" in ended.report["notes"]
+    assert ended.report["rows"]["training"] == 1_500
+    assert ended.report["features"] == 780
+
+
+def test_stops_within_3_s(runner: Runner) -> None:
+    write_tables(runner.directory)
+    container = runner.start("auto_weka", TIME_LIMIT="300")
+    next(line for line in container.logs(stream=True) if b"searching for 300 s" in line)
+    time.sleep(5)
+    began = time.monotonic()
+    container.stop(timeout=10)
+    assert time.monotonic() - began < 3
+    ended = runner.ended(container, "auto_weka")
+    assert ended.code == 75
+    assert "stopped by SIGTERM while searching for 300 s, 2 at a time" in ended.lines[-1]
+    assert not (runner.directory / "predictions" / "auto_weka.csv").exists()
+    assert not list(runner.directory.rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "last_line"),
+    [
+        ({"METRIC": "auc"}, 64, "METRIC is 'auc': allowed are rmse, errorRate"),
+        ({"ROW_LIMIT": "1"}, 64, "ROW_LIMIT is '1': allowed is a whole number from 100"),
+        ({"MEMORY_LIMIT": "600"}, 71, "the memory of 600 MiB was not enough"),
+    ],
+)
+def test_mistakes_end_in_their_code(runner: Runner, environment: dict[str, str], code: int, last_line: str) -> None:
+    write_tables(runner.directory)
+    ended = runner.run("auto_weka", {}, **environment)
+    assert ended.code == code
+    assert last_line in ended.lines[-1]
+
+
+def test_one_class_is_bad_data(runner: Runner) -> None:
+    write_tables(runner.directory, target=lambda chance, random: binary(np.ones_like(chance), random))
+    ended = runner.run("auto_weka")
+    assert ended.code == 65
+    assert ended.lines[-1].startswith("FAILED (65, bad data): training.parquet: column 'target' ")
+
+
+def test_the_image_holds_no_tools_no_leftovers_and_no_rights(engine: docker.DockerClient, auto_weka_image: str) -> None:
+    image = engine.images.get(auto_weka_image)
+    assert image.attrs["Config"]["User"] == "10001:10001"
+    look = (
+        "id -u; for tool in cc gcc g++ clang make javac; do command -v $tool; done; "
+        "find /tmp /var/tmp /var/lib/apt/lists /root /opt/numerai -mindepth 1 -not -name '.*rc' -not -name '.profile' "
+        "-not -name requirements.txt 2>/dev/null; find /var/cache/apt/archives -name '*.deb'; "
+        "find / -name 'pyautoweka*' -not -path '/proc/*' 2>/dev/null; "
+        "find /opt /usr/local -xdev -writable -not -type l 2>/dev/null"
+    )
+    said = engine.containers.run(image, ["-c", look], entrypoint="sh", remove=True, network_mode="none").decode()
+    assert said.split() == ["10001"]
+
+
+def test_nothing_of_auto_weka_is_in_the_repository() -> None:
+    kinds = {path.suffix for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert kinds <= {"", ".py", ".md", ".in", ".txt", ".sh", ".xml"}
+
+
+CALL = (
+    'Call: cd "/tmp/x/." ;  java -Xmx9m -cp a.jar autoweka.smac.SMACWrapper -prop p=q -prop r=s -wrapper '
+    "seed=0:numFolds=4:fold={fold} 0 6.0 2147483647 -1 -targetclass 'weka.classifiers.{learner}' -_0__x_01_INT_M '7.6' "
+)
+RESULT = (
+    "Iteration 2: Completed run for config 4 (0xB7DD) on instance 3 => Result: {result}, response: {error}, wallclock"
+)
+
+
+def test_a_journal_ranks_by_error_trusts_no_single_fold_and_survives_a_killed_candidate(part: Any) -> None:
+    journal = part("_candidates").Journal()
+    for seed, learner, fold, result, error in (
+        (67, "Slow", 0, "CRASHED", "1.0E10"),
+        (67, "Good", 0, "SAT", "0.49"),
+        (68, "Good", 1, "SAT", "0.48"),
+        (68, "Lucky", 0, "SAT", "0.40"),
+        (67, "Fair", 0, "SAT", "0.49"),
+        (67, "Fair", 1, "SAT", "0.491"),
+        (67, "Broken", 0, "SAT", "0.3"),
+        (67, "Broken", 1, "TIMEOUT", "1.0E10"),
+    ):
+        assert not journal.read("[INFO ] " + CALL.format(fold=fold, learner=learner), seed, 1.0)
+        assert journal.read("[INFO ] " + RESULT.format(result=result, error=error), seed, 2.0)
+    assert [one.learner.rpartition(".")[2] for one in journal.ranked()] == ["Good", "Fair", "Lucky"]
+    assert journal.ranked()[0].error == pytest.approx(0.485)
+    assert journal.ranked()[0].options == "-M 8"
+    assert [one.learner.rpartition(".")[2] for one in journal.tried] == ["Slow", "Good", "Lucky", "Fair", "Broken"]
+    assert (journal.runs, journal.failed_runs) == (8, 2)
+    assert journal.trajectory == [
+        (2.0, 0.49, "weka.classifiers.Good"),
+        (2.0, 0.485, "weka.classifiers.Good"),
+    ]
+
+
+def test_options_are_those_of_weka(part: Any) -> None:
+    space = (
+        *("-_1_W", "weka.classifiers.functions.SMO", "-_1_W_0_DASHDASH", "REMOVED"),
+        *("-_1_W_1__wcfsmo_00_0_C", "0.9", "-_1_W_1__wcfsmo_02_2_M", "REMOVED"),
+        *("-_1_W_1__wcfsmo_03_3_REG_IGNORE_QUOTE_START_K", "weka.Puk", "-_1_W_1__wcfsmo_08_4_puk_S", "4.5"),
+        *("-_1_W_1__wcfsmo_11_5_QUOTE_END", "REMOVED", "-_1_W_1__wcfsmo_01_1_N", "0"),
+        *("-targetclass", "weka.classifiers.meta.Bagging", "-_0__wcmb_00_INT_P", "10.4"),
+        *("-_0__wcmb_02_HIDDEN", "1", "-_0__wcmb_03_O", "REMOVE_PREV"),
+    )
+    assert part("_candidates").weka_options(space) == [
+        *("-P", "10", "-W", "weka.classifiers.functions.SMO", "--"),
+        *("-C", "0.9", "-N", "0", "-M", "-K", "weka.Puk -S 4.5"),
+    ]
+
+
+TITLE = "\n=== Predictions on test data ===\n\n\ninst#,actual,predicted,error,distribution,\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        # as our own file has it: class 0 first
+        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,2:1,,0.3,*0.7\n", [0.2, 0.7]),
+        # the other way round, told by the labels alone
+        ("1,1:?,2:0,,0.2,*0.8\n2,1:?,1:1,,*0.7,0.3\n", [0.2, 0.7]),
+        # one class in all rows tells the other's column as well
+        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,1:0,,*0.6,0.4\n", [0.2, 0.4]),
+        ("1,1:?,2:1,,0.2,*0.8\n2,1:?,2:1,,0.4,*0.6\n", [0.8, 0.6]),
+        # a learner that cannot decide
+        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,?,,0,0\n", [0.2, 0.5]),
+    ],
+)
+def test_probabilities_are_those_of_class_1_whatever_the_columns(
+    part: Any, tmp_path: Path, rows: str, expected: list[float]
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(TITLE + rows + "\n")
+    assert part("_predictions").probabilities(path, 2).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("1,1:?,1:0,,*0.8,0.2\n", "predicted 1 of 2 rows"),
+        ("1,1:?,1:0,,*0.8,0.2\n3,1:?,1:0,,*0.8,0.2\n", "predicted row 3 where row 2 of 2 was due"),
+        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,1:0,,0.2,*0.8\n", "change places in row 2"),
+        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,1:1,,*0.8,0.2\n", "both classes into one column"),
+    ],
+)
+def test_probabilities_that_contradict_themselves_are_refused(part: Any, tmp_path: Path, rows: str, said: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(TITLE + rows + "\n")
+    with pytest.raises(part("_java").ProgramError, match=said):
+        part("_predictions").probabilities(path, 2)
+
+
+def test_tables_are_written_as_weka_reads_them(part: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.arff"
+    values = np.array([[0.25, np.nan], [1e-7, 3]], dtype=np.float32)
+    labels = np.array([1, 0], dtype=np.int8)
+    part("_arff").write(path, 2, [(values, labels), (np.array([[4, 0]], dtype=np.int8), None)])
+    header, rows = path.read_text().split("@data\n")
+    assert header == "@relation numerai\n@attribute f0 numeric\n@attribute f1 numeric\n@attribute class {0,1}\n"
+    assert rows == "0.25,?,1\n1e-7,3,0\n4,0,?\n"
