@@ -56,7 +56,7 @@ help:
 ##   FEATURE_SET      small, medium, all
 ##   TARGET           the target to learn, such as target_ender_20; the dataset's default if not given
 ##   EVERY_NTH_ERA    train on every n-th era only
-##   AUTOML_MINUTES   search time of each AutoML model
+##   AUTOML_MINUTES   search time of each AutoML model, 1 to 4320 (1 for a practice round, else 10)
 ##   SEED             the seed of every random choice
 ##   FORCE            1: compute everything again, also what is up to date
 ##

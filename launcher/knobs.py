@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
+PRACTICE_AUTOML_MINUTES = 1
 TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
 LAUNCHER_KNOBS = {"run": ("PORT", "NO_INSTALL"), "up": ("PORT", "NO_INSTALL"), "test": ("ARGS", "NO_INSTALL")}
 OTHER_KNOBS = {"images": ("NO_INSTALL",), "clean": ("ALL",), "check": ("NO_INSTALL",), "down": ()}
@@ -222,6 +223,9 @@ def _complete(conf: dict[str, Any], directory: Path) -> list[str]:
     """Fill in what follows from the choices, and check them together; returns what is wrong."""
     archive = conf.get("archive")
     conf.setdefault("source", "archive" if archive else "practice")
+    if conf["source"] == "practice":
+        # a first look should not take the time that a stake deserves
+        conf.setdefault("automl_minutes", PRACTICE_AUTOML_MINUTES)
     if archive and not re.match(r"https?://", archive):
         path = directory / Path(archive).expanduser()
         conf["archive"] = str(path)

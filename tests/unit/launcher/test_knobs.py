@@ -26,7 +26,7 @@ def complaint(**overrides: str) -> str:
 
 
 def test_a_run_practises_unless_told_otherwise() -> None:
-    assert parse_knobs("run", {}, MODELS).conf == {"source": "practice"}
+    assert parse_knobs("run", {}, MODELS).conf == {"source": "practice", "automl_minutes": 1}
 
 
 def test_knobs_become_values_of_the_parameters_types() -> None:
