@@ -13,6 +13,7 @@ with warnings.catch_warnings():
     from autosklearn.metrics import log_loss, mean_squared_error
     from autosklearn.regression import AutoSklearnRegressor
     from autosklearn.smbo import get_smac_object
+    from autosklearn.util.single_thread_client import SingleThreadedClient
     from ConfigSpace.util import deactivate_inactive_hyperparameters
     from smac.tae import StatusType
 
@@ -22,6 +23,7 @@ __all__ = [
     "AutoSklearnClassifier",
     "AutoSklearnRegressor",
     "EnsembleSelection",
+    "SingleThreadedClient",
     "StatusType",
     "deactivate_inactive_hyperparameters",
     "get_smac_object",

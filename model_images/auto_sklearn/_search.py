@@ -11,6 +11,7 @@ from numerai_contract.parameters import THREAD_VARIABLES
 from ._library import (
     AutoSklearnClassifier,
     AutoSklearnRegressor,
+    SingleThreadedClient,
     StatusType,
     deactivate_inactive_hyperparameters,
     get_smac_object,
@@ -106,6 +107,9 @@ def search(
         tmp_folder=str(plan.directory),
         delete_tmp_folder_after_terminate=False,
         n_jobs=plan.memory.jobs,
+        # given a client, it forks candidates from a clean process even when there is one at a time; forked from this
+        # one they would inherit its threads' locks, and its address space, of which they have little
+        dask_client=SingleThreadedClient() if plan.memory.jobs == 1 else None,
         metric=metric_of(plan.kind),
         # it would draw rows without regard to eras; whoever calls has done so already
         dataset_compression=False,

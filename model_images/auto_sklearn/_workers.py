@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ class Worker:
     """A forked process that does one thing and tells of it as it goes.
 
     It leads a process group of its own, so that it ends together with whatever it starts. What it and its libraries
-    print goes to a file: a log of the operation is for what the operation says.
+    print goes to a file, since the operation's log is for what the operation says, and their temporary files beside it.
 
     Parameters
     ----------
@@ -131,6 +132,8 @@ def _be_the_worker(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.nice(niceness)
+        # what its libraries leave lying about is cleared away with the rest
+        os.environ["TMPDIR"] = tempfile.tempdir = str(log.parent)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)

@@ -26,6 +26,8 @@ Parameters of its own:
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -37,6 +39,8 @@ from numerai_contract.task import Learned
 from . import _plan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numerai_contract.task import Task
 
 SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "2"}
@@ -55,7 +59,7 @@ def run(task: Task) -> None:
     with task.progress.step("loading auto-sklearn"):
         from ._hunt import Hunt, stop_requests
 
-    with tempfile.TemporaryDirectory(prefix="auto_sklearn_") as directory, stop_requests() as stop:
+    with _scratch() as directory, stop_requests() as stop:
         plan = _plan.Plan(
             kind=lesson.kind,
             began=began,
@@ -64,7 +68,7 @@ def run(task: Task) -> None:
             run_limit=run_limit,
             memory=memory,
             seed=parameters.seed,
-            directory=Path(directory) / "search",
+            directory=directory / "search",
         )
         hunt = Hunt(task, plan, lesson, stop)
         with task.progress.step(
@@ -83,3 +87,13 @@ def run(task: Task) -> None:
             libraries=("auto-sklearn", "scikit-learn", "smac", "ConfigSpace"),
         ),
     )
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Make a directory and remove it again, as far as processes that are just being ended let it go."""
+    directory = Path(tempfile.mkdtemp(prefix="auto_sklearn_"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -62,10 +62,11 @@ def test_a_minute_finds_what_can_be_learned_and_tells_of_it(runner: Runner) -> N
     # the search, one last forecast, and a container's start
     assert time.monotonic() - began < 60 + 15
     validation, chosen = ended.report["validation"], ended.report["chosen"]
-    # below a coin's by 0.039 to 0.043 in three runs of a minute on two cores that others used as well
-    assert validation["logloss"] < signal.coin_toss - 0.02
+    # below a coin's by 0.039 to 0.043 in four runs on two cores that others used as well; with interactions known,
+    # since the linear part alone is worth 0.018
+    assert validation["logloss"] < signal.coin_toss - 0.025
     assert validation["consistency"] == 1
-    assert validation["correlation"] > 0.18
+    assert validation["correlation"] > 0.2
     assert ended.report["rows"] == {"training": 36_000, "held_out": 10_000, "tournament": 10_100}
     assert (chosen["task"], chosen["metric"], chosen["embargo_eras"]) == ("classifier", "log_loss", 8)
     assert (chosen["seconds_per_fit"], chosen["at_a_time"]) == (15, 2)
@@ -133,7 +134,7 @@ def test_stops_at_once_when_there_is_nothing_yet(runner: Runner) -> None:
 
 def test_a_candidate_that_wants_too_much_memory_does_not_end_the_search(runner: Runner) -> None:
     write_known_signal(runner.directory)
-    runs = _good(runner.run(MODEL, {}, **SHORT, MEMORY_LIMIT_PART="600")).report["chosen"]["runs"]
+    runs = _good(runner.run(MODEL, {}, **SHORT, MEMORY_LIMIT_PART="500")).report["chosen"]["runs"]
     assert runs["out_of_memory"] >= 1
     assert runs["succeeded"] >= 1
     assert runs["tried"] == 3

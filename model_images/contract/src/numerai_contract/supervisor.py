@@ -32,6 +32,9 @@ _OUT_OF_MEMORY_COUNTERS = (
     Path("/sys/fs/cgroup/memory/memory.oom_control"),
 )
 
+# seconds in which an operation that listens to SIGTERM may deliver what it has
+_NOTICE = 2.0
+
 
 class Supervisor:
     """Runs an operation in a child process and watches over it.
@@ -106,20 +109,25 @@ class Supervisor:
 
     def _watch(self, child: int, reader: int, wake_reader: int) -> int:
         """Wait for the child's end, speaking for it when it is silent; return its wait status."""
+        notice_ends = float("inf")
         while True:
-            if self._stopped_by is not None:
-                # nothing to negotiate: outputs are whole or absent whenever an operation is cut off
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child, signal.SIGKILL)
-                return os.waitpid(child, 0)[1]
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 return status
+            if self._stopped_by is not None and notice_ends == float("inf"):
+                # a search listens, and delivers the best it has found; all others end at once, whatever they do
+                os.kill(child, signal.SIGTERM)
+                notice_ends = time.monotonic() + _NOTICE
+            if time.monotonic() >= notice_ends:
+                # outputs are whole or absent whenever an operation is cut off
+                os.killpg(child, signal.SIGKILL)
+                return os.waitpid(child, 0)[1]
             silence = time.monotonic() - self._last_sign
             if silence >= self._heartbeat:
                 _print(f"… still {self._doing} ({duration(time.monotonic() - self._doing_since)} so far)")
                 self._last_sign, silence = time.monotonic(), 0.0
-            ready, _, _ = select.select([reader, wake_reader], [], [], self._heartbeat - silence)
+            patience = min(self._heartbeat - silence, max(notice_ends - time.monotonic(), 0))
+            ready, _, _ = select.select([reader, wake_reader], [], [], patience)
             if wake_reader in ready:
                 os.read(wake_reader, 4_096)
             if reader in ready and not self._listen(reader):
@@ -152,13 +160,13 @@ class Supervisor:
 
     def _verdict(self, status: int, *, killed_for_memory: bool) -> tuple[Exit, str]:
         """Judge a child's wait status and what it announced before."""
-        if self._stopped_by is not None:
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == Exit.DONE:
+            return Exit.DONE, ""
+        if self._stopped_by is not None and self._failure is None:
             message = (
                 f"stopped by {self._stopped_by.name} while {self._doing}. Nothing was left half-written; run it again."
             )
             return Exit.TRY_AGAIN, message
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == Exit.DONE:
-            return Exit.DONE, ""
         doing = f"while {self._doing}"
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         bug = self._failure is None or self._failure[0] is Exit.BUG
