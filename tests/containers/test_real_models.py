@@ -44,11 +44,12 @@ def assert_predictions_are_whole(layout: RunLayout, model: str) -> None:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == pq.read_table(layout.tournament, columns=["id"])["id"].to_pylist()
     assert all(0 < float(row["prediction"]) < 1 for row in rows)
-    assert len({row["prediction"] for row in rows}) > len(rows) / 10
+    # what a search settles on may be a small tree, with few different predictions
+    assert len({row["prediction"] for row in rows}) > (1 if model in SEARCHES else len(rows) / 10)
 
 
 def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
-    outcome = run_pipeline(source="practice", models=FAST)
+    outcome = run_pipeline(source="practice", models=list(FAST))
     assert outcome.state == "success"
     layout = RunLayout(outcome.directory)
     for model in FAST:
@@ -97,5 +98,7 @@ def test_real_data_of_2017(run_pipeline: RunPipeline, real_archive: Path) -> Non
         assert_predictions_are_whole(RunLayout(outcome.directory), model)
         summary = verdict["models"][model]
         assert summary["rows"] == 2354
-        assert 0.68 < summary["logloss"] < 0.72
+        # far too few rows to rank models by, but a model much worse or much better than a coin would be suspicious
+        worst = 0.700 if model in ("svm", "xgboost") else 0.75
+        assert 0.68 < summary["logloss"] < worst
         assert 0 < summary["consistency"] <= 1

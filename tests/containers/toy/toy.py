@@ -48,5 +48,5 @@ elif MODE == "hang":
     while True:
         time.sleep(1)
 else:
-    print(f"MODE {MODE!r} is not known", file=sys.stderr)
+    print(f"MODE {MODE!r} is not known")
     sys.exit(64)
