@@ -1,7 +1,7 @@
 """How large the model images are and how long they take to build; writes ``docs/images.md``.
 
 Every image is built anew without the builder's cache under a name of its own, which takes a few minutes:
-``.venv/bin/python benchmarks/images.py``.
+``PYTHONPATH=plugins:. .venv/bin/python benchmarks/images.py``.
 """
 
 from __future__ import annotations
