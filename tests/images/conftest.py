@@ -105,10 +105,28 @@ class Runner:
 
 
 @pytest.fixture
-def runner(engine: docker.DockerClient, classic_image: str, tmp_path: Path) -> Iterator[Runner]:
-    made = Runner(engine, classic_image, tmp_path / "run")
+def runner(
+    request: pytest.FixtureRequest, engine: docker.DockerClient, model_image: Callable[[str], str], tmp_path: Path
+) -> Iterator[Runner]:
+    """Run operations of the image that a test module names in IMAGE."""
+    made = Runner(engine, model_image(request.module.IMAGE), tmp_path / "run")
     yield made
     made.close()
+
+
+def good(ended: Ended) -> Ended:
+    """Check what holds for every run that ends well."""
+    assert ended.code == 0, ended.lines
+    ids = pq.read_table(ended.directory / "tournament.parquet", columns=["id"])["id"].to_pylist()
+    assert list(ended.predictions) == ids
+    values = np.array(list(ended.predictions.values()))
+    assert ((values > 0) & (values < 1)).all()
+    assert values.std() > 1e-4
+    for output in (f"predictions/{ended.operation}.csv", f"reports/{ended.operation}.json"):
+        assert (ended.directory / f"{output}.manifest.json").is_file()
+    assert not list(ended.directory.rglob(".*"))
+    assert ended.lines[-1].startswith("done in ")
+    return ended
 
 
 Features = Callable[[np.random.Generator, int], NDArray[Any]]

@@ -7,46 +7,26 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from tests.images.conftest import Ended, Runner, five_bins, graded, write_tables
+from tests.images.conftest import Ended, Runner, five_bins, good, graded, write_tables
 from tests.images.signals import write_known_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    import docker
     from numpy.typing import NDArray
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
+IMAGE = "auto_sklearn"
 MODEL = "auto_sklearn"
 # the cheap ones of the first tries, for a test that is not about how good the model is
 SHORT = {"TIME_LIMIT": "100", "RUN_LIMIT": "3"}
 PROGRESS = re.compile(r"\[ *\d+ %\] \d+ of 60 s, \d+ models tried, best held-out logloss (none yet|0\.\d{4})")
 
 
-@pytest.fixture
-def runner(engine: docker.DockerClient, model_image: Callable[[str], str], tmp_path: Path) -> Iterator[Runner]:
-    made = Runner(engine, model_image(MODEL), tmp_path / "run")
-    yield made
-    made.close()
-
-
 def _good(ended: Ended) -> Ended:
-    """Check what holds for every run that ends well."""
-    assert ended.code == 0, ended.lines
-    ids = pq.read_table(ended.directory / "tournament.parquet", columns=["id"])["id"].to_pylist()
-    assert list(ended.predictions) == ids
-    values = np.array(list(ended.predictions.values()))
-    assert ((values > 0) & (values < 1)).all()
-    assert values.std() > 1e-4
-    for output in (f"predictions/{MODEL}.csv", f"reports/{MODEL}.json"):
-        assert (ended.directory / f"{output}.manifest.json").is_file()
-    assert not list(ended.directory.rglob(".*"))
-    assert ended.lines[-1].startswith("done in ")
+    """Check what holds for every search that ends well."""
+    good(ended)
     chosen = ended.report["chosen"]
     assert sum(member["weight"] for member in chosen["ensemble"]["members"]) == pytest.approx(1, abs=1e-4)
     runs = chosen["runs"]

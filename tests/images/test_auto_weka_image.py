@@ -14,12 +14,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.images.conftest import Ended, Runner, binary, five_bins, graded, write_tables
+from tests.images.conftest import Ended, Runner, binary, five_bins, good, graded, write_tables
 from tests.images.signals import write_known_signal
 from tests.samples import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import docker
@@ -27,22 +26,10 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
+IMAGE = "auto_weka"
 FOLDER = ROOT / "model_images" / "auto_weka"
 # a limit of runs, and times that nobody reaches: what is tried depends on the seed alone
 FEW_RUNS = {"RUN_LIMIT": "2", "TIME_LIMIT": "200", "TIME_LIMIT_PART": "100", "THREADS": "1"}
-
-
-@pytest.fixture(scope="session")
-def auto_weka_image(model_image: Callable[[str], str]) -> str:
-    """Name the Auto-WEKA image as it is in this checkout."""
-    return model_image("auto_weka")
-
-
-@pytest.fixture
-def runner(engine: docker.DockerClient, auto_weka_image: str, tmp_path: Path) -> Iterator[Runner]:
-    made = Runner(engine, auto_weka_image, tmp_path / "run")
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -54,25 +41,9 @@ def part() -> Any:
     return lambda name: importlib.import_module(f"{package.__name__}.{name}")
 
 
-def _good(ended: Ended) -> Ended:
-    """Check what holds for every run that ends well."""
-    assert ended.code == 0, ended.lines
-    ids = pq.read_table(ended.directory / "tournament.parquet", columns=["id"])["id"].to_pylist()
-    assert list(ended.predictions) == ids
-    values = np.array(list(ended.predictions.values()))
-    assert ((values > 0) & (values < 1)).all()
-    assert values.std() > 1e-4
-    for output in ("predictions/auto_weka.csv", "reports/auto_weka.json"):
-        assert (ended.directory / f"{output}.manifest.json").is_file()
-    # models of gigabytes pass through the run's directory
-    assert not list(ended.directory.rglob(".*"))
-    assert ended.lines[-1].startswith("done in ")
-    return ended
-
-
 def test_beats_a_coin_in_the_time_it_was_given_and_says_how_it_goes(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 10_000)
-    ended = _good(runner.run("auto_weka", TIME_LIMIT="40"))
+    ended = good(runner.run("auto_weka", TIME_LIMIT="40"))
     report, chosen = ended.report, ended.report["chosen"]
     # measured with seeds 67 and 5, 6 and 10 configurations tried: a gain of .0203, correlation .196, consistency 70 %
     assert report["validation"]["logloss"] < signal.coin_toss - 0.012
@@ -103,7 +74,7 @@ def test_beats_a_coin_in_the_time_it_was_given_and_says_how_it_goes(runner: Runn
 
 def test_finds_nothing_where_there_is_nothing_and_still_predicts(runner: Runner) -> None:
     write_known_signal(runner.directory, 3_000, shuffled=True)
-    ended = _good(runner.run("auto_weka", {}, **FEW_RUNS | {"RUN_LIMIT": "8", "THREADS": "2"}))
+    ended = good(runner.run("auto_weka", {}, **FEW_RUNS | {"RUN_LIMIT": "8", "THREADS": "2"}))
     # the contract refuses a constant, which is what most learners rightly say here (measured: J48, NaiveBayes and
     # BayesNet passed over, Logistic taken: logloss .6969, correlation +.003)
     assert ended.report["validation"]["logloss"] > math.log(2) - 0.005
@@ -116,8 +87,8 @@ def test_finds_nothing_where_there_is_nothing_and_still_predicts(runner: Runner)
 def test_a_limit_of_runs_repeats_a_search_and_a_seed_changes_it(runner: Runner) -> None:
     write_tables(runner.directory)
     limits = FEW_RUNS | {"RUN_LIMIT": "4", "THREADS": "2"}
-    first = _good(runner.run("auto_weka", {}, **limits))
-    again = _good(runner.run("auto_weka", {}, **limits))
+    first = good(runner.run("auto_weka", {}, **limits))
+    again = good(runner.run("auto_weka", {}, **limits))
 
     def by_seed(ended: Ended, seed: int) -> list[Any]:
         return [tried for tried in ended.report["chosen"]["tried"] if tried["seed"] == seed]
@@ -143,14 +114,14 @@ def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
 
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
     write_tables(runner.directory, spoil=_spoil)
-    report = _good(runner.run("auto_weka", {}, **FEW_RUNS)).report
+    report = good(runner.run("auto_weka", {}, **FEW_RUNS)).report
     assert report["validation"]["logloss"] < 0.685
     assert report["validation"]["correlation"] > 0.1
 
 
 def test_takes_five_bins_and_grades(runner: Runner) -> None:
     write_tables(runner.directory, five_bins, graded)
-    ended = _good(runner.run("auto_weka", {}, **FEW_RUNS))
+    ended = good(runner.run("auto_weka", {}, **FEW_RUNS))
     assert "42 features (int8)" in ended.lines[0]
     assert ended.report["target"] == "graded"
     assert ended.report["validation"]["correlation"] > 0.1
@@ -165,7 +136,7 @@ def _many(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
 
 def test_takes_many_features_and_samples_above_its_row_limit(runner: Runner) -> None:
     write_tables(runner.directory, _many)
-    ended = _good(runner.run("auto_weka", {}, ROW_LIMIT="1500", **FEW_RUNS))
+    ended = good(runner.run("auto_weka", {}, ROW_LIMIT="1500", **FEW_RUNS))
     assert "learning from 1,500 of 3,000 rows, drawn evenly from all eras (ROW_LIMIT)" in ended.report["notes"]
     assert ended.report["rows"]["training"] == 1_500
     assert ended.report["features"] == 780

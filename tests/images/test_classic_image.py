@@ -17,35 +17,21 @@ import pyarrow.parquet as pq
 import pytest
 from docker.types import Mount
 
-from tests.images.conftest import Ended, Runner, binary, five_bins, floats, graded, write_tables
+from tests.images.conftest import Runner, binary, five_bins, floats, good, graded, write_tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
+IMAGE = "classic"
 MODELS = ["svm", "xgboost"]
-
-
-def _good(ended: Ended) -> Ended:
-    """Check what holds for every run that ends well."""
-    assert ended.code == 0, ended.lines
-    ids = pq.read_table(ended.directory / "tournament.parquet", columns=["id"])["id"].to_pylist()
-    assert list(ended.predictions) == ids
-    values = np.array(list(ended.predictions.values()))
-    assert ((values > 0) & (values < 1)).all()
-    assert values.std() > 1e-4
-    for output in (f"predictions/{ended.operation}.csv", f"reports/{ended.operation}.json"):
-        assert (ended.directory / f"{output}.manifest.json").is_file()
-    assert not list(ended.directory.rglob(".*"))
-    assert ended.lines[-1].startswith("done in ")
-    return ended
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_finds_a_known_signal_the_same_way_twice(runner: Runner, model: str) -> None:
     write_tables(runner.directory)
-    first = _good(runner.run(model, INPUTS="0f3a"))
+    first = good(runner.run(model, INPUTS="0f3a"))
     assert first.report["validation"]["logloss"] < 0.68
     assert first.report["validation"]["consistency"] >= 0.6
     assert first.report["validation"]["correlation"] > 0.2
@@ -54,19 +40,19 @@ def test_finds_a_known_signal_the_same_way_twice(runner: Runner, model: str) -> 
     assert "scikit-learn-intelex" in first.report["libraries"] or model == "xgboost" or os.uname().machine != "x86_64"
     assert '"inputs": "0f3a"' in (runner.directory / "predictions" / f"{model}.csv.manifest.json").read_text()
     bytes_before = first.predictions_bytes
-    assert _good(runner.run(model)).predictions_bytes == bytes_before
+    assert good(runner.run(model)).predictions_bytes == bytes_before
 
 
 def test_another_seed_grows_other_trees(runner: Runner) -> None:
     write_tables(runner.directory)
-    first = _good(runner.run("xgboost", MAX_TREES="30")).predictions_bytes
-    assert _good(runner.run("xgboost", MAX_TREES="30", SEED="1")).predictions_bytes != first
+    first = good(runner.run("xgboost", MAX_TREES="30")).predictions_bytes
+    assert good(runner.run("xgboost", MAX_TREES="30", SEED="1")).predictions_bytes != first
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_finds_nothing_where_there_is_nothing(runner: Runner, model: str) -> None:
     write_tables(runner.directory, shuffled=True)
-    report = _good(runner.run(model)).report
+    report = good(runner.run(model)).report
     validation = report["validation"]
     # a handful of trees even where the first was the best: a constant is of no use to anyone
     assert model != "xgboost" or report["chosen"]["trees"] >= 20
@@ -78,7 +64,7 @@ def test_finds_nothing_where_there_is_nothing(runner: Runner, model: str) -> Non
 @pytest.mark.parametrize("model", MODELS)
 def test_takes_five_bins_and_grades(runner: Runner, model: str) -> None:
     write_tables(runner.directory, five_bins, graded)
-    ended = _good(runner.run(model))
+    ended = good(runner.run(model))
     assert "42 features (int8)" in ended.lines[0]
     assert ended.report["target"] == "graded"
     assert ended.report["validation"]["correlation"] > 0.1
@@ -104,7 +90,7 @@ def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
 @pytest.mark.parametrize("model", MODELS)
 def test_takes_missing_and_constant_features(runner: Runner, model: str) -> None:
     write_tables(runner.directory, spoil=_spoil)
-    assert _good(runner.run(model)).report["validation"]["logloss"] < 0.685
+    assert good(runner.run(model)).report["validation"]["logloss"] < 0.685
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -114,25 +100,25 @@ def test_takes_eight_bit_features_with_holes(runner: Runner, model: str) -> None
     table = pq.read_table(path)
     holes = pa.array([None, *table["feature1"].to_pylist()[1:]], type=pa.int8())
     pq.write_table(table.set_column(table.schema.get_field_index("feature1"), "feature1", holes), path)
-    assert "(float32)" in _good(runner.run(model)).lines[1]
+    assert "(float32)" in good(runner.run(model)).lines[1]
 
 
 def test_takes_csv_of_the_old_days(runner: Runner) -> None:
     write_tables(runner.directory)
-    from_parquet = _good(runner.run("xgboost", MAX_TREES="30")).predictions
+    from_parquet = good(runner.run("xgboost", MAX_TREES="30")).predictions
     for name in ("training", "tournament"):
         table = pq.read_table(runner.directory / f"{name}.parquet")
         target = table.schema.get_field_index("target")
         known = pa.array(table["target"].to_numpy(), from_pandas=True)
         pa_csv.write_csv(table.set_column(target, "target", known), runner.directory / f"{name}.csv")
     csv = {"TRAINING": "/data/training.csv", "TESTING": "/data/tournament.csv"}
-    from_csv = _good(runner.run("xgboost", {}, MAX_TREES="30", **csv)).predictions
+    from_csv = good(runner.run("xgboost", {}, MAX_TREES="30", **csv)).predictions
     assert from_csv == pytest.approx(from_parquet, abs=1e-6)
 
 
 def test_svm_samples_above_its_row_limit_and_says_so(runner: Runner) -> None:
     write_tables(runner.directory)
-    ended = _good(runner.run("svm", ROW_LIMIT="600"))
+    ended = good(runner.run("svm", ROW_LIMIT="600"))
     assert ended.report["rows"]["training"] == 600
     said = "learning from 600 of 3,000 rows, drawn evenly from all eras (ROW_LIMIT)"
     assert said in ended.lines
@@ -145,8 +131,8 @@ def test_svm_calibrates_on_one_era_too(runner: Runner) -> None:
     table = pq.read_table(path)
     era = table.schema.get_field_index("era")
     pq.write_table(table.set_column(era, "era", pa.array(["era1"] * len(table))), path)
-    assert _good(runner.run("svm")).report["validation"]["logloss"] < 0.68
-    ended = _good(runner.run("xgboost"))
+    assert good(runner.run("svm")).report["validation"]["logloss"] < 0.68
+    ended = good(runner.run("xgboost"))
     assert any(line.startswith("one era only: held out 600") for line in ended.lines)
 
 
@@ -158,7 +144,7 @@ def test_on_real_rows_of_2017(runner: Runner, real_archive: Path, model: str) ->
             numbers = {name: pa.float32() for name in table.column_names if name.startswith(("feature", "target"))}
             schema = pa.schema([(field.name, numbers.get(field.name, field.type)) for field in table.schema])
             pq.write_table(table.cast(schema), runner.directory / f"{name}.parquet")
-    ended = _good(runner.run(model))
+    ended = good(runner.run(model))
     # far too few rows to rank models by: much worse or much better than a coin would both be suspicious
     assert 0.688 < ended.report["validation"]["logloss"] < 0.700
     assert ended.report["validation"]["rows"] == 382
@@ -232,4 +218,4 @@ def test_stops_within_3_s(runner: Runner, init: bool) -> None:
 
 def test_any_user_will_do(runner: Runner) -> None:
     write_tables(runner.directory, floats)
-    _good(runner.run("svm", {"user": "54321:54321"} if os.getuid() == 0 else {}))
+    good(runner.run("svm", {"user": "54321:54321"} if os.getuid() == 0 else {}))

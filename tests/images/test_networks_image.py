@@ -11,48 +11,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.images.conftest import Ended, Runner, binary, five_bins, graded, write_tables
+from tests.images.conftest import Runner, binary, five_bins, good, graded, write_tables
 from tests.images.signals import write_known_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     import docker
     from numpy.typing import NDArray
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
+IMAGE = "networks"
 MODEL = "wide_and_deep"
 # enough for a test that is not about how good the model is
 SHORT = {"MAX_EPOCHS": "4"}
 
 
-@pytest.fixture
-def runner(engine: docker.DockerClient, model_image: Callable[[str], str], tmp_path: Path) -> Iterator[Runner]:
-    made = Runner(engine, model_image("networks"), tmp_path / "run")
-    yield made
-    made.close()
-
-
-def _good(ended: Ended) -> Ended:
-    """Check what holds for every run that ends well."""
-    assert ended.code == 0, ended.lines
-    ids = pq.read_table(ended.directory / "tournament.parquet", columns=["id"])["id"].to_pylist()
-    assert list(ended.predictions) == ids
-    values = np.array(list(ended.predictions.values()))
-    assert ((values > 0) & (values < 1)).all()
-    assert values.std() > 1e-4
-    for output in (f"predictions/{ended.operation}.csv", f"reports/{ended.operation}.json"):
-        assert (ended.directory / f"{output}.manifest.json").is_file()
-    assert not list(ended.directory.rglob(".*"))
-    assert ended.lines[-1].startswith("done in ")
-    return ended
-
-
 def test_beats_a_coin_by_what_can_be_learned_and_the_same_way_twice(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 20_000)
-    ended = _good(runner.run(MODEL, INPUTS="0f3a"))
+    ended = good(runner.run(MODEL, INPUTS="0f3a"))
     report = ended.report
     # below a coin's by 0.018 to 0.020 with four seeds, by 0.037 when learned from 50,000 rows
     assert report["validation"]["logloss"] < signal.coin_toss - 0.012
@@ -69,12 +47,12 @@ def test_beats_a_coin_by_what_can_be_learned_and_the_same_way_twice(runner: Runn
     assert '"inputs": "0f3a"' in (runner.directory / f"predictions/{MODEL}.csv.manifest.json").read_text()
     bytes_before = ended.predictions_bytes
     # less of the processor, so that threads meet in another order
-    assert _good(runner.run(MODEL, {"nano_cpus": 1_300_000_000})).predictions_bytes == bytes_before
+    assert good(runner.run(MODEL, {"nano_cpus": 1_300_000_000})).predictions_bytes == bytes_before
 
 
 def test_finds_nothing_where_there_is_nothing(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 20_000, shuffled=True)
-    validation = _good(runner.run(MODEL)).report["validation"]
+    validation = good(runner.run(MODEL)).report["validation"]
     # with four seeds between 0.0006 worse and 0.0002 better than a coin, by luck alone
     assert validation["logloss"] > signal.coin_toss - 0.003
     assert abs(validation["correlation"]) < 0.08
@@ -82,7 +60,7 @@ def test_finds_nothing_where_there_is_nothing(runner: Runner) -> None:
 
 def test_takes_five_bins_and_grades_and_any_seed(runner: Runner) -> None:
     write_tables(runner.directory, five_bins, graded)
-    ended = _good(runner.run(MODEL))
+    ended = good(runner.run(MODEL))
     assert "42 features (int8)" in ended.lines[0]
     assert ended.report["target"] == "graded"
     assert ended.report["validation"]["correlation"] > 0.1
@@ -91,7 +69,7 @@ def test_takes_five_bins_and_grades_and_any_seed(runner: Runner) -> None:
     assert ended.report["rows"]["training"] == (60 - 12 - 6) * 50
     bytes_before = ended.predictions_bytes
     # the largest there is: some libraries take 31 bits only
-    assert _good(runner.run(MODEL, {}, SEED="4294967295", **SHORT)).predictions_bytes != bytes_before
+    assert good(runner.run(MODEL, {}, SEED="4294967295", **SHORT)).predictions_bytes != bytes_before
 
 
 def _medium(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
@@ -101,7 +79,7 @@ def _medium(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
 
 def test_takes_780_features_and_samples_above_its_row_limit(runner: Runner) -> None:
     write_tables(runner.directory, _medium, graded)
-    ended = _good(runner.run(MODEL, {}, ROW_LIMIT="600", **SHORT))
+    ended = good(runner.run(MODEL, {}, ROW_LIMIT="600", **SHORT))
     assert ended.report["features"] == 780
     rows = ended.report["rows"]
     assert rows["held_out"] == pytest.approx(600 * 0.2, abs=12)
@@ -119,7 +97,7 @@ def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
 
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
     write_tables(runner.directory, spoil=_spoil)
-    assert _good(runner.run(MODEL)).report["validation"]["logloss"] < 0.685
+    assert good(runner.run(MODEL)).report["validation"]["logloss"] < 0.685
 
 
 def _without_the_eleventh(matrix: NDArray[Any]) -> NDArray[Any]:
@@ -130,7 +108,7 @@ def _without_the_eleventh(matrix: NDArray[Any]) -> NDArray[Any]:
 
 def test_eight_bit_features_may_have_holes_or_move_for_the_first_time_in_the_tournament(runner: Runner) -> None:
     write_tables(runner.directory, five_bins, spoil=_without_the_eleventh)
-    before = list(_good(runner.run(MODEL, {}, **SHORT)).predictions.values())
+    before = list(good(runner.run(MODEL, {}, **SHORT)).predictions.values())
     path = runner.directory / "tournament.parquet"
     table = pq.read_table(path)
     for name, column in {
@@ -139,7 +117,7 @@ def test_eight_bit_features_may_have_holes_or_move_for_the_first_time_in_the_tou
     }.items():
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(column, type=pa.int8()))
     pq.write_table(table, path)
-    ended = _good(runner.run(MODEL, {}, **SHORT))
+    ended = good(runner.run(MODEL, {}, **SHORT))
     assert any(line.startswith("tournament.parquet: ") and "(float32)" in line for line in ended.lines)
     first, *others = ended.predictions.values()
     assert others == pytest.approx(before[1:], abs=1e-6)
@@ -150,7 +128,7 @@ def test_parameters_shape_the_network_and_any_user_will_do(runner: Runner) -> No
     write_tables(runner.directory, five_bins)
     small = {"HIDDEN_LAYERS": "1", "WIDTH": "3", "DROPOUT": "0", "WIDE_CROSSES": "0", "EMBARGO_ERAS": "0"}
     frugal: dict[str, Any] = {"pids_limit": 64} | ({"user": "54321:54321"} if os.getuid() == 0 else {})
-    ended = _good(runner.run(MODEL, frugal, **small, **SHORT))
+    ended = good(runner.run(MODEL, frugal, **small, **SHORT))
     # wide 42 + 1; hidden 3 x 42, and 4 x 3 to normalise it; output 3
     assert "training 184 weights on the cpu …" in ended.lines
     assert ended.report["rows"]["training"] == (60 - 12) * 50
