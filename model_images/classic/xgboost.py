@@ -63,9 +63,9 @@ def run(task: Task) -> None:
         # the histograms and the trees grown from them must agree on the bins
         settings["max_bin"] = _bins(training)
         bins = {name: settings[name] for name in ("max_bin", "nthread")}
-        fitted = _Blocks(training, _within(rows, split.training), labels[split.training])
+        fitted = _Blocks(training, eras.within(rows, split.training), labels[split.training])
         learning = xgboost.QuantileDMatrix(fitted, **bins)
-        judged = _Blocks(training, _within(rows, split.held_out), labels[split.held_out])
+        judged = _Blocks(training, eras.within(rows, split.held_out), labels[split.held_out])
         held_out = xgboost.QuantileDMatrix(judged, ref=learning, **bins)
 
     with task.progress.step("growing trees"):
@@ -132,13 +132,6 @@ def _bins(table: Table) -> int:
         return _BINS
     _, block = next(table.batches())
     return _FEW_BINS if np.ptp(block.astype(np.int16)) < _FEW_BINS else _BINS
-
-
-def _within(rows: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mark, among all rows, those that are `chosen` among the marked ones."""
-    marks = np.zeros_like(rows)
-    marks[rows] = chosen
-    return marks
 
 
 class _Blocks(xgboost.DataIter):  # type: ignore[misc]  # XGBoost's own class is untyped here

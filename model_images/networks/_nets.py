@@ -96,7 +96,7 @@ def read_examples(task: Task, rows: NDArray[np.bool_], labels: NDArray[np.float3
     drawn = eras.sample(table.era_numbers[rows], (labels * 4).round().astype(np.int8), limit, seed=parameters.seed)
     if not drawn.all():
         task.note(f"learning from {drawn.sum():,} of {len(drawn):,} rows, drawn evenly from all eras (ROW_LIMIT)")
-        rows, labels = _within(rows, drawn), labels[drawn]
+        rows, labels = eras.within(rows, drawn), labels[drawn]
     split = eras.hold_out_last(table.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=embargo, seed=parameters.seed)
     training, held_out = np.flatnonzero(split.training), np.flatnonzero(split.held_out)
     task.note(f"{split.description}: {len(training):,} rows to learn from, {len(held_out):,} to stop by")
@@ -110,13 +110,6 @@ def _default_row_limit(table: Table, parameters: Parameters) -> int:
         return _ROW_LIMIT
     row_bytes = table.feature_dtype.itemsize * len(table.feature_names)
     return min(_ROW_LIMIT, max(100, int(_SHARE_OF_MEMORY * (parameters.memory_limit << 20) / row_bytes)))
-
-
-def _within(rows: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mark, among all rows, those that are `chosen` among the marked ones."""
-    marks = np.zeros_like(rows)
-    marks[rows] = chosen
-    return marks
 
 
 class Scaling(NamedTuple):

@@ -93,6 +93,7 @@ class ModelOperator(BaseOperator):
         self.image = image_reference(registry.directory, spec.image, python, settings.image_registry)
         self.serves = registry.served_by(spec.name)
         self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK)
+        self.left_before = registry.left_before(spec.name)
         self.environment = contract_environment(spec)
         self._container: ModelContainer | None = None
 
@@ -106,12 +107,18 @@ class ModelOperator(BaseOperator):
             settings = load_settings()
             layout = RunLayout(settings.data_dir / self.run_directory)
             inputs = self._inputs(layout)
-            result = layout.predictions(self.spec.name) if self.spec.predicts else layout.report(self.spec.name)
-            if not parameters.force and verified_manifest(result, inputs=inputs):
+            if not parameters.force and self._is_done(layout, inputs):
                 self.log.info("up to date: inputs, image and parameters unchanged")
             else:
                 self._compute(context, settings, layout, inputs, parameters.automl_minutes)
             return summary_of(self.spec.name, layout) | {"image": self.image}
+
+    def _is_done(self, layout: RunLayout, inputs: str) -> bool:
+        """Whether all that the container would leave is there, whole, and made from these inputs."""
+        name = self.spec.name
+        results = [layout.predictions(name) if self.spec.predicts else layout.report(name)]
+        results += [layout.directory / left for left in self.spec.leaves]
+        return all(verified_manifest(result, inputs=inputs) for result in results)
 
     def _inputs(self, layout: RunLayout) -> str:
         """Hash of all that decides the result: image, what it is told, tables, and what the tasks before it did."""
@@ -147,7 +154,7 @@ class ModelOperator(BaseOperator):
             image=self.image,
             environment={**self.environment, "INPUTS": inputs},
             run_directory=layout.directory,
-            read_only=layout.tables(self.spec.tables),
+            read_only=(*layout.tables(self.spec.tables), *(layout.directory / left for left in self.left_before)),
             outputs=(layout.predictions(self.spec.name), layout.report(self.spec.name)),
             labels={
                 "numerai": installation_id(settings.data_dir),
@@ -166,6 +173,10 @@ class ModelOperator(BaseOperator):
         self._container.run(context)
         if self.spec.predicts:
             accept_predictions(layout.predictions(self.spec.name), layout.tournament, inputs=inputs)
+        elif not self._is_done(layout, inputs):
+            wanted = ", ".join((layout.report(self.spec.name).name, *self.spec.leaves))
+            msg = f"{self.spec.name}: the container ended well but did not leave {wanted}, each with its manifest"
+            raise BadInputError(msg)
 
     def on_kill(self) -> None:
         """Remove the container: nobody waits for it any more."""

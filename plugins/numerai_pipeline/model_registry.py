@@ -60,6 +60,8 @@ class ModelSpec:
         Group it is drawn in.
     predicts : bool
         Whether it leaves predictions (a model) or not (a preparation).
+    leaves : tuple of str
+        Files a preparation leaves for the tasks after it, relative to the run's directory.
     memory : int
         Hard memory limit, MiB.
     cores : int
@@ -86,6 +88,7 @@ class ModelSpec:
     needs: tuple[str, ...] = (FIRST_TASK,)
     group: str | None = None
     predicts: bool = True
+    leaves: tuple[str, ...] = ()
     cores: int = 1
     search_parts: int | None = None
     tables: TableForm = "parquet"
@@ -130,6 +133,17 @@ class Registry:
             if serving.intersection(spec.needs):
                 serving.add(spec.name)
         return frozenset(serving.intersection(self.models))
+
+    def left_before(self, name: str) -> tuple[str, ...]:
+        """Files that the tasks before this one leave, those right before it and those before these."""
+        found: set[str] = set()
+        waiting = list(self.tasks[name].needs)
+        while waiting:
+            spec = self.tasks.get(waiting.pop())
+            if spec is not None:
+                found.update(spec.leaves)
+                waiting += spec.needs
+        return tuple(sorted(found))
 
 
 def load_registry(directory: Path) -> Registry:
@@ -190,6 +204,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         needs=tuple(task.get("needs", (FIRST_TASK,))),
         group=task.get("group"),
         predicts=task.get("predicts", True),
+        leaves=tuple(task.get("leaves", ())),
         cores=task.get("cores", 1),
         search_parts=task.get("search_parts"),
         tables=task.get("tables", "parquet"),
@@ -213,6 +228,9 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
         if need != FIRST_TASK and need not in tasks:
             msg = f"{place}.needs: there is no task {need!r}; there are: {', '.join((FIRST_TASK, *tasks))}"
             raise BadInputError(msg)
+    if spec.leaves and spec.predicts:
+        msg = f"{place}.leaves: only a preparation leaves files for later tasks; set predicts: false, or take it out"
+        raise BadInputError(msg)
     shadowed = sorted(CONTRACT_VARIABLES.intersection(spec.parameters))
     if shadowed:
         msg = f"{place}.parameters: {', '.join(shadowed)} is set by the pipeline itself; take it out"

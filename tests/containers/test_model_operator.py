@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
@@ -88,6 +89,41 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag) -> Non
         "exploring": "success",
     }
     assert "not needed: the picked models are svm" in outcome.output
+
+
+PREPARED: dict[str, dict[str, Any]] = {
+    "tsne": {"predicts": False, "leaves": ["tsne/map.txt"], "parameters": {"MODE": "prepare"}},
+    "tpot": {"needs": ["tsne"]},
+}
+
+
+def test_what_a_preparation_left_can_be_read_and_not_changed(run_dag: RunDag) -> None:
+    tasks = copy.deepcopy(PREPARED) | {"tpot": {"needs": ["tsne"], "parameters": {"MODE": "use what was prepared"}}}
+    outcome = run_dag(tasks)
+    assert str(outcome.tasks["tsne"].state) == "success"
+    assert "prepared: {}" in outcome.output
+    assert "Read-only file system" in outcome.output
+    assert (outcome.directory / "tsne" / "map.txt").read_text() == "{}"
+
+
+def test_a_preparation_is_up_to_date_only_with_all_it_left(run_dag: RunDag) -> None:
+    run_dag(copy.deepcopy(PREPARED))
+    outcome = run_dag(copy.deepcopy(PREPARED))
+    assert outcome.state == "success"
+    assert "started container" not in outcome.output
+    (outcome.directory / "tsne" / "map.txt").write_text("[]")
+    outcome = run_dag(copy.deepcopy(PREPARED))
+    assert outcome.output.count("started container") == 1
+    assert (outcome.directory / "tsne" / "map.txt").read_text() == "{}"
+
+
+def test_a_preparation_that_does_not_leave_what_it_should_is_refused(run_dag: RunDag) -> None:
+    tasks = copy.deepcopy(PREPARED)
+    tasks["tsne"]["leaves"] = ["split.parquet", "tsne/map.txt"]
+    outcome = run_dag(tasks)
+    assert str(outcome.tasks["tsne"].state) == "failed"
+    assert str(outcome.tasks["tpot"].state) == "upstream_failed"
+    assert "tsne: the container ended well but did not leave tsne.json, split.parquet, tsne/map.txt" in outcome.output
 
 
 def test_a_model_that_fails_leaves_the_others_alone_and_the_run_red(run_dag: RunDag) -> None:

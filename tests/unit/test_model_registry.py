@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -48,6 +48,17 @@ def test_a_preparation_serves_every_model_that_needs_it(
     assert registry.served_by("svm") == {"svm"}
 
 
+def test_what_comes_before_leaves_files_for_what_comes_after(
+    images_folder: Callable[..., Path], whole_registry: dict[str, Any]
+) -> None:
+    whole_registry["tasks"]["adversarial_validation"]["leaves"] = ["split.parquet"]
+    whole_registry["tasks"]["tsne"]["leaves"] = ["tsne/perplexity_05.parquet"]
+    registry = load_registry(images_folder(whole_registry))
+    assert registry.left_before("tpot") == ("split.parquet", "tsne/perplexity_05.parquet")
+    assert registry.left_before("tsne") == ("split.parquet",)
+    assert registry.left_before("svm") == ()
+
+
 @pytest.mark.parametrize(
     ("registry", "says"),
     [
@@ -55,6 +66,8 @@ def test_a_preparation_serves_every_model_that_needs_it(
         ("", "is not of type 'object'"),
         ({"images": {"classic": {"about": "x"}}}, "'tasks' is a required property"),
         (one(task(memroy=1)), "tasks.svm: unknown key 'memroy'; there are: about, cores, group"),
+        (one(task(leaves=["split.parquet"])), "tasks.svm.leaves: only a preparation leaves files for later tasks"),
+        (one(task(leaves=["../split.parquet"])), "tasks.svm.leaves.0: '../split.parquet' does not match"),
         (one(task(memory="4g")), "tasks.svm.memory: '4g' is not of type 'integer'"),
         (one(task(time_limit=0)), "tasks.svm.time_limit: 0 is less than the minimum of 1"),
         (one({"image": "classic"}), "tasks.svm: 'about' is a required property"),

@@ -72,6 +72,25 @@ def hold_out_last(era_numbers: NDArray[np.int32], *, share: float, embargo: int,
     return HoldOut(era_numbers < first_embargoed, era_numbers >= first_held_out, gap, description)
 
 
+def within(rows: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark, among all rows, those that are chosen among the marked ones.
+
+    Parameters
+    ----------
+    rows
+        Marks of rows, shape (rows,).
+    chosen
+        Marks among these, shape (rows marked,).
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (rows,)
+    """
+    marks = np.zeros_like(rows)
+    marks[rows] = chosen
+    return marks
+
+
 def sample(era_numbers: NDArray[np.int32], labels: NDArray[np.int8], limit: int, *, seed: int) -> NDArray[np.bool_]:
     """Draw rows so that every era and every class keeps its share.
 

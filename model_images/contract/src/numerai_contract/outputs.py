@@ -111,8 +111,20 @@ def output(path: Path, *, rows: int | None, columns: Sequence[str], inputs: str 
         part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def verify(path: Path) -> bool:
+def rerun(task: str) -> str:
+    """Say what to do about a file that a task must make anew."""
+    return f"Clear the task `{task}` and run it again."
+
+
+def verify(path: Path, made_by: str = "unzip") -> bool:
     """Hold a file against its manifest.
+
+    Parameters
+    ----------
+    path
+        The file.
+    made_by
+        The task that makes it, for messages.
 
     Returns
     -------
@@ -131,15 +143,24 @@ def verify(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError) as error:
-        message = f"{manifest.name}: not a manifest ({error!r}). Clear the task `unzip` and run it again."
+        message = f"{manifest.name}: not a manifest ({error!r}). {rerun(made_by)}"
         raise BadDataError(message) from error
     # the size first: it costs nothing and finds most files that were cut short
     if path.stat().st_size != size or _digest(path)[0] != digest:
         raise BadDataError(
             f"{path.name}: its content is not what its manifest {manifest.name} records; it was cut short or changed "
-            "after it was written. Clear the task `unzip` and run it again."
+            f"after it was written. {rerun(made_by)}"
         )
     return True
+
+
+def is_finished(path: Path, inputs: str | None) -> bool:
+    """Say whether an output is whole and was made from these inputs, so that it need not be made again."""
+    try:
+        recorded = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+        return path.is_file() and recorded.get("inputs") == inputs and verify(path)
+    except (OSError, ValueError, AttributeError, BadDataError):
+        return False
 
 
 def check_writable(path: Path, name: str) -> None:

@@ -6,7 +6,7 @@ or does something else, says so in its module:
 ``SELF_TEST_PARAMETERS``
     more environment variables, e.g. to keep it short;
 ``prepare_self_test(storing)``
-    lays what it needs in the run's directory beforehand;
+    lays what it needs in the run's directory beforehand, such as `lay_preparations`;
 ``check_self_test(storing)``
     raises when what it left there is wrong; it stands in place of the check of predictions.
 """
@@ -24,10 +24,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from numerai_contract import operations, outputs
+from numerai_contract.embeddings import STANDARD, write_embedding
 from numerai_contract.exits import ModelFailureError
 from numerai_contract.parameters import Parameters
 from numerai_contract.predictions import HEADER
 from numerai_contract.progress import Progress, duration
+from numerai_contract.split import Split, write_split
+from numerai_contract.tables import Table
 from numerai_contract.task import Task
 
 if TYPE_CHECKING:
@@ -57,6 +60,24 @@ def run() -> None:
         with tempfile.TemporaryDirectory(prefix="self_test_") as directory:
             _try(name, Path(directory))
         progress.say(f"self-test of {name}: passed in {duration(time.monotonic() - began)}")
+
+
+def lay_preparations(storing: Path) -> None:
+    """Lay a split and the ten maps of t-SNE into a directory that holds a run's two tables.
+
+    Drawn by chance, and fit to try an operation on, nothing more: a tenth of the training rows to validate on, and
+    coordinates that lean on a row's first features.
+    """
+    random = np.random.default_rng(0)
+    training = Table(storing / "training.parquet")
+    tournament = Table(storing / "tournament.parquet", training.feature_names)
+    likeness = random.random(len(training), dtype=np.float32)
+    write_split(storing, training.ids, Split(likeness, likeness >= np.quantile(likeness, 0.9)), None)
+    ids = pa.chunked_array([*training.ids.chunks, *tournament.ids.chunks])
+    features = np.nan_to_num(np.vstack([training.features()[:, :2], tournament.features()[:, :2]]).astype(np.float32))
+    for embedding in STANDARD:
+        noise = random.normal(size=(len(features), embedding.dimensions))
+        write_embedding(storing, embedding, ids, (20 * features + noise).astype(np.float32), None)
 
 
 def _try(name: str, storing: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from dataclasses import dataclass, field
@@ -9,10 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from numerai_contract import outputs
+from numerai_contract.exits import BadParameterError
 from numerai_contract.predictions import CLOSEST_TO_EDGE, checked, write_predictions
 from numerai_contract.progress import Progress, duration
 from numerai_contract.reports import library_versions, write_report
-from numerai_contract.scores import Scores, score
+from numerai_contract.scores import score
 from numerai_contract.tables import Table
 from numerai_contract.targets import target_kind
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from numerai_contract.parameters import Parameters
+    from numerai_contract.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,15 @@ class Learned:
         Hyperparameters, the number of trees: whatever someone comparing two runs would ask for.
     libraries
         Distributions whose versions matter to the result.
+    split
+        How well it did on the validation part of the split, for a model that learned on one.
     """
 
     training_rows: int
     held_out_rows: int = 0
     chosen: Mapping[str, Any] = field(default_factory=dict)
     libraries: Sequence[str] = ()
+    split: Scores | None = None
 
 
 class Task:
@@ -89,6 +95,30 @@ class Task:
         """The tournament table (TESTING), checked; its features are those of the training table, in the same order."""
         return self._opened(Table(self.parameters.testing, feature_names=self.training.feature_names))
 
+    def need_memory(self, mebibytes: float, reason: str) -> None:
+        """Refuse to begin what the memory will not be enough for: better now than after hours of work.
+
+        Parameters
+        ----------
+        mebibytes
+            How much the operation will hold at its peak, in MiB.
+        reason
+            What for, such as "354,000 rows of 1,325 products".
+
+        Raises
+        ------
+        BadParameterError
+            When MEMORY_LIMIT is less; the message says how much would do.
+        """
+        limit = self.parameters.memory_limit
+        if limit is None or mebibytes <= limit:
+            return
+        enough = 256 * math.ceil(mebibytes / 256)
+        raise BadParameterError(
+            f"MEMORY_LIMIT is {limit:,} MiB, and {reason} need about {mebibytes:,.0f}. Set `memory` of the task to "
+            f"{enough} in models.yaml, or choose fewer rows (ROW_LIMIT) or features."
+        )
+
     def note(self, text: str) -> None:
         """Say something that belongs into the report as well, such as rows left out."""
         self._notes.append(text)
@@ -115,31 +145,52 @@ class Task:
             self.note(f"moved {moved:,} predictions off 0 and 1, to within {CLOSEST_TO_EDGE:g}")
         validation = table.of_type("validation")
         scores = score(predictions[validation], table.targets[validation], table.era_numbers[validation])
-        self.progress.say(_in_words(scores))
+        if learned.split is not None:
+            self.progress.say(_in_words("split's validation part", learned.split))
+        self.progress.say(_in_words("validation", scores))
         write_predictions(parameters.predicting, table.ids, predictions, parameters.inputs)
-        if parameters.reporting is not None:
-            report = {
-                "operation": parameters.operation,
-                "rows": {
-                    "training": learned.training_rows,
-                    "held_out": learned.held_out_rows,
-                    "tournament": len(table),
-                },
-                "features": len(table.feature_names),
-                "target": target_kind(self.training.targets).value,
-                "seed": parameters.seed,
-                "seconds": time.monotonic() - self._began,
-                "peak_memory_mib": _peak_memory(),
-                "validation": None if scores is None else scores._asdict(),
-                "chosen": dict(learned.chosen),
-                "notes": self._notes,
-                "libraries": library_versions(learned.libraries),
-            }
-            write_report(parameters.reporting, report, parameters.inputs)
-        self.progress.say(
-            f"done in {duration(time.monotonic() - self._began)} and {_peak_memory():,} MiB: "
-            f"predictions for {len(table):,} rows in {parameters.predicting}"
-        )
+        self._report(learned, scores)
+        self._done(f"predictions for {len(table):,} rows in {parameters.predicting}")
+
+    def conclude(self, prepared: Learned, made: str) -> None:
+        """End a preparation, which leaves files for later operations and no predictions, by writing its report.
+
+        Parameters
+        ----------
+        prepared
+            For the report.
+        made
+            What it left, in words, for the log.
+        """
+        self._report(prepared, None)
+        self._done(made)
+
+    def _report(self, learned: Learned, scores: Scores | None) -> None:
+        parameters = self.parameters
+        if parameters.reporting is None:
+            return
+        report = {
+            "operation": parameters.operation,
+            "rows": {
+                "training": learned.training_rows,
+                "held_out": learned.held_out_rows,
+                "tournament": len(self.tournament),
+            },
+            "features": len(self.tournament.feature_names),
+            "target": target_kind(self.training.targets).value,
+            "seed": parameters.seed,
+            "seconds": time.monotonic() - self._began,
+            "peak_memory_mib": _peak_memory(),
+            "validation": None if scores is None else scores._asdict(),
+            "split": None if learned.split is None else learned.split._asdict(),
+            "chosen": dict(learned.chosen),
+            "notes": self._notes,
+            "libraries": library_versions(learned.libraries),
+        }
+        write_report(parameters.reporting, report, parameters.inputs)
+
+    def _done(self, left: str) -> None:
+        self.progress.say(f"done in {duration(time.monotonic() - self._began)} and {_peak_memory():,} MiB: {left}")
 
     def _opened(self, table: Table) -> Table:
         eras = len(set(table.era_numbers.tolist()))
@@ -155,10 +206,10 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1_024
 
 
-def _in_words(scores: Scores | None) -> str:
+def _in_words(where: str, scores: Scores | None) -> str:
     if scores is None:
-        return "validation: no row with a known target, so no score"
-    parts = [f"validation on {scores.rows:,} rows of {scores.eras:,} eras"]
+        return f"{where}: no row with a known target, so no score"
+    parts = [f"{where} on {scores.rows:,} rows of {scores.eras:,} eras"]
     if scores.logloss is not None and scores.consistency is not None:
         parts.append(f"logloss {scores.logloss:.5f}, consistency {scores.consistency:.1%}")
     if scores.correlation is not None:

@@ -1,0 +1,113 @@
+"""The maps that t-SNE draws of all rows, each a file of coordinates in the run's directory, under ``tsne/``.
+
+A map has a row for each row of the training and of the tournament table: ``id``, ``x``, ``y`` (and ``z``, in three
+dimensions), float32. Its name says how it was made: ``perplexity_30``, ``perplexity_30_polynomial`` (of the features
+and their products of two) or ``perplexity_30_3d``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from numerai_contract.rows_by_id import read_for, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from numerai_contract.tables import Table
+
+FOLDER = "tsne"
+MADE_BY = "tsne"
+PERPLEXITIES = (5, 10, 15, 30, 50)
+
+_AXES = ("x", "y", "z")
+_NAME = re.compile(r"perplexity_(\d{2,3})(_polynomial)?(_3d)?")
+
+
+class Embedding(NamedTuple):
+    """How a map is made.
+
+    Attributes
+    ----------
+    perplexity : int
+        How many neighbours a row has, about; from 1 to 999.
+    polynomial : bool
+        Whether neighbours are found among the features and their products of two, or the features alone.
+    dimensions : int
+        2 or 3.
+    """
+
+    perplexity: int
+    polynomial: bool = False
+    dimensions: int = 2
+
+    @classmethod
+    def named(cls, name: str) -> Embedding | None:
+        """Read a name such as ``perplexity_05_polynomial``; None when it is none."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        return cls(int(match[1]), bool(match[2]), 3 if match[3] else 2)
+
+    @property
+    def name(self) -> str:
+        """Its name, such as ``perplexity_05_polynomial``."""
+        space = "_polynomial" if self.polynomial else ""
+        return f"perplexity_{self.perplexity:02}{space}" + ("_3d" if self.dimensions == 3 else "")
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of its coordinates: x, y and perhaps z."""
+        return _AXES[: self.dimensions]
+
+    def path(self, storing: Path) -> Path:
+        """Where it is in a run's directory."""
+        return storing / FOLDER / f"{self.name}.parquet"
+
+
+STANDARD = tuple(Embedding(perplexity, polynomial) for polynomial in (False, True) for perplexity in PERPLEXITIES)
+"""The ten maps of every run."""
+
+
+def write_embedding(
+    storing: Path, embedding: Embedding, ids: pa.ChunkedArray, coordinates: NDArray[np.float32], inputs: str | None
+) -> Path:
+    """Write a map into the run's directory, with its manifest; return where it is.
+
+    Parameters
+    ----------
+    storing
+        The run's directory.
+    embedding
+        Which map it is.
+    ids
+        Of the training table's rows, then the tournament table's, shape (rows,).
+    coordinates
+        Finite, shape (rows, dimensions).
+    inputs
+        For the manifest, see `numerai_contract.outputs.output`.
+    """
+    path = embedding.path(storing)
+    columns = {axis: pa.array(coordinates[:, column], pa.float32()) for column, axis in enumerate(embedding.axes)}
+    write(path, ids, columns, inputs)
+    return path
+
+
+def read_embedding(storing: Path, embedding: Embedding, table: Table) -> NDArray[np.float32]:
+    """Read the coordinates of a table's rows, in the table's order; shape (rows, dimensions).
+
+    Raises
+    ------
+    MissingInputError
+        When there is no such map.
+    BadDataError
+        When it differs from its manifest, or lacks a row of the table.
+    """
+    columns = read_for(table, embedding.path(storing), embedding.axes, made_by=MADE_BY)
+    return np.column_stack([columns[axis].to_numpy(zero_copy_only=False) for axis in embedding.axes])
