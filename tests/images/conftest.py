@@ -129,6 +129,16 @@ def good(ended: Ended) -> Ended:
     return ended
 
 
+def prepared(ended: Ended) -> Ended:
+    """Check what holds for every preparation that ends well."""
+    assert ended.code == 0, ended.lines
+    assert (ended.directory / f"reports/{ended.operation}.json.manifest.json").is_file()
+    assert not (ended.directory / "predictions" / f"{ended.operation}.csv").exists()
+    assert not list(ended.directory.rglob(".*"))
+    assert ended.lines[-1].startswith("done in ")
+    return ended
+
+
 Features = Callable[[np.random.Generator, int], NDArray[Any]]
 
 

@@ -90,7 +90,8 @@ def test_an_operations_own_parameters_are_bounded() -> None:
 
 
 def test_threads_are_told_to_the_number_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in THREAD_VARIABLES:
+    for name in (*THREAD_VARIABLES, "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, "99")
     Parameters({"THREADS": "2"}).limit_threads()
     assert {os.environ[name] for name in THREAD_VARIABLES} == {"2"}
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"

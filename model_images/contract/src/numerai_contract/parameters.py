@@ -156,8 +156,13 @@ class Parameters:
         return value
 
     def limit_threads(self) -> None:
-        """Tell the number libraries how many threads to start; they read it when imported, so call it first."""
+        """Tell the number libraries how many threads to start; they read it when imported, so call it first.
+
+        A thread that waits for its like shall sleep: OpenMP's spin instead, and where several containers share the
+        cores that keeps those from working which are waited for.
+        """
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(self.threads)))
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
     def check(self) -> None:
         """Read every parameter that all operations share, so that a bad one is told before any work is done."""
