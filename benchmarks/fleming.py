@@ -1,0 +1,231 @@
+"""Time, peak memory and quality of Jim Fleming's branch beside the methods of 2018; writes ``docs/fleming.md``.
+
+Makes tables with a known signal and two markets that differ a little, then runs each operation in its container, and
+the methods of 2018 (``fleming_2018.py``) in the ``classic`` image, one after the other, on all cores:
+
+    PYTHONPATH=plugins:model_images/contract/src:. .venv/bin/python benchmarks/fleming.py
+    PYTHONPATH=plugins:model_images/contract/src:. .venv/bin/python benchmarks/fleming.py --rows 354000 --no-reference
+
+What was measured is kept in ``benchmarks/results/fleming.json``, so that sizes can be measured on different days.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import docker
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from docker.types import Mount
+from rich.console import Console
+
+from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.model_registry import load_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from numerai_pipeline.model_registry import ModelSpec, Registry
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "model_images"
+PAGE = ROOT / "docs" / "fleming.md"
+RESULTS = Path(__file__).with_name("results") / "fleming.json"
+REFERENCE = Path(__file__).with_name("fleming_2018.py")
+FEATURES = 50
+SEED = 67
+SEARCH_SECONDS = 120
+MEMORY = 6_144
+# what the methods of 2018 may take, so that they can be measured at all
+REFERENCE_MEMORY = 20_480
+TASKS = ("adversarial_validation", "tsne")
+REFERENCES = {
+    "adversarial_validation": "scikit-learn's random forest, 100 trees",
+    "tsne": "scikit-learn's Barnes-Hut, one map of ten",
+    "tsne_polynomial": "scikit-learn's Barnes-Hut, one polynomial map of ten",
+    "logistic_regression": "dense float64, C = 0.01",
+    "gradient_boosted_trees": "dense float64, histograms",
+    "factorization_machines": "dense float64, Gibbs sampler",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run took and gave."""
+
+    seconds: float
+    peak_memory_mib: float
+    quality: str
+
+
+def write_tables(directory: Path, rows: int) -> None:
+    """Write the run's two tables, two thirds of the rows in the training table.
+
+    Features follow twelve hidden factors; the tournament's factors lie a tenth of a standard deviation elsewhere. The
+    target leans on ten features and on three products of two.
+    """
+    random = np.random.default_rng(SEED)
+    loadings, factor = random.uniform(0.2, 0.7, FEATURES), random.integers(0, 12, FEATURES)
+    shift = 0.1 * random.normal(size=12)
+    training = rows * 2 // 3
+    for name, count, moved, first_era in (("training", training, 0.0, 1), ("tournament", rows - training, 1.0, 129)):
+        factors = random.normal(size=(count, 12)) + moved * shift
+        matrix = np.sqrt(1 - loadings**2) * random.normal(size=(count, FEATURES)) + loadings * factors[:, factor]
+        _write_table(directory / f"{name}.parquet", matrix.astype(np.float32), first_era, random)
+
+
+def _write_table(path: Path, matrix: NDArray[np.float32], first_era: int, random: np.random.Generator) -> None:
+    count = len(matrix)
+    logits = matrix[:, :10] @ (0.06 * np.array([1, -1] * 5)) + 0.1 * (matrix[:, 0:3] * matrix[:, 3:6]).sum(axis=1)
+    targets = (random.random(count) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+    is_training = path.stem == "training"
+    eras = first_era + np.arange(count) * (120 if is_training else 12) // count
+    columns = {
+        "id": [f"{path.stem[:2]}{row:07}" for row in range(count)],
+        "era": [f"era{era}" for era in eras],
+        "data_type": ["train" if is_training else "validation"] * count,
+        **{f"feature{column + 1}": matrix[:, column] for column in range(FEATURES)},
+        "target": targets,
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+class Bench:
+    """Runs operations and methods on a directory of tables."""
+
+    def __init__(self, directory: Path, registry: Registry) -> None:
+        self._engine = docker.from_env(timeout=24 * 3600)
+        self._directory = directory
+        self._registry = registry
+
+    def operation(self, spec: ModelSpec) -> Measured:
+        """Run an operation of the pipeline in its container."""
+        environment = {
+            "OPERATION": spec.operation,
+            "TRAINING": "/data/training.parquet",
+            "TESTING": "/data/tournament.parquet",
+            "STORING": "/data",
+            "REPORTING": f"/data/reports/{spec.name}.json",
+            "THREADS": str(os.cpu_count()),
+            "MEMORY_LIMIT": str(MEMORY),
+            "TIME_LIMIT": str(SEARCH_SECONDS),
+            "TIME_LIMIT_PART": str(SEARCH_SECONDS // 4),
+            **spec.parameters,
+        }
+        if spec.predicts:
+            environment["PREDICTING"] = f"/data/predictions/{spec.name}.csv"
+        self._run(spec.image, environment, memory=MEMORY)
+        report = json.loads((self._directory / "reports" / f"{spec.name}.json").read_text())
+        return Measured(report["seconds"], report["peak_memory_mib"], _quality(report))
+
+    def reference(self, method: str) -> Measured:
+        """Run a method of 2018 in the classic image."""
+        mount = Mount("/opt/fleming_2018.py", str(REFERENCE), type="bind", read_only=True)
+        command = ["python", "/opt/fleming_2018.py", method, "/data"]
+        said = self._run("classic", {"THREADS": str(os.cpu_count())}, REFERENCE_MEMORY, command, [mount])
+        found = json.loads(said.splitlines()[-1])
+        names = {"auc": "AUC", "kl_divergence": "KL", "logloss": "logloss"}
+        quality = ", ".join(f"{word} {found[key]:.5f}" for key, word in names.items() if key in found)
+        return Measured(found["seconds"], found["peak_memory_mib"], quality)
+
+    def _run(
+        self,
+        image: str,
+        environment: dict[str, str],
+        memory: int,
+        command: list[str] | None = None,
+        mounts: list[Mount] | None = None,
+    ) -> str:
+        python = self._registry.images[image].python
+        said: bytes = self._engine.containers.run(
+            image_reference(IMAGES, image, python),
+            command,
+            entrypoint=[] if command else None,
+            environment=environment,
+            user=f"{os.getuid() or 10001}",
+            network_mode="none",
+            mem_limit=f"{memory}m",
+            memswap_limit=f"{memory}m",
+            mounts=[Mount("/data", str(self._directory), type="bind"), *(mounts or [])],
+            remove=True,
+            init=True,
+        )
+        return said.decode()
+
+
+def _quality(report: dict[str, Any]) -> str:
+    chosen = report["chosen"]
+    if "auc" in chosen:
+        return f"AUC {chosen['auc']:.5f}"
+    if report["validation"] is None:
+        return ", ".join(f"{name} KL {found['kl_divergence']:.3f}" for name, found in chosen["embeddings"].items())
+    return f"logloss {report['validation']['logloss']:.5f}"
+
+
+def measure(rows: int, tasks: list[ModelSpec], registry: Registry, references: list[str]) -> Iterator[tuple[str, Any]]:
+    """Measure everything at one size; yields a name and what was measured."""
+    with tempfile.TemporaryDirectory(prefix="numerai-benchmark-") as name:
+        directory = Path(name)
+        directory.chmod(0o777)
+        write_tables(directory, rows)
+        bench = Bench(directory, registry)
+        for spec in tasks:
+            yield spec.name, bench.operation(spec).__dict__
+        for method in references:
+            yield f"2018: {method}", bench.reference(method).__dict__
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """Write the page."""
+    introduction = (
+        "Made by `benchmarks/fleming.py`; do not edit. Generated rows of 50 features, two thirds of them in the"
+        f" training table, on {platform.machine()} with {os.cpu_count()} cores, one thing at a time; searches had"
+        f" {SEARCH_SECONDS} s. *MiB* is the most memory the process held. The methods of 2018 run on today's"
+        " scikit-learn, in the same image and on the same tables; logloss is that of the tournament's validation rows."
+    )
+    lines = ["# Jim Fleming's branch, measured", "", *textwrap.wrap(introduction, 120)]
+    for rows, found in sorted(results.items(), key=lambda item: int(item[0])):
+        lines += ["", f"## {int(rows):,} rows", "", "| what | seconds | MiB | quality |", "|---|---:|---:|---|"]
+        for name, measured in found.items():
+            method = name.removeprefix("2018: ")
+            about = f"*2018*: {method} ({REFERENCES[method]})" if method != name else f"`{name}`"
+            seconds, memory = measured["seconds"], measured["peak_memory_mib"]
+            lines.append(f"| {about} | {seconds:,.0f} | {memory:,.0f} | {measured['quality']} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, keep what was measured, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000], help="rows of both tables together")
+    parser.add_argument("--tasks", nargs="+", help="only these tasks (adversarial_validation and tsne come first)")
+    parser.add_argument("--reference", nargs="*", choices=list(REFERENCES), default=list(REFERENCES))
+    parser.add_argument("--no-reference", dest="reference", action="store_const", const=[])
+    arguments = parser.parse_args()
+    console = Console()
+    registry = load_registry(IMAGES)
+    branch = [spec for spec in registry if spec.name in TASKS or "tsne" in spec.needs]
+    tasks = [spec for spec in branch if not arguments.tasks or spec.name in {*arguments.tasks, *TASKS}]
+    results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for rows in arguments.rows:
+        for name, measured in measure(rows, tasks, registry, arguments.reference):
+            console.print(f"{rows:,} rows, {name}: {measured}")
+            results.setdefault(str(rows), {})[name] = measured
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            PAGE.write_text(page(results))
+
+
+if __name__ == "__main__":
+    main()
