@@ -6,6 +6,7 @@ For a first run without account or network, and for tests. ``python -m practice`
 - ``rounds.py``: which rounds there are, when each is open, and which era it belongs to
 - ``names.py``: long feature names, as Numerai gives them
 - ``model.py``: the random model behind the data: what the features, targets and example predictions of an era are
+- ``hidden_groups.py``: groups of rows that t-SNE finds, on request (``--group-lean``)
 - ``season.py``: the files, written in Numerai's layout and kept
 - ``protocol.py``: the GraphQL side
 - ``faults.py``: misbehaviour on demand, for tests

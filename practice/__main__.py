@@ -71,6 +71,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[size.small, size.medium, size.all_features],
         help="features of each feature set",
     )
+    parser.add_argument(
+        "--group-lean",
+        type=float,
+        default=size.group_lean,
+        metavar="0..0.9",
+        help="hide groups of rows in the features, which t-SNE finds and products of two features do not show, and let"
+        " the targets lean on belonging to one, by this correlation; 0 hides none",
+    )
     parser.add_argument("--seed", type=int, default=67, help="seed of the season")
     parser.add_argument(
         "--today",
@@ -96,8 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Generate the current round's files, serve the season until told to stop."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
+    small, medium, all_features = chosen.features
     try:
-        size = SeasonSize(chosen.rows_per_era, chosen.train_eras, chosen.validation_eras, *chosen.features)
+        size = SeasonSize(
+            chosen.rows_per_era,
+            chosen.train_eras,
+            chosen.validation_eras,
+            small,
+            medium,
+            all_features,
+            chosen.group_lean,
+        )
         season = Season(
             chosen.season_dir,
             size,

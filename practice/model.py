@@ -8,6 +8,9 @@ once the targets are known.
 The signal is weak on purpose. A hidden score, part linear and part products of pairs of features, explains so little
 of a target that whoever knew it would reach a CORR of about 0.025 per era; its strength changes from era to era and
 turns against the model in some.
+
+On request a season hides groups of rows in its features as well (:mod:`practice.hidden_groups`), and targets lean on
+whether a row belongs to one. Its features then lie where the groups want them: they do not drift.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from practice.hidden_groups import MIN_FEATURES, HiddenGroups, on_their_sides
 from practice.names import feature_names
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ _FIFTHS = (-0.8416212, -0.2533471, 0.2533471, 0.8416212)
 
 @dataclass(frozen=True)
 class SeasonSize:
-    """How much data a season has.
+    """How much data a season has, and whether it hides groups.
 
     Attributes
     ----------
@@ -60,6 +64,9 @@ class SeasonSize:
         week from there.
     small, medium, all_features : int
         Features in each of the three feature sets; each holds the smaller ones.
+    group_lean : float
+        Correlation of the targets' latent values with belonging to a hidden group of rows, 0 to 0.9; at 0 there are
+        no groups.
     """
 
     rows_per_era: int = 250
@@ -68,6 +75,7 @@ class SeasonSize:
     small: int = 42
     medium: int = 80
     all_features: int = 120
+    group_lean: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.rows_per_era, self.train_eras, self.validation_eras) < 1:
@@ -75,6 +83,12 @@ class SeasonSize:
             raise ValueError(msg)
         if not 2 <= self.small <= self.medium <= self.all_features <= 10_000:
             msg = f"feature sets must grow (2 <= small <= medium <= all <= 10000): {self}"
+            raise ValueError(msg)
+        if not 0 <= self.group_lean <= 0.9:
+            msg = f"targets lean on hidden groups by 0 (not at all) to 0.9: {self}"
+            raise ValueError(msg)
+        if self.group_lean and self.small < MIN_FEATURES:
+            msg = f"hidden groups need a small feature set of at least {MIN_FEATURES} features: {self}"
             raise ValueError(msg)
 
 
@@ -134,14 +148,22 @@ class SeasonModel:
         self._linear[chosen] = rng.choice([-1.0, 1.0], chosen.size) / np.sqrt(1 + np.arange(chosen.size))
         self._pairs = [rng.choice(small, 2, replace=False) for _ in range(_PAIRS)]
         self._phases = rng.uniform(0, 2 * np.pi, 2 + _FACTORS)
+        self._groups = self._hidden_groups(small, medium) if size.group_lean else None
 
     def era(self, era: int, weekday: int = SATURDAY) -> EraRows:
         """Make the rows of an era as Saturday's round saw them, or those of an earlier round of its week."""
         rng = np.random.default_rng([self.seed, 1, era, weekday])
         rows = self.size.rows_per_era
         features = self._features(era, rows, rng)
+        grouped = np.zeros(rows, dtype=np.float32)
+        if self._groups:
+            drawn = self._groups.draw(rows, np.random.default_rng([self.seed, 4, era, weekday]))
+            features = on_their_sides(features, 2, drawn.signs)
+            grouped = _standardized(drawn.grouped.astype(np.float32))
         score, linear = self._scores(features)
-        targets = self._targets(era, score, rng)
+        targets = self._targets(era, score, grouped, rng)
+        if self._groups:
+            score = _standardized(_STRENGTH * score + np.float32(self.size.group_lean) * grouped)
         example = _percentiles(linear + 0.7 * rng.standard_normal(rows, dtype=np.float32))
         return EraRows(self._ids(era, weekday, rows), features, targets, score, example)
 
@@ -150,6 +172,13 @@ class SeasonModel:
         wave = np.sin(2 * np.pi * era / 52 + self._phases[0]) + np.sin(2 * np.pi * era / 17 + self._phases[1])
         surprise = np.random.default_rng([self.seed, 2, era]).standard_normal()
         return float(np.clip(_STRENGTH * (1 + 0.6 * wave + 0.4 * surprise), -0.1, 0.15))
+
+    def _hidden_groups(self, small: NDArray[np.intp], medium: NDArray[np.intp]) -> HiddenGroups:
+        # a stream of its own: what a season without groups draws stays as it is
+        rng = np.random.default_rng([self.seed, 3])
+        every = np.arange(self.size.all_features)
+        parts = (small, np.setdiff1d(medium, small), np.setdiff1d(every, medium))
+        return HiddenGroups(np.concatenate([rng.permutation(part) for part in parts]), rng)
 
     def _ids(self, era: int, weekday: int, rows: int) -> NDArray[np.bytes_]:
         # counting, then mixing within 60 bits by steps that can be undone: no two rows of a season share an id
@@ -186,15 +215,16 @@ class SeasonModel:
         return _standardized(mixed), linear
 
     def _targets(
-        self, era: int, score: NDArray[np.float32], rng: np.random.Generator
+        self, era: int, score: NDArray[np.float32], grouped: NDArray[np.float32], rng: np.random.Generator
     ) -> dict[str, NDArray[np.float32]]:
-        strength = self.strength(era)
+        strength, lean = self.strength(era), self.size.group_lean
+        known = strength * score + np.float32(lean) * grouped
         shared = rng.standard_normal(score.size, dtype=np.float32)
         targets = {}
         for name in TARGET_WEEKS:
             own = rng.standard_normal(score.size, dtype=np.float32)
             noise = np.sqrt(_SHARED_NOISE) * shared + np.sqrt(1 - _SHARED_NOISE) * own
-            targets[name] = _in_shares(strength * score + np.sqrt(1 - strength**2) * noise)
+            targets[name] = _in_shares(known + np.sqrt(1 - strength**2 - lean**2) * noise)
         targets["target"] = targets[DEFAULT_TARGET_IS]
         return targets
 

@@ -207,7 +207,7 @@ class Season:
         self._today = today
         self._served_rounds = served_rounds
         self._writer = SeasonWriter(self.size, seed)
-        settings = json.dumps({"format": _FORMAT, "seed": seed, **asdict(self.size)}, sort_keys=True)
+        settings = json.dumps({"format": _FORMAT, "seed": seed, **_naming(self.size)}, sort_keys=True)
         self._directory = directory / f"season-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
         self._lock = threading.Lock()
         self._etags: dict[tuple[Path, int], str] = {}
@@ -283,6 +283,11 @@ class Season:
         if name.startswith("validation"):
             return Path("validation", f"{era_label(SeasonRound(round_number).era)}-{name}")
         return Path(name)
+
+
+def _naming(size: SeasonSize) -> dict[str, Any]:
+    """Give what a season's folder is named by: a season without hidden groups keeps the folder of before there were."""
+    return {name: value for name, value in asdict(size).items() if name != "group_lean" or value}
 
 
 def _in_groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

@@ -1,20 +1,28 @@
 """Tables with a signal that is known: how well any model can do on them is computed, not guessed.
 
-The target is drawn with a chance that leans on ten features, one by one (linear) and six of them in pairs as well
-(interactions, which no linear model sees); the other 40 are noise. Every era follows the same law, so that what a model
-gains on held-out eras is what it has learned of it.
+The target is drawn with a chance that leans on ten features one by one (linear), and on what linear models cannot see:
+
+- :func:`write_known_signal`: on six of the ten in pairs as well (interactions)
+- :func:`write_hidden_structure`: on whether a row belongs to a hidden group (:mod:`practice.hidden_groups`), which no
+  product of two features shows, but a t-SNE map of all rows does
+
+All other features are noise to the target. Every era follows the same law, so that what a model gains on held-out eras
+is what it has learned of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from practice.hidden_groups import HiddenGroups, on_their_sides
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,6 +34,7 @@ _GAP = 8
 _VALIDATION_ERAS = 20
 # logits that one standard deviation of a feature, or of a product of two, is worth
 _LINEAR = 0.15 * np.array([1, -1] * 5)
+_LINEAR_BESIDE_GROUPS = 0.1 * np.array([1, -1] * 5)
 _INTERACTIONS = 0.3 * np.array([1, -1, 1])
 _SQRT_12 = np.sqrt(12)  # makes the variance of a uniform feature 1
 
@@ -65,42 +74,95 @@ def write_known_signal(directory: Path, rows: int = 50_000, *, shuffled: bool = 
         Of everything that is random.
     """
     random = np.random.default_rng(seed)
-    features = random.random((rows, FEATURES), dtype=np.float32)
-    targets = _drawn(_chances(features), random)
+
+    def drawn(count: int) -> _Rows:
+        features = random.random((count, FEATURES), dtype=np.float32)
+        standardised = _standardised(features)
+        linear = standardised[:, :10] @ _LINEAR
+        return _Rows(features, linear, linear + (standardised[:, 0:3] * standardised[:, 3:6]) @ _INTERACTIONS)
+
+    return _write_both(directory, rows, drawn, random, shuffled=shuffled)
+
+
+def write_hidden_structure(directory: Path, rows: int = 10_000, *, lean: float = 0.4, seed: int = 11) -> KnownSignal:
+    """Write a run's tables with 50 features between 0 and 1, groups hidden in them, and a target of 0 and 1.
+
+    Parameters
+    ----------
+    directory
+        Where ``training.parquet`` and ``tournament.parquet`` go.
+    rows
+        Rows of the training table; those of the tournament table as in :func:`write_known_signal`.
+    lean
+        Logits that the target's chance is higher for a row in a hidden group, and lower for one that is in none.
+    seed
+        Of everything that is random.
+    """
+    random = np.random.default_rng(seed)
+    groups = HiddenGroups(random.permutation(FEATURES), random)
+
+    def drawn(count: int) -> _Rows:
+        hidden = groups.draw(count, random)
+        features = on_their_sides(random.random((count, FEATURES), dtype=np.float32), 0.5, hidden.signs.T)
+        linear = _standardised(features)[:, :10] @ _LINEAR_BESIDE_GROUPS
+        return _Rows(features, linear, linear + np.where(hidden.grouped, lean, -lean))
+
+    return _write_both(directory, rows, drawn, random)
+
+
+class _Rows(NamedTuple):
+    """Features, shape (rows, features), with the logits of the law's linear part and those of all of it."""
+
+    features: NDArray[np.float32]
+    linear: NDArray[np.float64]
+    logits: NDArray[np.float64]
+
+
+def _standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    standardised: NDArray[np.float32] = (features - 0.5) * _SQRT_12
+    return standardised
+
+
+def _write_both(
+    directory: Path,
+    rows: int,
+    drawn: Callable[[int], _Rows],
+    random: np.random.Generator,
+    *,
+    shuffled: bool = False,
+) -> KnownSignal:
+    training = drawn(rows)
+    targets = _tossed(training.logits, random)
     if shuffled:
         targets = random.permutation(targets)
     eras = [f"era{1 + row * TRAINING_ERAS // rows}" for row in range(rows)]
-    _write(directory / "training.parquet", features, eras, ["train"] * rows, targets)
+    _write(directory / "training.parquet", training.features, eras, ["train"] * rows, targets)
 
     validation = rows // 5
-    features = random.random((validation + 100, FEATURES), dtype=np.float32)
-    targets = _drawn(_chances(features), random)
+    tournament = drawn(validation + 100)
+    targets = _tossed(tournament.logits, random)
     targets[validation:] = np.nan
     first = TRAINING_ERAS + _GAP + 1
     eras = [f"era{first + row * _VALIDATION_ERAS // validation}" for row in range(validation)] + ["eraX"] * 100
     data_types = ["validation"] * validation + ["live"] * 100
-    _write(directory / "tournament.parquet", features, eras, data_types, targets)
+    _write(directory / "tournament.parquet", tournament.features, eras, data_types, targets)
 
-    known, drawn = features[:validation], targets[:validation]
+    known = slice(validation)
     return KnownSignal(
         coin_toss=float(np.log(2)),
-        linear=_logloss(_chances(known, interactions=False), drawn),
-        best=_logloss(_chances(known), drawn),
+        linear=_logloss(_chances(tournament.linear[known]), targets[known]),
+        best=_logloss(_chances(tournament.logits[known]), targets[known]),
     )
 
 
-def _chances(features: NDArray[np.float32], *, interactions: bool = True) -> NDArray[np.float64]:
+def _chances(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute the chance of a target of 1, shape (rows,)."""
-    standardised = (features - 0.5) * _SQRT_12
-    logits = standardised[:, :10] @ _LINEAR
-    if interactions:
-        logits = logits + (standardised[:, 0:3] * standardised[:, 3:6]) @ _INTERACTIONS
     chances: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
     return chances
 
 
-def _drawn(chances: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
-    return (random.random(len(chances)) < chances).astype(np.float32)
+def _tossed(logits: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
+    return (random.random(len(logits)) < _chances(logits)).astype(np.float32)
 
 
 def _logloss(chances: NDArray[np.float64], targets: NDArray[np.float32]) -> float:

@@ -61,6 +61,7 @@ def test_help_names_every_option() -> None:
         "--rows-per-era",
         "--train-eras",
         "--features",
+        "--group-lean",
         "--seed",
         "--today",
     ):
@@ -73,6 +74,7 @@ def test_help_names_every_option() -> None:
     [
         (["--rows-per-era", "0"], "at least 1"),
         (["--features", "10", "5", "20"], "must grow"),
+        (["--group-lean", "1"], "0.9"),
         (["--train-eras", "5000"], "do not fit"),
         (["--today", "2020-01-04"], "older than the season"),
         (["--today", "soon"], "invalid"),
