@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +13,8 @@ from ._search import metric_of, search
 from ._workers import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import FrameType
+    import signal
+    from collections.abc import Sequence
 
     from numerai_contract.task import Task
 
@@ -177,19 +175,3 @@ class Hunt:
         self._forecast_of = numbers
         if trouble is not None:
             self._task.note(f"an ensemble could not predict: {trouble}")
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[list[signal.Signals]]:
-    """Collect requests to stop (SIGTERM) instead of ending at once: there may be something to deliver."""
-    requests: list[signal.Signals] = []
-
-    def take(number: int, _frame: FrameType | None) -> None:
-        requests.append(signal.Signals(number))
-
-    before = signal.signal(signal.SIGTERM, take)
-    try:
-        yield requests
-    finally:
-        # once a request was heard, what is at hand is delivered, and another changes nothing
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if requests else before)

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numerai_contract.progress import duration
+from numerai_contract.stopping import stop_requests
 from numerai_contract.task import Learned
 
 from . import _plan
@@ -57,7 +58,7 @@ def run(task: Task) -> None:
     # opened before the search, so that a mistake in it is told now
     rows = len(task.tournament)
     with task.progress.step("loading auto-sklearn"):
-        from ._hunt import Hunt, stop_requests
+        from ._hunt import Hunt
 
     with _scratch() as directory, stop_requests() as stop:
         plan = _plan.Plan(

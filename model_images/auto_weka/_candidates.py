@@ -67,12 +67,13 @@ class Candidate:
 
 
 class Journal:
-    """What was tried, in order, gathered from the lines of several searches."""
+    """What was tried, in order, gathered from the lines of several searches, and for how long they went on."""
 
     def __init__(self) -> None:
         self.candidates: dict[tuple[str, ...], Candidate] = {}
         self.runs = 0
         self.failed_runs = 0
+        self.seconds = 0.0
         self.trajectory: list[tuple[float, float, str]] = []
         self._running: dict[int, tuple[Candidate, str]] = {}
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numerai_contract.exits import ContractError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 PARTS = Path("/opt/auto_weka")
 # one processor core each, so one collector thread; nothing written beside what is asked for; numbers with a full stop
@@ -29,10 +32,48 @@ _OPTIONS = (
 # when memory runs out it is a learner that has to go, not the process that has the results
 _FIRST_TO_GO = "500"
 _QUOTED_LINES = 3
+# how far a program in the background steps back for others, from 0 to 19: a quarter of what a core would give it
+_NICENESS = 5
+# seconds between two looks at whether a program may go on
+_BETWEEN_LOOKS = 0.2
 
 
 class ProgramError(Exception):
     """A program failed or took too long; the message says which and how."""
+
+
+class GivenUpError(Exception):
+    """A program was ended for no fault of its own: what it was for is not wanted any more."""
+
+
+@dataclass
+class Allowance:
+    """What programs may take that do a piece of work together, one after the other.
+
+    Attributes
+    ----------
+    until : float
+        When they must be done, by the monotonic clock.
+    processor_seconds : float
+        Of all cores and all of them together.
+    in_background : bool
+        Whether they step back for others.
+    unwanted : callable
+        Asked several times a second whether to give up.
+    spent : float
+        Processor seconds so far, to within a look at them.
+    """
+
+    until: float
+    processor_seconds: float = math.inf
+    in_background: bool = False
+    unwanted: Callable[[], bool] = lambda: False
+    spent: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """What is left of the time, more than nothing."""
+        return max(self.until - time.monotonic(), 0.1)
 
 
 def command(classpath: Sequence[Path], heap: int, program: str, *arguments: str) -> list[str]:
@@ -78,24 +119,48 @@ def started(words: Sequence[str], directory: Path, **environment: str) -> Iterat
             process.stdout.close()
 
 
-def run(words: Sequence[str], directory: Path, seconds: float) -> str:
+def run(words: Sequence[str], directory: Path, allowance: Allowance) -> str:
     """Run a program to its end and return what it printed.
 
     Raises
     ------
     ProgramError
-        When it fails, or is not done after so many seconds.
+        When it fails, or takes more than it may.
+    GivenUpError
+        When it is not wanted any more.
     """
+    if allowance.in_background:
+        words = ["nice", f"--adjustment={_NICENESS}", *words]
     with started(words, directory) as process:
-        try:
-            said, _ = process.communicate(timeout=max(seconds, 0.1))
-        except subprocess.TimeoutExpired:
-            raise ProgramError(f"not done after {seconds:.0f} s") from None
+        said = _heard_out(process, allowance)
         if process.returncode != 0:
             lines = [line for line in said.splitlines() if line.strip() and "Picked up JAVA" not in line]
             ending = f"killed by signal {-process.returncode}" if process.returncode < 0 else "failed"
             raise ProgramError(f"{ending}: {' / '.join(lines[:_QUOTED_LINES]) or 'without a word'}")
     return said
+
+
+def _heard_out(process: subprocess.Popen[str], allowance: Allowance) -> str:
+    seconds, before = allowance.seconds, allowance.spent
+    while True:
+        try:
+            said, _ = process.communicate(timeout=min(_BETWEEN_LOOKS, allowance.seconds))
+        except subprocess.TimeoutExpired:
+            allowance.spent = before + _processor_seconds(process.pid)
+        else:
+            return said
+        if allowance.unwanted():
+            raise GivenUpError
+        if time.monotonic() >= allowance.until:
+            raise ProgramError(f"not done after {seconds:.0f} s")
+        if allowance.spent > allowance.processor_seconds:
+            raise ProgramError(f"not done after {allowance.processor_seconds:.0f} s of the processor's time")
+
+
+def _processor_seconds(process: int) -> float:
+    """Look up the time that the threads of a process have run; proc(5) has the fields."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The newer Auto-WEKA (2.6, built with ``AUTO_WEKA=2.6``): one classifier of WEKA's that is itself the search.
 
-It divides its time by itself, in minutes, and trains the best configuration on everything before it ends. So it can
-neither be stopped early with a result nor be given a limit of runs, and tells of its choice in the text it prints.
+It divides its time by itself, in minutes, and trains the best configuration on everything before it ends; until then
+there is nothing to be had from it. So it cannot be given a limit of runs, and a request to stop ends it without a
+result, to be tried again. It tells of its choice in the text it prints.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from numerai_contract.exits import BadParameterError, ModelFailureError
 from numerai_contract.progress import duration
 
-from ._java import PARTS, ProgramError, command, run
+from ._java import PARTS, Allowance, ProgramError, command, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ def search_and_predict(
     task: Task,
     place: Path,
     learned: Path,
-    predict: Callable[[str, Path, int, float], NDArray[np.float64]],
+    predict: Callable[[str, Path, int, Allowance], NDArray[np.float64]],
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Search, train the best on all rows, and predict the tournament table.
 
@@ -65,7 +66,7 @@ def search_and_predict(
     place, learned
         A directory for files, and what to learn from.
     predict
-        Given learner, model, memory in MiB and when to end, computes the probabilities.
+        Given learner, model, memory in MiB and what it may take, computes the probabilities.
 
     Returns
     -------
@@ -100,7 +101,7 @@ def search_and_predict(
     found = dict(_SAID.findall(said))
     tried = _TRIED.search(said)
     try:
-        probabilities = predict(_LEARNER, model, max(256, memory), time.monotonic() + max(90.0, seconds))
+        probabilities = predict(_LEARNER, model, max(256, memory), Allowance(time.monotonic() + max(90.0, seconds)))
     except ProgramError as error:
         raise ModelFailureError(
             f"Auto-WEKA chose {found.get('best classifier', 'a learner')}, and {error}. "
@@ -131,7 +132,7 @@ def _run_speaking(task: Task, words: list[str], place: Path, seconds: float) -> 
     speaker = threading.Thread(target=speak, daemon=True)
     speaker.start()
     try:
-        return run(words, place, _OVERRUN * seconds)
+        return run(words, place, Allowance(began + _OVERRUN * seconds))
     except ProgramError as error:
         raise ModelFailureError(
             f"Auto-WEKA 2.6 was given {duration(seconds)} and ended without a model: {error}. "

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ._java import Allowance
+
 _DECIMALS = 9
 # in front of the probability of the class that was predicted
 _PREDICTED = "*"
 
 
-def predict(classpath: Sequence[Path], learner: str, model: Path, rows: Path, heap: int, seconds: float) -> Path:
+def predict(classpath: Sequence[Path], learner: str, model: Path, rows: Path, heap: int, allowance: Allowance) -> Path:
     """Predict the rows of a file.
 
     Parameters
@@ -34,8 +36,8 @@ def predict(classpath: Sequence[Path], learner: str, model: Path, rows: Path, he
         What was saved, and the ARFF file to predict.
     heap
         Memory, MiB.
-    seconds
-        For all of it.
+    allowance
+        What it may take.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def predict(classpath: Sequence[Path], learner: str, model: Path, rows: Path, he
     Raises
     ------
     ProgramError
-        When it fails, or takes longer.
+        When it fails, or takes more.
     """
     predictions = rows.with_suffix(".csv")
     predictions.unlink(missing_ok=True)
@@ -59,7 +61,7 @@ def predict(classpath: Sequence[Path], learner: str, model: Path, rows: Path, he
             *("-classifications", f"{output} -distribution -decimals {_DECIMALS} -suppress -file {predictions}"),
         ),
         rows.parent,
-        seconds,
+        allowance,
     )
     if not predictions.exists():
         raise ProgramError("WEKA wrote no predictions")

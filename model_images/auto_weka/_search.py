@@ -12,11 +12,11 @@ import queue
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from ._candidates import FOLDS, Journal
-from ._java import PARTS, ProgramError, command, run, started
+from ._candidates import FOLDS
+from ._java import PARTS, Allowance, GivenUpError, ProgramError, command, run, started
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 
     from numerai_contract.progress import Progress
 
+    from ._candidates import Journal
+    from ._plan import Plan
+
 # a learner that gives every row the same answer: the contract refuses it, so there is no use in trying it
 _LEFT_OUT = ("weka.classifiers.rules.ZeroR",)
 _EXPERIMENT, _DATA = "search", "training"
-# seconds between two lines of progress: the supervisor speaks when nothing was said for 25
-_BETWEEN_LINES = 20.0
+# seconds between two lines of progress, each left out where another line was printed moments before: within 30 in all
+_BETWEEN_LINES = 14.0
+# seconds between two looks at whether to stop, and at what goes on beside the search
+_BETWEEN_LOOKS = 0.2
 _LARGEST_JAVA_INT = 2**31 - 1
 # one that ends with less to show for would do so again
 _RUNS_WORTH_A_RESTART = 20
@@ -37,68 +42,43 @@ _SCORE = re.compile(r"SubProcessWrapper: Time\(.*\) Score\((.*)\)")
 _NO_SCORE = 1e9
 
 
-class Plan(NamedTuple):
-    """What a search may use.
-
-    Attributes
-    ----------
-    seeds : list of int
-        One search runs for each, all at once.
-    seconds, seconds_of_part : int
-        For the search, and for training on three quarters of the rows.
-    run_limit : int or None
-        Runs (a configuration on a fold) of each search after which it ends.
-    heap, smac_heap : int
-        Memory of a learner and of SMAC itself, MiB.
-    metric : str
-        The error that is made small: ``rmse`` (of the probabilities) or ``errorRate``.
-    """
-
-    seeds: list[int]
-    seconds: int
-    seconds_of_part: int
-    run_limit: int | None
-    heap: int
-    smac_heap: int
-    metric: str
-
-
 def classpath() -> list[Path]:
     """List the jars that Auto-WEKA and its WEKA are in."""
     return [PARTS / "autoweka.jar", *sorted((PARTS / "jaxb").glob("*.jar"))]
 
 
-def search(plan: Plan, directory: Path, training: Path, header: Path, progress: Progress) -> Journal:
+def search(
+    plan: Plan, journal: Journal, progress: Progress, stop: Callable[[], bool], look: Callable[[], None]
+) -> None:
     """Try configurations until time or runs are used up.
 
     Parameters
     ----------
     plan
         What it may use.
-    directory
-        For its own files.
-    training
-        What to learn from, ARFF.
-    header
-        The same without rows worth speaking of.
+    journal
+        Where to put down what was tried.
     progress
         Where to say how far it is.
+    stop
+        Asked several times a second whether to stop.
+    look
+        Called several times a second, for what goes on beside the search.
 
     Raises
     ------
     ProgramError
         When the search cannot begin.
+    GivenUpError
+        When it was asked to stop.
     """
     run(
-        command(
-            classpath(), plan.heap, "autoweka.ExperimentConstructor", str(_describe(plan, directory, training, header))
-        ),
-        directory,
-        seconds=max(60, plan.seconds),
+        command(classpath(), plan.heap, "autoweka.ExperimentConstructor", str(_describe(plan))),
+        plan.directory,
+        Allowance(until=time.monotonic() + max(60, plan.seconds), unwanted=stop),
     )
-    experiment = directory / f"{_EXPERIMENT}-{_DATA}"
+    experiment = plan.directory / f"{_EXPERIMENT}-{_DATA}"
     lines: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
-    journal = Journal()
     with contextlib.ExitStack() as searches:
 
         def begin(seed: int) -> None:
@@ -106,8 +86,9 @@ def search(plan: Plan, directory: Path, training: Path, header: Path, progress: 
             # they end by themselves: leaving the block ends what they read from
             threading.Thread(target=_forward, args=(process, seed, lines), daemon=True).start()
 
-        _follow(plan, lines, journal, begin, progress)
-    return journal
+        for seed in plan.seeds:
+            begin(seed)
+        _follow(plan, lines, journal, begin, progress, stop, look)
 
 
 def _follow(
@@ -116,23 +97,30 @@ def _follow(
     journal: Journal,
     begin: Callable[[int], None],
     progress: Progress,
+    stop: Callable[[], bool],
+    look: Callable[[], None],
 ) -> None:
-    """Begin the searches and read what they say, until all have ended or their time is over."""
+    """Read what the searches say, until all have ended or their time is over."""
     going = set(plan.seeds)
     runs = dict.fromkeys(plan.seeds, 0)
     trouble: dict[int, str] = {}
     began = spoke = time.monotonic()
-    for seed in plan.seeds:
-        begin(seed)
+    looked = float("-inf")
     while going:
         now = time.monotonic()
-        if now - began >= plan.seconds:
+        journal.seconds = now - began
+        if stop():
+            raise GivenUpError
+        if journal.seconds >= plan.seconds:
             return
+        if now - looked >= _BETWEEN_LOOKS:
+            looked = now
+            look()
         if now - spoke >= _BETWEEN_LINES:
             spoke = now
-            progress.update(_share(plan, journal, now - began), _state(plan, journal, now - began))
+            progress.update(_share(plan, journal), _state(plan, journal))
         try:
-            seed, line = lines.get(timeout=max(0.01, min(began + plan.seconds, spoke + _BETWEEN_LINES) - now))
+            seed, line = lines.get(timeout=max(0.01, min(began + plan.seconds - now, _BETWEEN_LOOKS)))
         except queue.Empty:
             continue
         if line is not None:
@@ -141,30 +129,38 @@ def _follow(
                 trouble.setdefault(seed, line)
             continue
         going.discard(seed)
-        if plan.run_limit is not None and runs[seed] >= plan.run_limit:
-            continue
-        # over days SMAC may outgrow its memory; what it found is in the journal, and another goes on from elsewhere
-        other = max(runs) + 1
-        restart = runs[seed] >= _RUNS_WORTH_A_RESTART and plan.run_limit is None
-        progress.say(
-            f"the search with seed {seed} ended after {runs[seed]:,} runs ({trouble.get(seed, 'it gave no reason')})"
-            + (f"; going on with seed {other}" if restart else "")
-        )
-        if restart:
+        other = _successor(plan, seed, runs, trouble, progress)
+        if other is not None:
             runs[other] = 0
             going.add(other)
             begin(other)
 
 
-def _share(plan: Plan, journal: Journal, seconds: float) -> float:
+def _successor(plan: Plan, seed: int, runs: dict[int, int], trouble: dict[int, str], progress: Progress) -> int | None:
+    """Say when a search ended before its time, and choose a seed for another in its place, if that is worth a try.
+
+    Over days SMAC may outgrow its memory; what it found is in the journal, and another goes on from elsewhere.
+    """
+    if plan.run_limit is not None and runs[seed] >= plan.run_limit:
+        return None
+    worth = runs[seed] >= _RUNS_WORTH_A_RESTART and plan.run_limit is None
+    other = max(runs) + 1 if worth else None
+    progress.say(
+        f"the search with seed {seed} ended after {runs[seed]:,} runs ({trouble.get(seed, 'it gave no reason')})"
+        + ("" if other is None else f"; going on with seed {other}")
+    )
+    return other
+
+
+def _share(plan: Plan, journal: Journal) -> float:
     runs = journal.runs / (plan.run_limit * len(plan.seeds)) if plan.run_limit else 0.0
-    return min(max(seconds / plan.seconds, runs), 0.99)
+    return min(max(journal.seconds / plan.seconds, runs), 0.99)
 
 
-def _state(plan: Plan, journal: Journal, seconds: float) -> str:
+def _state(plan: Plan, journal: Journal) -> str:
     best = journal.ranked()[:1]
     error = f"best error {best[0].error:.4f}" if best else "none successful yet"
-    return f"{seconds:.0f} of {plan.seconds:,} s, {len(journal.tried):,} configurations tried, {error}"
+    return f"{journal.seconds:.0f} of {plan.seconds:,} s, {len(journal.tried):,} configurations tried, {error}"
 
 
 def _forward(process: subprocess.Popen[str], seed: int, lines: queue.SimpleQueue[tuple[int, str | None]]) -> None:
@@ -207,7 +203,7 @@ def _smac(plan: Plan, seed: int) -> list[str]:
     )
 
 
-def _describe(plan: Plan, directory: Path, training: Path, header: Path) -> Path:
+def _describe(plan: Plan) -> Path:
     """Write the experiment down as Auto-WEKA wants it."""
     batch = ET.Element("experimentBatch")
     experiment = ET.SubElement(batch, "experimentComponent")
@@ -219,7 +215,7 @@ def _describe(plan: Plan, directory: Path, training: Path, header: Path) -> Path
         ("resultMetric", plan.metric),
         ("experimentConstructor", "autoweka.smac.SMACExperimentConstructor"),
         ("experimentConstructorArgs", "-experimentpath"),
-        ("experimentConstructorArgs", str(directory)),
+        ("experimentConstructorArgs", str(plan.directory)),
         ("experimentConstructorArgs", "-propertyoverride"),
         # it insists on a program that exists; SMAC is started by `_smac`
         ("experimentConstructorArgs", "smacexecutable=/bin/true"),
@@ -235,14 +231,14 @@ def _describe(plan: Plan, directory: Path, training: Path, header: Path) -> Path
     ):
         ET.SubElement(experiment, name).text = text
     data = ET.SubElement(batch, "datasetComponent")
-    for name, text in (("trainArff", str(training)), ("testArff", str(header)), ("name", _DATA)):
+    for name, text in (("trainArff", str(plan.training)), ("testArff", str(plan.header)), ("name", _DATA)):
         ET.SubElement(data, name).text = text
-    path = directory / "experiment.xml"
+    path = plan.directory / "experiment.xml"
     ET.ElementTree(batch).write(path, encoding="utf-8", xml_declaration=True)
     return path
 
 
-def train(arguments: tuple[str, ...], model: Path, training: Path, header: Path, plan: Plan, seconds: float) -> None:
+def train(arguments: tuple[str, ...], model: Path, plan: Plan, heap: int, allowance: Allowance) -> None:
     """Train a configuration on all rows, as Auto-WEKA does with the best one, and save the model.
 
     Parameters
@@ -251,15 +247,19 @@ def train(arguments: tuple[str, ...], model: Path, training: Path, header: Path,
         The configuration.
     model
         Where to; its name ends with ``.model``.
-    seconds
-        For all of it.
+    plan
+        For its files and its metric.
+    heap
+        Memory, MiB.
+    allowance
+        What it may take.
 
     Raises
     ------
     ProgramError
-        When it fails, or takes longer.
+        When it fails, or takes more.
     """
-    dataset = f"type=trainTestArff:trainArff={training}:testArff={header}"
+    dataset = f"type=trainTestArff:trainArff={plan.training}:testArff={plan.header}"
     properties = {
         "datasetString": dataset.replace(":", "\\:"),
         "instanceGenerator": "autoweka.instancegenerators.CrossValidation",
@@ -269,14 +269,14 @@ def train(arguments: tuple[str, ...], model: Path, training: Path, header: Path,
     said = run(
         command(
             classpath(),
-            plan.heap,
+            heap,
             "autoweka.SubProcessWrapper",
             *("-prop", ":".join(f"{name}={value}" for name, value in properties.items())),
-            *("-timeout", f"{seconds:.0f}"),
+            *("-timeout", f"{allowance.seconds:.0f}"),
             *("-wrapper", "default", *arguments),
         ),
-        training.parent,
-        seconds,
+        plan.directory,
+        allowance,
     )
     # a model is written whatever happened; the score tells one that was trained from one that was given up
     score = _SCORE.search(said)

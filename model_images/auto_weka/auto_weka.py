@@ -26,48 +26,49 @@ fewer where the memory would be too little for all.
 
 A configuration that gives every row the same answer is worth nothing here, however small its error; so is one that
 cannot be trained on all rows in the time that is left. Then the next best is taken, and the report says so.
+
+The best so far is trained on all rows and predicts the tournament while the search goes on, beside it, at low priority
+and for at most 15 % of the processor's time; the log says when its predictions are ready. Asked to stop (SIGTERM), the
+operation delivers those that are, and the report says so; before there are any it ends with 75, to be tried again.
+Built with ``AUTO_WEKA=2.6`` it always does the latter (`_newer`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from numerai_contract import eras, pulse, targets
-from numerai_contract.exits import ModelFailureError, NotEnoughMemoryError, memory_advice
-from numerai_contract.predictions import SMALLEST_SPREAD
+from numerai_contract import eras, targets
+from numerai_contract.exits import ModelFailureError, TryAgainError
+from numerai_contract.progress import duration
+from numerai_contract.stopping import stop_requests
 from numerai_contract.task import Learned
 
 from . import _arff, _newer
-from ._java import ProgramError, versions
-from ._predictions import predict, probabilities
-from ._search import Plan, classpath, search, train
+from ._candidates import Journal
+from ._forecasts import Forecast, Forecaster
+from ._java import Allowance, GivenUpError, ProgramError, versions
+from ._plan import Plan, plan
+from ._search import search
+from ._tournament import predictions_of, train_and_predict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from signal import Signals
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from numerai_contract.task import Task
 
-    from ._candidates import Candidate, Journal
+    from ._candidates import Candidate
 
 # two configurations on a fold or two: all that an image's build has time for
 SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "2", "THREADS": "1"}
 
-_DEFAULT_SECONDS = 600
 _ROWS, _VALUES = 20_000, 4_000_000
-# MiB: of a container that does not say, of this process and its tables, of SMAC, of a Java process beyond its heap
-_USUAL_MEMORY, _OWN_MEMORY, _SMAC_HEAP, _BEYOND_HEAP = 4_096, 400, 352, 100
-_LEAST_HEAP, _LARGEST_HEAP = 256, 16_384
-# predicting a few rows first tells a constant, or a learner that cannot do it, before hours are spent
-_FIRST_ROWS = 1_000
 # seconds that training and predicting get at least, whatever the search was given
 _LEAST_FINISH = 90.0
 _MOST_REPORTED = 200
@@ -86,23 +87,29 @@ def run(task: Task) -> None:
         task.note(f"learning from {drawn.sum():,} of {len(drawn):,} rows, drawn evenly from all eras (ROW_LIMIT)")
         rows[rows] = drawn
         labels = labels[drawn]
+    # opened before the search, so that a mistake in it is told now
+    _ = task.tournament
     held = versions()
-    with tempfile.TemporaryDirectory(prefix="auto_weka_") as directory:
+    # a forecast that was given up may not have noticed yet, and lay another file
+    with tempfile.TemporaryDirectory(prefix="auto_weka_", ignore_cleanup_errors=True) as directory:
         place = Path(directory)
         learned, header = place / "training.arff", place / "header.arff"
         with task.progress.step(f"writing {len(labels):,} rows for WEKA"):
             _arff.write(learned, features, _learned_blocks(task, rows, labels))
             _arff.write_header(header, features)
         if _newer.is_here():
-            found, chosen = _newer.search_and_predict(
-                task, place, learned, lambda *model: _predicted(task, place, *model)
-            )
+
+            def predict(learner: str, model: Path, heap: int, allowance: Allowance) -> NDArray[np.float64]:
+                return predictions_of(task, place, learner, model, heap, allowance, task.progress.update)
+
+            found, chosen = _newer.search_and_predict(task, place, learned, predict)
+            task.deliver(found, Learned(len(labels), chosen={**held, **chosen}))
         else:
-            plan = _plan(task, learned)
-            with task.progress.step(f"searching for {plan.seconds:,} s, {len(plan.seeds)} at a time"):
-                journal = search(plan, place, learned, header, task.progress)
-            found, chosen = _finish(task, plan, journal, place, learned, header)
-    task.deliver(found, Learned(training_rows=len(labels), chosen={**held, **chosen}))
+            divided = plan(task, place, learned, header)
+            # whoever asks it to stop while it delivers gets what is being delivered
+            with stop_requests() as stop:
+                found, chosen = _search_and_predict(task, divided, stop)
+                task.deliver(found, Learned(len(labels), chosen={**held, **chosen}))
 
 
 def _learned_blocks(
@@ -114,36 +121,8 @@ def _learned_blocks(
         start += len(positions)
 
 
-def _plan(task: Task, learned: Path) -> Plan:
-    """Divide time and memory among the searches."""
-    parameters = task.parameters
-    seconds = parameters.time_limit or _DEFAULT_SECONDS
-    memory = parameters.memory_limit or _USUAL_MEMORY
-    # /tmp is memory as well
-    left = memory - _OWN_MEMORY - (learned.stat().st_size >> 20)
-    of_search = _LEAST_HEAP + _SMAC_HEAP + 2 * _BEYOND_HEAP
-    searches = min(parameters.threads, left // of_search)
-    if searches < 1:
-        raise NotEnoughMemoryError(
-            f"{memory_advice(memory)}; a search needs {memory - left + of_search:,} MiB here (ROW_LIMIT makes it less)."
-        )
-    if searches < parameters.threads:
-        task.note(f"searching {searches} at a time, not {parameters.threads} (THREADS): {memory:,} MiB are not enough")
-    return Plan(
-        seeds=[(parameters.seed + number) % 2**31 for number in range(searches)],
-        seconds=seconds,
-        seconds_of_part=min(parameters.time_limit_part or max(1, seconds // 10), seconds),
-        run_limit=parameters.whole("RUN_LIMIT", at_least=1, at_most=1_000_000) if "RUN_LIMIT" in parameters else None,
-        heap=min(left // searches - _SMAC_HEAP - 2 * _BEYOND_HEAP, _LARGEST_HEAP),
-        smac_heap=_SMAC_HEAP,
-        metric=parameters.text("METRIC", "rmse", choices=("rmse", "errorRate")),
-    )
-
-
-def _finish(
-    task: Task, plan: Plan, journal: Journal, place: Path, learned: Path, header: Path
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Train the best configuration on all rows and predict with it; the next best where that fails.
+def _search_and_predict(task: Task, plan: Plan, stop: Sequence[Signals]) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Search, and predict the tournament with the best; when asked to stop, give the predictions that are ready.
 
     Returns
     -------
@@ -151,94 +130,72 @@ def _finish(
     chosen : dict
         For the report.
     """
+    began = time.monotonic()
+    journal = Journal()
+
+    def work(candidate: Candidate, allowance: Allowance) -> NDArray[np.float64]:
+        return train_and_predict(task, plan, candidate, plan.heap, allowance, lambda _share, _text: None)
+
+    forecaster = Forecaster(plan, work, task.progress.say)
+    try:
+        with forecaster, task.progress.step(f"searching for {plan.seconds:,} s, {len(plan.seeds)} at a time"):
+            search(plan, journal, task.progress, lambda: bool(stop), lambda: forecaster.look(journal))
+        best, passed_over = _finish(task, plan, journal, forecaster.ready, lambda: bool(stop))
+    except GivenUpError:
+        asked = f"stopped by {stop[0].name} after {duration(time.monotonic() - began)}"
+        if forecaster.ready is None:
+            raise TryAgainError(f"{asked}, before the first model had predicted anything. Run it again.") from None
+        best, passed_over = forecaster.ready, forecaster.passed_over
+        task.note(
+            f"{asked} of a search of {duration(plan.seconds)}: these are the predictions of "
+            f"{best.candidate.learner} (error {best.candidate.error:.4f}), the best that was ready"
+        )
+    return best.probabilities, _chosen(plan, journal, best.candidate, passed_over)
+
+
+def _finish(
+    task: Task, plan: Plan, journal: Journal, ready: Forecast | None, stop: Callable[[], bool]
+) -> tuple[Forecast, list[dict[str, Any]]]:
+    """Train the best configuration on all rows and predict with it, unless that is done; the next best where it fails.
+
+    Returns
+    -------
+    best : Forecast
+    passed_over : list of dict
+        Those that failed, for the report.
+    """
     ranked = journal.ranked()
     task.note(
         f"tried {len(journal.tried):,} configurations in {journal.runs:,} runs, of which {journal.failed_runs:,} took "
         "too long or failed"
     )
-    # the searches are over, and have left their memory to one process
-    plan = plan._replace(heap=min(len(plan.seeds) * plan.heap, _LARGEST_HEAP))
     end = time.monotonic() + max(_LEAST_FINISH, plan.seconds)
     passed_over: list[dict[str, Any]] = []
     for place_in_rank, candidate in enumerate(ranked, start=1):
         left = end - time.monotonic()
-        if left <= 0:
+        if left <= 0 or (ready is not None and candidate is ready.candidate):
             break
         # half of what is left, so that the next best has a chance after a failure; the last has all
         until = time.monotonic() + (left if place_in_rank == len(ranked) else left / 2)
         try:
-            with (
-                task.progress.step(f"training {candidate.learner} on all rows"),
-                _saved(task) as model,
-            ):
-                train(candidate.arguments, model, learned, header, plan, until - time.monotonic())
-                found = _predicted(task, place, candidate.learner, model, plan.heap, until)
+            with task.progress.step(f"training {candidate.learner} on all rows"):
+                # the searches are over, and have left their memory to one process
+                found = train_and_predict(
+                    task, plan, candidate, plan.whole_heap, Allowance(until, unwanted=stop), task.progress.update
+                )
         except ProgramError as error:
             task.note(f"passed over {candidate.learner} (error {candidate.error:.4f}): {error}")
             passed_over.append({"learner": candidate.learner, "why": str(error)})
         else:
-            return found, _chosen(plan, journal, candidate, passed_over)
-    raise ModelFailureError(
-        f"of {len(journal.tried):,} configurations tried in {plan.seconds:,} s, {len(ranked):,} succeeded and none "
-        f"could be trained on all rows to predictions worth having. Give it more time (automl_minutes), memory, or a "
-        f"smaller ROW_LIMIT."
-    )
-
-
-@contextlib.contextmanager
-def _saved(task: Task) -> Iterator[Path]:
-    """Find a place for a model, which may be far larger than the data, for as long as the block lasts.
-
-    That is the run's directory: what is laid in /tmp counts as memory.
-    """
-    parameters = task.parameters
-    folder = parameters.storing if "STORING" in parameters else Path(tempfile.gettempdir())
-    model = folder / f".auto_weka.{uuid.uuid4().hex[:12]}.model"
-    pulse.announce_part(model)
-    try:
-        yield model
-    finally:
-        model.unlink(missing_ok=True)
-        pulse.forget_part(model)
-
-
-def _predicted(task: Task, place: Path, learner: str, model: Path, heap: int, until: float) -> NDArray[np.float64]:
-    """Compute the probabilities of the tournament rows, in their order; shape (rows,).
-
-    Raises
-    ------
-    ProgramError
-        When it takes longer than `until`, fails, or says the same of every row.
-    """
-    tournament = task.tournament
-    features = len(tournament.feature_names)
-    at_a_time = max(1, _VALUES // features)
-    found = np.empty(len(tournament))
-    rows = place / "rows.arff"
-    done = 0
-    for positions, block in tournament.batches():
-        start = 0
-        while start < len(positions):
-            part = slice(start, start + (at_a_time if done else _FIRST_ROWS))
-            _arff.write(rows, features, [(block[part], None)])
-            said = predict(_classpath(), learner, model, rows, heap, until - time.monotonic())
-            found[positions[part]] = probabilities(said, len(positions[part]))
-            if not done and len(tournament) > _FIRST_ROWS:
-                _refuse_constant(found[positions[part]])
-            done += len(positions[part])
-            start = part.stop
-            task.progress.update(done / len(found), f"predicted {done:,} of {len(found):,} rows")
-    _refuse_constant(found)
-    return found
-
-
-def _classpath() -> list[Path]:
-    return _newer.classpath() if _newer.is_here() else classpath()
-
-
-def _refuse_constant(found: NDArray[np.float64]) -> None:
-    if len(found) > 1 and found.std() < SMALLEST_SPREAD:
-        raise ProgramError(f"it says {found[0]:.4f} of every row")
+            return Forecast(candidate, found), passed_over
+    if ready is None:
+        raise ModelFailureError(
+            f"of {len(journal.tried):,} configurations tried in {plan.seconds:,} s, {len(ranked):,} succeeded and none "
+            f"could be trained on all rows to predictions worth having. Give it more time (automl_minutes), memory, or "
+            f"a smaller ROW_LIMIT."
+        )
+    task.progress.say(f"{ready.candidate.learner} was trained on all rows while the search went on")
+    return ready, passed_over
 
 
 def _chosen(plan: Plan, journal: Journal, candidate: Candidate, passed_over: list[dict[str, Any]]) -> dict[str, Any]:
@@ -248,7 +205,7 @@ def _chosen(plan: Plan, journal: Journal, candidate: Candidate, passed_over: lis
         "attribute_selection": None,
         "metric": plan.metric,
         "seeds": plan.seeds,
-        "seconds_searched": plan.seconds,
+        "seconds_searched": round(journal.seconds, 1),
         "configurations": len(journal.tried),
         "runs": journal.runs,
         "failed_runs": journal.failed_runs,

@@ -93,7 +93,7 @@ class Runner:
         return self.ended(self.start(operation, options, **environment), operation)
 
     def ended(self, container: Container, operation: str) -> Ended:
-        code = container.wait(timeout=120)["StatusCode"]
+        code = container.wait(timeout=280)["StatusCode"]
         lines = container.logs().decode().splitlines()
         container.remove()
         self._containers.remove(container)

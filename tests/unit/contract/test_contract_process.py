@@ -177,6 +177,52 @@ def test_stops_within_3_s_even_while_native_code_holds_the_lock(contract: Contra
     assert lines[-1].startswith(f"FAILED (75, try again later): stopped by {name} while fitting the SVM.")
 
 
+LISTENING = """
+    import os, signal, time
+    from numerai_contract.stopping import stop_requests
+
+    def run(task):
+        with stop_requests() as stop:
+            print("searching", flush=True)
+            while not stop:
+                time.sleep(0.01)
+        DELIVER
+        print(f"delivered what there was at {stop[0].name}", flush=True)
+"""
+
+
+def test_an_operation_that_listens_may_deliver_whatever_else_is_asked(contract: Contract) -> None:
+    asked_again = "os.kill(os.getpid(), signal.SIGTERM)"
+    process = contract({"toy": LISTENING.replace("DELIVER", asked_again)}, OPERATION="toy")
+    _read_until(process, "searching")
+    process.terminate()
+    assert _end(process) == (0, ["delivered what there was at SIGTERM"])
+
+
+def test_an_operation_that_listens_and_takes_too_long_is_ended(contract: Contract) -> None:
+    process = contract({"toy": LISTENING.replace("DELIVER", "time.sleep(600)")}, OPERATION="toy")
+    _read_until(process, "searching")
+    began = time.monotonic()
+    process.terminate()
+    code, lines = _end(process)
+    assert time.monotonic() - began < 3
+    assert code == 75
+    assert "stopped by SIGTERM" in lines[-1]
+
+
+def test_outside_a_request_ends_an_operation_at_once_again(contract: Contract) -> None:
+    operation = """
+    import signal
+    from numerai_contract.stopping import stop_requests
+
+    def run(task):
+        with stop_requests():
+            pass
+        print(signal.getsignal(signal.SIGTERM).name)
+    """
+    assert _end(contract({"toy": operation}, OPERATION="toy")) == (0, ["SIG_DFL"])
+
+
 def test_helpers_of_an_operation_end_with_it(contract: Contract) -> None:
     operation = """
     import subprocess
