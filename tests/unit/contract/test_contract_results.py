@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -50,13 +51,19 @@ def test_only_the_outermost_predictions_are_moved() -> None:
     assert moved == 3
 
 
+def test_predictions_of_ids_with_commas_and_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "svm.csv"
+    write_predictions(path, pa.chunked_array([["b"], ['with,"comma']]), np.array([0.25, 0.75]), None)
+    with path.open(newline="") as stream:
+        assert list(csv.reader(stream)) == [["id", "prediction"], ["b", "0.250000000"], ['with,"comma', "0.750000000"]]
+
+
 def test_predictions_file(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
-    ids = pa.chunked_array([["b", "a"], ['with,"comma']])
+    ids = pa.chunked_array([["b", "a"], ["live row"]])
     predictions = np.array([1e-6, 0.123456789012, 1 - 1e-6])
     write_predictions(path, ids, predictions, None)
-    expected = 'id,prediction\nb,0.000001000\na,0.123456789\n"with,""comma",0.999999000\n'
-    assert path.read_bytes() == expected.encode()
+    assert path.read_bytes() == b"id,prediction\nb,0.000001000\na,0.123456789\nlive row,0.999999000\n"
     manifest = json.loads(outputs.manifest_path(path).read_text())
     assert (manifest["rows"], manifest["columns"], manifest["inputs"]) == (3, ["id", "prediction"], None)
 
