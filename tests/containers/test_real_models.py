@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from numerai_pipeline.model_registry import load_registry
 from numerai_pipeline.run_layout import RunLayout
@@ -16,12 +18,13 @@ from practice.model import SeasonSize
 from practice.season import Season
 from practice.server import PracticeServer, running
 from tests.containers.conftest import Outcome
-from tests.samples import ROOT
+from tests.samples import FLEMING, ROOT
 
 pytestmark = [pytest.mark.containers, pytest.mark.usefixtures("all_images")]
 
 FAST = ("svm", "xgboost", "wide_and_deep")
-SEARCHES = ("auto_sklearn", "auto_weka")
+SEARCHES = ("auto_sklearn", "auto_weka", "tpot")
+BRANCH = tuple(name for name in FLEMING if name not in SEARCHES)
 RunPipeline = Callable[..., Outcome]
 
 
@@ -29,6 +32,17 @@ RunPipeline = Callable[..., Outcome]
 def all_images(model_image: Callable[[str], str]) -> None:
     for name in load_registry(ROOT / "model_images").images:
         model_image(name)
+
+
+@pytest.fixture
+def hasty_images(tmp_path: Path) -> Path:
+    """The real images under a registry in which t-SNE draws rough maps: here they need to be there, not to be good."""
+    directory = tmp_path / "model_images"
+    shutil.copytree(ROOT / "model_images", directory)
+    registry = yaml.safe_load((directory / "models.yaml").read_text())
+    registry["tasks"]["tsne"].setdefault("parameters", {})["ITERATIONS"] = 50
+    (directory / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+    return directory
 
 
 @pytest.fixture
@@ -58,6 +72,23 @@ def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -
         assert report["features"] == 8
         assert 0.6 < report["validation"]["logloss"] < 0.8
     assert json.loads(layout.run_facts.read_text())["target"] == "target"
+
+
+def test_a_picked_model_brings_along_what_it_needs(
+    run_pipeline: RunPipeline, practice: PracticeServer, hasty_images: Path
+) -> None:
+    outcome = run_pipeline(hasty_images, source="practice", models=["logistic_regression"])
+    assert outcome.state == "success"
+    states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
+    ran = {"download", "unzip", "adversarial_validation", "tsne", "logistic_regression", "exploring"}
+    assert {name for name, state in states.items() if state == "success"} == ran
+    assert {state for name, state in states.items() if name not in ran} == {"skipped"}
+    layout = RunLayout(outcome.directory)
+    assert_predictions_are_whole(layout, "logistic_regression")
+    split = pq.read_table(layout.directory / "split.parquet")["split"].to_pylist()
+    assert split.count("validation") == round(len(split) / 10)
+    report = json.loads(layout.report("logistic_regression").read_text())
+    assert report["split"]["rows"] <= split.count("validation")
 
 
 def test_the_knobs_reach_the_data(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
@@ -90,11 +121,12 @@ def test_a_wrong_choice_fails_the_first_task_that_can_know(
     assert says in outcome.output
 
 
-def test_real_data_of_2017(run_pipeline: RunPipeline, real_archive: Path) -> None:
-    outcome = run_pipeline(source="archive", archive=str(real_archive), automl_minutes=1)
+@pytest.mark.timeout(1200)
+def test_real_data_of_2017(run_pipeline: RunPipeline, real_archive: Path, hasty_images: Path) -> None:
+    outcome = run_pipeline(hasty_images, source="archive", archive=str(real_archive), automl_minutes=1)
     assert outcome.state == "success"
     verdict = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
-    for model in (*FAST, *SEARCHES):
+    for model in (*FAST, *SEARCHES, *BRANCH):
         assert_predictions_are_whole(RunLayout(outcome.directory), model)
         summary = verdict["models"][model]
         assert summary["rows"] == 2354

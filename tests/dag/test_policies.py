@@ -34,15 +34,6 @@ def dag() -> DAG:
     return load_dag()
 
 
-@pytest.fixture
-def whole_dag(
-    images_folder: Callable[..., Path], whole_registry: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> DAG:
-    monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images_folder(whole_registry)))
-    load_settings.cache_clear()
-    return load_dag()
-
-
 def containers(dag: DAG) -> list[ModelOperator]:
     return [task for task in dag.tasks if isinstance(task, ModelOperator)]
 
@@ -63,27 +54,27 @@ def test_every_task_ends_some_day(dag: DAG) -> None:
     assert all(task.execution_timeout is not None for task in dag.tasks)
 
 
-def test_every_container_task_keeps_the_policies(whole_dag: DAG) -> None:
-    assert len(containers(whole_dag)) == 14
-    for container in containers(whole_dag):
+def test_every_container_task_keeps_the_policies(dag: DAG) -> None:
+    assert len(containers(dag)) == 14
+    for container in containers(dag):
         assert container.pool == "numerai_models", container.task_id
         assert container.pool_slots == container.spec.cores, container.task_id
         assert container.retries == 3, container.task_id
         assert container.retry_exponential_backoff, container.task_id
         assert container.spec.memory >= 64, container.task_id
         assert container.environment["MEMORY_LIMIT"] == str(container.spec.memory), container.task_id
-        assert container.image.startswith("numerai-classic:"), container.task_id
+        assert container.image.startswith(f"numerai-{container.spec.image.replace('_', '-')}:"), container.task_id
 
 
-def test_the_graph_has_the_shape_of_the_mission(whole_dag: DAG) -> None:
-    upstream = {task.task_id: task.upstream_task_ids for task in whole_dag.tasks}
+def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
+    upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
     assert upstream["download"] == set()
     assert upstream["unzip"] == {"download"}
     assert all(upstream[model] == {"unzip"} for model in (*INDEPENDENT, "adversarial_validation"))
     assert upstream["tsne"] == {"adversarial_validation"}
     assert all(upstream[model] == {"tsne"} for model in FLEMING)
     assert upstream["exploring"] == {*INDEPENDENT, *FLEMING}
-    assert {task.task_id for task in whole_dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
+    assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
 
 
 def test_a_week_belongs_to_the_round_at_its_end(dag: DAG) -> None:
