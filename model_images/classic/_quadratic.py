@@ -1,0 +1,191 @@
+"""Linear models of a row's polynomial of degree 2, fitted without ever making its terms.
+
+A weighted sum of the terms of a row x is a quadratic form, x'Ax + b'x + c with A upper triangular; that the terms are
+standardised changes no more than A, b and c. So the sums of a block of rows X are the row sums of (XA + b) * X, and the
+gradient of any loss of these sums, whose slopes are g, takes X'g and X'diag(g)X: small matrix products in place of
+hundreds of terms a row. In float64, since the line search of L-BFGS loses its way in float32's noise, and by blocks.
+
+The blocks are spread over threads of our own, and a matrix product takes one: the products are too small to share, and
+BLAS threads that wait for each other on a busy machine make a fit ten times as long. Parts are summed in the rows'
+order, so that the result does not depend on how many threads there are.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
+
+from ._polynomial import Scaling, count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    # sums of the rows, shape (rows,) → the loss of all of them and its derivative by each sum, shape (rows,)
+    Loss = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
+
+# a block of rows in float64, in bytes: small enough for a processor's cache, large enough for a fast matrix product
+_BLOCK_BYTES = 1 << 19
+# rows that a thread works on before it takes the next ones
+_ROWS_OF_A_PART = 1 << 13
+# rows * features^2 of the longest fits by default: a pass over all rows then takes seconds
+MOST_WORK = 3_000_000_000
+# where a fit ends: its probabilities are then within 1e-4 of the exact ones
+_LARGEST_SLOPE = 1e-6
+_MOST_ITERATIONS = 1_000
+
+
+class QuadraticForm(NamedTuple):
+    """A fitted model: x'Ax + b'x + c.
+
+    Attributes
+    ----------
+    products : numpy.ndarray of float64, shape (features, features)
+        A, upper triangular.
+    linear : numpy.ndarray of float64, shape (features,)
+        b.
+    constant : float
+        c.
+    """
+
+    products: NDArray[np.float64]
+    linear: NDArray[np.float64]
+    constant: float
+
+    def of(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Compute it for rows, shape (rows, features), without missing values; shape (rows,)."""
+        sums = np.empty(len(matrix))
+        for rows, block in _blocks(matrix):
+            sums[rows] = np.einsum("rf,rf->r", block @ self.products + self.linear, block)
+        return sums + self.constant
+
+
+class Terms:
+    """The standardised terms of a matrix's polynomial, which a linear model is fitted to.
+
+    Parameters
+    ----------
+    matrix
+        Shape (rows, features), without missing values.
+    threads
+        How many to use.
+    """
+
+    def __init__(self, matrix: NDArray[np.float32], threads: int) -> None:
+        self._matrix = matrix
+        self._threads = threads
+        self._parts = [slice(start, start + _ROWS_OF_A_PART) for start in range(0, len(matrix), _ROWS_OF_A_PART)]
+        self._scaling = Scaling.of(matrix)
+        features = matrix.shape[1]
+        self._upper = np.triu_indices(features)
+        self.count = count(features)
+
+    def fit(
+        self,
+        loss: Loss,
+        cost: float,
+        *,
+        weight: float,
+        start: NDArray[np.float64] | None = None,
+        intercept: bool = True,
+        say: Callable[[int], None] = lambda _iteration: None,
+    ) -> NDArray[np.float64]:
+        """Find the weights w that minimise w'w / 2 + cost * loss, by L-BFGS.
+
+        Parameters
+        ----------
+        loss
+            Convex, of the weighted sums of the terms.
+        cost
+            scikit-learn's C: how much the loss counts beside the weights.
+        weight
+            What the loss is about a sum of, such as the rows: the slopes at which a fit ends are relative to it.
+        start
+            Weights of another fit to begin with; by default all are 0.
+        intercept
+            Whether a constant, which is not penalised, is added to the sums.
+        say
+            Called after each iteration with its number, from 1.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (count + 1,)
+            The terms' weights, then the constant.
+        """
+        ridge = 1 / (cost * weight)
+        iterations = 0
+
+        def value_and_gradient(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            form = self.form(weights)
+            value, slopes = loss(np.concatenate(list(pool.map(lambda rows: form.of(self._matrix[rows]), self._parts))))
+            gradient = np.append(self._by_term(slopes, pool), slopes.sum() if intercept else 0.0) / weight
+            gradient[:-1] += ridge * weights[:-1]
+            return value / weight + ridge / 2 * float(weights[:-1] @ weights[:-1]), gradient
+
+        def count_iterations(_weights: NDArray[np.float64]) -> None:
+            nonlocal iterations
+            iterations += 1
+            say(iterations)
+
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self._threads) as pool:
+            found = minimize(
+                value_and_gradient,
+                np.zeros(self.count + 1) if start is None else start,
+                jac=True,
+                method="L-BFGS-B",
+                callback=count_iterations,
+                options={"gtol": _LARGEST_SLOPE, "ftol": 0.0, "maxiter": _MOST_ITERATIONS, "maxls": 50},
+            )
+        weights: NDArray[np.float64] = found.x
+        return weights
+
+    def form(self, weights: NDArray[np.float64]) -> QuadraticForm:
+        """Put weights of the standardised terms, and a constant, into a form of the features as they are."""
+        unscaled = weights[:-1] * self._scaling.scales
+        features = self._matrix.shape[1]
+        products = np.zeros((features, features))
+        products[self._upper] = unscaled[features:]
+        return QuadraticForm(products, unscaled[:features], float(weights[-1] - self._scaling.means @ unscaled))
+
+    def _by_term(self, slopes: NDArray[np.float64], pool: ThreadPoolExecutor) -> NDArray[np.float64]:
+        """Sum the rows' standardised terms, each row times its slope; shape (count,)."""
+        features = self._matrix.shape[1]
+        products, linear = np.zeros((features, features)), np.zeros(features)
+        for products_of_part, linear_of_part in pool.map(
+            lambda rows: _sloped_sums(self._matrix[rows], slopes[rows]), self._parts
+        ):
+            products += products_of_part
+            linear += linear_of_part
+        sums = np.concatenate([linear, products[self._upper]])
+        standardised: NDArray[np.float64] = (sums - self._scaling.means * slopes.sum()) * self._scaling.scales
+        return standardised
+
+
+def memory(rows: int, features: int) -> float:
+    """Estimate what reading and fitting so many rows takes at most, in MiB."""
+    return 500 + (8 * rows * features + 400 * count(features)) / (1 << 20)
+
+
+def _sloped_sums(
+    matrix: NDArray[np.float32], slopes: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute X'diag(g)X and X'g."""
+    features = matrix.shape[1]
+    products, linear = np.zeros((features, features)), np.zeros(features)
+    for rows, block in _blocks(matrix):
+        sloped = block * slopes[rows, np.newaxis]
+        products += sloped.T @ block
+        linear += sloped.sum(axis=0)
+    return products, linear
+
+
+def _blocks(matrix: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    at_a_time = max(256, _BLOCK_BYTES // (8 * matrix.shape[1]))
+    for start in range(0, len(matrix), at_a_time):
+        rows = slice(start, start + at_a_time)
+        yield rows, matrix[rows].astype(np.float64)
