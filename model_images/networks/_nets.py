@@ -19,16 +19,17 @@ from numerai_contract import eras
 from numerai_contract.exits import ModelFailureError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from typing import TypeAlias
 
     from numpy.typing import NDArray
 
     from numerai_contract.parameters import Parameters
     from numerai_contract.progress import Progress
-    from numerai_contract.tables import Table
     from numerai_contract.task import Task
 
     Features: TypeAlias = NDArray[np.int8] | NDArray[np.float32]
+    Blocks: TypeAlias = Iterable[tuple[NDArray[np.intp], Features]]
 
 _HELD_OUT_SHARE = 0.2
 _ROW_LIMIT = 500_000
@@ -39,7 +40,7 @@ _ROWS_AT_A_TIME = 8_192
 # columns of how many bytes are looked at together for their statistics, as float32
 _COLUMNS_BYTES = 32 << 20
 # a hundred batches must count for more than the first: Keras's 0.99 is made for epochs of thousands
-_NORMALISATION_MOMENTUM = 0.9
+_MOMENTUM = 0.9
 
 
 def make_deterministic(parameters: Parameters) -> None:
@@ -57,28 +58,29 @@ def make_deterministic(parameters: Parameters) -> None:
     keras.utils.set_random_seed(parameters.seed)
 
 
-class Examples(NamedTuple):
-    """Rows to learn from and rows to stop by, the latter from later eras.
+class Part(NamedTuple):
+    """Some rows of a table.
 
     Attributes
     ----------
     features : numpy.ndarray of int8 or float32, shape (rows, features)
         As in the table, NaN where missing.
     labels : numpy.ndarray of float32, shape (rows,)
-    training, held_out : numpy.ndarray of int, shape (rows of either side,)
-        Positions in `features` and `labels`.
-    embargo : int
-        Eras left out between the two.
+        In [0, 1].
     """
 
     features: Features
     labels: NDArray[np.float32]
-    training: NDArray[np.intp]
-    held_out: NDArray[np.intp]
-    embargo: int
 
 
-def read_examples(task: Task, rows: NDArray[np.bool_], labels: NDArray[np.float32]) -> Examples:
+class Examples(NamedTuple):
+    """Rows to learn from, and rows to stop by."""
+
+    training: Part
+    held_out: Part
+
+
+def read_examples(task: Task, rows: NDArray[np.bool_], labels: NDArray[np.float32]) -> tuple[Examples, int]:
     """Read the training table's features, at most ROW_LIMIT rows of them, and hold out the last eras.
 
     Parameters
@@ -89,26 +91,35 @@ def read_examples(task: Task, rows: NDArray[np.bool_], labels: NDArray[np.float3
         Marks of the rows that can be learned from, shape (rows of the table,).
     labels
         In [0, 1], shape (rows marked,).
+
+    Returns
+    -------
+    examples : Examples
+    embargo : int
+        Eras left out between the two parts.
     """
     table, parameters = task.training, task.parameters
     embargo = parameters.whole("EMBARGO_ERAS", 8, at_least=0, at_most=1_000)
-    limit = parameters.whole("ROW_LIMIT", _default_row_limit(table, parameters), at_least=100, at_most=100_000_000)
+    default = row_limit(table.feature_dtype.itemsize * len(table.feature_names), parameters)
+    limit = parameters.whole("ROW_LIMIT", default, at_least=100, at_most=100_000_000)
     drawn = eras.sample(table.era_numbers[rows], (labels * 4).round().astype(np.int8), limit, seed=parameters.seed)
     if not drawn.all():
         task.note(f"learning from {drawn.sum():,} of {len(drawn):,} rows, drawn evenly from all eras (ROW_LIMIT)")
         rows, labels = eras.within(rows, drawn), labels[drawn]
     split = eras.hold_out_last(table.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=embargo, seed=parameters.seed)
-    training, held_out = np.flatnonzero(split.training), np.flatnonzero(split.held_out)
-    task.note(f"{split.description}: {len(training):,} rows to learn from, {len(held_out):,} to stop by")
+    learning, stopping = split.training.sum(), split.held_out.sum()
+    task.note(f"{split.description}: {learning:,} rows to learn from, {stopping:,} to stop by")
     with task.progress.step("reading the features"):
-        features = table.features(rows)
-    return Examples(features, labels, training, held_out, split.embargo)
+        training, held_out = (
+            Part(table.features(eras.within(rows, side)), labels[side]) for side in (split.training, split.held_out)
+        )
+    return Examples(training, held_out), split.embargo
 
 
-def _default_row_limit(table: Table, parameters: Parameters) -> int:
+def row_limit(row_bytes: int, parameters: Parameters) -> int:
+    """Say how many rows of so many bytes to learn from at most, where ROW_LIMIT does not."""
     if parameters.memory_limit is None:
         return _ROW_LIMIT
-    row_bytes = table.feature_dtype.itemsize * len(table.feature_names)
     return min(_ROW_LIMIT, max(100, int(_SHARE_OF_MEMORY * (parameters.memory_limit << 20) / row_bytes)))
 
 
@@ -126,15 +137,15 @@ class Scaling(NamedTuple):
     scales: NDArray[np.float32]
 
     @classmethod
-    def of(cls, features: Features, rows: NDArray[np.intp]) -> Scaling:
-        """Measure the features, shape (all rows, features), on some rows, a few columns at a time."""
+    def of(cls, features: Features) -> Scaling:
+        """Measure features, shape (rows, features), a few columns at a time."""
         columns = features.shape[1]
         medians, means, scales = (np.zeros(columns, dtype=np.float32) for _ in range(3))
-        at_a_time = max(1, _COLUMNS_BYTES // (4 * len(rows)))
+        at_a_time = max(1, _COLUMNS_BYTES // (4 * len(features)))
         for start in range(0, columns, at_a_time):
             part = slice(start, start + at_a_time)
             # feature by feature in memory: the median is three times as fast
-            block = np.ascontiguousarray(features[rows, part].T, dtype=np.float32)
+            block = np.ascontiguousarray(features[:, part].T, dtype=np.float32)
             missing = np.isnan(block)
             known = ~missing.all(axis=1)
             medians[part][known] = np.nanmedian(block[known], axis=1)
@@ -150,19 +161,50 @@ class Scaling(NamedTuple):
         return (known - self.means) * self.scales
 
 
-def hidden_layers(inputs: Any, *, count: int, width: int, dropout: float) -> Any:
-    """Put `count` layers of `width` rectified units on top of `inputs`, each normalised over the batch [1]_.
+def hidden_layers(
+    inputs: Any, widths: Sequence[int], *, dropout: float = 0, weight_decay: float = 0, momentum: float = _MOMENTUM
+) -> Any:
+    """Put layers of rectified units on top of `inputs`, each normalised over the batch [1]_.
+
+    Parameters
+    ----------
+    inputs
+        Shape (batch, units).
+    widths
+        Units of each layer.
+    dropout
+        The share of them that is silenced at random in a step of the training.
+    weight_decay
+        The loss grows by half its product with the layers' squared weights.
+    momentum
+        How much of the mean and the variance that the units are normalised by after the training outlives a step of it.
 
     .. [1] Ioffe and Szegedy, "Batch Normalization", ICML 2015, arXiv:1502.03167.
     """
     units = inputs
-    for _ in range(count):
-        units = layers.Dense(width, use_bias=False, kernel_initializer="he_normal")(units)
-        units = layers.BatchNormalization(momentum=_NORMALISATION_MOMENTUM)(units)
+    for width in widths:
+        units = layers.Dense(
+            width,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=keras.regularizers.L2(weight_decay / 2) if weight_decay else None,
+        )(units)
+        units = layers.BatchNormalization(momentum=momentum)(units)
         units = layers.Activation("relu")(units)
         if dropout:
             units = layers.Dropout(dropout)(units)
     return units
+
+
+def logit(units: Any, *, weight_decay: float) -> Any:
+    """Put the last layer on top of `units`: from zero, so that what it says is what it has learned."""
+    penalty = keras.regularizers.L2(weight_decay / 2)
+    return layers.Dense(1, kernel_initializer="zeros", kernel_regularizer=penalty)(units)
+
+
+def halving(width: int, count: int) -> list[int]:
+    """Give `count` layers their units: the first `width`, each other half as many as the one before, at least 1."""
+    return [max(1, width >> layer) for layer in range(count)]
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras's own class is untyped here
@@ -170,21 +212,17 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras's own class
 
     Parameters
     ----------
-    examples
-        Where the rows are.
-    rows
-        Positions of those to hand over, shape (rows,).
+    part
+        What to hand over.
     size
         Rows of a batch.
     shuffle_seed
         Makes every epoch another order of the rows, and leaves out those that fill no batch; None keeps the order.
     """
 
-    def __init__(
-        self, examples: Examples, rows: NDArray[np.intp], size: int, *, shuffle_seed: int | None = None
-    ) -> None:
+    def __init__(self, part: Part, size: int = _ROWS_AT_A_TIME, *, shuffle_seed: int | None = None) -> None:
         super().__init__()
-        self._examples, self._rows, self._size = examples, rows, min(size, len(rows))
+        self._part, self._rows, self._size = part, np.arange(len(part.labels)), min(size, len(part.labels))
         self._random = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
         self.on_epoch_end()
 
@@ -194,7 +232,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras's own class
 
     def __getitem__(self, batch: int) -> tuple[Features, NDArray[np.float32]]:
         rows = self._rows[batch * self._size : (batch + 1) * self._size]
-        return self._examples.features[rows], self._examples.labels[rows, np.newaxis]
+        return self._part.features[rows], self._part.labels[rows, np.newaxis]
 
     def on_epoch_end(self) -> None:
         """Shuffle."""
@@ -246,30 +284,36 @@ def compiled(network: Any, optimizer: Any) -> Any:
     return network
 
 
-def fit(network: Any, examples: Examples, schedule: Schedule, task: Task) -> Fitted:
+def fit(
+    network: Any,
+    training: keras.utils.PyDataset,
+    held_out: keras.utils.PyDataset,
+    schedule: Schedule,
+    progress: Progress,
+) -> Fitted:
     """Train a compiled network until the held-out rows no longer gain, and put the best epoch's weights back.
 
     Parameters
     ----------
     network
         From `compiled`.
-    examples
-        What to learn from and what to stop by.
+    training, held_out
+        What to learn from, in another order every epoch, and what to stop by: `Batches`, or what gives batches as well.
     schedule
-        How long.
-    task
-        Its seed decides the order of the rows; its progress is told how far the training is.
+        How long; the size of a batch is up to `training`.
+    progress
+        Is told how far the training is.
     """
-    follow = Follow(task.progress, schedule.max_epochs)
+    follow = Follow(progress, schedule.max_epochs)
     stop = keras.callbacks.EarlyStopping(
         monitor="val_logloss", mode="min", patience=schedule.patience, restore_best_weights=True
     )
     network.fit(
-        Batches(examples, examples.training, schedule.batch_size, shuffle_seed=task.parameters.seed),
+        training,
         epochs=schedule.max_epochs,
-        # Batches shuffles rows; Keras would shuffle whole batches only
+        # rows are shuffled where batches are made; Keras would shuffle whole batches only
         shuffle=False,
-        validation_data=Batches(examples, examples.held_out, _ROWS_AT_A_TIME),
+        validation_data=held_out,
         callbacks=[follow, stop],
         verbose=0,
     )
@@ -313,23 +357,43 @@ class Follow(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         self._progress.update((done + part) / self._max_epochs, f"{where} of at most {self._max_epochs:,}{loss}")
 
 
-def predict(network: Any, task: Task) -> NDArray[np.float64]:
-    """Compute the probabilities of the tournament rows from a network's logits, in their order; shape (rows,)."""
-    table = task.tournament
-    probabilities = np.empty(len(table))
-    with task.progress.step(f"predicting {len(table):,} rows"):
-        for positions, block in table.batches():
+def predict(network: Any, blocks: Blocks, rows: int, progress: Progress) -> NDArray[np.float64]:
+    """Compute probabilities from a network's logits.
+
+    Parameters
+    ----------
+    network
+        From features to a logit.
+    blocks
+        Positions of rows, and their features: `numerai_contract.tables.Table.batches`.
+    rows
+        How many there are in all.
+    progress
+        Is told how far it is.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (rows,)
+    """
+    probabilities = np.empty(rows)
+    with progress.step(f"predicting {rows:,} rows"):
+        for positions, block in blocks:
             for start in range(0, len(positions), _ROWS_AT_A_TIME):
                 part = slice(start, start + _ROWS_AT_A_TIME)
-                rows = len(positions[part])
-                # always as many rows, since XLA compiles the network anew for every other number
-                filled = np.zeros((_ROWS_AT_A_TIME, block.shape[1]), dtype=block.dtype)
-                filled[:rows] = block[part]
-                logits = network.predict_on_batch(filled)[:rows, 0].astype(np.float64)
+                logits = outputs(network, block[part])[:, 0].astype(np.float64)
                 probabilities[positions[part]] = 1 / (1 + np.exp(-logits))
                 done = int(positions[part][-1]) + 1
-                task.progress.update(done / len(table), f"row {done:,} of {len(table):,}")
+                progress.update(done / rows, f"row {done:,} of {rows:,}")
     return probabilities
+
+
+def outputs(network: Any, features: Features) -> NDArray[np.float32]:
+    """Compute what a network makes of rows, at most 8,192; shape (rows, the network's outputs)."""
+    # always as many rows, since XLA compiles the network anew for every other number
+    filled = np.zeros((_ROWS_AT_A_TIME, features.shape[1]), dtype=features.dtype)
+    filled[: len(features)] = features
+    found: NDArray[np.float32] = network.predict_on_batch(filled)[: len(features)]
+    return found
 
 
 def device() -> str:

@@ -55,21 +55,22 @@ def run(task: Task) -> None:
     settings = _settings(task.parameters)
     _nets.make_deterministic(task.parameters)
 
-    examples = _nets.read_examples(task, *targets.values(task.training))
+    examples, embargo = _nets.read_examples(task, *targets.values(task.training))
     with task.progress.step("measuring the features"):
-        scaling = _nets.Scaling.of(examples.features, examples.training)
+        scaling = _nets.Scaling.of(examples.training.features)
     crosses = _crosses(len(task.training.feature_names), settings.crosses, seed=task.parameters.seed)
     network = _network(settings, scaling, crosses)
     with task.progress.step(f"training {network.count_params():,} weights on the {_nets.device()}"):
-        fitted = _nets.fit(network, examples, settings.schedule, task)
+        batches = _nets.Batches(examples.training, settings.schedule.batch_size, shuffle_seed=task.parameters.seed)
+        fitted = _nets.fit(network, batches, _nets.Batches(examples.held_out), settings.schedule, task.progress)
     task.note(f"best held-out logloss {fitted.best_loss:.5f} after epoch {fitted.best_epoch:,} of {fitted.epochs:,}")
 
-    probabilities = _nets.predict(network, task)
+    probabilities = _nets.predict(network, task.tournament.batches(), len(task.tournament), task.progress)
     task.deliver(
         probabilities,
         Learned(
-            training_rows=len(examples.training),
-            held_out_rows=len(examples.held_out),
+            training_rows=len(examples.training.labels),
+            held_out_rows=len(examples.held_out.labels),
             chosen={
                 "hidden_layers": settings.hidden_layers,
                 "width": settings.width,
@@ -78,7 +79,7 @@ def run(task: Task) -> None:
                 "weight_decay": settings.weight_decay,
                 "learning_rate": settings.learning_rate,
                 "batch_size": settings.schedule.batch_size,
-                "embargo_eras": examples.embargo,
+                "embargo_eras": embargo,
                 "epochs": fitted.epochs,
                 "best_epoch": fitted.best_epoch,
                 "best_held_out_logloss": fitted.best_loss,
@@ -129,7 +130,7 @@ def _network(settings: _Settings, scaling: _nets.Scaling, crosses: NDArray[np.in
     products = ops.take(features, crosses[0], axis=1) * ops.take(features, crosses[1], axis=1)
     # from zero: what the wide part says of a feature, it has learned
     wide = layers.Dense(1, kernel_initializer="zeros")(ops.concatenate([features, products], axis=1))
-    units = _nets.hidden_layers(features, count=settings.hidden_layers, width=settings.width, dropout=settings.dropout)
+    units = _nets.hidden_layers(features, [settings.width] * settings.hidden_layers, dropout=settings.dropout)
     deep = layers.Dense(1, use_bias=False)(units)
     network = keras.Model(inputs, wide + deep)
 
