@@ -23,30 +23,39 @@ from numpy.typing import NDArray
 USER = "10001:10001" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ended:
-    """A container that ended."""
+    """A container that ended, and what it left: read at once, since the next run of the operation writes over it."""
 
     code: int
     lines: list[str]
     directory: Path
     operation: str
 
+    def __post_init__(self) -> None:
+        self._predictions = _read(self.directory / "predictions" / f"{self.operation}.csv")
+        self._report = _read(self.directory / "reports" / f"{self.operation}.json")
+
     @property
     def predictions_bytes(self) -> bytes:
-        return (self.directory / "predictions" / f"{self.operation}.csv").read_bytes()
+        assert self._predictions is not None, self.lines
+        return self._predictions
 
     @property
     def predictions(self) -> dict[str, float]:
-        with (self.directory / "predictions" / f"{self.operation}.csv").open(newline="") as stream:
-            header, *rows = csv.reader(stream)
+        header, *rows = csv.reader(self.predictions_bytes.decode().splitlines())
         assert header == ["id", "prediction"]
         return {row[0]: float(row[1]) for row in rows}
 
     @property
     def report(self) -> dict[str, Any]:
-        report: dict[str, Any] = json.loads((self.directory / "reports" / f"{self.operation}.json").read_text())
+        assert self._report is not None, self.lines
+        report: dict[str, Any] = json.loads(self._report)
         return report
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 class Runner:
