@@ -168,7 +168,7 @@ class Terms:
 
 def memory(rows: int, features: int) -> float:
     """Estimate what reading and fitting so many rows takes at most, in MiB."""
-    return 500 + (8 * rows * features + 400 * count(features)) / (1 << 20)
+    return 550 + (24 * rows * features + 1_200 * count(features)) / (1 << 20)
 
 
 def _sloped_sums(

@@ -184,4 +184,4 @@ def _dense_rows(matrix: NDArray[np.float32]) -> csr_matrix:
 
 
 def _memory(rows: int, columns: int) -> float:
-    return 500 + 40e-6 * rows * columns
+    return 400 + 75e-6 * rows * columns

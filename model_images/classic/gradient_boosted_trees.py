@@ -93,4 +93,4 @@ def _terms(matrix: NDArray[np.float32]) -> Callable[[], Iterator[NDArray[Any]]]:
 
 
 def _memory(rows: int, terms: int) -> float:
-    return 700 + 2.5e-6 * rows * terms
+    return 700 + 3.2e-6 * rows * terms

