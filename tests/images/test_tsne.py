@@ -91,7 +91,7 @@ def _clusters(random: np.random.Generator, rows: int) -> NDArray[np.float32]:
 def test_is_as_good_as_the_exact_method(runner: Runner) -> None:
     write_tables(runner.directory, _clusters)
     _keep(runner.directory, 1_500, 500)
-    report = made(runner.run("tsne", PERPLEXITIES="30")).report
+    report = made(runner.run("tsne", {}, PERPLEXITIES="30")).report
     said = runner.engine.containers.run(
         runner.image,
         ["-c", JUDGE],
@@ -113,7 +113,7 @@ def test_is_as_good_as_the_exact_method(runner: Runner) -> None:
 def test_ten_maps_of_all_rows_the_same_way_twice(runner: Runner) -> None:
     write_tables(runner.directory)
     _keep(runner.directory, 300, 100)
-    ended = made(runner.run("tsne", INPUTS="a", **FEW))
+    ended = made(runner.run("tsne", {}, INPUTS="a", **FEW))
     maps = runner.directory / "tsne"
     assert sorted(path.stem for path in maps.glob("*.parquet")) == sorted(map_.name for map_ in STANDARD)
     for embedding in STANDARD:
@@ -129,12 +129,12 @@ def test_ten_maps_of_all_rows_the_same_way_twice(runner: Runner) -> None:
     assert {value["iterations"] for value in figures.values()} == {20}
     before = {path.name: path.read_bytes() for path in maps.glob("*.parquet")}
     # other inputs: everything is drawn again, and comes out the same
-    again = made(runner.run("tsne", INPUTS="b", **FEW))
+    again = made(runner.run("tsne", {}, INPUTS="b", **FEW))
     assert not any("taken as it is" in line for line in again.lines)
     assert {path.name: path.read_bytes() for path in maps.glob("*.parquet")} == before
     manifest = json.loads((maps / "perplexity_05.parquet.manifest.json").read_text())
     assert manifest["inputs"] == "b"
-    made(runner.run("tsne", INPUTS="c", SEED="1", PERPLEXITIES="5", **FEW))
+    made(runner.run("tsne", {}, INPUTS="c", SEED="1", PERPLEXITIES="5", **FEW))
     assert (maps / "perplexity_05.parquet").read_bytes() != before["perplexity_05.parquet"]
 
 
@@ -148,7 +148,7 @@ def test_takes_up_where_it_was_killed(runner: Runner) -> None:
     finished = (manifest.stat().st_ino, manifest.stat().st_mtime_ns)
     assert not (runner.directory / "tsne" / "perplexity_10_polynomial.parquet").exists()
     # the same inputs, so that the finished map holds whatever the iterations of the others
-    ended = runner.run("tsne", INPUTS="a", PERPLEXITIES="5,10", **FEW)
+    ended = runner.run("tsne", {}, INPUTS="a", PERPLEXITIES="5,10", **FEW)
     assert ended.code == 0, ended.lines
     assert "perplexity_05: finished before, taken as it is" in ended.lines
     assert not any("drawing perplexity_05 " in line for line in ended.lines)
@@ -167,7 +167,7 @@ def test_places_rows_above_the_limit_among_their_nearest(runner: Runner) -> None
         place = tournament.schema.get_field_index(name)
         tournament = tournament.set_column(place, name, training[name].slice(0, 1_000).combine_chunks())
     pq.write_table(tournament, path)
-    ended = made(runner.run("tsne", ROW_LIMIT="3000", PERPLEXITIES="30", **FEW))
+    ended = made(runner.run("tsne", {}, ROW_LIMIT="3000", PERPLEXITIES="30", **FEW))
     said = "embedding 3,000 of 4,000 rows, drawn evenly from all eras (ROW_LIMIT); the other 1,000 are placed"
     assert any(line.startswith(said) for line in ended.lines)
     assert any(note.startswith(said) for note in ended.report["notes"])
@@ -190,7 +190,7 @@ def test_takes_missing_and_constant_features_and_three_dimensions(runner: Runner
 
     write_tables(runner.directory, spoil=spoil)
     _keep(runner.directory, 400, 100)
-    ended = made(runner.run("tsne", PERPLEXITIES="15", THREE_D="true", **FEW))
+    ended = made(runner.run("tsne", {}, PERPLEXITIES="15", THREE_D="true", **FEW))
     for name, axes in (("perplexity_15", "xy"), ("perplexity_15_polynomial", "xy"), ("perplexity_30_3d", "xyz")):
         table = _map(runner.directory, name)
         assert table.column_names == ["id", *axes]
@@ -204,12 +204,12 @@ def test_takes_missing_and_constant_features_and_three_dimensions(runner: Runner
 def test_few_or_equal_rows_get_what_they_allow(runner: Runner) -> None:
     write_tables(runner.directory)
     _keep(runner.directory, 5, 2)
-    ended = made(runner.run("tsne", **FEW))
+    ended = made(runner.run("tsne", {}, **FEW))
     assert "perplexity_50: 7 rows allow a perplexity of 2.0" in ended.lines
     assert ended.report["chosen"]["maps"]["perplexity_50"]["perplexity"] == 2
     write_tables(runner.directory, lambda _, rows: np.full((rows, 4), 0.5, dtype=np.float32))
     _keep(runner.directory, 150, 50)
-    made(runner.run("tsne", INPUTS="equal", PERPLEXITIES="5", **FEW))
+    made(runner.run("tsne", {}, INPUTS="equal", PERPLEXITIES="5", **FEW))
     for name in ("perplexity_05", "perplexity_05_polynomial"):
         table = _map(runner.directory, name)
         assert len(table) == 200
@@ -226,7 +226,7 @@ def test_takes_products_of_the_most_informative_features(runner: Runner) -> None
         Split(np.zeros(3_000, dtype=np.float32), np.arange(3_000) >= 2_700),
         None,
     )
-    ended = made(runner.run("tsne", PERPLEXITIES="5", POLYNOMIAL_FEATURES="4", **FEW))
+    ended = made(runner.run("tsne", {}, PERPLEXITIES="5", POLYNOMIAL_FEATURES="4", **FEW))
     said = "products of the 4 features, of 50, that correlate most with the target"
     assert any(line.startswith(said) for line in ended.lines)
     assert ended.report["chosen"]["maps"]["perplexity_05_polynomial"]["space_dimensions"] == 14
@@ -239,7 +239,7 @@ def test_takes_products_of_the_most_informative_features(runner: Runner) -> None
         place = table.schema.get_field_index(f"feature{column}")
         table = table.set_column(place, f"feature{column}", pa.array(noise))
     pq.write_table(table, path)
-    made(runner.run("tsne", PERPLEXITIES="5", POLYNOMIAL_FEATURES="4", INPUTS="noise", **FEW))
+    made(runner.run("tsne", {}, PERPLEXITIES="5", POLYNOMIAL_FEATURES="4", INPUTS="noise", **FEW))
     assert _map(runner.directory, "perplexity_05_polynomial").equals(before)
 
 
@@ -255,7 +255,7 @@ def test_takes_products_of_the_most_informative_features(runner: Runner) -> None
 )
 def test_mistakes_end_before_the_work(runner: Runner, environment: dict[str, str], last_line: str) -> None:
     write_tables(runner.directory)
-    ended = runner.run("tsne", **environment)
+    ended = runner.run("tsne", {}, **environment)
     assert ended.code == 64
     assert last_line in ended.lines[-1]
     assert not (runner.directory / "tsne").exists()
