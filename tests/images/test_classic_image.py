@@ -166,7 +166,7 @@ def test_on_real_rows_of_2017(runner: Runner, real_archive: Path, model: str) ->
 @pytest.mark.parametrize(
     ("environment", "code", "last_line"),
     [
-        ({"OPERATION": "svn"}, 64, "FAILED (64, bad parameters): OPERATION is 'svn': this image knows svm, xgboost"),
+        ({"OPERATION": "svn"}, 64, "OPERATION is 'svn': this image knows adversarial_validation, "),
         ({"C": "-1"}, 64, "FAILED (64, bad parameters): C is '-1': allowed is a number from 1e-06"),
         (
             {"PREDICTING": "/predictions/svm.csv"},
