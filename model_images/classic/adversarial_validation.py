@@ -14,7 +14,7 @@ Parameters of its own:
 ``METHOD`` (``gradient_boosting``)
     The classifier: ``gradient_boosting`` (XGBoost), ``extra_trees`` or ``random_forest``, 100 trees each. The forest is
     the one of 2016, grown to single rows: slow, and with no more than a hundred different answers, so that most of its
-    order is drawn by the seed. docs/fleming.md has times and AUCs side by side.
+    order is drawn by the seed. benchmarks/fleming.py measures them side by side.
 ``VALIDATION_SHARE`` (0.1)
     The share of the training rows with a known target to validate on, from 0.01 to 0.5.
 ``FOLDS_BY`` (``rows``)
