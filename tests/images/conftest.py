@@ -172,6 +172,15 @@ def graded(chance: NDArray[np.float64], random: np.random.Generator) -> NDArray[
     return (np.clip(np.round(noisy * 4), 0, 4) / 4).astype(np.float32)
 
 
+def spoilt(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Spoil features: one in twenty values missing, one feature constant, one without any value."""
+    holed = matrix.copy()
+    holed[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
+    holed[:, 10] = 0.5
+    holed[:, 11] = np.nan
+    return holed
+
+
 def write_tables(
     directory: Path,
     features: Features = floats,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.images.conftest import Ended, Runner, five_bins, graded, prepared, write_tables
+from tests.images.conftest import Ended, Runner, five_bins, graded, prepared, spoilt, write_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,16 +126,8 @@ def test_folds_of_eras_do_not_recognise_eras(runner: Runner) -> None:
     assert of_eras < 0.8
 
 
-def _spoilt(matrix: NDArray[Any]) -> NDArray[Any]:
-    spoilt = matrix.copy()
-    spoilt[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
-    spoilt[:, 10] = 0.5
-    spoilt[:, 11] = np.nan
-    return spoilt
-
-
 def test_takes_missing_and_constant_features_and_samples(runner: Runner) -> None:
-    write_tables(runner.directory, spoil=_spoilt)
+    write_tables(runner.directory, spoil=spoilt)
     ended = prepared(runner.run(OPERATION, ROW_LIMIT="500", VALIDATION_SHARE="0.2"))
     assert "learning from 1,000 of 4,000 rows, drawn evenly from all eras (ROW_LIMIT)" in ended.report["notes"]
     assert _split(ended)[1].sum() == 600

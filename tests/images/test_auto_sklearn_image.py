@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from tests.images.conftest import Ended, Runner, five_bins, good, graded, write_tables
+from tests.images.conftest import Ended, Runner, five_bins, good, graded, spoilt, write_tables
 from tests.images.signals import write_known_signal
 
 if TYPE_CHECKING:
@@ -127,16 +127,8 @@ def test_too_little_memory_for_any_says_so(runner: Runner) -> None:
     assert "MEMORY_LIMIT is '700'" in ended.lines[-1]
 
 
-def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
-    spoilt = matrix.copy()
-    spoilt[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
-    spoilt[:, 10] = 0.5
-    spoilt[:, 11] = np.nan
-    return spoilt
-
-
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
-    write_tables(runner.directory, spoil=_spoil)
+    write_tables(runner.directory, spoil=spoilt)
     ended = _good(runner.run(MODEL, {}, **SHORT))
     assert ended.report["chosen"]["runs"]["succeeded"] == 3
     assert ended.report["validation"]["logloss"] < 0.685

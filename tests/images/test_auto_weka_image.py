@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.images.conftest import USER, Ended, Runner, binary, five_bins, good, graded, write_tables
+from tests.images.conftest import USER, Ended, Runner, binary, five_bins, good, graded, spoilt, write_tables
 from tests.images.signals import write_known_signal
 from tests.samples import ROOT
 
@@ -112,16 +112,8 @@ def test_a_limit_of_runs_repeats_a_search_and_a_seed_changes_it(runner: Runner) 
     assert [one["options"] for one in other] != [one["options"] for one in by_seed(first, 67)]
 
 
-def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
-    spoilt = matrix.copy()
-    spoilt[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
-    spoilt[:, 10] = 0.5
-    spoilt[:, 11] = np.nan
-    return spoilt
-
-
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
-    write_tables(runner.directory, spoil=_spoil)
+    write_tables(runner.directory, spoil=spoilt)
     report = good(runner.run("auto_weka", {}, **FEW_RUNS)).report
     assert report["validation"]["logloss"] < 0.685
     assert report["validation"]["correlation"] > 0.1

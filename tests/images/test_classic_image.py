@@ -8,7 +8,6 @@ import os
 import time
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from docker.types import Mount
 
-from tests.images.conftest import Runner, binary, five_bins, floats, good, graded, write_tables
+from tests.images.conftest import Runner, binary, five_bins, floats, good, graded, spoilt, write_tables
 from tests.images.signals import write_known_signal
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
@@ -91,17 +87,9 @@ def test_takes_five_bins_and_grades(runner: Runner, model: str) -> None:
         assert ended.report["rows"]["training"] == (60 - 12 - 6) * 50
 
 
-def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
-    spoilt = matrix.copy()
-    spoilt[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
-    spoilt[:, 10] = 0.5
-    spoilt[:, 11] = np.nan
-    return spoilt
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_takes_missing_and_constant_features(runner: Runner, model: str) -> None:
-    write_tables(runner.directory, spoil=_spoil)
+    write_tables(runner.directory, spoil=spoilt)
     assert good(runner.run(model)).report["validation"]["logloss"] < 0.685
 
 

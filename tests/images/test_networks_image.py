@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.images.conftest import Runner, binary, five_bins, good, graded, write_tables
+from tests.images.conftest import Runner, binary, five_bins, good, graded, spoilt, write_tables
 from tests.images.signals import write_known_signal
 
 if TYPE_CHECKING:
@@ -87,16 +87,8 @@ def test_takes_780_features_and_samples_above_its_row_limit(runner: Runner) -> N
     assert "learning from 600 of 3,000 rows, drawn evenly from all eras (ROW_LIMIT)" in ended.report["notes"]
 
 
-def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
-    spoilt = matrix.copy()
-    spoilt[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
-    spoilt[:, 10] = 0.5
-    spoilt[:, 11] = np.nan
-    return spoilt
-
-
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
-    write_tables(runner.directory, spoil=_spoil)
+    write_tables(runner.directory, spoil=spoilt)
     assert good(runner.run(MODEL)).report["validation"]["logloss"] < 0.685
 
 

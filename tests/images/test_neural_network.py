@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from numerai_contract.self_test import lay_preparations
-from tests.images.conftest import Runner, five_bins, good, graded, write_tables
+from tests.images.conftest import Runner, five_bins, good, graded, spoilt, write_tables
 from tests.images.signals import write_known_signal
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
@@ -59,16 +55,8 @@ def test_learns_the_value_of_a_target_with_grades(runner: Runner) -> None:
     assert report["validation"]["correlation"] > 0.1
 
 
-def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
-    spoilt = matrix.copy()
-    spoilt[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
-    spoilt[:, 10] = 0.5
-    spoilt[:, 11] = np.nan
-    return spoilt
-
-
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
-    write_tables(runner.directory, spoil=_spoil)
+    write_tables(runner.directory, spoil=spoilt)
     lay_preparations(runner.directory)
     assert good(runner.run(MODEL)).report["validation"]["logloss"] < 0.685
 

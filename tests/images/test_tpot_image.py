@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from numerai_contract.self_test import lay_preparations
-from tests.images.conftest import Ended, Runner, five_bins, good, graded, write_tables
+from tests.images.conftest import Ended, Runner, five_bins, good, graded, spoilt, write_tables
 from tests.images.signals import write_known_signal
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
@@ -289,16 +288,8 @@ def test_says_so_when_every_pipeline_is_constant(runner: Runner) -> None:
     assert not (runner.directory / f"predictions/{MODEL}.csv").exists()
 
 
-def _spoil(matrix: NDArray[Any]) -> NDArray[Any]:
-    spoilt = matrix.copy()
-    spoilt[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
-    spoilt[:, 10] = 0.5
-    spoilt[:, 11] = np.nan
-    return spoilt
-
-
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
-    write_tables(runner.directory, spoil=_spoil)
+    write_tables(runner.directory, spoil=spoilt)
     lay_preparations(runner.directory)
     ended = _good(runner.run(MODEL, {}, **SHORT))
     assert ended.report["chosen"]["pipelines"]["succeeded"] == 3
