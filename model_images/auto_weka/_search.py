@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # a learner that gives every row the same answer: the contract refuses it, so there is no use in trying it
 _LEFT_OUT = ("weka.classifiers.rules.ZeroR",)
 _EXPERIMENT, _DATA = "search", "training"
-# seconds between two lines of progress, each left out where another line was printed moments before: within 30 in all
+# seconds between two lines of progress, each put off while other lines are being printed: within 30 in all
 _BETWEEN_LINES = 14.0
 # seconds between two looks at whether to stop, and at what goes on beside the search
 _BETWEEN_LOOKS = 0.2
@@ -116,9 +116,8 @@ def _follow(
         if now - looked >= _BETWEEN_LOOKS:
             looked = now
             look()
-        if now - spoke >= _BETWEEN_LINES:
+        if now - spoke >= _BETWEEN_LINES and progress.update(_share(plan, journal), _state(plan, journal)):
             spoke = now
-            progress.update(_share(plan, journal), _state(plan, journal))
         try:
             seed, line = lines.get(timeout=max(0.01, min(began + plan.seconds - now, _BETWEEN_LOOKS)))
         except queue.Empty:

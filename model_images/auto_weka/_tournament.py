@@ -35,7 +35,7 @@ _FIRST_ROWS = 1_000
 
 
 def train_and_predict(
-    task: Task, plan: Plan, candidate: Candidate, heap: int, allowance: Allowance, tell: Callable[[float, str], None]
+    task: Task, plan: Plan, candidate: Candidate, heap: int, allowance: Allowance, tell: Callable[[float, str], object]
 ) -> NDArray[np.float64]:
     """Train a configuration on all rows and compute the probabilities of the tournament rows.
 
@@ -76,7 +76,7 @@ def predictions_of(
     model: Path,
     heap: int,
     allowance: Allowance,
-    tell: Callable[[float, str], None],
+    tell: Callable[[float, str], object],
 ) -> NDArray[np.float64]:
     """Compute the probabilities of the tournament rows with a saved model, as `train_and_predict` does.
 

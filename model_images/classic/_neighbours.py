@@ -38,7 +38,7 @@ def search(
     others: NDArray[np.intp],
     k: int,
     threads: int,
-    follow: Callable[[float, str], None],
+    follow: Callable[[float, str], object],
 ) -> tuple[Neighbours, Neighbours]:
     """Find neighbours among the rows to embed: of these themselves, and of the others.
 

@@ -38,13 +38,13 @@ def test_steps_and_updates() -> None:
     progress = Progress(stream, clock)
     with progress.step("growing trees"):
         clock.now = 1
-        progress.update(0.01, "tree 3 of 300")  # too soon after the last line
+        assert not progress.update(0.01, "tree 3 of 300")  # too soon after the last line
         clock.now = 20
-        progress.update(1 / 3, "tree 100 of 300, held-out logloss 0.6921")
+        assert progress.update(1 / 3, "tree 100 of 300, held-out logloss 0.6921")
         clock.now = 22
-        progress.update(0.4, "tree 120 of 300")  # too soon again
+        assert not progress.update(0.4, "tree 120 of 300")  # too soon again
         clock.now = 60
-        progress.update(1.0, "tree 300 of 300")
+        assert progress.update(1.0, "tree 300 of 300")
     assert stream.getvalue().splitlines() == [
         "growing trees …",
         "[ 33 %] tree 100 of 300, held-out logloss 0.6921, about 40 s left",

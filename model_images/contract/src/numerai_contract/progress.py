@@ -54,7 +54,7 @@ class Progress:
         yield
         self.say(f"{doing}: done in {duration(self._clock() - began)}")
 
-    def update(self, share: float, text: str) -> None:
+    def update(self, share: float, text: str) -> bool:
         """Print how far the current step is, unless a line was printed a moment ago.
 
         Parameters
@@ -63,14 +63,20 @@ class Progress:
             What is done of the step, from 0 to 1.
         text
             Where it is, e.g. "tree 120 of 300, held-out logloss 0.6921".
+
+        Returns
+        -------
+        bool
+            Whether it was printed.
         """
         share = min(max(share, 0.0), 1.0)
         now = self._clock()
         if share < 1.0 and now - self._last_line < _BETWEEN_LINES:
-            return
+            return False
         spent = now - self._began
         left = f", about {duration(spent / share - spent)} left" if 0 < share < 1 and spent > _SOONEST_ESTIMATE else ""
         self.say(f"[{share:4.0%} ] {text}{left}".replace("% ]", " %]"))
+        return True
 
 
 def duration(seconds: float) -> str:
