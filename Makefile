@@ -55,6 +55,8 @@ help:
 ##   VERSION          dataset version, such as v5.3, or latest
 ##   FEATURE_SET      small, medium, all
 ##   TARGET           the target to learn, such as target_ender_20; the dataset's default if not given
+##   WALK_FORWARD     0: fail for a past round whose live data is gone, instead of predicting what is known by now
+##   EMBARGO          eras left out before the week of such a run; by the target's name if not given
 ##   EVERY_NTH_ERA    train on every n-th era only
 ##   AUTOML_MINUTES   search time of each AutoML model, 1 to 4320 (1 for a practice round, else 10)
 ##   SEED             the seed of every random choice

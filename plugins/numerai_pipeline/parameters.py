@@ -43,7 +43,7 @@ class RunParameters(BaseModel):
         DATA,
         "Archive",
         "For source `archive`: the path or https address of a zip of the classic layout; `{round}` in it is replaced"
-        " by the round.",
+        " by the round's number.",
     )
     round: int | None = _field(
         None,
@@ -83,6 +83,22 @@ class RunParameters(BaseModel):
         ge=1,
         le=52,
     )
+    walk_forward: bool = _field(
+        True,
+        DATA,
+        "Walk forward",
+        "What becomes of a past round (backfilled, or chosen by number) whose live data is not served any more. On:"
+        " train on what was known then, predict that week's rows, score on their real targets. Off: the run fails.",
+    )
+    embargo: int | None = _field(
+        None,
+        DATA,
+        "Embargo",
+        "Eras left out between training and the week of a walk-forward run; empty for what the target's name asks for:"
+        " 8 for 20 days ahead, 16 for 60.",
+        ge=0,
+        le=104,
+    )
     models: list[str] = _field([], MODELS, "Models", "The models to run; none picked means all of them.")
     automl_minutes: int = _field(
         10, MODELS, "AutoML minutes", "Search time of each AutoML model: 1 minute to 3 days.", ge=1, le=LONGEST_SEARCH
@@ -99,9 +115,6 @@ class RunParameters(BaseModel):
             raise ValueError(msg)
         if self.source != "archive" and self.archive:
             msg = f"an archive is given ({self.archive!r}) but the source is {self.source!r}: choose source 'archive'"
-            raise ValueError(msg)
-        if self.archive and "{round}" in self.archive and self.round is None:
-            msg = f"the archive {self.archive!r} depends on the round, but no round is given"
             raise ValueError(msg)
         return self
 

@@ -33,7 +33,12 @@ class RawDataset:
     version : str
         Dataset version such as ``v5.3``; for an archive the zip's file name.
     files : dict
-        Role → file. Roles of ``v5``: features, train, validation, live. Role of ``archive``: archive.
+        Role → file. Roles of ``v5``: features, train, validation, and live but for a walk-forward run. Role of
+        ``archive``: archive.
+    era : int, optional
+        For a walk-forward run, the era it predicts, which lies in train or validation; None for a run on live data.
+    payout_days : int, optional
+        How many days ahead the target looks that the round pays on, where the server tells.
     """
 
     kind: Literal["v5", "archive"]
@@ -41,6 +46,8 @@ class RawDataset:
     round: str
     version: str
     files: dict[str, RawFile]
+    era: int | None = None
+    payout_days: int | None = None
 
     def path(self, role: str) -> Path:
         """Path of the file with this role."""

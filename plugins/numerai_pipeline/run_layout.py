@@ -56,6 +56,11 @@ class RunLayout:
         return self.directory / "tournament.parquet"
 
     @property
+    def targets(self) -> Path:
+        """True targets of the tournament rows of a walk-forward run, which the models do not get to see."""
+        return self.directory / "targets.parquet"
+
+    @property
     def training_csv(self) -> Path:
         """Training table for images of 2018; made when one is run."""
         return self.directory / "training.csv"

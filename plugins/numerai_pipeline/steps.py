@@ -45,9 +45,13 @@ def _raw_dataset(parameters: RunParameters, dag_run: DagRunProtocol) -> RawDatas
 
     settings = load_settings()
     layout = DataLayout(settings.data_dir)
+    run_date = dag_run.data_interval_end or dag_run.logical_date
     if parameters.source == "archive":
-        round_name = str(parameters.round or "archive")
-        address = str(parameters.archive).replace("{round}", round_name)
+        address, round_name = str(parameters.archive), str(parameters.round or "archive")
+        if "{round}" in address:
+            tournament = Tournament(settings.api_url, timeout=settings.http_timeout)
+            round_name = str(tournament.required_round(parameters.round, run_date).number)
+            address = address.replace("{round}", round_name)
         file = fetch_archive(address, layout, settings.http_timeout)
         return RawDataset("archive", "archive", round_name, address.rsplit("/", 1)[-1], {"archive": file})
     tournament = Tournament(settings.api_address(parameters.source), timeout=settings.http_timeout)
@@ -56,7 +60,9 @@ def _raw_dataset(parameters: RunParameters, dag_run: DagRunProtocol) -> RawDatas
         source=parameters.source,
         version=parameters.version,
         round_number=parameters.round,
-        run_date=dag_run.data_interval_end or dag_run.logical_date,
+        run_date=run_date,
+        # a scheduled run is for its own round or for nothing
+        walk_forward=parameters.walk_forward and dag_run.run_type != "scheduled",
     )
 
 
@@ -77,7 +83,9 @@ def unzip(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[st
         }
         # An archive is known by its content: two files of one name are two datasets.
         content = {role: file.sha256 for role, file in raw.files.items()}
-        identity = content if raw.kind == "archive" else {}
+        identity: dict[str, Any] = dict(content) if raw.kind == "archive" else {}
+        if raw.era is not None:
+            identity = {"walk_forward": raw.era, "embargo": parameters.embargo}
         layout = DataLayout(settings.data_dir).run(
             raw.round, fingerprint({**chosen, **identity, "seed": parameters.seed})
         )
@@ -87,10 +95,11 @@ def unzip(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[st
             feature_set=parameters.feature_set,
             target=parameters.target,
             every_nth_era=parameters.every_nth_era,
-            inputs=fingerprint({**chosen, **content}),
+            inputs=fingerprint({**chosen, **content, **identity, "payout_days": raw.payout_days}),
+            embargo=parameters.embargo,
             force=parameters.force,
         )
-        facts = {"round": raw.round, **chosen, "seed": parameters.seed, **asdict(unpacked)}
+        facts = {"round": raw.round, "era": raw.era, **chosen, "seed": parameters.seed, **asdict(unpacked)}
         with atomic_path(layout.run_facts) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         return {"directory": str(layout.directory.relative_to(settings.data_dir)), **facts}

@@ -14,7 +14,7 @@ import logging
 import re
 import time
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
@@ -38,6 +38,7 @@ from numerai_pipeline.errors import (
     RoundClosedError,
 )
 from numerai_pipeline.raw_dataset import RawDataset, RawFile
+from numerai_pipeline.rounds import era_of_round, week_of_era
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,7 +59,6 @@ ROLES = {
 """The files of a run, by role."""
 
 _CURRENT = 0
-_FIRST_ERA = date(2003, 1, 3)
 _ERA_TOLERANCE = timedelta(days=21)
 _LARGEST_REPLY = 64 * 2**20
 _RECENT_ROUNDS = 5
@@ -68,6 +68,10 @@ _Result = TypeVar("_Result")
 _ROUNDS = """
     query($tournament: Int $number: Int) {
         rounds(tournament: $tournament number: $number) { number openTime closeTime closeStakingTime }
+    }"""
+_PAYOUTS = """
+    query($tournament: Int $number: Int) {
+        rounds(tournament: $tournament number: $number) { number roundScoreConfigs { name isPayout totalScoreDays } }
     }"""
 _DATASET = """
     query($filename: String! $round: Int $tournament: Int) {
@@ -251,6 +255,7 @@ class Tournament:
         version: str = "latest",
         round_number: int | None = None,
         run_date: datetime | None = None,
+        walk_forward: bool = False,
     ) -> RawDataset:
         """Download everything a run of a round needs.
 
@@ -266,6 +271,9 @@ class Tournament:
             The round; decides before ``run_date``.
         run_date : datetime, optional
             The run's date: its round is taken, never silently the current one.
+        walk_forward : bool
+            What to do for a round that is over and whose live data is not served any more: download today's training
+            and validation files and name the round's era to predict, instead of failing.
 
         Raises
         ------
@@ -274,11 +282,11 @@ class Tournament:
         RoundClosedError
             The round's live data is not served any more, or no round is current.
         """
-        the_round = self._required_round(round_number, run_date)
-        current = self.current_round()
-        if current is None or the_round.number != current.number:
-            self._require_served(the_round, current, version)
-        names = self.list_datasets(the_round.number)
+        the_round = self.required_round(round_number, run_date)
+        era = self._era_to_walk_to(the_round, version, walk_forward=walk_forward)
+        # a round that is over has no files of its own: what is known today includes what was known then
+        served_round = the_round.number if era is None else None
+        names = self.list_datasets(served_round)
         version = _newest_complete(names, self._url) if version == "latest" else _listed_version(version, names)
         log.info("downloading %s for %s", version, the_round)
         folder = layout.downloads(f"{source}/{version}")
@@ -289,16 +297,58 @@ class Tournament:
         files = {}
         for role, file_name in ROLES.items():
             is_live = role == "live"
+            if is_live and era is not None:
+                continue
             where = folder / f"round-{the_round.number}" if is_live else folder
             files[role] = self.download(
                 f"{version}/{file_name}",
                 where / file_name,
-                the_round.number,
+                served_round,
                 live_check if is_live else None,
             )
-        return RawDataset("v5", source, str(the_round.number), version, files)
+        days = self.payout_days(the_round.number)
+        return RawDataset("v5", source, str(the_round.number), version, files, era, days)
 
-    def _required_round(self, round_number: int | None, run_date: datetime | None) -> Round:
+    def payout_days(self, round_number: int) -> int | None:
+        """Tell how many days ahead the target looks that a round pays on; None where the server does not tell."""
+        variables = {"tournament": CLASSIC, "number": round_number}
+        try:
+            rounds = self._call(
+                "asking what is paid", lambda: self._api.raw_query(_PAYOUTS, variables)["data"]["rounds"]
+            )
+            scores = [score for found in rounds for score in found["roundScoreConfigs"] if score["isPayout"]]
+            by_correlation = [score for score in scores if "corr" in score["name"].lower()] or scores
+            days = {int(score["totalScoreDays"]) for score in by_correlation}
+        except (ProtocolError, KeyError, TypeError, ValueError) as error:
+            log.warning("what round %d pays on cannot be read: %s", round_number, error)
+            return None
+        return days.pop() if len(days) == 1 else None
+
+    def _era_to_walk_to(self, the_round: Round, version: str, *, walk_forward: bool) -> int | None:
+        """Give the era of a round whose live data is gone; None for one whose live data is served."""
+        current = self.current_round()
+        if current is not None and the_round.number == current.number:
+            return None
+        try:
+            self._require_served(the_round, current, version)
+        except RoundClosedError as error:
+            over = current is None or the_round.number < current.number
+            if not walk_forward or not over:
+                raise
+            log.info("%s: walking forward instead", error)
+            return era_of_round(the_round.open_time)
+        return None
+
+    def required_round(self, round_number: int | None, run_date: datetime | None) -> Round:
+        """Give the round of a run as :meth:`find_round` does.
+
+        Raises
+        ------
+        NotFoundError
+            When there is none of this number or date.
+        RoundClosedError
+            When, with neither given, none is current.
+        """
         found = self.find_round(round_number, run_date)
         if found is not None:
             return found
@@ -527,7 +577,7 @@ def _check_live(path: Path, the_round: Round) -> Content:
         raise ContentError(msg)
     # an era may also be called "X"; a numbered one is a week and must be the round's, or the server sent another's data
     if str(eras[0]).isdecimal():
-        week = _FIRST_ERA + timedelta(weeks=int(eras[0]) - 1)
+        week = week_of_era(max(int(eras[0]), 1))
         if abs(week - the_round.open_time.date()) > _ERA_TOLERANCE:
             msg = f"live data of another round: its era {eras[0]} is the week of {week}, which does not fit {the_round}"
             raise ContentError(msg)

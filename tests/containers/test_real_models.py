@@ -8,13 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from numerai_pipeline.model_registry import load_registry
 from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.settings import load_settings
 from practice.model import SeasonSize
+from practice.rounds import SeasonRound
 from practice.season import Season
 from practice.server import PracticeServer, running
 from tests.containers.conftest import Outcome
@@ -71,7 +75,39 @@ def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -
         report = json.loads(layout.report(model).read_text())
         assert report["features"] == 8
         assert 0.6 < report["validation"]["logloss"] < 0.8
-    assert json.loads(layout.run_facts.read_text())["target"] == "target"
+    assert json.loads(layout.run_facts.read_text())["target"] == "target_ender_20"  # what the round pays on
+
+
+def test_a_week_that_is_over_is_predicted_from_what_was_known_then(
+    run_pipeline: RunPipeline, practice: PracticeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = practice.season.current_round().number - 50  # ten weeks ago
+    era = SeasonRound(number).era
+    outcome = run_pipeline(source="practice", models=["svm"], round=number)
+    assert outcome.state == "success"
+    layout = RunLayout(outcome.directory)
+    predictions = layout.predictions("svm").read_bytes()
+    assert layout.directory.parent.name == str(number)
+    assert set(pq.read_table(layout.tournament)["era"].to_pylist()) == {f"{era:04d}"}
+    assert_predictions_are_whole(layout, "svm")
+    targets = pq.read_table(layout.targets)
+    assert len(set(targets["target"].to_pylist())) == 5
+    facts = json.loads(layout.run_facts.read_text())
+    assert (facts["era"], facts["known_until"]) == (era, f"{era - 9:04d}")
+    # whatever happened after the week, it predicts the same
+    validation = practice.season.file("v5.3/validation.parquet", practice.season.current_round().number)
+    table = pq.read_table(validation)
+    later = pc.greater(table["era"], f"{era - 9:04d}")
+    for column in (name for name in table.column_names if name.startswith("target")):
+        wrong = pc.if_else(later, pa.scalar(1.0, pa.float32()), table[column])
+        table = table.set_column(table.column_names.index(column), table.schema.field(column), wrong)
+    pq.write_table(table, validation)
+    monkeypatch.setenv("NUMERAI_DATA_DIR", str(tmp_path / "poisoned"))
+    load_settings.cache_clear()
+    outcome = run_pipeline(source="practice", models=["svm"], round=number)
+    poisoned = RunLayout(tmp_path / "poisoned" / outcome.directory.relative_to(tmp_path / "data"))
+    assert set(pq.read_table(poisoned.targets)["target"].to_pylist()) == {1.0}
+    assert poisoned.predictions("svm").read_bytes() == predictions
 
 
 def test_a_picked_model_brings_along_what_it_needs(
@@ -109,7 +145,8 @@ def test_the_knobs_reach_the_data(run_pipeline: RunPipeline, practice: PracticeS
         ({"feature_set": "tiny"}, "there is no feature set 'tiny': choose one of small (8)"),
         ({"target": "target_nobody"}, "there is no target 'target_nobody': choose one of target, "),
         ({"version": "v1.0"}, "v1.0"),
-        ({"round": 3}, "round 3"),
+        ({"round": 3, "walk_forward": False}, "round 3"),
+        ({"round": 3}, "do not have era"),
     ],
 )
 def test_a_wrong_choice_fails_the_first_task_that_can_know(

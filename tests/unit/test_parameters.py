@@ -27,7 +27,6 @@ def test_defaults_run_everything_on_numerai() -> None:
         ({"colour": "red"}, "colour='red'"),
         ({"source": "archive"}, "needs an archive"),
         ({"archive": "/data/x.zip"}, "choose source 'archive'"),
-        ({"source": "archive", "archive": "/x/{round}.zip"}, "no round is given"),
     ],
 )
 def test_a_wrong_choice_is_named_with_its_value(choices: dict[str, object], says: str) -> None:

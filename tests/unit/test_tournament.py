@@ -373,6 +373,48 @@ def test_a_round_that_is_not_served_any_more_is_closed(api: Tournament, tmp_path
     assert not list(tmp_path.rglob("*"))
 
 
+@pytest.mark.parametrize(
+    "choice", [{"round_number": 1300}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
+)
+def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
+    server: PracticeServer, api: Tournament, tmp_path: Path, choice: dict[str, Any]
+) -> None:
+    raw = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
+    assert (raw.round, raw.era, raw.payout_days) == ("1300", SeasonRound(1300).era, 20)
+    assert set(raw.files) == {"features", "train", "validation"}
+    for role in raw.files:
+        name = f"v5.10/{raw.path(role).name}"
+        assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
+    server.requests.clear()
+    # another week: the same files, which are only asked for their ETags
+    other = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1295)
+    assert (other.era, other.files) == (SeasonRound(1295).era, raw.files)
+    assert len(server.requests.entries(on="file")) == 3
+
+
+def test_a_round_that_is_served_is_never_walked_to(api: Tournament, tmp_path: Path) -> None:
+    for number in (1335, 1333):
+        raw = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=number)
+        assert raw.era is None
+        assert raw.path("live").parent.name == f"round-{number}"
+
+
+def test_a_round_that_has_not_opened_cannot_be_walked_to(
+    server: PracticeServer, api: Tournament, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = [SeasonRound(1336), *server.season.rounds()]
+    monkeypatch.setattr(server.season, "rounds", lambda: rounds)
+    with pytest.raises(RoundClosedError, match=r"round 1336 .*has not opened yet"):
+        api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1336)
+
+
+def test_what_a_round_pays_on(server: PracticeServer, api: Tournament) -> None:
+    assert api.payout_days(1335) == 20
+    # a server that does not tell, or tells it otherwise, stops no run
+    server.faults.add(fault("graphql_error", message="Cannot query field 'roundScoreConfigs'", count=ALWAYS))
+    assert api.payout_days(1335) is None
+
+
 def test_a_date_without_a_round_is_not_the_current_round(api: Tournament, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no round was open at the run's date 2030-01-01"):
         api.download_round(DataLayout(tmp_path), source="practice", run_date=datetime(2030, 1, 1, tzinfo=UTC))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from numerai_pipeline.disk import disk_full_named
 from numerai_pipeline.errors import BadInputError, PipelineError
@@ -27,10 +28,8 @@ from numerai_pipeline.progress import Progress
 from numerai_pipeline.unpacking.dataset_plan import DatasetPlan, make_plan
 from numerai_pipeline.unpacking.identifiers import IdRegister
 from numerai_pipeline.unpacking.row_checks import Place, check_rows
+from numerai_pipeline.unpacking.selection import Selection, with_unknown_targets
 from numerai_pipeline.unpacking.tables import (
-    TOURNAMENT_TYPES,
-    TRAINING_TYPES,
-    RowSource,
     TableFacts,
     TableForm,
     TableWriter,
@@ -40,13 +39,15 @@ from numerai_pipeline.unpacking.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numerai_pipeline.raw_dataset import RawDataset
     from numerai_pipeline.run_layout import RunLayout
 
 log = logging.getLogger(__name__)
 
+TARGET_COLUMNS = ("id", "era", "target")
+"""Columns of the table of true targets."""
 _SCRATCH = "unpacked"
 
 
@@ -96,6 +97,8 @@ class UnpackedDataset:
         The source's name of the target; in the tables it is called ``target``.
     up_to_date : bool
         Whether the tables were there already, made from the same inputs.
+    known_until : str, optional
+        For a walk-forward run, the newest era trained on.
     """
 
     training: TableSummary
@@ -104,6 +107,7 @@ class UnpackedDataset:
     feature_set: str
     target: str
     up_to_date: bool = False
+    known_until: str | None = None
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {rows:,}" for kind, rows in sorted(self.tournament.data_types.items()))
@@ -132,9 +136,13 @@ def unpack(
     target: str | None,
     every_nth_era: int,
     inputs: str,
+    embargo: int | None = None,
     force: bool = False,
 ) -> UnpackedDataset:
     """Make the run's training and tournament tables from its raw files.
+
+    A walk-forward run's tournament rows are those of an era that is over. Their true targets go to a table of their
+    own, ``targets.parquet``; in the tournament table they are unknown, as they were then.
 
     Parameters
     ----------
@@ -151,6 +159,8 @@ def unpack(
         by their numbers. The tournament table is never thinned.
     inputs : str
         Hash of everything that decides the tables: the raw files and the parameters above.
+    embargo : int, optional
+        Eras left out between training and the era of a walk-forward run; by the target's name when left out.
     force : bool
         Make the tables again even if they are up to date.
 
@@ -181,7 +191,7 @@ def unpack(
             scratch = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}.", suffix=".part", dir=layout.directory))
             try:
                 with ExitStack() as opened:
-                    plan = make_plan(raw, opened, scratch, feature_set=feature_set, target=target)
+                    plan = make_plan(raw, opened, scratch, feature_set=feature_set, target=target, embargo=embargo)
                     unpacked = _write_tables(plan, layout, every_nth_era, inputs)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -222,14 +232,17 @@ def _up_to_date(layout: RunLayout, inputs: str) -> UnpackedDataset | None:
     if not all(manifests) or manifests[0] is None:
         return None
     try:
-        return UnpackedDataset.from_json({**manifests[0].about["unpacked"], "up_to_date": True})
+        known = UnpackedDataset.from_json({**manifests[0].about["unpacked"], "up_to_date": True})
     except (KeyError, TypeError):
         return None
+    if known.known_until is not None and verified_manifest(layout.targets, inputs=inputs) is None:
+        return None
+    return known
 
 
 def _remove_leftovers(layout: RunLayout) -> None:
     """Remove what a killed attempt left; only names of this task, for others work in the same folder."""
-    for name in (layout.training.name, layout.tournament.name, _SCRATCH):
+    for name in (layout.training.name, layout.tournament.name, layout.targets.name, _SCRATCH):
         for leftover in layout.directory.glob(f".{name}.*.part"):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
@@ -240,16 +253,21 @@ def _remove_leftovers(layout: RunLayout) -> None:
 def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inputs: str) -> UnpackedDataset:
     ids = IdRegister()
     kept_eras = _thinned_eras(plan.training, every_nth_era) if every_nth_era > 1 else None
-    with atomic_path(layout.training) as training, atomic_path(layout.tournament) as tournament:
-        training_facts = _write_table(
-            training, [plan.training], plan.form, allowed=TRAINING_TYPES, ids=ids, kept_eras=kept_eras
+    paths = (layout.training, layout.tournament, *([layout.targets] if plan.walk_forward else []))
+    with ExitStack() as finishing:
+        training, tournament, *targets = (finishing.enter_context(atomic_path(path)) for path in paths)
+        training_facts = _write_table(training, plan.training, plan.form, _learnable, ids, kept_eras)
+        _require_two_classes(plan.training[0].source.name, plan.form.target, training_facts)
+        hidden: list[Any] = []
+        tournament_facts = _write_table(
+            tournament, plan.tournament, plan.form, _hiding_targets_in(hidden) if plan.walk_forward else _as_it_is, ids
         )
-        _require_two_classes(plan.training.name, plan.form.target, training_facts)
-        tournament_facts = _write_table(tournament, plan.tournament, plan.form, allowed=TOURNAMENT_TYPES, ids=ids)
+        for path in targets:
+            pq.write_table(pa.Table.from_batches(hidden), path)
         log.info("looking for ids that are there twice")
-        ids.check([plan.training, *plan.tournament])
+        ids.check(plan.sources)
         # from here on the old tables, if any, are no longer finished ones
-        for path in (layout.training, layout.tournament):
+        for path in paths:
             manifest_path(path).unlink(missing_ok=True)
     unpacked = UnpackedDataset(
         TableSummary.of(training_facts),
@@ -257,6 +275,7 @@ def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inpu
         len(plan.form.features),
         plan.form.feature_set,
         plan.form.target,
+        known_until=max(training_facts.eras, key=lambda era: era_number(era) or 0) if plan.walk_forward else None,
     )
     _write_manifests(layout, unpacked, plan.form, inputs)
     return unpacked
@@ -265,48 +284,58 @@ def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inpu
 def _write_manifests(layout: RunLayout, unpacked: UnpackedDataset, form: TableForm, inputs: str) -> None:
     log.info("writing the manifests")
     columns, about = list(form.schema.names), {"unpacked": unpacked.to_json()}
+    rows = {layout.training: unpacked.training.rows, layout.tournament: unpacked.tournament.rows}
     try:
-        write_manifest(layout.training, rows=unpacked.training.rows, columns=columns, inputs=inputs, about=about)
-        write_manifest(layout.tournament, rows=unpacked.tournament.rows, columns=columns, inputs=inputs, about=about)
+        if unpacked.known_until is not None:
+            write_manifest(layout.targets, rows=unpacked.tournament.rows, columns=list(TARGET_COLUMNS), inputs=inputs)
+        for path, count in rows.items():
+            write_manifest(path, rows=count, columns=columns, inputs=inputs, about=about)
     except BaseException:
-        discard(layout.training)
-        discard(layout.tournament)
+        for path in (*rows, layout.targets):
+            discard(path)
         raise
 
 
-def _thinned_eras(training: RowSource, every_nth_era: int) -> set[str]:
+def _thinned_eras(training: Sequence[Selection], every_nth_era: int) -> set[str]:
     """Pick every n-th of the training eras, counted from the newest backwards."""
-    eras = {era for values in training.read_text("era") for era in pc.unique(values).to_pylist() if era}
+    eras = {
+        era
+        for part in training
+        for values in part.source.read_text("era")
+        for era in pc.unique(values).to_pylist()
+        if era and part.takes(era)
+    }
     # an era without a number is refused, with its row, when the rows are read
     numbers = {era: number for era in eras if (number := era_number(era)) is not None}
     kept = set(sorted(set(numbers.values()), reverse=True)[::every_nth_era])
-    log.info("%s: training on %d of %d eras, every %dth", training.name, len(kept), len(numbers), every_nth_era)
+    name = training[0].source.name
+    log.info("%s: training on %d of %d eras, every %dth", name, len(kept), len(numbers), every_nth_era)
     return {era for era, number in numbers.items() if number in kept}
 
 
 def _write_table(
     path: Path,
-    sources: Sequence[RowSource],
+    parts: Sequence[Selection],
     form: TableForm,
-    *,
-    allowed: tuple[str, ...],
+    finish: Callable[[Any, TableFacts], Any],
     ids: IdRegister,
     kept_eras: set[str] | None = None,
 ) -> TableFacts:
-    """Check, choose and write the rows of one table."""
+    """Check, choose and write the rows of one table, each batch as ``finish`` makes it."""
     facts = TableFacts()
     with TableWriter(path, form) as writer:
-        for source in sources:
+        for part in parts:
+            source = part.source
             progress = Progress(log, source.name, source.rows, "rows")
             row = 1
             for raw_batch in source.read(form):
-                check_rows(raw_batch, form, allowed, Place(source.name, row))
-                ids.add(raw_batch["id"])
+                check_rows(raw_batch, form, part.allowed, Place(source.name, row))
                 row += raw_batch.num_rows
                 progress.advance(raw_batch.num_rows)
-                batch = fill_missing(raw_batch)
-                if allowed == TRAINING_TYPES:
-                    batch = _learnable(batch, kept_eras, facts)
+                # the ids of rows thinned out count: they tell a damaged file all the same
+                taken = part.pick(raw_batch)
+                ids.add(taken["id"])
+                batch = finish(fill_missing(part.pick(taken, kept_eras)), facts)
                 if batch.num_rows:
                     facts.count(batch)
                     facts.missing += count_missing(batch, form)
@@ -322,10 +351,22 @@ def _write_table(
     return facts
 
 
-def _learnable(batch: Any, kept_eras: set[str] | None, facts: TableFacts) -> Any:
-    """Keep the rows of the chosen eras whose target is known."""
-    if kept_eras is not None:
-        batch = batch.filter(pc.is_in(batch["era"], value_set=pa.array(sorted(kept_eras), pa.string())))
+def _as_it_is(batch: Any, _facts: TableFacts) -> Any:
+    return batch
+
+
+def _hiding_targets_in(kept: list[Any]) -> Callable[[Any, TableFacts], Any]:
+    """Put the targets away, with ids and eras, and leave unknown ones in their place."""
+
+    def hide(batch: Any, _facts: TableFacts) -> Any:
+        kept.append(batch.select(list(TARGET_COLUMNS)))
+        return with_unknown_targets(batch)
+
+    return hide
+
+
+def _learnable(batch: Any, facts: TableFacts) -> Any:
+    """Keep the rows whose target is known."""
     unknown = pc.is_nan(batch["target"])
     count: int = pc.sum(unknown).as_py() or 0
     if count:

@@ -11,13 +11,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from numerai_pipeline.disk import require_free_space
 from numerai_pipeline.errors import BadInputError, NotFoundError
+from numerai_pipeline.rounds import embargo_of, week_of_era
 from numerai_pipeline.unpacking.archive import extract
 from numerai_pipeline.unpacking.csv_source import CsvSource
 from numerai_pipeline.unpacking.parquet_source import ParquetSource
-from numerai_pipeline.unpacking.tables import KEYS, RowSource, TableForm, require_columns, shortened
+from numerai_pipeline.unpacking.selection import Selection
+from numerai_pipeline.unpacking.tables import (
+    KEYS,
+    TOURNAMENT_TYPES,
+    TRAINING_TYPES,
+    RowSource,
+    TableForm,
+    era_number,
+    require_columns,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,19 +53,31 @@ class DatasetPlan:
     ----------
     form : TableForm
         Features, target and what else both tables share.
-    training : RowSource
-        The file of the training rows.
-    tournament : sequence of RowSource
-        The files of the tournament rows, in order.
+    training, tournament : sequence of Selection
+        Where the rows of each table come from, in order.
+    walk_forward : bool
+        Whether the tournament rows are of an era that is over: their targets are known, and kept from the models.
     """
 
     form: TableForm
-    training: RowSource
-    tournament: Sequence[RowSource]
+    training: Sequence[Selection]
+    tournament: Sequence[Selection]
+    walk_forward: bool = False
+
+    @property
+    def sources(self) -> list[RowSource]:
+        """Every file that rows come from, once."""
+        return list({id(part.source): part.source for part in (*self.training, *self.tournament)}.values())
 
 
 def make_plan(
-    raw: RawDataset, opened: ExitStack, scratch: Path, *, feature_set: str, target: str | None
+    raw: RawDataset,
+    opened: ExitStack,
+    scratch: Path,
+    *,
+    feature_set: str,
+    target: str | None,
+    embargo: int | None = None,
 ) -> DatasetPlan:
     """Choose what the tables are made from, and check that it is there.
 
@@ -69,6 +93,8 @@ def make_plan(
         Feature set of ``features.json``; passed over for an archive.
     target : str or None
         Target to learn; None for the default, which the log names.
+    embargo : int, optional
+        Eras left out between training and the era of a walk-forward run; by the target's name when left out.
 
     Raises
     ------
@@ -81,7 +107,7 @@ def make_plan(
     """
     if raw.kind == "archive":
         return _plan_archive(raw, scratch, target)
-    return _plan_v5(raw, opened, scratch, feature_set, target)
+    return _plan_v5(raw, opened, scratch, feature_set, target, embargo)
 
 
 def _plan_archive(raw: RawDataset, scratch: Path, target: str | None) -> DatasetPlan:
@@ -101,7 +127,7 @@ def _plan_archive(raw: RawDataset, scratch: Path, target: str | None) -> Dataset
     require_columns(tournament.name, [*KEYS, chosen], tournament.columns)
     _require_same_features(training, tournament, features)
     form = TableForm(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
-    return DatasetPlan(form, training, [tournament])
+    return DatasetPlan(form, [Selection(training, TRAINING_TYPES)], [Selection(tournament, TOURNAMENT_TYPES)])
 
 
 def _member(archive: Path, files: list[Path], wanted: str) -> Path:
@@ -139,18 +165,23 @@ def _choose_target(file: str, targets: Sequence[str], wanted: str | None) -> str
     return wanted
 
 
-def _plan_v5(raw: RawDataset, opened: ExitStack, scratch: Path, feature_set: str, target: str | None) -> DatasetPlan:
+def _plan_v5(
+    raw: RawDataset, opened: ExitStack, scratch: Path, feature_set: str, target: str | None, embargo: int | None
+) -> DatasetPlan:
     wanted, targets = _read_features_json(raw.path("features"), feature_set)
-    training, validation, live = (
-        opened.enter_context(ParquetSource(raw.path(role))) for role in ("train", "validation", "live")
-    )
-    sources = (training, validation, live)
+    training, validation, *live = sources = [
+        opened.enter_context(ParquetSource(raw.path(role)))
+        for role in ("train", "validation", "live")
+        if role in raw.files
+    ]
     for source in sources:
         require_columns(source.name, [*KEYS, *wanted], source.columns)
     if "target" in training.columns and "target" not in targets:
         targets = ["target", *targets]
     elif "target" in targets:
         targets = ["target", *(name for name in targets if name != "target")]
+    if target is None and raw.payout_days is not None:
+        target = payout_target(training, targets, raw.payout_days)
     chosen = _choose_target("features.json", targets, target)
     for source in (training, validation):
         require_columns(source.name, [chosen], source.columns)
@@ -159,7 +190,104 @@ def _plan_v5(raw: RawDataset, opened: ExitStack, scratch: Path, feature_set: str
     needed = sum(source.packed_bytes([*KEYS, *features, chosen]) for source in sources)
     require_free_space(scratch, needed, "writing the run's tables")
     form = TableForm(_feature_types(features, sources), chosen, feature_set, raw.source)
-    return DatasetPlan(form, training, [validation, live])
+    if raw.era is not None:
+        return plan_walk_forward(form, training, validation, raw.era, embargo)
+    tournament = [Selection(source, TOURNAMENT_TYPES) for source in (validation, *live)]
+    return DatasetPlan(form, [Selection(training, TRAINING_TYPES)], tournament)
+
+
+def plan_walk_forward(
+    form: TableForm, training: RowSource, validation: RowSource, era: int, embargo: int | None
+) -> DatasetPlan:
+    """Choose what was known when the live rows of an era were new, and that era's rows to predict.
+
+    Parameters
+    ----------
+    form : TableForm
+    training, validation : RowSource
+        Today's files, which go beyond that era.
+    era : int
+        The era to predict.
+    embargo : int, optional
+        Eras left out between the last one trained on and this one; by the target's name when left out.
+
+    Raises
+    ------
+    NotFoundError
+        When the files do not have this era, or nothing that was known before it.
+    """
+    if embargo is None:
+        embargo = embargo_of(form.target)
+    last = era - embargo - 1
+    known = {source: _era_numbers(source) for source in (training, validation)}
+    there = set().union(*known.values())
+    if era not in there:
+        msg = (
+            f"{training.name} and {validation.name} do not have era {era:04d}, the week of {week_of_era(era)}: a"
+            f" walk-forward run needs a week between {week_of_era(min(there))} and {week_of_era(max(there))}"
+        )
+        raise NotFoundError(msg)
+    if min(there) > last:
+        msg = (
+            f"nothing to learn from for era {era:04d}: the dataset begins with era {min(there):04d} and training must"
+            f" end with era {last:04d}, {embargo} eras before: choose a later week, or a smaller embargo"
+        )
+        raise NotFoundError(msg)
+    log.info(
+        "walking forward: training on eras %04d to %04d, %d left out, predicting era %04d (the week of %s)",
+        min(there),
+        last,
+        embargo,
+        era,
+        week_of_era(era),
+    )
+    return DatasetPlan(
+        form,
+        [
+            Selection(source, allowed, range(last + 1), "train")
+            for source, allowed in ((training, TRAINING_TYPES), (validation, TOURNAMENT_TYPES))
+            if min(known[source], default=era) <= last
+        ],
+        [
+            Selection(source, allowed, range(era, era + 1), "live")
+            for source, allowed in ((training, TRAINING_TYPES), (validation, TOURNAMENT_TYPES))
+            if era in known[source]
+        ],
+        walk_forward=True,
+    )
+
+
+def _era_numbers(source: RowSource) -> set[int]:
+    eras = {era for values in source.read_text("era") for era in pc.unique(values).to_pylist() if era}
+    return {number for era in eras if (number := era_number(era)) is not None}
+
+
+def payout_target(training: ParquetSource, targets: Sequence[str], days: int) -> str | None:
+    """Find the target that the round pays on among those that look ahead as many days; None when that cannot be told.
+
+    Several kinds of target look ahead 20 days. The bare ``target`` tells the kind that Numerai goes by: it has the same
+    values as one of the named ones, whose sibling of the right length is meant.
+
+    Parameters
+    ----------
+    training : ParquetSource
+        The training file.
+    targets : sequence of str
+        All targets of the dataset.
+    days : int
+        Days ahead that the round's score looks.
+    """
+    of_length = [name for name in targets if name.endswith(f"_{days}") and name in training.columns]
+    if len(of_length) > 1 and "target" in training.columns:
+        named = [name for name in targets if name != "target" and name in training.columns]
+        same = training.columns_equal_to("target", named)
+        kinds = {name.rpartition("_")[0] for name in same}
+        of_length = [name for name in of_length if name.rpartition("_")[0] in kinds]
+    if len(of_length) != 1:
+        log.info("the round pays on a %d-day target, but which of the dataset's that is cannot be told", days)
+        return None
+    log.info("the round pays on a %d-day target: %s", days, of_length[0])
+    return of_length[0]
 
 
 def _read_features_json(path: Path, feature_set: str) -> tuple[list[str], list[str]]:

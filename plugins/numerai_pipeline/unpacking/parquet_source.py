@@ -134,6 +134,15 @@ class ParquetSource:
             progress.advance(batch.num_rows)
         return found
 
+    def columns_equal_to(self, column: str, names: Collection[str]) -> list[str]:
+        """Name the number columns that have the values of another in its first rows, where there are values to see."""
+        kinds = dict.fromkeys([column, *names], pa.float32())
+        self._check_types(kinds)
+        first = next(self._batches(kinds, _TEXT_ROWS), None)
+        if first is None or first[column].null_count == first.num_rows:
+            return []
+        return [name for name in names if first[name].equals(first[column])]
+
     def packed_bytes(self, names: Collection[str]) -> int:
         """Estimate the size of these columns in the file."""
         return self._bytes * len(names) // len(self.columns)

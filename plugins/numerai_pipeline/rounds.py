@@ -1,0 +1,75 @@
+"""Weeks and eras: which era a round's live rows belong to, and how far training must stay away from it.
+
+An era is a week of the market. Era 0001 is the one whose Friday is 2003-01-03; era N is N - 1 weeks later
+(Numerai's dataset documentation).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+
+FIRST_ERA = date(2003, 1, 3)
+"""The Friday of era 1."""
+_FRIDAY = 4
+_DAYS_AHEAD = re.compile(r"_(\d{1,3})$")
+_TRADING_DAYS_A_WEEK = 5
+_WIDEST_EMBARGO = 16
+
+
+def week_of_era(era: int) -> date:
+    """Give the Friday of an era.
+
+    Raises
+    ------
+    ValueError
+        When the era is smaller than 1.
+    """
+    if era < 1:
+        msg = f"era {era}: eras begin at 1"
+        raise ValueError(msg)
+    return FIRST_ERA + timedelta(weeks=era - 1)
+
+
+def era_of_round(opening: datetime) -> int:
+    """Give the era of a round's live rows: the five rounds of a week, from Tuesday to Saturday, share its Friday's.
+
+    Parameters
+    ----------
+    opening : datetime
+        When the round opens; must know its time zone. Sunday and Monday belong to the week before.
+
+    Raises
+    ------
+    ValueError
+        When it was before era 1.
+    """
+    if opening.tzinfo is None:
+        msg = f"{opening.isoformat()} does not know its time zone"
+        raise ValueError(msg)
+    day = opening.astimezone(UTC).date()
+    # weekday() is 0 on Monday; counted from Tuesday, the Friday is the fourth day
+    friday = day - timedelta(days=(day.weekday() - 1) % 7 - (_FRIDAY - 1))
+    if friday < FIRST_ERA:
+        msg = f"{day} is before the first era, whose Friday is {FIRST_ERA}"
+        raise ValueError(msg)
+    return (friday - FIRST_ERA).days // 7 + 1
+
+
+def embargo_of(target: str) -> int:
+    """Give how many eras must lie between the last era trained on and the one predicted.
+
+    A target looks ahead by the number of trading days at the end of its name. The targets of neighbouring eras overlap,
+    and the newest are not known yet: twice the weeks it looks ahead are left out, 8 eras for a 20-day target and 16
+    for a 60-day one, which is also taken where the name tells nothing.
+
+    Parameters
+    ----------
+    target : str
+        Such as ``target_ender_20``.
+    """
+    found = _DAYS_AHEAD.search(target)
+    if not found:
+        return _WIDEST_EMBARGO
+    weeks = -(-int(found[1]) // _TRADING_DAYS_A_WEEK)
+    return min(2 * weeks, _WIDEST_EMBARGO)

@@ -1,0 +1,57 @@
+"""Weeks, eras and embargoes: the calendar that walk-forward runs go by."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from numerai_pipeline.rounds import embargo_of, era_of_round, week_of_era
+from practice.rounds import SeasonRound
+
+
+@pytest.mark.parametrize(
+    ("opening", "era"),
+    [
+        (datetime(2003, 1, 3, 12, tzinfo=UTC), 1),
+        (datetime(2014, 1, 3, 12, tzinfo=UTC), 575),  # where Numerai's validation file begins
+        (datetime(2026, 8, 11, 12, tzinfo=UTC), 1233),  # Tuesday
+        (datetime(2026, 8, 15, 13, 12, tzinfo=UTC), 1233),  # Saturday of the same week
+        (datetime(2026, 8, 17, 12, tzinfo=UTC), 1233),  # Monday
+        (datetime(2026, 8, 18, 12, tzinfo=UTC), 1234),
+        (datetime(2024, 2, 29, 12, tzinfo=UTC), 1105),
+    ],
+)
+def test_the_rounds_of_a_week_share_an_era(opening: datetime, era: int) -> None:
+    assert era_of_round(opening) == era
+
+
+def test_every_round_of_a_season_agrees_with_the_server_that_made_it() -> None:
+    for number in range(1, 2000):
+        assert era_of_round(SeasonRound(number).opens) == SeasonRound(number).era
+
+
+def test_an_era_is_a_friday_and_the_next_a_week_later() -> None:
+    assert week_of_era(1) == date(2003, 1, 3)
+    assert week_of_era(575) == date(2014, 1, 3)
+    assert all(week_of_era(era).weekday() == 4 for era in range(1, 1500))
+
+
+def test_moments_that_are_none_of_an_era() -> None:
+    with pytest.raises(ValueError, match="before the first era"):
+        era_of_round(datetime(2002, 12, 27, tzinfo=UTC))
+    with pytest.raises(ValueError, match="time zone"):
+        era_of_round(datetime(2020, 1, 1))  # noqa: DTZ001 - what is refused
+    with pytest.raises(ValueError, match="eras begin at 1"):
+        week_of_era(0)
+    # midnight in Tokyo is the day before in UTC
+    tokyo = datetime.fromisoformat("2026-08-18T02:00:00+09:00")
+    assert era_of_round(tokyo) == era_of_round(tokyo - timedelta(days=1)) == 1233
+
+
+@pytest.mark.parametrize(
+    ("target", "eras"),
+    [("target_ender_20", 8), ("target_teager2b_60", 16), ("target", 16), ("target_bernie", 16), ("target_x_5", 2)],
+)
+def test_the_embargo_is_twice_what_the_target_looks_ahead(target: str, eras: int) -> None:
+    assert embargo_of(target) == eras

@@ -1,0 +1,86 @@
+"""Which round's data a run gets: by its kind, its date and its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from numerai_pipeline import steps
+from numerai_pipeline.settings import load_settings
+from practice.model import SeasonSize
+from practice.rounds import SeasonRound
+from practice.season import Season
+from practice.server import PracticeServer, running
+from tests.unit.unpacking.raw_files import classic_dataset
+
+SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
+TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1335 is open
+LONG_AGO = datetime(2026, 6, 27, 12, 0, tzinfo=UTC)  # the Saturday of round 1300
+Download = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]:
+    with running(Season(tmp_path_factory.mktemp("season"), SIZE, today=TODAY)) as server:
+        yield server
+
+
+@pytest.fixture
+def download(season: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Download:
+    """Download as the DAG's task does, for a run of a kind and a date."""
+    monkeypatch.setenv("NUMERAI_API_URL", season.address)
+    monkeypatch.setenv("NUMERAI_PRACTICE_URL", season.address)
+    load_settings.cache_clear()
+
+    def attempt(run_type: str = "manual", date: datetime | None = None, **choices: Any) -> dict[str, Any]:
+        dag_run: Any = SimpleNamespace(run_type=run_type, logical_date=None, data_interval_end=date)
+        return steps.download({"source": "practice", **choices}, dag_run)
+
+    return attempt
+
+
+def test_a_run_by_hand_gets_the_current_round(download: Download) -> None:
+    assert (download()["round"], download()["era"]) == ("1335", None)
+
+
+def test_a_backfilled_week_gets_its_own_round_and_walks_forward_once_that_is_over(download: Download) -> None:
+    assert (download("backfill", TODAY)["round"], download("backfill", TODAY)["era"]) == ("1335", None)
+    past = download("backfill", LONG_AGO)
+    assert (past["round"], past["era"]) == ("1300", SeasonRound(1300).era)
+    assert "live" not in past["files"]
+
+
+def test_a_scheduled_run_never_walks_forward(download: Download) -> None:
+    with pytest.raises(AirflowFailException, match=r"round 1300 .*is not served any more"):
+        download("scheduled", LONG_AGO)
+
+
+def test_walking_forward_can_be_forbidden(download: Download) -> None:
+    with pytest.raises(AirflowFailException, match="is not served any more"):
+        download("backfill", LONG_AGO, walk_forward=False)
+    with pytest.raises(AirflowFailException, match="is not served any more"):
+        download(round=1300, walk_forward=False)
+
+
+@pytest.mark.parametrize(
+    ("run", "choices", "number"),
+    [
+        (("backfill", LONG_AGO), {}, "1300"),
+        (("backfill", LONG_AGO), {"round": 1310}, "1310"),
+        (("manual", None), {}, "1335"),
+    ],
+)
+def test_a_folder_of_archives_is_read_by_rounds(
+    download: Download, tmp_path: Path, run: tuple[str, datetime | None], choices: dict[str, Any], number: str
+) -> None:
+    for name in ("1300", "1310", "1335"):
+        zipped = classic_dataset(tmp_path / "zips").path("archive")
+        zipped.rename(tmp_path / "zips" / f"numerai_dataset_{name}.zip")
+    raw = download(*run, source="archive", archive=str(tmp_path / "zips" / "numerai_dataset_{round}.zip"), **choices)
+    assert (raw["round"], raw["version"]) == (number, f"numerai_dataset_{number}.zip")
