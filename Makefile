@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run up down images check test clean
+.PHONY: help run backtest up down images check test clean
 .SILENT:
 
 override LAUNCHER := launcher/environment.sh
@@ -14,6 +14,7 @@ override IN_VENV := .venv/bin/python -m launcher
 
 ## Commands
 ##   make run      Set everything up, then run the pipeline once and show the predictions
+##   make backtest Run past weeks as they would have been then, show what each model would have scored
 ##   make up       Start Airflow with its web page and keep it running
 ##   make down     Stop everything that was started from this checkout
 ##   make images   Build the model images whose code changed
@@ -24,6 +25,9 @@ override IN_VENV := .venv/bin/python -m launcher
 
 run:
 	$(LAUNCHER) local run --from-make
+
+backtest:
+	$(LAUNCHER) local backtest --from-make
 
 up:
 	$(LAUNCHER) local up --from-make
@@ -61,6 +65,12 @@ help:
 ##   AUTOML_MINUTES   search time of each AutoML model, 1 to 4320 (1 for a practice round, else 10)
 ##   SEED             the seed of every random choice
 ##   FORCE            1: compute everything again, also what is up to date
+##
+## Knobs of `make backtest`, besides those of `make run` (but ROUND and ARCHIVE):
+##   WEEKS            how many weeks, ending with the last whose targets are known (8)
+##   FROM             or the first day on which a round may have opened, such as FROM=2026-06-01
+##   TO               and the last one
+##   AT_ONCE          weeks that may run at the same time (2)
 ##
 ## Knobs of the launcher
 ##   PORT             port of Airflow's web page (8080, or the next free one)

@@ -7,11 +7,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from launcher.backtest import backtest
 from launcher.checkout import Checkout
 from launcher.clean import clean
 from launcher.console import Screen
 from launcher.errors import EXIT_STOPPED, LauncherError, StoppedError
-from launcher.knobs import overrides_from_make, overrides_from_words, parse_knobs
+from launcher.knobs import RUNNING, overrides_from_make, overrides_from_words, parse_knobs
 from launcher.quality import check, test
 from launcher.run import give_back_engine, run
 from launcher.session import Session
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PURPOSES = {
     "run": "set everything up, run the pipeline once, show the predictions",
+    "backtest": "run past weeks as they would have been then, show what each model would have scored",
     "up": "start Airflow with its web page and keep it running",
     "down": "stop everything that was started from this checkout",
     "images": "build the model images whose code changed",
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             watch_parent(is_make=True)
         overrides = overrides_from_make(os.environ.get("MAKEFLAGS", "")) if chosen.from_make else {}
         overrides |= overrides_from_words(chosen.knobs)
-        models = session.registry.models if chosen.command == "run" else ()
+        models = session.registry.models if chosen.command in RUNNING else ()
         return ACTIONS[chosen.command](session, parse_knobs(chosen.command, overrides, models))
     except StoppedError:
         screen.close()
@@ -71,6 +73,7 @@ def _images(session: Session, knobs: Knobs) -> int:
 
 ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "run": run,
+    "backtest": backtest,
     "up": up,
     "down": lambda session, _: down(session),
     "images": _images,

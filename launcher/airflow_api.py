@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 REQUEST_SECONDS = 20.0
 # an API server on a busy machine may be slow for a while, and is still there
 PATIENCE_SECONDS = 60.0
+# what Airflow gives of a list at most, unless it is set up otherwise
+_PAGE = 50
 UNFINISHED = ("queued", "running")
 PARTS = ("metadatabase", "scheduler", "dag_processor")
 
@@ -133,6 +135,52 @@ class AirflowApi:
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
         # 409: an earlier try of this very request got through though its answer did not
         self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body, accept=(409,))
+
+    def create_backfill(self, dag_id: str, first: date, last: date, conf: dict[str, Any], *, at_once: int) -> int:
+        """Start a backfill of the runs of these days; returns its id.
+
+        Runs that are there already are done again: what is up to date in them costs next to nothing.
+
+        Raises
+        ------
+        LauncherError
+            When Airflow refuses it.
+        """
+        body = {
+            "dag_id": dag_id,
+            "from_date": datetime.combine(first, datetime.min.time(), UTC).isoformat(),
+            "to_date": datetime.combine(last, datetime.max.time(), UTC).isoformat(),
+            "dag_run_conf": conf,
+            "reprocess_behavior": "completed",
+            "max_active_runs": at_once,
+        }
+        return int(_object(self._request("POST", "/api/v2/backfills", json=body))["id"])
+
+    def unfinished_backfills(self, dag_id: str) -> list[int]:
+        """Ids of a DAG's backfills that are not over."""
+        found = _object(self._request("GET", "/api/v2/backfills", params={"dag_id": dag_id, "limit": 100}))["backfills"]
+        return [int(one["id"]) for one in found if one["completed_at"] is None]
+
+    def cancel_backfill(self, backfill: int, *, patience: float | None = None) -> None:
+        """End a backfill: what has not begun does not begin."""
+        self._request("PUT", f"/api/v2/backfills/{backfill}/cancel", accept=(404, 409), patience=patience)
+
+    def backfill_runs(self, dag_id: str, first: date, last: date) -> list[dict[str, Any]]:
+        """Give the backfilled runs of these days, each with id, state, dates."""
+        params: dict[str, Any] = {
+            "run_type": "backfill",
+            "run_after_gte": datetime.combine(first, datetime.min.time(), UTC).isoformat(),
+            "run_after_lte": datetime.combine(last, datetime.max.time(), UTC).isoformat(),
+            "limit": _PAGE,
+        }
+        runs: list[dict[str, Any]] = []
+        while True:
+            answer = _object(
+                self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params={**params, "offset": len(runs)})
+            )
+            runs += answer["dag_runs"]
+            if not answer["dag_runs"] or len(runs) >= answer["total_entries"]:
+                return runs
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """State of a run: queued, running, success, failed."""

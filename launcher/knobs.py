@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jsonschema import Draft202012Validator
 
 from launcher.errors import UsageError
+from launcher.weeks import Weeks, read_weeks
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.parameters import form_fields, parse_parameters
 
@@ -27,7 +28,16 @@ if TYPE_CHECKING:
 
 PRACTICE_AUTOML_MINUTES = 1
 TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
-LAUNCHER_KNOBS = {"run": ("PORT", "NO_INSTALL"), "up": ("PORT", "NO_INSTALL"), "test": ("ARGS", "NO_INSTALL")}
+LAUNCHER_KNOBS = {
+    "run": ("PORT", "NO_INSTALL"),
+    "backtest": ("WEEKS", "FROM", "TO", "AT_ONCE", "PORT", "NO_INSTALL"),
+    "up": ("PORT", "NO_INSTALL"),
+    "test": ("ARGS", "NO_INSTALL"),
+}
+# commands that run the DAG take its parameters as knobs
+RUNNING = ("run", "backtest")
+# a backtest chooses rounds by their weeks
+NOT_FOR_A_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE")
 OTHER_KNOBS = {"images": ("NO_INSTALL",), "clean": ("ALL",), "check": ("NO_INSTALL",), "down": ()}
 
 
@@ -47,6 +57,8 @@ class Knobs:
         Whether `clean` also removes what took long to get.
     pytest_arguments
         Passed on to pytest.
+    weeks
+        For a backtest, which weeks.
     """
 
     conf: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +66,7 @@ class Knobs:
     may_install: bool = True
     everything: bool = False
     pytest_arguments: str = ""
+    weeks: Weeks | None = None
 
 
 def overrides_from_make(makeflags: str) -> dict[str, str]:
@@ -102,7 +115,7 @@ def parse_knobs(
     Parameters
     ----------
     command
-        Which command they are for: run, up, images, test, check, clean, down.
+        Which command they are for: run, backtest, up, images, test, check, clean, down.
     overrides
         The knobs as given.
     model_names
@@ -115,7 +128,9 @@ def parse_knobs(
     UsageError
         Naming every knob that is wrong, why, and what is right.
     """
-    schemas = _run_schemas(model_names) if command == "run" else {}
+    schemas = _run_schemas(model_names) if command in RUNNING else {}
+    if command == "backtest":
+        schemas = {name: schema for name, schema in schemas.items() if name not in NOT_FOR_A_BACKTEST}
     own = LAUNCHER_KNOBS.get(command) or OTHER_KNOBS.get(command, ())
     known = [*schemas, *own]
     findings: list[str] = []
@@ -136,12 +151,16 @@ def parse_knobs(
         "NO_INSTALL", launcher.get("NO_INSTALL", os.environ.get("NO_INSTALL", ""))
     )
     findings.extend(finding for finding in (port_finding, all_finding, install_finding) if finding)
-    if command == "run" and not findings:
+    if command in RUNNING and not findings:
         findings.extend(_complete(conf, directory or Path.cwd()))
+    weeks = None
+    if command == "backtest":
+        weeks, weeks_findings = read_weeks(launcher, conf.get("target"))
+        findings.extend(weeks_findings)
     if findings:
         details = [f"The knobs of make {command}: {', '.join(known) or 'none'}", "What each is for: make help"]
         raise UsageError("; ".join(findings) if len(findings) == 1 else "\n  ".join(findings), *details)
-    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""))
+    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks)
 
 
 def _run_schemas(model_names: Sequence[str]) -> dict[str, dict[str, Any]]:

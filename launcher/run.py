@@ -19,9 +19,12 @@ from launcher.outcome import VERDICT_TASK, show_failure, show_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
     from launcher.knobs import Knobs
     from launcher.session import KeptUp, Session
+
+    Work: TypeAlias = Callable[[Session, Knobs, AirflowApi, ExitStack, float], int]
 
 OWNER = "run"
 NAMES = {airflow_home.SERVICE: "Airflow", practice_season.SERVICE: "the practice season"}
@@ -32,6 +35,11 @@ STOPPING_PATIENCE = 2.0
 
 def run(session: Session, knobs: Knobs) -> int:
     """Set everything up, run the DAG once, show what came of it, and take everything down again."""
+    return with_airflow(session, knobs, _run_dag)
+
+
+def with_airflow(session: Session, knobs: Knobs, work: Work) -> int:
+    """Set everything up, do some work with Airflow, and take everything down again that was not running before."""
     started = time.monotonic()
     with session.only_one(OWNER), ExitStack() as cleanup:
         try:
@@ -44,7 +52,7 @@ def run(session: Session, knobs: Knobs) -> int:
                 api = _start_own_airflow(session, knobs, cleanup)
             else:
                 api = _use_kept_up(session, knobs, kept_up)
-            return _run_dag(session, knobs, api, cleanup, started)
+            return work(session, knobs, api, cleanup, started)
         finally:
             # from here on everything is given back, which a signal must not cut short
             session.signals.shield()
@@ -173,10 +181,7 @@ def _use_kept_up(session: Session, knobs: Knobs, kept_up: KeptUp) -> AirflowApi:
 def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack, started: float) -> int:
     dag_id = airflow_home.DAG_ID
     run_id = f"make_run__{now():%Y-%m-%dT%H-%M-%S}"
-    facts = api.dag(dag_id) or {}
-    if facts.get("is_paused"):
-        api.set_paused(dag_id, paused=False)
-        cleanup.callback(_pause_again, api, dag_id)
+    unpaused(api, dag_id, cleanup)
     waiting = api.unfinished_runs(dag_id)
     if waiting:
         session.screen.note("Run", f"waits for {', '.join(waiting)} to end: the DAG does one run at a time")
@@ -191,7 +196,7 @@ def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack
     cleanup.callback(end_run)
     conf = {name: value for name, value in knobs.conf.items() if value is not None}
     api.trigger(dag_id, run_id, conf)
-    choices = ", ".join(f"{name.upper()}={_as_knob(value)}" for name, value in conf.items())
+    choices = ", ".join(f"{name.upper()}={as_knob(value)}" for name, value in conf.items())
     session.screen.tick("Run", f"{run_id} started: {choices}")
 
     def is_alive() -> bool:
@@ -209,8 +214,16 @@ def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack
     return 0
 
 
-def _as_knob(value: Any) -> str:
+def as_knob(value: Any) -> str:
+    """Write a value as the command line takes it."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def unpaused(api: AirflowApi, dag_id: str, cleanup: ExitStack) -> None:
+    """Let a DAG run until the cleanup, if it is paused."""
+    if (api.dag(dag_id) or {}).get("is_paused"):
+        api.set_paused(dag_id, paused=False)
+        cleanup.callback(_pause_again, api, dag_id)
 
 
 def _pause_again(api: AirflowApi, dag_id: str) -> None:

@@ -56,6 +56,19 @@ def era_of_round(opening: datetime) -> int:
     return (friday - FIRST_ERA).days // 7 + 1
 
 
+def weeks_until_known(target: str | None) -> int:
+    """Give how many weeks after its round a target is known: what it looks ahead, and two weeks until it is published.
+
+    Parameters
+    ----------
+    target : str or None
+        Such as ``target_ender_20``; None for the one rounds pay on, 20 days ahead.
+    """
+    found = _DAYS_AHEAD.search(target or "_20")
+    days = int(found[1]) if found else 60
+    return -(-days // _TRADING_DAYS_A_WEEK) + 2
+
+
 def embargo_of(target: str) -> int:
     """Give how many eras must lie between the last era trained on and the one predicted.
 

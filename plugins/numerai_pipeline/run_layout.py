@@ -80,6 +80,11 @@ class RunLayout:
         return self.directory / "run.json"
 
     @property
+    def leaderboard(self) -> Path:
+        """Every model's scores, the best first: JSON, and CSV beside it."""
+        return self.directory / "leaderboard.json"
+
+    @property
     def predictions_directory(self) -> Path:
         """Folder of all predictions."""
         return self.directory / "predictions"
