@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -20,3 +21,14 @@ INDEPENDENT = ("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka")
 def task(**entry: object) -> dict[str, object]:
     """Make an entry of the registry with the least it needs."""
     return {"image": "classic", "about": "A test.", "memory": 512, "time_limit": 5, **entry}
+
+
+def wait_for_a_waiter(lock: Path) -> None:
+    """Return once some process waits for a lock file, as the kernel's own list tells."""
+    while True:
+        if lock.exists():
+            inode = f":{lock.stat().st_ino} "
+            waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line and inode in line]
+            if waiting:
+                return
+        time.sleep(0.02)

@@ -15,7 +15,6 @@ file of the right size for the right file. Here
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import logging
@@ -33,6 +32,7 @@ import urllib3.exceptions
 from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_zip
 from numerai_pipeline.disk import disk_full_named, require_free_space
 from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
+from numerai_pipeline.locks import alone_at
 from numerai_pipeline.manifests import atomic_path, file_sha256, read_manifest, verified_manifest, write_manifest
 from numerai_pipeline.progress import Progress
 from numerai_pipeline.raw_dataset import RawFile
@@ -407,24 +407,11 @@ def _is_current(destination: Path, source: _Source, about: dict[str, Any], patie
 
 @contextmanager
 def _alone(destination: Path) -> Iterator[None]:
-    """Let only one task at a time download a file; the others wait.
-
-    Where the file system has no locks they may all download it: each under a temporary name of its own, so that only
-    time is lost.
-    """
-    with destination.with_name(f".{destination.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("%s: another task is downloading it; waiting", destination)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            log.warning("%s: no lock on this file system (%s)", destination, error)
-            yield
-            return
-        # whoever left these was killed: nobody else writes here now
-        for left in destination.parent.glob(f".{glob.escape(destination.name)}.*.part"):
-            left.unlink(missing_ok=True)
+    """Let only one task at a time download a file, and remove what a killed one left."""
+    with alone_at(destination, "downloading it") as really_alone:
+        if really_alone:
+            for left in destination.parent.glob(f".{glob.escape(destination.name)}.*.part"):
+                left.unlink(missing_ok=True)
         yield
 
 

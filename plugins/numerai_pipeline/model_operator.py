@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.data_volume import container_user, give_to, installation_id
 from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.locks import alone_at
 from numerai_pipeline.manifests import read_manifest, verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
@@ -107,10 +108,12 @@ class ModelOperator(BaseOperator):
             settings = load_settings()
             layout = RunLayout(settings.data_dir / self.run_directory)
             inputs = self._inputs(layout)
-            if not parameters.force and self._is_done(layout, inputs):
-                self.log.info("up to date: inputs, image and parameters unchanged")
-            else:
-                self._compute(context, settings, layout, inputs, parameters.automl_minutes)
+            # a run with the same settings may be at the same work: it is done once
+            with alone_at(layout.directory / self.spec.name, "making it"):
+                if not parameters.force and self._is_done(layout, inputs):
+                    self.log.info("up to date: inputs, image and parameters unchanged")
+                else:
+                    self._compute(context, settings, layout, inputs, parameters.automl_minutes)
             return summary_of(self.spec.name, layout) | {"image": self.image}
 
     def _is_done(self, layout: RunLayout, inputs: str) -> bool:

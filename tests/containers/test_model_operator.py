@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
+from numerai_pipeline.locks import alone_at
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.model_registry import ModelSpec
 from numerai_pipeline.parameters import LONGEST_SEARCH
 from numerai_pipeline.run_layout import RunLayout
 from tests.containers.conftest import TOURNAMENT_IDS, Outcome
+from tests.samples import wait_for_a_waiter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,3 +231,27 @@ def test_airflows_own_time_out_takes_the_container_with_it(run_dag: RunDag, monk
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "AirflowTaskTimeout" in outcome.output
+
+
+def test_runs_with_the_same_settings_do_not_work_beside_each_other(run_dag: RunDag) -> None:
+    first = run_dag({"svm": {}})
+    predictions = RunLayout(first.directory).predictions("svm")
+    written = predictions.stat().st_mtime_ns
+    holding, waited = threading.Event(), threading.Event()
+
+    def another_run() -> None:
+        with alone_at(first.directory / "svm", "making it"):
+            holding.set()
+            wait_for_a_waiter(first.directory / ".svm.lock")
+            # nobody has begun to write anew
+            assert predictions.stat().st_mtime_ns == written
+            waited.set()
+
+    other = threading.Thread(target=another_run)
+    other.start()
+    holding.wait()
+    second = run_dag({"svm": {}}, force=True)
+    other.join()
+    assert waited.is_set()
+    assert second.state == "success"
+    assert predictions.stat().st_mtime_ns > written

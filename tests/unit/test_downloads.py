@@ -323,7 +323,7 @@ def test_without_file_locks_each_task_downloads_for_itself_and_none_does_damage(
     def no_locks(*_arguments: object) -> NoReturn:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("numerai_pipeline.downloads.fcntl.flock", no_locks)
+    monkeypatch.setattr("numerai_pipeline.locks.fcntl.flock", no_locks)
     with ThreadPoolExecutor(4) as pool:
         files = list(pool.map(lambda _: get(server, TRAIN, tmp_path), range(4)))
     assert len(set(files)) == 1

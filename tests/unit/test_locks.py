@@ -1,0 +1,72 @@
+"""One at a time, whatever becomes of whoever was first."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from numerai_pipeline.locks import alone_at
+from tests.samples import ROOT, wait_for_a_waiter
+
+HOLD = """
+import sys
+from pathlib import Path
+from numerai_pipeline.locks import alone_at
+with alone_at(Path(sys.argv[1]), "making it") as alone:
+    print("alone" if alone else "not alone", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        cwd=ROOT / "plugins",
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, None], ids=["killed", "done"])
+def test_the_second_waits_until_the_first_is_gone(tmp_path: Path, end: signal.Signals | None) -> None:
+    path = tmp_path / "file"
+    with holder(path) as first, holder(path) as second:
+        processes = (first, second)
+        wait_for_a_waiter(tmp_path / ".file.lock")
+        # whichever came first: it is alone, and the other has said nothing yet
+        with (tmp_path / ".file.lock").open() as probe, pytest.raises(BlockingIOError):
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if end is None:
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.close()
+            assert [said_by(process) for process in processes] == ["alone", "alone"]
+        else:
+            first.send_signal(end)
+            first.wait()
+            assert said_by(second) == "alone"
+            second.send_signal(end)
+
+
+def test_a_file_system_without_locks_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(_file: object, _operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("numerai_pipeline.locks.fcntl.flock", no_locks)
+    with caplog.at_level(logging.WARNING), alone_at(tmp_path / "file", "making it") as alone:
+        assert not alone
+    assert "no lock on this file system" in caplog.text
