@@ -148,8 +148,8 @@ class AirflowApi:
         """
         body = {
             "dag_id": dag_id,
-            "from_date": datetime.combine(first, datetime.min.time(), UTC).isoformat(),
-            "to_date": datetime.combine(last, datetime.max.time(), UTC).isoformat(),
+            "from_date": begin_of(first).isoformat(),
+            "to_date": end_of(last).isoformat(),
             "dag_run_conf": conf,
             "reprocess_behavior": "completed",
             "max_active_runs": at_once,
@@ -165,22 +165,23 @@ class AirflowApi:
         """End a backfill: what has not begun does not begin."""
         self._request("PUT", f"/api/v2/backfills/{backfill}/cancel", accept=(404, 409), patience=patience)
 
-    def backfill_runs(self, dag_id: str, first: date, last: date) -> list[dict[str, Any]]:
-        """Give the backfilled runs of these days, each with id, state, dates."""
-        params: dict[str, Any] = {
-            "run_type": "backfill",
-            "run_after_gte": datetime.combine(first, datetime.min.time(), UTC).isoformat(),
-            "run_after_lte": datetime.combine(last, datetime.max.time(), UTC).isoformat(),
-            "limit": _PAGE,
-        }
-        runs: list[dict[str, Any]] = []
+    def runs(self, dag_id: str, **filters: str) -> list[dict[str, Any]]:
+        """Give a DAG's runs, each with id, type, state and dates.
+
+        Parameters
+        ----------
+        dag_id
+            The DAG.
+        **filters
+            As the REST API has them, such as ``run_type="backfill"`` or ``run_after_gte``.
+        """
+        found: list[dict[str, Any]] = []
         while True:
-            answer = _object(
-                self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params={**params, "offset": len(runs)})
-            )
-            runs += answer["dag_runs"]
-            if not answer["dag_runs"] or len(runs) >= answer["total_entries"]:
-                return runs
+            params: dict[str, Any] = {**filters, "limit": _PAGE, "offset": len(found), "order_by": "run_after"}
+            answer = _object(self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=params))
+            found += answer["dag_runs"]
+            if not answer["dag_runs"] or len(found) >= answer["total_entries"]:
+                return found
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """State of a run: queued, running, success, failed."""
@@ -301,6 +302,16 @@ def _reason(answer: httpx.Response) -> str:
         if detail:
             return detail if isinstance(detail, str) else json.dumps(detail)
     return f"{answer.status_code} {answer.reason_phrase}"
+
+
+def begin_of(day: date) -> datetime:
+    """First moment of a day, in UTC."""
+    return datetime.combine(day, datetime.min.time(), UTC)
+
+
+def end_of(day: date) -> datetime:
+    """Last moment of a day, in UTC."""
+    return datetime.combine(day, datetime.max.time(), UTC)
 
 
 def now() -> datetime:

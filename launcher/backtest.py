@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher import airflow_home
-from launcher.airflow_api import AirflowApi, now
+from launcher.airflow_api import AirflowApi, begin_of, end_of, now
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
 from launcher.follow import FINAL, what_went_wrong
@@ -149,7 +149,11 @@ class BackfillFollower:
         if not self.is_alive():
             raise gone()
         known = {week.run_id: week for week in self.weeks}
-        for run in self.api.backfill_runs(self.dag_id, self.chosen.first, self.chosen.last):
+        days = {
+            "run_after_gte": begin_of(self.chosen.first).isoformat(),
+            "run_after_lte": end_of(self.chosen.last).isoformat(),
+        }
+        for run in self.api.runs(self.dag_id, run_type="backfill", **days):
             week = known.get(run["dag_run_id"])
             if week is None:
                 day = datetime.fromisoformat(run["data_interval_end"] or run["run_after"]).astimezone(UTC).date()

@@ -1,0 +1,202 @@
+"""The three ways in, on a real Airflow: its schedule, its trigger form, and ``airflow backfill create``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from launcher import airflow_home
+from launcher.airflow_api import AirflowApi
+from launcher.checkout import ROOT, Checkout
+from launcher.follow import FINAL, own_words
+from launcher.processes import wait_until
+from numerai_pipeline.manifests import verified_manifest
+from numerai_pipeline.run_layout import RunLayout
+from practice.model import SeasonSize
+from practice.rounds import SeasonRound
+from practice.season import Season
+from practice.server import PracticeServer, running
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeout(900)]
+
+SIZE = SeasonSize(rows_per_era=60, train_eras=20, validation_eras=30, small=8, medium=10, all_features=12)
+DAG = airflow_home.DAG_ID
+WEEKDAYS = ("tue", "wed", "thu", "fri", "sat")
+PATIENCE = 300.0
+
+
+@dataclass
+class Installation:
+    """An Airflow as ``make up`` starts it, with one model and a season of its own."""
+
+    api: AirflowApi
+    season: Season
+    data: Path
+    environment: dict[str, str]
+
+    def runs(self, run_type: str) -> list[dict[str, Any]]:
+        found = self.api.runs(DAG, run_type=run_type)
+        return sorted(found, key=lambda run: str(run["run_after"]))
+
+    def ended(self, run_type: str, count: int) -> list[dict[str, Any]]:
+        """Wait until there are so many runs of a kind and all of them have ended."""
+
+        def are_over() -> bool:
+            runs = self.runs(run_type)
+            return len(runs) >= count and all(run["state"] in FINAL for run in runs)
+
+        assert wait_until(are_over, PATIENCE, every=1), self.runs(run_type)
+        return self.runs(run_type)
+
+    def layout(self, run: dict[str, Any]) -> RunLayout:
+        return RunLayout(self.data / self.api.return_value(DAG, run["dag_run_id"], "unzip")["directory"])
+
+    def said(self, run: dict[str, Any], task: str) -> str:
+        attempt = next(
+            instance["try_number"]
+            for instance in self.api.task_instances(DAG, run["dag_run_id"])
+            if instance["task_id"] == task
+        )
+        return "\n".join(
+            str(line["event"]) for line in own_words(self.api.log_events(DAG, run["dag_run_id"], task, attempt))
+        )
+
+    def backfill(self, first: SeasonRound, last: SeasonRound, *options: str) -> subprocess.CompletedProcess[str]:
+        """Type ``airflow backfill create`` for the days of these rounds."""
+        words = ["airflow", "backfill", "create", "--dag-id", DAG, "--max-active-runs", "2"]
+        words += ["--from-date", str(first.day), "--to-date", str(last.day + timedelta(days=1)), *options]
+        words += ["--dag-run-conf", json.dumps({"source": "practice", "models": ["svm"]})]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
+        environment = self.environment | {"PATH": path, "AIRFLOW_HOME": str(Checkout().airflow_home)}
+        return subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]:
+    with running(Season(tmp_path_factory.mktemp("season"), SIZE)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def installation(
+    season: PracticeServer, tmp_path_factory: pytest.TempPathFactory, model_image: Callable[[str], str]
+) -> Iterator[Installation]:
+    model_image("classic")
+    images = tmp_path_factory.mktemp("images") / "model_images"
+    shutil.copytree(ROOT / "model_images", images, ignore=shutil.ignore_patterns("__pycache__"))
+    registry = yaml.safe_load((images / "models.yaml").read_text())
+    registry["tasks"] = {"svm": registry["tasks"]["svm"]}
+    registry["images"] = {"classic": registry["images"]["classic"]}
+    (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+    data = tmp_path_factory.mktemp("data")
+    data.chmod(0o755)
+    today = season.season.current_round()
+    inherited = {
+        name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|NUMERAI_|AIRFLOW", name)
+    }
+    environment = inherited | {
+        "NUMERAI_IMAGES_DIR": str(images),
+        "NUMERAI_DATA_DIR": str(data),
+        "NUMERAI_API_URL": season.address,
+        "NUMERAI_PRACTICE_URL": season.address,
+        # the day of the round that is open now, whose run Airflow makes up for at once
+        "NUMERAI_SCHEDULE": WEEKDAYS[today.weekday],
+    }
+    launch = [sys.executable, "-m", "launcher"]
+    started = subprocess.run([*launch, "up"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        address = re.findall(r"http://127\.0\.0\.1:\d+", started.stdout)[0]
+        api = AirflowApi(address, airflow_home.USER, airflow_home.password_file(Checkout()))
+        yield Installation(api, season.season, data, environment)
+    finally:
+        subprocess.run([*launch, "down"], env=environment, cwd=ROOT, capture_output=True, check=True)
+
+
+def assert_belongs_to(layout: RunLayout, number: int) -> None:
+    assert layout.directory.parent.name == str(number)
+    assert json.loads(layout.run_facts.read_text())["round"] == str(number)
+    manifest = verified_manifest(layout.predictions("svm"))
+    assert manifest is not None
+    assert manifest.rows
+
+
+def test_a_scheduled_run_gets_the_round_of_its_day(installation: Installation) -> None:
+    (run,) = installation.ended("scheduled", 1)
+    assert run["state"] == "success"
+    number = installation.season.current_round().number
+    assert_belongs_to(installation.layout(run), number)
+    assert f"round {number}" in installation.said(run, "wait_for_round")
+
+
+def test_a_run_of_the_trigger_form_gets_the_round_that_was_typed(installation: Installation) -> None:
+    number = installation.season.current_round().number - 1
+    installation.api.trigger(DAG, "by_hand", {"source": "practice", "round": number, "models": ["svm"]})
+    (run,) = installation.ended("manual", 1)
+    assert run["state"] == "success"
+    assert_belongs_to(installation.layout(run), number)
+
+
+def test_four_weeks_are_backfilled_each_with_its_own_round(installation: Installation) -> None:
+    current = installation.season.current_round().number
+    # the rounds of the scheduled day, four weeks of them, long over
+    rounds = [SeasonRound(current - 5 * weeks) for weeks in (13, 12, 11, 10)]
+    dry = installation.backfill(rounds[0], rounds[-1], "--dry-run")
+    assert dry.returncode == 0, dry.stdout + dry.stderr
+    for each in rounds:
+        # Airflow lists logical dates: the beginnings of the weeks that end with the rounds' openings
+        assert str(each.day - timedelta(days=7)) in dry.stdout
+    assert installation.runs("backfill") == []
+
+    made = installation.backfill(rounds[0], rounds[-1])
+    assert made.returncode == 0, made.stdout + made.stderr
+    runs = installation.ended("backfill", 4)
+    assert [run["state"] for run in runs] == ["success"] * 4
+    for run, each in zip(runs, rounds, strict=True):
+        layout = installation.layout(run)
+        assert_belongs_to(layout, each.number)
+        assert verified_manifest(layout.targets)
+        assert json.loads(layout.run_facts.read_text())["era"] == each.era
+    # each file was downloaded once for all of them
+    assert len(list(installation.data.glob("downloads/practice/*/validation.parquet"))) == 1
+    assert all("up to date" not in installation.said(run, "svm") for run in runs)
+
+
+def test_what_the_reprocessing_of_a_backfill_means_here(installation: Installation) -> None:
+    """Goes on from the four weeks before: `none` does nothing, `failed` what failed, `completed` all of them."""
+    before = installation.ended("backfill", 4)
+    current = installation.season.current_round().number
+    first, last = (SeasonRound(current - 5 * weeks) for weeks in (13, 10))
+
+    nothing = installation.backfill(first, last, "--reprocess-behavior", "none")
+    assert nothing.returncode == 0, nothing.stdout + nothing.stderr
+    assert [run["start_date"] for run in installation.ended("backfill", 4)] == [run["start_date"] for run in before]
+
+    failed, *others = before
+    installation.api.fail_run(DAG, failed["dag_run_id"], note="a test wants it done again")
+    again = installation.backfill(first, last, "--reprocess-behavior", "failed")
+    assert again.returncode == 0, again.stdout + again.stderr
+    after = installation.ended("backfill", 4)
+    assert after[0]["state"] == "success"
+    assert after[0]["start_date"] > failed["start_date"]
+    assert [run["start_date"] for run in after[1:]] == [run["start_date"] for run in others]
+
+    everything = installation.backfill(first, last, "--reprocess-behavior", "completed")
+    assert everything.returncode == 0, everything.stdout + everything.stderr
+    completed = installation.ended("backfill", 4)
+    assert all(now["start_date"] > then["start_date"] for now, then in zip(completed, after, strict=True))
+    for run in completed:
+        assert run["state"] == "success"
+        assert "up to date: inputs, image and parameters unchanged" in installation.said(run, "svm")
