@@ -21,30 +21,24 @@ from pathlib import Path
 
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, Param, TaskGroup
-from airflow.timetables.trigger import CronTriggerTimetable
 
 from numerai_pipeline import steps
 from numerai_pipeline.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.model_registry import FIRST_TASK, load_registry
 from numerai_pipeline.parameters import form_fields
 from numerai_pipeline.settings import load_settings
+from numerai_pipeline.timetable import NumeraiRounds
 
 settings = load_settings()
 registry = load_registry(settings.images_dir or Path(__file__).resolve().parent.parent / "model_images")
-
-# A week's data interval ends when the run starts: a scheduled or backfilled run belongs to the round open at its end.
-weekly = (
-    CronTriggerTimetable(settings.schedule, timezone="UTC", interval=timedelta(days=7))
-    if settings.schedule != "off"
-    else None
-)
 
 with DAG(
     dag_id="numerai_tournament",
     dag_display_name="Numerai tournament",
     description="A Numerai round, from its data to predictions, each model in its own container",
     doc_md=__doc__,
-    schedule=weekly,
+    # A run's data interval is the week before its start: it belongs to the round that opens at its end.
+    schedule=NumeraiRounds(settings.schedule) if settings.schedule != "off" else None,
     start_date=datetime(2024, 1, 6, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

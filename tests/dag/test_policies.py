@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from numerai_pipeline.model_operator import ModelOperator
 from numerai_pipeline.settings import load_settings
+from numerai_pipeline.timetable import NumeraiRounds
 from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import DAG
+    from airflow.serialization.definitions.dag import SerializedDAG
 
 
 def load_dag() -> DAG:
@@ -77,12 +80,45 @@ def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
 
 
-def test_a_week_belongs_to_the_round_at_its_end(dag: DAG) -> None:
-    from airflow.timetables.trigger import CronTriggerTimetable
+def kept(dag: DAG) -> SerializedDAG:
+    """Give the DAG as the scheduler sees it: written to the database and read again."""
+    from airflow.serialization.serialized_objects import DagSerialization
 
-    assert isinstance(dag.timetable, CronTriggerTimetable)
-    assert dag.timetable.summary == "0 13 * * 6"
+    written = json.dumps(DagSerialization.to_dict(dag))
+    return DagSerialization.from_dict(json.loads(written))
+
+
+def test_saturdays_rounds_are_run_by_themselves(dag: DAG) -> None:
+    assert isinstance(dag.timetable, NumeraiRounds)
+    assert dag.timetable.summary == "Saturday rounds, from 12:00 UTC"
     assert dag.catchup is False
+
+
+def test_the_scheduler_has_the_same_schedule(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kept(dag).timetable.summary == "Saturday rounds, from 12:00 UTC"
+    monkeypatch.setenv("NUMERAI_SCHEDULE", "thu,tue")
+    load_settings.cache_clear()
+    assert kept(load_dag()).timetable.summary == "Tuesday and Thursday rounds, from 12:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "rounds"),
+    [
+        ("2026-07-18T00:00", "2026-08-09T00:00", ["2026-07-18", "2026-07-25", "2026-08-01", "2026-08-08"]),
+        ("2026-07-18T12:00", "2026-07-25T12:00", ["2026-07-18", "2026-07-25"]),
+        # a date alone is its midnight, before the day's round opens
+        ("2026-07-18T12:01", "2026-08-01T00:00", ["2026-07-25"]),
+    ],
+)
+def test_a_backfill_makes_the_runs_of_the_rounds_that_open_between_its_dates(
+    dag: DAG, first: str, last: str, rounds: list[str]
+) -> None:
+    from airflow.models.backfill import _get_info_list
+
+    dates = (datetime.fromisoformat(f"{text}+00:00") for text in (first, last))
+    runs = _get_info_list(dag=kept(dag), from_date=next(dates), to_date=next(dates), reverse=False)
+    assert [f"{run.run_after:%Y-%m-%d}" for run in runs] == rounds
+    assert all(run.data_interval and run.data_interval.end == run.run_after for run in runs)
 
 
 def test_the_schedule_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
