@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, time
+from datetime import UTC, datetime, time, timedelta
 
 ROUND_DAYS = {"tue": "Tuesday", "wed": "Wednesday", "thu": "Thursday", "fri": "Friday", "sat": "Saturday"}
 """A day's name in settings → its name in words, in the order of the week."""
@@ -45,3 +45,20 @@ def days_in_words(days: tuple[str, ...]) -> str:
         return "Tuesday to Saturday"
     words = [ROUND_DAYS[day] for day in days]
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def opens_until(day_opens: datetime) -> datetime:
+    """Give the moment until which a round that opens late still is the round of its day.
+
+    Parameters
+    ----------
+    day_opens : datetime
+        When the day's round may first open.
+
+    Returns
+    -------
+    datetime
+        A day later, when the next round may open; after a Saturday two days, for its window is the long one.
+    """
+    is_saturday = day_opens.weekday() == list(ROUND_DAYS).index("sat") + 1
+    return day_opens + timedelta(days=2 if is_saturday else 1)

@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from numerai_pipeline.model_operator import ModelOperator
+from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.settings import load_settings
 from numerai_pipeline.timetable import NumeraiRounds
+from practice.season import Season
+from practice.server import running
+from tests.clocked_season import SIZE
 from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
@@ -71,7 +76,8 @@ def test_every_container_task_keeps_the_policies(dag: DAG) -> None:
 
 def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
-    assert upstream["download"] == set()
+    assert upstream["wait_for_round"] == set()
+    assert upstream["download"] == {"wait_for_round"}
     assert upstream["unzip"] == {"download"}
     assert all(upstream[model] == {"unzip"} for model in (*INDEPENDENT, "adversarial_validation"))
     assert upstream["tsne"] == {"adversarial_validation"}
@@ -127,6 +133,23 @@ def test_the_schedule_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_dag().schedule is None
 
 
+def test_the_first_task_waits_in_the_triggerer(dag: DAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import TaskDeferred
+
+    sensor = dag.task_dict["wait_for_round"]
+    assert isinstance(sensor, RoundSensor)
+    season = Season(tmp_path, SIZE, today=datetime(2026, 8, 15, 11, tzinfo=UTC))
+    with running(season) as server:
+        monkeypatch.setenv("NUMERAI_PRACTICE_URL", server.address)
+        load_settings.cache_clear()
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        run = SimpleNamespace(run_type="scheduled", data_interval_end=tomorrow, logical_date=None)
+        context: Any = {"dag_run": run, "params": {**dag.params.dump(), "source": "practice"}}
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor.execute(context)
+    assert deferred.value.trigger.serialize()[0] == "numerai_pipeline.round_trigger.RoundTrigger"
+
+
 def test_a_broken_registry_is_an_import_error_that_says_what_to_do(
     images_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +172,7 @@ def test_parsing_imports_nothing_heavy() -> None:
     )
     loaded = set(json.loads(answer.stdout.splitlines()[-1]))
     assert "numerai_pipeline.steps" in loaded
+    assert "numerai_pipeline.round_sensor" in loaded
     assert loaded.isdisjoint({"pandas", "numerapi", "pyarrow", "docker", "numpy", "requests"})
 
 

@@ -29,7 +29,7 @@ def pend(moment: datetime) -> pendulum.DateTime:
 def restriction(
     earliest: datetime | None = None, latest: datetime | None = None, *, catchup: bool = True
 ) -> TimeRestriction:
-    return TimeRestriction(earliest and pend(earliest), latest and pend(latest), catchup)
+    return TimeRestriction(pend(earliest) if earliest else None, pend(latest) if latest else None, catchup)
 
 
 def after(timetable: NumeraiRounds, last: DagRunInfo | None, limits: TimeRestriction) -> DagRunInfo | None:
