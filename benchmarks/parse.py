@@ -23,7 +23,7 @@ import sys, time
 sys.path[:0] = ["plugins", "dags"]
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, Param, TaskGroup
-from airflow.timetables.trigger import CronTriggerTimetable
+from airflow.timetables.base import Timetable
 started = time.perf_counter()
 import numerai_tournament
 print(time.perf_counter() - started)

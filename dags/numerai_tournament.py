@@ -1,14 +1,16 @@
 """
 ## A Numerai round, from its data to predictions
 
-1. **download** brings the round's files to the shared data volume and verifies them: today's from Numerai, a generated
+1. **wait_for_round** checks what was chosen; a scheduled run then waits until the round of its day is open and its live
+   data is there.
+2. **download** brings the round's files to the shared data volume and verifies them: today's from Numerai, a generated
    practice season's, or a zip of the classic layout.
-2. **unzip** turns them into two tables, one to train on and one to predict.
-3. **Every model** of `model_images/models.yaml` trains and predicts in its own container. The independent models start
+3. **unzip** turns them into two tables, one to train on and one to predict.
+4. **Every model** of `model_images/models.yaml` trains and predicts in its own container. The independent models start
    as soon as the tables are there. Beside them *adversarial validation* finds the training rows most like the
    tournament's, *t-SNE* draws maps of all rows, and the *fleming* models learn from both. A model that fails takes
    only those with it that need it.
-4. **exploring** comes after every model: it gathers what they left, and the run succeeds only if all of them did.
+5. **exploring** comes after every model: it gathers what they left, and the run succeeds only if all of them did.
 
 The run's files are in `rounds/<round>/<fingerprint>/` on the data volume; a run with the same settings takes up where
 the last one stopped. Everything that can be chosen is on the trigger form.
@@ -21,30 +23,25 @@ from pathlib import Path
 
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, Param, TaskGroup
-from airflow.timetables.trigger import CronTriggerTimetable
 
 from numerai_pipeline import steps
 from numerai_pipeline.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.model_registry import FIRST_TASK, load_registry
 from numerai_pipeline.parameters import form_fields
+from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.settings import load_settings
+from numerai_pipeline.timetable import NumeraiRounds
 
 settings = load_settings()
 registry = load_registry(settings.images_dir or Path(__file__).resolve().parent.parent / "model_images")
-
-# A week's data interval ends when the run starts: a scheduled or backfilled run belongs to the round open at its end.
-weekly = (
-    CronTriggerTimetable(settings.schedule, timezone="UTC", interval=timedelta(days=7))
-    if settings.schedule != "off"
-    else None
-)
 
 with DAG(
     dag_id="numerai_tournament",
     dag_display_name="Numerai tournament",
     description="A Numerai round, from its data to predictions, each model in its own container",
     doc_md=__doc__,
-    schedule=weekly,
+    # A run's data interval is the week before its start: it belongs to the round that opens at its end.
+    schedule=NumeraiRounds(settings.schedule) if settings.schedule != "off" else None,
     start_date=datetime(2024, 1, 6, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
@@ -52,6 +49,13 @@ with DAG(
     tags=["numerai"],
     default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},
 ) as dag:
+    # A round opens some time after noon, and its data may come later still. Nobody works while the run waits.
+    wait_for_round = RoundSensor(
+        task_id=steps.WAITING_TASK,
+        execution_timeout=timedelta(minutes=30),
+        doc_md="Checks the run's parameters; a scheduled run waits here for its round, others pass at once.",
+    )
+
     # The network may fail and be tried again; a download that fails leaves nothing behind that looks finished.
     download = PythonOperator(
         task_id="download",
@@ -93,7 +97,7 @@ with DAG(
         doc_md="Gathers the predictions and scores of all models; succeeds only if every model did.",
     )
 
-    download >> unzip
+    wait_for_round >> download >> unzip
     for spec in registry:
         [{FIRST_TASK: unzip, **models}[need] for need in spec.needs] >> models[spec.name]
     [models[name] for name in registry.models] >> exploring

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from launcher.knobs import Knobs
     from launcher.session import Session
 
-TYPED = ("dags", "plugins/numerai_pipeline", "launcher", "practice", "model_images", "benchmarks", "docs", "tests")
+TYPED = ("dags", "plugins", "launcher", "practice", "model_images", "benchmarks", "docs", "tests")
 
 
 def check(session: Session) -> int:

@@ -89,5 +89,5 @@ def _say_where(session: Session, kept_up: KeptUp) -> None:
     say(f"Its log           {airflow_home.log_file(session.checkout)}")
     say()
     if airflow_home.schedule() == "off":
-        say("The weekly schedule is off; to have it: make down, then NUMERAI_SCHEDULE='0 13 * * 6' make up")
+        say("The weekly schedule is off; to have it: make down, then NUMERAI_SCHEDULE=sat make up")
     say("`make run` uses this Airflow; `make down` stops it.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from email.utils import format_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,8 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from starlette.types import Message, Receive, Scope, Send
 
 Place = Literal["graphql", "file"]
@@ -29,6 +32,7 @@ Kind = Literal[
     "wrong_range",  # send as many bytes as were asked for, but from the beginning
     "changed",  # other content of the same size: `swap` replaced, or the last byte altered
     "no_etag",  # leave out the ETag
+    "no_date",  # leave out when it was last modified
 ]
 
 _FITS: dict[str, set[Place]] = {
@@ -161,8 +165,9 @@ class RequestLog:
 class MisbehavingFile(FileResponse):
     """A file sent with ranges, ETag and length as it should be, except for the given faults."""
 
-    def __init__(self, path: str, etag: str, faults: dict[Kind, Fault]) -> None:
-        super().__init__(path, media_type="application/octet-stream", headers={"ETag": etag})
+    def __init__(self, path: str, etag: str, modified: datetime, faults: dict[Kind, Fault]) -> None:
+        headers = {"ETag": etag, "Last-Modified": format_datetime(modified, usegmt=True)}
+        super().__init__(path, media_type="application/octet-stream", headers=headers)
         self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -188,6 +193,8 @@ class MisbehavingFile(FileResponse):
                 headers = dict(message["headers"])
                 if "no_etag" in self._faults:
                     headers.pop(b"etag")
+                if "no_date" in self._faults:
+                    headers.pop(b"last-modified")
                 if "truncated" in self._faults:
                     keep = self._faults["truncated"].keep
                     allowed = int(headers[b"content-length"]) // 2 if keep is None else keep

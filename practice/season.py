@@ -259,6 +259,22 @@ class Season:
                 self._etags[key] = f'"{hashlib.file_digest(file, "sha256").hexdigest()[:32]}"'
         return self._etags[key]
 
+    def published(self, name: str, round_number: int) -> datetime:
+        """Give the moment since when the season has a file: its first round's opening, on the season's calendar.
+
+        Parameters
+        ----------
+        name : str
+            As for :meth:`file`.
+        round_number : int
+        """
+        plain = name.rpartition("/")[2]
+        if plain.startswith("live"):
+            return SeasonRound(round_number).opens
+        if plain.startswith("validation"):
+            return SeasonRound(round_number - SeasonRound(round_number).weekday).opens
+        return SeasonRound(FIRST_ROUND).opens
+
     def prepare(self, report: Callable[[str], Any] = lambda _: None) -> None:
         """Write all files of the current round that are not there yet."""
         current = self.current_round().number

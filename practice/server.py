@@ -138,7 +138,7 @@ class _Service:
         if "changed" in taken:
             path = await run_sync(_changed_file, path, taken["changed"])
         etag = await run_sync(self._season.etag, path)
-        return MisbehavingFile(str(path), etag, taken)
+        return MisbehavingFile(str(path), etag, self._season.published(name, round_number), taken)
 
 
 def _add_controls(app: FastAPI, faults: FaultQueue, requests: RequestLog) -> None:

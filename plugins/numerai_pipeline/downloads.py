@@ -20,7 +20,8 @@ import hashlib
 import logging
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -39,6 +40,7 @@ from numerai_pipeline.raw_dataset import RawFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
 
     from numerai_pipeline.run_layout import DataLayout
 
@@ -112,10 +114,13 @@ class RemoteFile:
         Its name for this content, in quotes; None when it gives none.
     size : int or None
         Bytes; None when it does not say.
+    modified : datetime or None
+        When the content was put there; None when it does not say. It tells nothing about whether two are the same.
     """
 
     etag: str | None
     size: int | None
+    modified: datetime | None = field(default=None, compare=False)
 
     @property
     def can_resume(self) -> bool:
@@ -125,6 +130,12 @@ class RemoteFile:
     def is_same(self, other: RemoteFile) -> bool:
         """Whether both are known to be the same content."""
         return self.etag is not None and self == other
+
+    def is_other(self, other: RemoteFile) -> bool:
+        """Whether the two are known to be different content."""
+        return (None not in (self.etag, other.etag) and self.etag != other.etag) or (
+            None not in (self.size, other.size) and self.size != other.size
+        )
 
 
 def public_address(address: str) -> str:
@@ -234,7 +245,19 @@ class _Source:
 
 def _described(response: requests.Response) -> RemoteFile:
     length = response.headers.get("Content-Length", "")
-    return RemoteFile(response.headers.get("ETag"), int(length) if length.isdecimal() else None)
+    return RemoteFile(
+        response.headers.get("ETag"),
+        int(length) if length.isdecimal() else None,
+        _moment(response.headers.get("Last-Modified", "")),
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
 
 
 def remote_identity(name: str, presign: Callable[[], str], *, timeout: float, patience: Patience) -> RemoteFile:

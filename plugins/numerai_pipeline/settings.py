@@ -12,14 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from croniter import croniter
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.round_days import WEEKLY, parse_days
 
 NUMERAI_API_URL = "https://api-tournament.numer.ai"
-WEEKLY = "0 13 * * 6"
 
 
 def _http_address(value: str) -> str:
@@ -36,11 +35,14 @@ def _absolute(value: Path) -> Path:
     return value
 
 
-def _cron_or_off(value: str) -> str:
-    if value != "off" and not croniter.is_valid(value):
-        msg = f"{value!r} is neither a cron expression nor 'off'"
-        raise ValueError(msg)
-    return value
+def _days_or_off(value: str) -> str:
+    if value.strip().lower() == "off":
+        return "off"
+    try:
+        return ",".join(parse_days(value))
+    except ValueError as error:
+        msg = f"{error}, or 'off'"
+        raise ValueError(msg) from None
 
 
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
@@ -90,9 +92,16 @@ class Settings(BaseSettings):
         " Airflow itself is root.",
     )
     pool: str = Field(default="numerai_models", min_length=1, description="Airflow pool that bounds the models' load.")
-    schedule: Annotated[str, AfterValidator(_cron_or_off)] = Field(
+    schedule: Annotated[str, AfterValidator(_days_or_off)] = Field(
         default=WEEKLY,
-        description="Cron expression (UTC) of the weekly run, or `off`. Saturday's round, the long one, by default.",
+        description="The days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` by comma, or `off`."
+        " Saturday's round, whose window is the long one, by default.",
+    )
+    round_poll: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="Seconds between two looks whether a round has opened; a little more each time, at random.",
     )
     owner: str = Field(default="numerai", min_length=1, description="Owner of the DAG, as the web UI shows it.")
     http_timeout: float = Field(

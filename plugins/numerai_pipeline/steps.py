@@ -16,41 +16,55 @@ from numerai_pipeline.manifests import atomic_path
 from numerai_pipeline.parameters import RunParameters, parse_parameters
 from numerai_pipeline.raw_dataset import RawDataset
 from numerai_pipeline.reports import summary_of
+from numerai_pipeline.run_dates import SCHEDULED, run_date
 from numerai_pipeline.run_layout import DataLayout, RunLayout, fingerprint
 from numerai_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
+
+WAITING_TASK = "wait_for_round"
+"""The task that says which round it waited for."""
 
 log = logging.getLogger(__name__)
 
 
-def download(params: Mapping[str, Any], dag_run: DagRunProtocol) -> dict[str, Any]:
+def download(params: Mapping[str, Any], dag_run: DagRunProtocol, ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
     """Bring the raw files of the run's round to the data volume, verified; return which they are.
 
-    A run with a date (scheduled, backfilled) gets the round of that date, never silently today's.
+    A scheduled run gets the round that was waited for, another with a date the round of that date, never silently
+    today's.
     """
     with in_airflow_words():
         parameters = parse_parameters(params)
-        raw = _raw_dataset(parameters, dag_run)
+        waited_for = ti.xcom_pull(task_ids=WAITING_TASK) or {}
+        raw = _raw_dataset(
+            parameters,
+            parameters.round or waited_for.get("round"),
+            run_date(dag_run),
+            # a scheduled run is for its own round or for nothing
+            walk_forward=parameters.walk_forward and dag_run.run_type != SCHEDULED,
+        )
         log.info("round %s, source %s, version %s", raw.round, raw.source, raw.version)
         return raw.to_json()
 
 
-def _raw_dataset(parameters: RunParameters, dag_run: DagRunProtocol) -> RawDataset:
+def _raw_dataset(
+    parameters: RunParameters, round_number: int | None, date: datetime | None, *, walk_forward: bool
+) -> RawDataset:
     from numerai_pipeline.downloads import fetch_archive
     from numerai_pipeline.tournament import Tournament
 
     settings = load_settings()
     layout = DataLayout(settings.data_dir)
-    run_date = dag_run.data_interval_end or dag_run.logical_date
     if parameters.source == "archive":
-        address, round_name = str(parameters.archive), str(parameters.round or "archive")
+        address, round_name = str(parameters.archive), str(round_number or "archive")
         if "{round}" in address:
             tournament = Tournament(settings.api_url, timeout=settings.http_timeout)
-            round_name = str(tournament.required_round(parameters.round, run_date).number)
+            round_name = str(tournament.required_round(round_number, date).number)
             address = address.replace("{round}", round_name)
         file = fetch_archive(address, layout, settings.http_timeout)
         return RawDataset("archive", "archive", round_name, address.rsplit("/", 1)[-1], {"archive": file})
@@ -59,10 +73,9 @@ def _raw_dataset(parameters: RunParameters, dag_run: DagRunProtocol) -> RawDatas
         layout,
         source=parameters.source,
         version=parameters.version,
-        round_number=parameters.round,
-        run_date=run_date,
-        # a scheduled run is for its own round or for nothing
-        walk_forward=parameters.walk_forward and dag_run.run_type != "scheduled",
+        round_number=round_number,
+        run_date=date,
+        walk_forward=walk_forward,
     )
 
 

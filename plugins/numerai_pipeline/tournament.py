@@ -206,6 +206,53 @@ class Tournament:
         candidates = opened_today or (opening_today if moment.hour >= 12 else []) or open_then or opening_today
         return max(candidates, key=lambda found: found.open_time, default=None)
 
+    def round_opened_between(self, start: datetime, end: datetime) -> Round | None:
+        """Give the round that opens at or after ``start`` and before ``end``; None when it is not announced yet.
+
+        Cheap as long as there is nothing later: the list of all rounds is asked for only when the current round does
+        not tell.
+        """
+        current = self.current_round()
+        if current is not None and current.open_time < start:
+            return None
+        candidates = self._rounds(None) if current is None or current.open_time >= end else [current]
+        return min(
+            (found for found in candidates if start <= found.open_time < end),
+            key=lambda found: found.open_time,
+            default=None,
+        )
+
+    def version_for(self, version: str, round_number: int) -> str | None:
+        """Name the dataset version that a run of a round uses; None while not all its files are listed.
+
+        Parameters
+        ----------
+        version : str
+            The version asked for, such as ``v5.3``, or ``latest``.
+        round_number : int
+
+        Raises
+        ------
+        NotFoundError
+            The version that was asked for does not exist.
+        """
+        try:
+            names = self.list_datasets(round_number)
+        except _MissingError:
+            return None
+        if version == "latest":
+            return _newest_complete(names, self._url)
+        if version in _versions(names) and not _versions(names)[version].issuperset(ROLES.values()):
+            return None
+        return _listed_version(version, names)
+
+    def remote_live(self, version: str, round_number: int) -> RemoteFile | None:
+        """Say which live file of a version is served for a round; None when there is none."""
+        try:
+            return self._identity(f"{version}/{ROLES['live']}", round_number)
+        except NotFoundError:
+            return None
+
     def find_round(self, round_number: int | None, run_date: datetime | None) -> Round | None:
         """Give the round of a run: the one asked for, else its date's, else the current one.
 

@@ -14,7 +14,7 @@ from tests.samples import ROOT
 
 pytestmark = pytest.mark.containers
 
-LIBRARIES = ("docker", "pydantic-settings", "croniter")
+LIBRARIES = ("docker", "pydantic-settings")
 SOCKET = "/var/run/docker.sock"
 
 

@@ -83,6 +83,7 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag) -> Non
     outcome = run_dag(tasks, models=["svm"])
     assert outcome.state == "success"
     assert {name: str(instance.state) for name, instance in outcome.tasks.items()} == {
+        "wait_for_round": "success",
         "download": "success",
         "unzip": "success",
         "svm": "success",

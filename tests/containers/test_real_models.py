@@ -116,7 +116,7 @@ def test_a_picked_model_brings_along_what_it_needs(
     outcome = run_pipeline(hasty_images, source="practice", models=["logistic_regression"])
     assert outcome.state == "success"
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
-    ran = {"download", "unzip", "adversarial_validation", "tsne", "logistic_regression", "exploring"}
+    ran = {"wait_for_round", "download", "unzip", "adversarial_validation", "tsne", "logistic_regression", "exploring"}
     assert {name for name, state in states.items() if state == "success"} == ran
     assert {state for name, state in states.items() if name not in ran} == {"skipped"}
     layout = RunLayout(outcome.directory)

@@ -6,12 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from numerai_pipeline.model_operator import ModelOperator
+from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.settings import load_settings
+from numerai_pipeline.timetable import NumeraiRounds
+from practice.season import Season
+from practice.server import running
+from tests.clocked_season import SIZE
 from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import DAG
+    from airflow.serialization.definitions.dag import SerializedDAG
 
 
 def load_dag() -> DAG:
@@ -68,7 +76,8 @@ def test_every_container_task_keeps_the_policies(dag: DAG) -> None:
 
 def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
-    assert upstream["download"] == set()
+    assert upstream["wait_for_round"] == set()
+    assert upstream["download"] == {"wait_for_round"}
     assert upstream["unzip"] == {"download"}
     assert all(upstream[model] == {"unzip"} for model in (*INDEPENDENT, "adversarial_validation"))
     assert upstream["tsne"] == {"adversarial_validation"}
@@ -77,18 +86,68 @@ def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
 
 
-def test_a_week_belongs_to_the_round_at_its_end(dag: DAG) -> None:
-    from airflow.timetables.trigger import CronTriggerTimetable
+def kept(dag: DAG) -> SerializedDAG:
+    """Give the DAG as the scheduler sees it: written to the database and read again."""
+    from airflow.serialization.serialized_objects import DagSerialization
 
-    assert isinstance(dag.timetable, CronTriggerTimetable)
-    assert dag.timetable.summary == "0 13 * * 6"
+    written = json.dumps(DagSerialization.to_dict(dag))
+    return DagSerialization.from_dict(json.loads(written))
+
+
+def test_saturdays_rounds_are_run_by_themselves(dag: DAG) -> None:
+    assert isinstance(dag.timetable, NumeraiRounds)
+    assert dag.timetable.summary == "Saturday rounds, from 12:00 UTC"
     assert dag.catchup is False
+
+
+def test_the_scheduler_has_the_same_schedule(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kept(dag).timetable.summary == "Saturday rounds, from 12:00 UTC"
+    monkeypatch.setenv("NUMERAI_SCHEDULE", "thu,tue")
+    load_settings.cache_clear()
+    assert kept(load_dag()).timetable.summary == "Tuesday and Thursday rounds, from 12:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "rounds"),
+    [
+        ("2026-07-18T00:00", "2026-08-09T00:00", ["2026-07-18", "2026-07-25", "2026-08-01", "2026-08-08"]),
+        ("2026-07-18T12:00", "2026-07-25T12:00", ["2026-07-18", "2026-07-25"]),
+        # a date alone is its midnight, before the day's round opens
+        ("2026-07-18T12:01", "2026-08-01T00:00", ["2026-07-25"]),
+    ],
+)
+def test_a_backfill_makes_the_runs_of_the_rounds_that_open_between_its_dates(
+    dag: DAG, first: str, last: str, rounds: list[str]
+) -> None:
+    from airflow.models.backfill import _get_info_list
+
+    dates = (datetime.fromisoformat(f"{text}+00:00") for text in (first, last))
+    runs = _get_info_list(dag=kept(dag), from_date=next(dates), to_date=next(dates), reverse=False)
+    assert [f"{run.run_after:%Y-%m-%d}" for run in runs] == rounds
+    assert all(run.data_interval and run.data_interval.end == run.run_after for run in runs)
 
 
 def test_the_schedule_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_SCHEDULE", "off")
     load_settings.cache_clear()
     assert load_dag().schedule is None
+
+
+def test_the_first_task_waits_in_the_triggerer(dag: DAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import TaskDeferred
+
+    sensor = dag.task_dict["wait_for_round"]
+    assert isinstance(sensor, RoundSensor)
+    season = Season(tmp_path, SIZE, today=datetime(2026, 8, 15, 11, tzinfo=UTC))
+    with running(season) as server:
+        monkeypatch.setenv("NUMERAI_PRACTICE_URL", server.address)
+        load_settings.cache_clear()
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        run = SimpleNamespace(run_type="scheduled", data_interval_end=tomorrow, logical_date=None)
+        context: Any = {"dag_run": run, "params": {**dag.params.dump(), "source": "practice"}}
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor.execute(context)
+    assert deferred.value.trigger.serialize()[0] == "numerai_pipeline.round_trigger.RoundTrigger"
 
 
 def test_a_broken_registry_is_an_import_error_that_says_what_to_do(
@@ -113,6 +172,7 @@ def test_parsing_imports_nothing_heavy() -> None:
     )
     loaded = set(json.loads(answer.stdout.splitlines()[-1]))
     assert "numerai_pipeline.steps" in loaded
+    assert "numerai_pipeline.round_sensor" in loaded
     assert loaded.isdisjoint({"pandas", "numerapi", "pyarrow", "docker", "numpy", "requests"})
 
 

@@ -14,7 +14,7 @@ def test_defaults_are_those_of_a_live_installation(monkeypatch: pytest.MonkeyPat
     settings = load_settings()
     assert settings.data_dir == Path("/srv/airflow/numerai-data")
     assert settings.api_address("numerai") == NUMERAI_API_URL
-    assert settings.schedule == "0 13 * * 6"
+    assert settings.schedule == "sat"
     assert settings.pool == "numerai_models"
 
 
@@ -26,6 +26,14 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
     assert settings.api_address("numerai") == "http://127.0.0.1:8000"
     assert settings.api_address("practice") == "http://127.0.0.1:8001"
     assert settings.container_user == "1000:1000"
+
+
+@pytest.mark.parametrize(
+    ("value", "meaning"), [("off", "off"), (" Off", "off"), ("sat, TUE,sat", "tue,sat"), ("wed", "wed")]
+)
+def test_the_schedule_is_days_or_off(monkeypatch: pytest.MonkeyPatch, value: str, meaning: str) -> None:
+    monkeypatch.setenv("NUMERAI_SCHEDULE", value)
+    assert load_settings().schedule == meaning
 
 
 def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +50,9 @@ def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) ->
         ("NUMERAI_CONTAINER_USER", "root", "should match"),
         ("NUMERAI_HTTP_TIMEOUT", "soon", "valid number"),
         ("NUMERAI_IMAGE_REGISTRY", "ghcr.io/me", "should match"),
-        ("NUMERAI_SCHEDULE", "every saturday", "neither a cron expression nor 'off'"),
+        ("NUMERAI_SCHEDULE", "tue,sun", "'sun' is not a day on which rounds open; choose from tue, wed, thu, fri, sat"),
+        ("NUMERAI_SCHEDULE", "0 13 * * 6", "or 'off'"),
+        ("NUMERAI_ROUND_POLL", "0.5", "greater than or equal to 1"),
     ],
 )
 def test_a_mistake_names_the_variable_and_its_value(

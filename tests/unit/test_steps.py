@@ -38,9 +38,12 @@ def download(season: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Downloa
     monkeypatch.setenv("NUMERAI_PRACTICE_URL", season.address)
     load_settings.cache_clear()
 
-    def attempt(run_type: str = "manual", date: datetime | None = None, **choices: Any) -> dict[str, Any]:
+    def attempt(
+        run_type: str = "manual", date: datetime | None = None, waited_for: int | None = None, **choices: Any
+    ) -> dict[str, Any]:
         dag_run: Any = SimpleNamespace(run_type=run_type, logical_date=None, data_interval_end=date)
-        return steps.download({"source": "practice", **choices}, dag_run)
+        ti: Any = SimpleNamespace(xcom_pull=lambda **_: {"round": waited_for} if waited_for else None)
+        return steps.download({"source": "practice", **choices}, dag_run, ti)
 
     return attempt
 
@@ -59,6 +62,10 @@ def test_a_backfilled_week_gets_its_own_round_and_walks_forward_once_that_is_ove
 def test_a_scheduled_run_never_walks_forward(download: Download) -> None:
     with pytest.raises(AirflowFailException, match=r"round 1300 .*is not served any more"):
         download("scheduled", LONG_AGO)
+
+
+def test_a_scheduled_run_gets_the_round_that_was_waited_for(download: Download) -> None:
+    assert download("scheduled", TODAY, waited_for=1334)["round"] == "1334"
 
 
 def test_walking_forward_can_be_forbidden(download: Download) -> None:

@@ -48,12 +48,12 @@ def test_the_checkout_is_the_bundle(tmp_path: Path) -> None:
 def test_only_make_up_has_a_schedule_and_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unasked = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=True)
     assert unasked["NUMERAI_SCHEDULE"] == "off"
-    monkeypatch.setenv("NUMERAI_SCHEDULE", "0 14 * * 6")
+    monkeypatch.setenv("NUMERAI_SCHEDULE", "tue,sat")
     asked = airflow_environment(Checkout(tmp_path), port=8080, practice_url="http://127.0.0.1:1", scheduled=False)
     assert asked["NUMERAI_SCHEDULE"] == "off"
     assert asked["NUMERAI_PRACTICE_URL"] == "http://127.0.0.1:1"
     kept_up = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=True)
-    assert kept_up["NUMERAI_SCHEDULE"] == "0 14 * * 6"
+    assert kept_up["NUMERAI_SCHEDULE"] == "tue,sat"
 
 
 def test_the_users_own_data_directory_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,3 +151,19 @@ def test_the_clock_can_stand_still(tmp_path: Path) -> None:
         answer = requests.post(server.address, json={"query": "{ rounds(number: 0) { number } }"}, timeout=5)
         assert answer.json() == {"data": {"rounds": [{"number": 1335}]}}
     assert season.now() - datetime(2026, 8, 15, 13, tzinfo=UTC) == timedelta(0)
+
+
+def test_files_say_since_when_they_are_there(tmp_path: Path) -> None:
+    season = Season(tmp_path, SMALL, today=datetime(2026, 8, 20, 13, tzinfo=UTC))  # Thursday: round 1338
+    with running(season) as server:
+        query = "query($name: String! $round: Int) { dataset(filename: $name round: $round) }"
+
+        def modified(name: str, number: int) -> str:
+            body = {"query": query, "variables": {"name": f"v5.3/{name}", "round": number}}
+            address = requests.post(server.address, json=body, timeout=5).json()["data"]["dataset"]
+            return requests.get(address, timeout=5).headers["Last-Modified"]
+
+        assert modified("live.parquet", 1338) == "Thu, 20 Aug 2026 12:00:00 GMT"
+        assert modified("live.parquet", 1337) == "Wed, 19 Aug 2026 12:00:00 GMT"
+        assert modified("validation.parquet", 1338) == "Tue, 18 Aug 2026 12:00:00 GMT"
+        assert modified("train.parquet", 1338) == "Sat, 15 Aug 2026 12:00:00 GMT"

@@ -1,0 +1,64 @@
+"""The days of a week on which rounds open, and how settings name them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+
+ROUND_DAYS = {"tue": "Tuesday", "wed": "Wednesday", "thu": "Thursday", "fri": "Friday", "sat": "Saturday"}
+"""A day's name in settings → its name in words, in the order of the week."""
+WEEKLY = "sat"
+"""The round of which one a week is meant: its window is the long one."""
+FIRST_OPENING = time(12, 0, tzinfo=UTC)
+"""A round opens no earlier than this, and most days a little later."""
+
+
+def parse_days(text: str) -> tuple[str, ...]:
+    """Read a comma list of days.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``sat`` or ``tue, Thu,sat``, in any order.
+
+    Returns
+    -------
+    tuple of str
+        The days, as :data:`ROUND_DAYS` names them, in the order of the week, each once.
+
+    Raises
+    ------
+    ValueError
+        Naming what is not a day on which rounds open.
+    """
+    named = [part.strip().lower() for part in text.split(",")]
+    wrong = [name for name in named if name not in ROUND_DAYS]
+    if wrong:
+        unknown = ", ".join(repr(name) for name in wrong)
+        msg = f"{unknown} is not a day on which rounds open; choose from {', '.join(ROUND_DAYS)}, by comma"
+        raise ValueError(msg)
+    return tuple(day for day in ROUND_DAYS if day in named)
+
+
+def days_in_words(days: tuple[str, ...]) -> str:
+    """Put days, in the order of the week, in words: ``Tuesday, Thursday and Saturday``."""
+    if len(days) == len(ROUND_DAYS):
+        return "Tuesday to Saturday"
+    words = [ROUND_DAYS[day] for day in days]
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def opens_until(day_opens: datetime) -> datetime:
+    """Give the moment until which a round that opens late still is the round of its day.
+
+    Parameters
+    ----------
+    day_opens : datetime
+        When the day's round may first open.
+
+    Returns
+    -------
+    datetime
+        A day later, when the next round may open; after a Saturday two days, for its window is the long one.
+    """
+    is_saturday = day_opens.weekday() == list(ROUND_DAYS).index("sat") + 1
+    return day_opens + timedelta(days=2 if is_saturday else 1)
