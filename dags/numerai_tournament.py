@@ -41,7 +41,7 @@ with DAG(
     description="A Numerai round, from its data to predictions, each model in its own container",
     doc_md=__doc__,
     # A run's data interval is the week before its start: it belongs to the round that opens at its end.
-    schedule=NumeraiRounds(settings.schedule) if settings.schedule != "off" else None,
+    schedule=NumeraiRounds.of(settings.schedule),
     start_date=datetime(2024, 1, 6, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

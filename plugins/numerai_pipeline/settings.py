@@ -94,7 +94,8 @@ class Settings(BaseSettings):
     pool: str = Field(default="numerai_models", min_length=1, description="Airflow pool that bounds the models' load.")
     schedule: Annotated[str, AfterValidator(_days_or_off)] = Field(
         default=WEEKLY,
-        description="The days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` by comma, or `off`."
+        description="The days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` by comma, or `off`: then"
+        " nothing starts by itself, and backfills are of Saturday's rounds."
         " Saturday's round, whose window is the long one, by default.",
     )
     round_poll: float = Field(

@@ -11,6 +11,8 @@ Airflow asks a timetable for one run after the other. What holds for ours:
 - A DAG's ``start_date`` and ``end_date`` are compared in the same way. But Airflow gives a *scheduled* run only those
   tasks whose ``start_date`` is not after its logical date: with ``catchup``, let the DAG start a week before its first
   round. A backfilled run always has all tasks.
+- A timetable that is ``on_demand`` starts nothing by itself and can be backfilled all the same. Airflow asks one
+  question for both; they differ in ``catchup``, which backfills always have and the DAG does not.
 - Without ``catchup`` only the latest round's day is made up for; whether its round is still open is for the first task
   to find out.
 """
@@ -46,6 +48,8 @@ class NumeraiRounds(Timetable):
     ----------
     days : str
         Any of ``tue``, ``wed``, ``thu``, ``fri``, ``sat``, by comma.
+    on_demand : bool
+        Whether runs start only when a backfill asks for them.
     clock : callable, optional
         Tells the present moment; the real one unless a test knows better.
 
@@ -55,14 +59,24 @@ class NumeraiRounds(Timetable):
         When a day is none of these.
     """
 
-    def __init__(self, days: str = WEEKLY, *, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, days: str = WEEKLY, *, on_demand: bool = False, clock: Callable[[], datetime] = _now) -> None:
         self._days = parse_days(days)
+        self._on_demand = on_demand
         self._clock = clock
         words = days_in_words(self._days)
+        if on_demand:
+            self._summary = f"{words} rounds, on demand"
+            self.description = f"Starts nothing by itself; backfills are of the {words} rounds"
+            return
         self._summary = f"{words} rounds, from {FIRST_OPENING:%H:%M} UTC"
         self.description = (
             f"A run for each {words} round: it starts at {FIRST_OPENING:%H:%M} UTC, when the round may first open"
         )
+
+    @classmethod
+    def of(cls, schedule: str) -> NumeraiRounds:
+        """Give the timetable of the setting: days, or ``off`` for weekly rounds on demand only."""
+        return cls(on_demand=True) if schedule == "off" else cls(schedule)
 
     @property
     def summary(self) -> str:
@@ -71,12 +85,12 @@ class NumeraiRounds(Timetable):
 
     def serialize(self) -> dict[str, Any]:
         """Give what it takes to build it again."""
-        return {"days": ",".join(self._days)}
+        return {"days": ",".join(self._days), "on_demand": self._on_demand}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> NumeraiRounds:
         """Build it again from :meth:`serialize`'s answer."""
-        return cls(data["days"])
+        return cls(data["days"], on_demand=data["on_demand"])
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
         """Give a run by hand the moment it was given, and no week: it is not the run of a round's day."""
@@ -86,6 +100,8 @@ class NumeraiRounds(Timetable):
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
         """Give the run after the last one, as far as the restriction lets there be one."""
+        if self._on_demand and not restriction.catchup:
+            return None
         now = pendulum.instance(self._clock())
         if last_automated_data_interval is not None:
             candidates = [self._opening_from(last_automated_data_interval.end + timedelta(microseconds=1))]

@@ -150,6 +150,19 @@ def test_it_is_described_in_words(chosen: str, summary: str) -> None:
     assert summary.split(" rounds", maxsplit=1)[0] in timetable.description
 
 
+def test_on_demand_nothing_starts_by_itself_and_every_week_can_be_backfilled() -> None:
+    first, last = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)
+    timetable = NumeraiRounds(on_demand=True)
+    kept = NumeraiRounds.deserialize(json.loads(json.dumps(timetable.serialize())))
+    for each in (timetable, kept, NumeraiRounds.of("off")):
+        assert after(each, None, restriction(first, catchup=False)) is None
+        runs = all_runs(each, restriction(first, last))
+        assert [run.run_after for run in runs] == openings("sat", first, last)
+        assert each.summary == "Saturday rounds, on demand"
+    assert NumeraiRounds.of("tue,fri").summary == NumeraiRounds("tue,fri").summary
+    assert after(NumeraiRounds.of("tue,fri"), None, restriction(first, catchup=False)) is not None
+
+
 @pytest.mark.parametrize("wrong", ["", "sun", "sat,", "tue;sat", "0 13 * * 6", "off"])
 def test_a_day_without_rounds_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="is not a day on which rounds open; choose from tue, wed, thu, fri, sat"):
