@@ -215,7 +215,10 @@ class Tournament:
         current = self.current_round()
         if current is not None and current.open_time < start:
             return None
-        candidates = self._rounds(None) if current is None or current.open_time >= end else [current]
+        try:
+            candidates = self._rounds(None) if current is None or current.open_time >= end else [current]
+        except _NoRoundError:
+            return None
         return min(
             (found for found in candidates if start <= found.open_time < end),
             key=lambda found: found.open_time,
@@ -238,7 +241,7 @@ class Tournament:
         """
         try:
             names = self.list_datasets(round_number)
-        except _MissingError:
+        except NotFoundError:  # it does not have the round's data yet, or says that no round is open
             return None
         if version == "latest":
             return _newest_complete(names, self._url)

@@ -233,6 +233,16 @@ def test_a_server_that_fails_is_asked_again_until_it_answers(
     assert len(machine.sleeps) == 6
 
 
+@pytest.mark.parametrize("query", ["rounds(", "listDatasets(", "dataset("])
+def test_a_server_that_says_no_round_is_open_is_asked_again(
+    machine: TimeMachine, server: PracticeServer, season: ClockedSeason, query: str
+) -> None:
+    season.clock = OPENS
+    server.faults.add(fault("graphql_error", message="Current round not open for submissions", match=query, count=2))
+    assert wait_for(machine).items() >= READY.items()
+    assert 1 <= len(machine.sleeps) <= 2
+
+
 def test_a_server_that_fails_is_asked_less_and_less_often(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason, poll: Callable[[float], None]
 ) -> None:
