@@ -44,7 +44,8 @@ with DAG(
     schedule=NumeraiRounds.of(settings.schedule),
     start_date=datetime(2024, 1, 6, tzinfo=UTC),
     catchup=False,
-    max_active_runs=1,
+    # A scheduled run that waits for its round must not keep others from running; the pool bounds the models' load.
+    max_active_runs=3,
     params={name: Param(**field) for name, field in form_fields(registry.models).items()},
     tags=["numerai"],
     default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},

@@ -183,8 +183,9 @@ def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack
     run_id = f"make_run__{now():%Y-%m-%dT%H-%M-%S}"
     unpaused(api, dag_id, cleanup)
     waiting = api.unfinished_runs(dag_id)
-    if waiting:
-        session.screen.note("Run", f"waits for {', '.join(waiting)} to end: the DAG does one run at a time")
+    most = int((api.dag(dag_id) or {}).get("max_active_runs") or 1)
+    if len(waiting) >= most:
+        session.screen.note("Run", f"waits until one of {', '.join(waiting)} has ended: the DAG does {most} at a time")
     over = False
 
     def end_run() -> None:

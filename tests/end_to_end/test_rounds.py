@@ -43,7 +43,7 @@ class Installation:
 
     api: AirflowApi
     season: Season
-    data: Path
+    checkout: Checkout
     environment: dict[str, str]
 
     def runs(self, run_type: str) -> list[dict[str, Any]]:
@@ -61,7 +61,9 @@ class Installation:
         return self.runs(run_type)
 
     def layout(self, run: dict[str, Any]) -> RunLayout:
-        return RunLayout(self.data / self.api.return_value(DAG, run["dag_run_id"], "unzip")["directory"])
+        return RunLayout(
+            self.checkout.root / "data" / self.api.return_value(DAG, run["dag_run_id"], "unzip")["directory"]
+        )
 
     def said(self, run: dict[str, Any], task: str) -> str:
         attempt = next(
@@ -79,8 +81,10 @@ class Installation:
         words += ["--from-date", str(first.day), "--to-date", str(last.day + timedelta(days=1)), *options]
         words += ["--dag-run-conf", json.dumps({"source": "practice", "models": ["svm"]})]
         path = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
-        environment = self.environment | {"PATH": path, "AIRFLOW_HOME": str(Checkout().airflow_home)}
-        return subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        environment = self.environment | {"PATH": path, "AIRFLOW_HOME": str(self.checkout.airflow_home)}
+        return subprocess.run(
+            words, env=environment, cwd=self.checkout.root, capture_output=True, text=True, check=False
+        )
 
 
 @pytest.fixture(scope="module")
@@ -89,40 +93,51 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]
         yield server
 
 
+def copied_checkout(root: Path) -> Checkout:
+    """Make a checkout of its own, which no earlier run has left anything in."""
+    for name in ("dags", "plugins", "launcher", "practice", "model_images"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "data").mkdir()
+    # model containers run as another user where Airflow is root, and must get through to the data
+    for folder in (root, *list(root.parents)[:2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    return Checkout(root)
+
+
 @pytest.fixture(scope="module")
 def installation(
     season: PracticeServer, tmp_path_factory: pytest.TempPathFactory, model_image: Callable[[str], str]
 ) -> Iterator[Installation]:
     model_image("classic")
-    images = tmp_path_factory.mktemp("images") / "model_images"
-    shutil.copytree(ROOT / "model_images", images, ignore=shutil.ignore_patterns("__pycache__"))
-    registry = yaml.safe_load((images / "models.yaml").read_text())
+    checkout = copied_checkout(tmp_path_factory.mktemp("checkout"))
+    registry = yaml.safe_load((checkout.images_dir / "models.yaml").read_text())
     registry["tasks"] = {"svm": registry["tasks"]["svm"]}
     registry["images"] = {"classic": registry["images"]["classic"]}
-    (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
-    data = tmp_path_factory.mktemp("data")
-    data.chmod(0o755)
+    (checkout.images_dir / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     today = season.season.current_round()
     inherited = {
         name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|NUMERAI_|AIRFLOW", name)
     }
     environment = inherited | {
-        "NUMERAI_IMAGES_DIR": str(images),
-        "NUMERAI_DATA_DIR": str(data),
         "NUMERAI_API_URL": season.address,
         "NUMERAI_PRACTICE_URL": season.address,
         # the day of the round that is open now, whose run Airflow makes up for at once
         "NUMERAI_SCHEDULE": WEEKDAYS[today.weekday],
     }
-    launch = [sys.executable, "-m", "launcher"]
-    started = subprocess.run([*launch, "up"], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def launch(command: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "launcher", command]
+        return subprocess.run(words, env=environment, cwd=checkout.root, capture_output=True, text=True, check=False)
+
+    started = launch("up")
     try:
         assert started.returncode == 0, started.stdout + started.stderr
-        address = re.findall(r"http://127\.0\.0\.1:\d+", started.stdout)[0]
-        api = AirflowApi(address, airflow_home.USER, airflow_home.password_file(Checkout()))
-        yield Installation(api, season.season, data, environment)
+        address = re.findall(r"(http://127\.0\.0\.1:\d+), user", started.stdout)[0]
+        api = AirflowApi(address, airflow_home.USER, airflow_home.password_file(checkout))
+        yield Installation(api, season.season, checkout, environment)
     finally:
-        subprocess.run([*launch, "down"], env=environment, cwd=ROOT, capture_output=True, check=True)
+        stopped = launch("down")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
 
 
 def assert_belongs_to(layout: RunLayout, number: int) -> None:
@@ -170,7 +185,7 @@ def test_four_weeks_are_backfilled_each_with_its_own_round(installation: Install
         assert verified_manifest(layout.targets)
         assert json.loads(layout.run_facts.read_text())["era"] == each.era
     # each file was downloaded once for all of them
-    assert len(list(installation.data.glob("downloads/practice/*/validation.parquet"))) == 1
+    assert len(list(installation.checkout.root.glob("data/downloads/practice/*/validation.parquet"))) == 1
     assert all("up to date" not in installation.said(run, "svm") for run in runs)
 
 
