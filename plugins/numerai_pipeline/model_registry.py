@@ -24,6 +24,8 @@ SCHEMA = Path(__file__).with_name("models.schema.json")
 FIRST_TASK = "unzip"
 # In `needs`: every task that leaves predictions. What needs it goes on with those that succeeded.
 ALL_MODELS = "models"
+# How the predictions of ensembles are called.
+ENSEMBLE_PREFIX = "ensemble_"
 TableForm = Literal["parquet", "csv"]
 RESERVED_NAMES = frozenset({"wait_for_round", "download", FIRST_TASK, ALL_MODELS, "leaderboard", "submit", "exploring"})
 # What a container is told by the pipeline itself; a task's own parameters may not shadow it.
@@ -240,6 +242,9 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
     place = f"{file}: tasks.{spec.name}"
     if spec.name in RESERVED_NAMES:
         msg = f"{place}: the name belongs to a step of the pipeline itself; choose another"
+        raise BadInputError(msg)
+    if spec.predicts and spec.name.startswith(ENSEMBLE_PREFIX):
+        msg = f"{place}: predictions called {ENSEMBLE_PREFIX}… are ensembles, made of models; choose another name"
         raise BadInputError(msg)
     if spec.image not in images:
         msg = f"{place}.image: there is no image {spec.image!r}; there are: {', '.join(images)}"

@@ -92,6 +92,15 @@ class RunLayout:
         """Report of a model or a preparation: JSON."""
         return self.reports_directory / f"{operation}.json"
 
+    def evaluation(self, model: str) -> Path:
+        """How a model, an ensemble or a reference did, era by era: JSON, by `evaluate`."""
+        return self.reports_directory / "evaluation" / f"{model}.json"
+
+    @property
+    def leaderboard(self) -> Path:
+        """All of them, best first: JSON, by `evaluate`."""
+        return self.directory / "leaderboard.json"
+
 
 # The run's directory as a model's container sees it.
 CONTAINER_RUN = RunLayout(Path("/data"))

@@ -106,6 +106,10 @@ def test_what_needs_all_models_comes_after_them_and_serves_them(
             },
             "in a circle",
         ),
+        (
+            {"images": {"classic": {"about": "x"}}, "tasks": {"ensemble_of_trees": task()}},
+            "tasks.ensemble_of_trees: predictions called ensemble_… are ensembles",
+        ),
         (one(task(parameters={"SEED": 1})), "tasks.svm.parameters: SEED is set by the pipeline itself"),
         (
             {
