@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 from numerai_tools.scoring import correlation_contribution, numerai_corr, sharpe_ratio
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 from numerai_tools.scoring import correlation_contribution, max_feature_correlation, numerai_corr, sharpe_ratio
 from sklearn.metrics import log_loss
 

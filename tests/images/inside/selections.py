@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 from numerai_tools.scoring import numerai_corr
 from sklearn.metrics import log_loss
 
