@@ -10,7 +10,9 @@
    as soon as the tables are there. Beside them *adversarial validation* finds the training rows most like the
    tournament's, *t-SNE* draws maps of all rows, and the *fleming* models learn from both. A model that fails takes
    only those with it that need it.
-5. **exploring** comes after every model: it gathers what they left, and the run succeeds only if all of them did.
+5. **ensemble** combines the predictions of the models that succeeded, and **evaluate** scores all of them, models and
+   ensembles, and ranks them in a leaderboard.
+6. **exploring** comes last: it gathers what the models left, and the run succeeds only if every task did.
 
 The run's files are in `rounds/<round>/<fingerprint>/` on the data volume; a run with the same settings takes up where
 the last one stopped. Everything that can be chosen is on the trigger form.
@@ -75,30 +77,32 @@ with DAG(
         doc_md="Unpacks the files safely into a training table and a tournament table.",
     )
 
-    # One container a model, as models.yaml has it; what needs no other model starts right after unzip.
+    # One container a model, as models.yaml has it; what needs no other model starts right after unzip. What comes after
+    # the models (ensemble, evaluate) waits for all of them to end and goes on with those that succeeded.
     groups = {name: TaskGroup(name, prefix_group_id=False) for name in registry.groups}
     models = {
         spec.name: ModelOperator(
             task_id=spec.name,
             spec=spec,
             registry=registry,
-            run_directory="{{ ti.xcom_pull(task_ids='unzip')['directory'] }}",
+            run_directory="{{ (ti.xcom_pull(task_ids='unzip') or {'directory': ''})['directory'] }}",
             task_group=groups[spec.group] if spec.group else None,
         )
         for spec in registry
     }
 
-    # Every model is upstream, so the run's state tells the truth; models that were not picked are skipped, not failed.
+    # Every model is upstream, and so is what comes after them, so the run's state tells the truth; models that were not
+    # picked are skipped, not failed.
     exploring = PythonOperator(
         task_id="exploring",
         python_callable=steps.explore,
         op_kwargs={"models": registry.models},
         trigger_rule="none_failed_min_one_success",
         execution_timeout=timedelta(minutes=30),
-        doc_md="Gathers the predictions and scores of all models; succeeds only if every model did.",
+        doc_md="Gathers the predictions and scores of all models; succeeds only if every task before it did.",
     )
 
     wait_for_round >> download >> unzip
     for spec in registry:
-        [{FIRST_TASK: unzip, **models}[need] for need in spec.needs] >> models[spec.name]
-    [models[name] for name in registry.models] >> exploring
+        [{FIRST_TASK: unzip, **models}[name] for name in registry.upstream(spec.name)] >> models[spec.name]
+    [models[name] for name in (*registry.models, *registry.after_models)] >> exploring

@@ -11,14 +11,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TriggerRule
 from airflow.sdk.exceptions import AirflowSkipException
 
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.data_volume import container_user, give_to, installation_id
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.locks import alone_at
-from numerai_pipeline.manifests import read_manifest, verified_manifest
+from numerai_pipeline.manifests import file_sha256, read_manifest, verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
 from numerai_pipeline.parameters import LONGEST_SEARCH, parse_parameters
@@ -28,6 +28,7 @@ from numerai_pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from airflow.sdk import Context
 
@@ -86,6 +87,8 @@ class ModelOperator(BaseOperator):
             retry_exponential_backoff=2,
             max_retry_delay=timedelta(minutes=10),
             doc_md=spec.about,
+            # no rule of Airflow's says "all ended, one succeeded" where others were skipped: see _need_a_model
+            trigger_rule=TriggerRule.ALL_DONE if spec.after_models else TriggerRule.ALL_SUCCESS,
             **kwargs,
         )
         self.spec = spec
@@ -93,7 +96,9 @@ class ModelOperator(BaseOperator):
         python = registry.images[spec.image].python
         self.image = image_reference(registry.directory, spec.image, python, settings.image_registry)
         self.serves = registry.served_by(spec.name)
-        self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK)
+        self.models = registry.models if spec.after_models else ()
+        # what comes after the models takes what is there, and asks for no more
+        self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK and not spec.after_models)
         self.left_before = registry.left_before(spec.name)
         self.environment = contract_environment(spec)
         self._container: ModelContainer | None = None
@@ -105,6 +110,8 @@ class ModelOperator(BaseOperator):
             if parameters.models and not self.serves.intersection(parameters.models):
                 msg = f"not needed: the picked models are {', '.join(parameters.models)}"
                 raise AirflowSkipException(msg)
+            if self.spec.after_models:
+                self._need_a_model(context)
             settings = load_settings()
             layout = RunLayout(settings.data_dir / self.run_directory)
             inputs = self._inputs(layout)
@@ -115,6 +122,14 @@ class ModelOperator(BaseOperator):
                 else:
                     self._compute(context, settings, layout, inputs, parameters.automl_minutes)
             return summary_of(self.spec.name, layout) | {"image": self.image}
+
+    def _need_a_model(self, context: Context) -> None:
+        """Skip this task when none of the models before it succeeded."""
+        ti = context["ti"]
+        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(self.models), run_ids=[ti.run_id])
+        if "success" not in states.get(ti.run_id, {}).values():
+            msg = f"no model succeeded, so there is nothing for {self.spec.name} to work on"
+            raise AirflowSkipException(msg)
 
     def _is_done(self, layout: RunLayout, inputs: str) -> bool:
         """Whether all that the container would leave is there, whole, and made from these inputs."""
@@ -137,7 +152,18 @@ class ModelOperator(BaseOperator):
             for path, manifest in manifests.items()
             if manifest
         }
+        # whatever may be read is as good as its content: not every file of this kind has a manifest
+        made_from |= {str(path.relative_to(layout.directory)): file_sha256(path) for path in self._found(layout)}
         return fingerprint({"image": self.image, "environment": self.environment, "made from": made_from})
+
+    def _found(self, layout: RunLayout) -> list[Path]:
+        """List what it reads where it is there: files the entry names and, after the models, their predictions."""
+        found = [path for name in self.spec.may_read if (path := layout.directory / name).is_file()]
+        if self.spec.after_models:
+            own = {layout.directory / left for left in self.spec.leaves}
+            predictions = sorted(layout.predictions_directory.glob("[!.]*.csv"))
+            found += [path for path in predictions if path not in own and read_manifest(path) is not None]
+        return found
 
     def _compute(
         self, context: Context, settings: Settings, layout: RunLayout, inputs: str, automl_minutes: int
@@ -157,8 +183,8 @@ class ModelOperator(BaseOperator):
             image=self.image,
             environment={**self.environment, "INPUTS": inputs},
             run_directory=layout.directory,
-            read_only=(*layout.tables(self.spec.tables), *(layout.directory / left for left in self.left_before)),
-            outputs=(layout.predictions(self.spec.name), layout.report(self.spec.name)),
+            read_only=self._read_only(layout),
+            outputs=self._outputs(layout),
             labels={
                 "numerai": installation_id(settings.data_dir),
                 "numerai.dag": ti.dag_id,
@@ -180,6 +206,20 @@ class ModelOperator(BaseOperator):
             wanted = ", ".join((layout.report(self.spec.name).name, *self.spec.leaves))
             msg = f"{self.spec.name}: the container ended well but did not leave {wanted}, each with its manifest"
             raise BadInputError(msg)
+
+    def _read_only(self, layout: RunLayout) -> tuple[Path, ...]:
+        """List the files that the container may read and not change."""
+        left = [layout.directory / name for name in self.left_before]
+        if self.spec.after_models:  # not everything that could be there is
+            left = [path for path in left if path.is_file()]
+        return tuple(dict.fromkeys((*layout.tables(self.spec.tables), *left, *self._found(layout))))
+
+    def _outputs(self, layout: RunLayout) -> tuple[Path, ...]:
+        """List the files to remove before it starts; what a preparation has finished already, it may build on."""
+        outputs = [layout.predictions(self.spec.name), layout.report(self.spec.name)]
+        if self.spec.after_models:  # it may fail, and what others then find there must not be made from other models
+            outputs += [layout.directory / left for left in self.spec.leaves]
+        return tuple(outputs)
 
     def on_kill(self) -> None:
         """Remove the container: nobody waits for it any more."""

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 SCHEMA = Path(__file__).with_name("models.schema.json")
 FIRST_TASK = "unzip"
+# In `needs`: every task that leaves predictions. What needs it goes on with those that succeeded.
+ALL_MODELS = "models"
+# How the predictions of ensembles are called.
+ENSEMBLE_PREFIX = "ensemble_"
 TableForm = Literal["parquet", "csv"]
-RESERVED_NAMES = frozenset(
-    {"wait_for_round", "download", FIRST_TASK, "evaluate", "ensemble", "leaderboard", "submit", "exploring"}
-)
+RESERVED_NAMES = frozenset({"wait_for_round", "download", FIRST_TASK, ALL_MODELS, "leaderboard", "submit", "exploring"})
 # What a container is told by the pipeline itself; a task's own parameters may not shadow it.
 CONTRACT_VARIABLES = frozenset(
     {"OPERATION", "TRAINING", "TESTING", "PREDICTING", "STORING", "REPORTING", "INPUTS"}
@@ -55,13 +57,15 @@ class ModelSpec:
     image, operation : str
         Which image it runs in, and which of the image's operations it is.
     needs : tuple of str
-        The tasks that come right before it.
+        The tasks that come right before it; ``models`` stands for all that predict.
     group : str or None
         Group it is drawn in.
     predicts : bool
         Whether it leaves predictions (a model) or not (a preparation).
     leaves : tuple of str
         Files a preparation leaves for the tasks after it, relative to the run's directory.
+    may_read : tuple of str
+        Files there that it reads where they are, and does without where they are not.
     memory : int
         Hard memory limit, MiB.
     cores : int
@@ -89,10 +93,16 @@ class ModelSpec:
     group: str | None = None
     predicts: bool = True
     leaves: tuple[str, ...] = ()
+    may_read: tuple[str, ...] = ()
     cores: int = 1
     search_parts: int | None = None
     tables: TableForm = "parquet"
     parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def after_models(self) -> bool:
+        """Whether it comes after all models, and goes on with those that succeeded."""
+        return ALL_MODELS in self.needs
 
     def minutes(self, automl_minutes: int) -> int:
         """Minutes after which the task is stopped in a run with this search time.
@@ -119,6 +129,11 @@ class Registry:
         return tuple(spec.name for spec in self if spec.predicts)
 
     @property
+    def after_models(self) -> tuple[str, ...]:
+        """Names of the tasks that come after all models."""
+        return tuple(spec.name for spec in self if spec.after_models)
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """Names of the groups the tasks are drawn in."""
         return tuple(dict.fromkeys(spec.group for spec in self if spec.group is not None))
@@ -126,23 +141,29 @@ class Registry:
     def served_by(self, name: str) -> frozenset[str]:
         """Names of the models that a task serves: itself if it predicts, and those that need it, directly or not.
 
-        A task runs when one of the models it serves was picked.
+        A task runs when one of the models it serves was picked. One that comes after all models serves all of them.
         """
+        if self.tasks[name].after_models:
+            return frozenset(self.models)
         serving = {name}
         for spec in self:  # in topological order, so one pass finds all
             if serving.intersection(spec.needs):
                 serving.add(spec.name)
         return frozenset(serving.intersection(self.models))
 
+    def upstream(self, name: str) -> tuple[str, ...]:
+        """Names of the tasks right before this one: what it needs, each model by its name."""
+        return _expanded(self.tasks[name], self.tasks)
+
     def left_before(self, name: str) -> tuple[str, ...]:
         """Files that the tasks before this one leave, those right before it and those before these."""
         found: set[str] = set()
-        waiting = list(self.tasks[name].needs)
+        waiting = list(self.upstream(name))
         while waiting:
             spec = self.tasks.get(waiting.pop())
             if spec is not None:
                 found.update(spec.leaves)
-                waiting += spec.needs
+                waiting += self.upstream(spec.name)
         return tuple(sorted(found))
 
 
@@ -205,6 +226,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         group=task.get("group"),
         predicts=task.get("predicts", True),
         leaves=tuple(task.get("leaves", ())),
+        may_read=tuple(task.get("may_read", ())),
         cores=task.get("cores", 1),
         search_parts=task.get("search_parts"),
         tables=task.get("tables", "parquet"),
@@ -221,13 +243,19 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
     if spec.name in RESERVED_NAMES:
         msg = f"{place}: the name belongs to a step of the pipeline itself; choose another"
         raise BadInputError(msg)
+    if spec.predicts and spec.name.startswith(ENSEMBLE_PREFIX):
+        msg = f"{place}: predictions called {ENSEMBLE_PREFIX}… are ensembles, made of models; choose another name"
+        raise BadInputError(msg)
     if spec.image not in images:
         msg = f"{place}.image: there is no image {spec.image!r}; there are: {', '.join(images)}"
         raise BadInputError(msg)
     for need in spec.needs:
-        if need != FIRST_TASK and need not in tasks:
+        if need not in (FIRST_TASK, ALL_MODELS) and need not in tasks:
             msg = f"{place}.needs: there is no task {need!r}; there are: {', '.join((FIRST_TASK, *tasks))}"
             raise BadInputError(msg)
+    if spec.after_models and spec.predicts:
+        msg = f"{place}.needs: what comes after all {ALL_MODELS} cannot be one of them; set predicts: false"
+        raise BadInputError(msg)
     if spec.leaves and spec.predicts:
         msg = f"{place}.leaves: only a preparation leaves files for later tasks; set predicts: false, or take it out"
         raise BadInputError(msg)
@@ -237,8 +265,15 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
         raise BadInputError(msg)
 
 
+def _expanded(spec: ModelSpec, tasks: Mapping[str, ModelSpec]) -> tuple[str, ...]:
+    models = [other.name for other in tasks.values() if other.predicts]
+    return tuple(name for need in spec.needs for name in (models if need == ALL_MODELS else [need]))
+
+
 def _in_order(file: Path, tasks: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
-    sorter = TopologicalSorter({spec.name: [n for n in spec.needs if n != FIRST_TASK] for spec in tasks.values()})
+    sorter = TopologicalSorter(
+        {spec.name: [name for name in _expanded(spec, tasks) if name != FIRST_TASK] for spec in tasks.values()}
+    )
     try:
         return {name: tasks[name] for name in sorter.static_order()}
     except CycleError as error:

@@ -80,11 +80,6 @@ class RunLayout:
         return self.directory / "run.json"
 
     @property
-    def leaderboard(self) -> Path:
-        """Every model's scores, the best first: JSON, and CSV beside it."""
-        return self.directory / "leaderboard.json"
-
-    @property
     def predictions_directory(self) -> Path:
         """Folder of all predictions."""
         return self.directory / "predictions"
@@ -101,6 +96,15 @@ class RunLayout:
     def report(self, operation: str) -> Path:
         """Report of a model or a preparation: JSON."""
         return self.reports_directory / f"{operation}.json"
+
+    def evaluation(self, model: str) -> Path:
+        """How a model, an ensemble or a reference did, era by era: JSON, by `evaluate`."""
+        return self.reports_directory / "evaluation" / f"{model}.json"
+
+    @property
+    def leaderboard(self) -> Path:
+        """All of them, best first: JSON, by `evaluate`."""
+        return self.directory / "leaderboard.json"
 
 
 # The run's directory as a model's container sees it.

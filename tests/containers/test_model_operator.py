@@ -137,6 +137,75 @@ def test_a_model_that_fails_leaves_the_others_alone_and_the_run_red(run_dag: Run
     assert str(outcome.tasks["exploring"].state) == "upstream_failed"
 
 
+def after(**entry: Any) -> dict[str, Any]:
+    """A task after all models, which leaves a file."""
+    return {
+        "predicts": False,
+        "needs": ["models"],
+        "leaves": ["tsne/map.txt"],
+        "parameters": {"MODE": "prepare"},
+        **entry,
+    }
+
+
+def states(outcome: Outcome) -> dict[str, str]:
+    return {name: str(instance.state) for name, instance in outcome.tasks.items()}
+
+
+def test_what_comes_after_the_models_goes_on_with_those_that_succeeded_and_the_run_is_red(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "xgboost": {}, "evaluate": after()})
+    assert outcome.state == "failed"
+    assert states(outcome)["evaluate"] == "success"
+    assert states(outcome)["exploring"] == "upstream_failed"
+
+
+def test_what_comes_after_the_models_makes_the_run_red_when_it_fails(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "ensemble": after(parameters={"MODE": "bad data"}), "evaluate": after()})
+    assert outcome.state == "failed"
+    assert (states(outcome)["ensemble"], states(outcome)["evaluate"]) == ("failed", "success")
+
+
+def test_what_comes_after_the_models_runs_whichever_are_picked(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "xgboost": {}, "evaluate": after()}, models=["svm"])
+    assert outcome.state == "success"
+    assert (states(outcome)["xgboost"], states(outcome)["evaluate"]) == ("skipped", "success")
+
+
+@pytest.mark.parametrize("archive", [None, "/nowhere.zip"])
+def test_what_comes_after_the_models_is_skipped_when_none_succeeded(run_dag: RunDag, archive: str | None) -> None:
+    conf = {} if archive is None else {"archive": archive}
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "evaluate": after()}, retries=3, **conf)
+    assert outcome.state == "failed"
+    assert states(outcome)["evaluate"] == "skipped"
+    assert outcome.tasks["evaluate"].try_number == 1
+    assert "no model succeeded, so there is nothing for evaluate to work on" in outcome.output
+
+
+def test_what_comes_after_the_models_is_up_to_date_with_the_predictions_that_are_there(run_dag: RunDag) -> None:
+    tasks: dict[str, dict[str, Any]] = {"svm": {}, "xgboost": {}, "evaluate": after(may_read=["targets.parquet"])}
+    run_dag(copy.deepcopy(tasks), models=["svm"])
+    assert "started container" not in run_dag(copy.deepcopy(tasks), models=["svm"]).output
+    outcome = run_dag(copy.deepcopy(tasks))
+    assert outcome.output.count("started container") == 2  # xgboost, and evaluate for its predictions
+    targets = outcome.directory / "targets.parquet"
+    for content, started in (("one", 1), ("one", 0), ("another", 1)):
+        targets.write_text(content)
+        assert run_dag(copy.deepcopy(tasks)).output.count("started container") == started
+
+
+def test_what_comes_after_the_models_can_change_none_of_what_it_reads(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "evaluate": after(parameters={"MODE": "write predictions of another"})})
+    assert "Read-only file system" in outcome.output
+    assert verified_manifest(RunLayout(outcome.directory).predictions("svm"))
+
+
+def test_what_comes_after_the_models_leaves_nothing_old_when_it_fails(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "evaluate": after()})
+    assert (outcome.directory / "tsne" / "map.txt").is_file()
+    outcome = run_dag({"svm": {}, "evaluate": after(parameters={"MODE": "bad data"})})
+    assert not list((outcome.directory / "tsne").iterdir())
+
+
 def test_an_image_of_2018_still_fits(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "of 2018"}}})
     assert outcome.state == "success"

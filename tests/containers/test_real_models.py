@@ -76,6 +76,16 @@ def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -
         assert report["features"] == 8
         assert 0.6 < report["validation"]["logloss"] < 0.8
     assert json.loads(layout.run_facts.read_text())["target"] == "target_ender_20"  # what the round pays on
+    leaderboard = json.loads(layout.leaderboard.read_text())
+    ensembles = {"ensemble_geometric_mean", "ensemble_selection"}
+    assert {row["model"] for row in leaderboard["models"] if row["kind"] != "reference"} == {*FAST, *ensembles}
+    for row in leaderboard["models"]:
+        evaluation = json.loads(layout.evaluation(row["model"]).read_text())
+        assert evaluation["corr"] == row["corr"]
+        assert len(evaluation["by_era"]) == leaderboard["eras"] > 0
+    for name in ensembles:
+        assert_predictions_are_whole(layout, name)
+    assert "started container" not in run_pipeline(source="practice", models=list(FAST)).output
 
 
 def test_a_week_that_is_over_is_predicted_from_what_was_known_then(
@@ -116,7 +126,8 @@ def test_a_picked_model_brings_along_what_it_needs(
     outcome = run_pipeline(hasty_images, source="practice", models=["logistic_regression"])
     assert outcome.state == "success"
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
-    ran = {"wait_for_round", "download", "unzip", "adversarial_validation", "tsne", "logistic_regression", "exploring"}
+    ran = {"wait_for_round", "download", "unzip", "adversarial_validation", "tsne", "logistic_regression"}
+    ran |= {"ensemble", "evaluate", "exploring"}
     assert {name for name, state in states.items() if state == "success"} == ran
     assert {state for name, state in states.items() if name not in ran} == {"skipped"}
     layout = RunLayout(outcome.directory)

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk import TriggerRule
 
 from numerai_pipeline.model_operator import ModelOperator
 from numerai_pipeline.round_sensor import RoundSensor
@@ -63,7 +65,7 @@ def test_every_task_ends_some_day(dag: DAG) -> None:
 
 
 def test_every_container_task_keeps_the_policies(dag: DAG) -> None:
-    assert len(containers(dag)) == 14
+    assert len(containers(dag)) == 16
     for container in containers(dag):
         assert container.pool == "numerai_models", container.task_id
         assert container.pool_slots == container.spec.cores, container.task_id
@@ -82,8 +84,21 @@ def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     assert all(upstream[model] == {"unzip"} for model in (*INDEPENDENT, "adversarial_validation"))
     assert upstream["tsne"] == {"adversarial_validation"}
     assert all(upstream[model] == {"tsne"} for model in FLEMING)
-    assert upstream["exploring"] == {*INDEPENDENT, *FLEMING}
+    assert upstream["ensemble"] == {*INDEPENDENT, *FLEMING}
+    assert upstream["evaluate"] == {*INDEPENDENT, *FLEMING, "ensemble"}
+    assert upstream["exploring"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate"}
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
+
+
+def test_what_comes_after_the_models_waits_for_all_and_needs_none_in_particular(dag: DAG) -> None:
+    rules = {container.task_id: TriggerRule(container.trigger_rule).value for container in containers(dag)}
+    after = {"ensemble", "evaluate"}
+    assert {name for name, rule in rules.items() if rule == "all_done"} == after
+    assert {rule for name, rule in rules.items() if name not in after} == {"all_success"}
+    exploring = dag.task_dict["exploring"]
+    assert isinstance(exploring, PythonOperator)
+    assert set(exploring.op_kwargs["models"]) == {*INDEPENDENT, *FLEMING}
+    assert set(dag.params.get_param("models").schema["items"]["enum"]) == {*INDEPENDENT, *FLEMING}
 
 
 def kept(dag: DAG) -> SerializedDAG:

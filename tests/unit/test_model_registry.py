@@ -59,6 +59,27 @@ def test_what_comes_before_leaves_files_for_what_comes_after(
     assert registry.left_before("svm") == ()
 
 
+def test_what_needs_all_models_comes_after_them_and_serves_them(
+    images_folder: Callable[..., Path], whole_registry: dict[str, Any]
+) -> None:
+    entries = {
+        "evaluate": task(predicts=False, needs=["models", "ensemble"], may_read=["targets.parquet"]),
+        "ensemble": task(predicts=False, needs=["models"], leaves=["predictions/ensemble_mean.csv"]),
+    }
+    whole_registry["tasks"]["tsne"]["leaves"] = ["tsne/perplexity_05.parquet"]
+    whole_registry["tasks"] = {**entries, **whole_registry["tasks"]}
+    registry = load_registry(images_folder(whole_registry))
+    assert list(registry.tasks)[-2:] == ["ensemble", "evaluate"]
+    assert registry.after_models == ("ensemble", "evaluate")
+    assert set(registry.models) == {*INDEPENDENT, *FLEMING}
+    assert set(registry.upstream("evaluate")) == {*INDEPENDENT, *FLEMING, "ensemble"}
+    assert registry.upstream("svm") == ("unzip",)
+    assert registry.served_by("evaluate") == {*INDEPENDENT, *FLEMING}
+    assert registry.served_by("svm") == {"svm"}
+    assert registry.left_before("evaluate") == ("predictions/ensemble_mean.csv", "tsne/perplexity_05.parquet")
+    assert registry.tasks["evaluate"].may_read == ("targets.parquet",)
+
+
 @pytest.mark.parametrize(
     ("registry", "says"),
     [
@@ -74,6 +95,21 @@ def test_what_comes_before_leaves_files_for_what_comes_after(
         (one(task(image="clasic")), "tasks.svm.image: there is no image 'clasic'; there are: classic"),
         (one(task(needs=["tnse"])), "tasks.svm.needs: there is no task 'tnse'; there are: unzip, svm"),
         (one(task(needs=["svm"])), "in a circle: svm -> svm"),
+        (
+            one(task(needs=["models"])),
+            "tasks.svm.needs: what comes after all models cannot be one of them; set predicts",
+        ),
+        (
+            {
+                "images": {"classic": {"about": "x"}},
+                "tasks": {"svm": task(needs=["mean"]), "mean": task(needs=["models"], predicts=False)},
+            },
+            "in a circle",
+        ),
+        (
+            {"images": {"classic": {"about": "x"}}, "tasks": {"ensemble_of_trees": task()}},
+            "tasks.ensemble_of_trees: predictions called ensemble_… are ensembles",
+        ),
         (one(task(parameters={"SEED": 1})), "tasks.svm.parameters: SEED is set by the pipeline itself"),
         (
             {

@@ -60,6 +60,8 @@ elif MODE == "out of luck":
     sys.exit(70)
 elif MODE == "write inputs":
     Path(os.environ["TRAINING"]).write_text("spoilt", encoding="ascii")
+elif MODE == "write predictions of another":
+    Path(os.environ["STORING"], "predictions/svm.csv").write_text("spoilt", encoding="ascii")
 elif MODE == "eat memory":
     eaten = bytearray(2**31)
     print(len(eaten))

@@ -1,0 +1,135 @@
+"""Scores of one era, by numerai-tools, and what they come to over all eras.
+
+numerai-tools asserts what it expects. What it would stumble over, one row or nothing but the same value, has no score:
+NaN here, null in the reports.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+from numerai_tools.scoring import correlation_contribution, numerai_corr, sharpe_ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+
+def corr(predictions: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute CORR, `numerai_corr` of numerai-tools: how well the outermost predictions meet the outermost targets.
+
+    Parameters
+    ----------
+    predictions
+        Shape (rows of an era, models); a model may be NaN where it says nothing, and is scored on its other rows.
+    targets
+        None unknown, shape (rows of an era,).
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (models,)
+        In [-1, 1]; NaN for a model, or an era, that has less than two rows or two different values.
+    """
+    scores = np.full(predictions.shape[1], np.nan)
+    for models, rows in _scorable(predictions):
+        varying = [model for model in models if _varies(predictions[rows, model])]
+        if varying and _varies(targets[rows]):
+            frame, truth = pd.DataFrame(predictions[np.ix_(rows, varying)]), pd.Series(targets[rows], name="target")
+            scores[varying] = _numerai_corr(frame, truth)
+    return scores
+
+
+def contribution(
+    predictions: NDArray[np.float64], anchor: NDArray[np.float64], targets: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Compute what models contribute beyond another one, by `correlation_contribution` of numerai-tools.
+
+    It is MMC where the other is Numerai's meta model, BMC where it is the benchmark models.
+
+    Parameters
+    ----------
+    predictions, targets
+        As for `corr`.
+    anchor
+        The other model's predictions, NaN where it says nothing, shape (rows of an era,).
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (models,)
+        NaN where it cannot be told.
+    """
+    scores = np.full(predictions.shape[1], np.nan)
+    told = ~np.isnan(anchor)
+    for models, rows in _scorable(np.where(told[:, np.newaxis], predictions, np.nan)):
+        if _varies(anchor[rows]) and _varies(targets[rows]):
+            frame = pd.DataFrame(predictions[np.ix_(rows, models)])
+            other, truth = pd.Series(anchor[rows], name="anchor"), pd.Series(targets[rows], name="target")
+            scores[models] = correlation_contribution(frame, other, truth).to_numpy()
+    return scores
+
+
+class Series(NamedTuple):
+    """What a score is over the eras in which there is one.
+
+    Attributes
+    ----------
+    mean, std : float
+        NaN when no era has a score. The standard deviation is that of the eras at hand (divided by their number).
+    sharpe : float
+        Mean over standard deviation, `sharpe_ratio` of numerai-tools; NaN when the latter is zero.
+    max_drawdown : float
+        The deepest fall of the running sum below its highest point so far, or below its start; 0 or more.
+    positive : float
+        Share of eras above zero, in [0, 1].
+    """
+
+    mean: float
+    std: float
+    sharpe: float
+    max_drawdown: float
+    positive: float
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float64]) -> Series:
+        """Sum up a score per era, shape (eras,), in the order of the eras; NaN where an era has none."""
+        known = scores[~np.isnan(scores)]
+        if not len(known):
+            return cls(*[float("nan")] * 5)
+        std = float(np.std(known))
+        running = np.concatenate([[0.0], np.cumsum(known)])
+        return cls(
+            mean=float(np.mean(known)),
+            std=std,
+            sharpe=float(sharpe_ratio(pd.Series(known))) if std > 0 else float("nan"),
+            max_drawdown=float(np.max(np.maximum.accumulate(running) - running)),
+            positive=float(np.mean(known > 0)),
+        )
+
+
+def _scorable(predictions: NDArray[np.float64]) -> Iterator[tuple[list[int], NDArray[np.intp]]]:
+    """Group models by the rows they can be scored on: those that say something of the same rows together."""
+    absent = np.isnan(predictions)
+    groups: dict[bytes, list[int]] = {}
+    for model in range(predictions.shape[1]):
+        groups.setdefault(absent[:, model].tobytes(), []).append(model)
+    for models in groups.values():
+        rows = np.flatnonzero(~absent[:, models[0]])
+        if len(rows) > 1:
+            yield models, rows
+
+
+def _varies(values: NDArray[np.float64]) -> bool:
+    return bool(np.max(values) > np.min(values))
+
+
+def _numerai_corr(frame: pd.DataFrame, targets: pd.Series) -> NDArray[np.float64]:
+    """Score all models at once; should one of them break an assertion of numerai-tools, each by itself."""
+    try:
+        return np.asarray(numerai_corr(frame, targets), dtype=np.float64)
+    except AssertionError:
+        if frame.shape[1] == 1:
+            return np.array([np.nan])
+        return np.concatenate([_numerai_corr(frame[[model]], targets) for model in frame])
