@@ -19,6 +19,7 @@ import fcntl
 import glob
 import hashlib
 import logging
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,14 @@ import urllib3.exceptions
 from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_zip
 from numerai_pipeline.disk import disk_full_named, require_free_space
 from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
-from numerai_pipeline.manifests import atomic_path, file_sha256, read_manifest, verified_manifest, write_manifest
+from numerai_pipeline.manifests import (
+    atomic_path,
+    file_sha256,
+    manifest_path,
+    read_manifest,
+    verified_manifest,
+    write_manifest,
+)
 from numerai_pipeline.progress import Progress
 from numerai_pipeline.raw_dataset import RawFile
 
@@ -387,6 +395,7 @@ def fetch(
             manifest = verified_manifest(destination)
             if manifest is not None:
                 log.info("%s: unchanged on the server, using %s", name, destination)
+                os.utime(manifest_path(destination))  # housekeeping asks when a file was last used
                 return RawFile(str(destination), manifest.sha256)
             log.warning("%s: %s is damaged; downloading it again", name, destination)
         with atomic_path(destination) as part:
@@ -405,6 +414,11 @@ def _is_current(destination: Path, source: _Source, about: dict[str, Any], patie
     return remote.is_same(RemoteFile(manifest.about.get("etag"), manifest.bytes))
 
 
+def lock_path(destination: Path) -> Path:
+    """Where the lock is that whoever downloads or removes ``destination`` has alone."""
+    return destination.with_name(f".{destination.name}.lock")
+
+
 @contextmanager
 def _alone(destination: Path) -> Iterator[None]:
     """Let only one task at a time download a file; the others wait.
@@ -412,7 +426,7 @@ def _alone(destination: Path) -> Iterator[None]:
     Where the file system has no locks they may all download it: each under a temporary name of its own, so that only
     time is lost.
     """
-    with destination.with_name(f".{destination.name}.lock").open("w") as lock:
+    with lock_path(destination).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

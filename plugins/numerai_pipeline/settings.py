@@ -10,16 +10,18 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, Json, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from numerai_pipeline.errors import BadInputError
 
 NUMERAI_API_URL = "https://api-tournament.numer.ai"
 WEEKLY = "0 13 * * 6"
+LEAST_DAYS = 7
+"""What was used within so many days, housekeeping never removes: it may still be read by a run that takes long."""
 
 
 def _http_address(value: str) -> str:
@@ -43,7 +45,27 @@ def _cron_or_off(value: str) -> str:
     return value
 
 
+def _secret_http_address(value: SecretStr) -> SecretStr:
+    try:
+        return SecretStr(_http_address(value.get_secret_value()))
+    except ValueError:
+        msg = "not an http or https address"
+        raise ValueError(msg) from None
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        msg = f"{value!r} names nothing"
+        raise ValueError(msg)
+    return parts
+
+
+Event = Literal["failed", "missed", "finished"]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
+SecretHttpAddress = Annotated[SecretStr, AfterValidator(_secret_http_address)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
@@ -101,6 +123,52 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds to wait for a server to connect or to send the next bytes.",
     )
+    housekeeping: bool = Field(
+        default=True, description="Whether old files and containers are removed every week; by hand they can be anyway."
+    )
+    keep_rounds: int = Field(
+        default=12,
+        ge=1,
+        le=100_000,
+        description="Housekeeping keeps the files of so many last rounds of each source, whatever their age.",
+    )
+    keep_days: int = Field(
+        default=60,
+        ge=LEAST_DAYS,
+        le=36_500,
+        description="Housekeeping removes files of other rounds, and downloads, that were not used for so many days.",
+    )
+    keep_container_days: int = Field(
+        default=1,
+        ge=1,
+        le=36_500,
+        description="Housekeeping removes containers of runs that are over so many days after they ended or, where one"
+        " still works for nobody, began.",
+    )
+    notify_webhook: SecretHttpAddress | None = Field(
+        default=None,
+        description="Address to which what becomes of runs is posted as JSON. Never logged: it often is a secret.",
+    )
+    notify_email: str | None = Field(
+        default=None,
+        pattern=r"^[^@\s,;]+@[^@\s,;]+$",
+        description="E-mail address that is told what becomes of runs, through Airflow's connection `smtp_default`.",
+    )
+    notifier: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
+        description="Import path of any Airflow notifier that is called as well, such as"
+        " `airflow.providers.slack.notifications.slack.SlackNotifier`.",
+    )
+    notifier_arguments: Annotated[Json[dict[str, Any]], NoDecode] = Field(
+        default="{}",
+        repr=False,
+        description="JSON object of its arguments. Its templates may use `news`: `{{ news.text }}`.",
+    )
+    notify_of: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=("failed", "missed", "finished"),
+        description="What is told, by comma: `failed` runs, `missed` rounds, `finished` runs.",
+    )
 
     def api_address(self, source: Literal["numerai", "practice"]) -> str:
         """Address of the Numerai API that a source stands for.
@@ -121,14 +189,18 @@ class Settings(BaseSettings):
         return self.practice_url
 
 
+_SECRET = frozenset({"notify_webhook", "notifier_arguments"})
+
+
 def describe_validation_error(error: ValidationError, name_of: dict[str, str] | None = None) -> str:
-    """Put pydantic's findings in one line: each setting's name, its value and what is wrong with it."""
+    """Put pydantic's findings in one line: each setting's name, its value (if no secret) and what is wrong with it."""
     findings = []
     for finding in error.errors(include_url=False):
         field = ".".join(str(part) for part in finding["loc"][:1])
         name = (name_of or {}).get(field, field)
         reason = finding["msg"].removeprefix("Value error, ")
-        findings.append(f"{name}={finding['input']!r}: {reason}" if name else reason)
+        value = "…" if field in _SECRET else repr(finding["input"])
+        findings.append(f"{name}={value}: {reason}" if name else reason)
     return "; ".join(findings)
 
 
