@@ -6,6 +6,7 @@ Every setting is an environment variable ``NUMERAI_<NAME>``. What differs from r
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from functools import lru_cache
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import AfterValidator, BeforeValidator, Field, Json, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from numerai_pipeline.errors import BadInputError
@@ -61,6 +62,14 @@ def _split(value: object) -> object:
         msg = f"{value!r} names nothing"
         raise ValueError(msg)
     return parts
+
+
+def _from_json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        msg = f"not JSON ({error})"
+        raise ValueError(msg) from None
 
 
 Event = Literal["failed", "missed", "finished"]
@@ -160,8 +169,8 @@ class Settings(BaseSettings):
         description="Import path of any Airflow notifier that is called as well, such as"
         " `airflow.providers.slack.notifications.slack.SlackNotifier`.",
     )
-    notifier_arguments: Annotated[Json[dict[str, Any]], NoDecode] = Field(
-        default="{}",
+    notifier_arguments: Annotated[dict[str, Any], NoDecode, BeforeValidator(_from_json)] = Field(
+        default_factory=dict,
         repr=False,
         description="JSON object of its arguments. Its templates may use `news`: `{{ news.text }}`.",
     )

@@ -63,10 +63,14 @@ def test_every_task_ends_some_day_and_is_tried_again() -> None:
 
 
 def test_housekeeping_is_weekly_and_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.timetables.trigger import CronTriggerTimetable
+
     dag = load_dags()["numerai_housekeeping"]
+    assert isinstance(dag.timetable, CronTriggerTimetable)
     assert dag.timetable.summary == "0 3 * * 1"
     assert dag.max_active_runs == 1
-    assert [task.task_id for task in dag.topological_sort()] == ["containers", "runs", "downloads"]
+    upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
+    assert upstream == {"containers": set(), "runs": {"containers"}, "downloads": {"runs"}}
     monkeypatch.setenv("NUMERAI_HOUSEKEEPING", "false")
     load_settings.cache_clear()
     assert load_dags()["numerai_housekeeping"].schedule is None

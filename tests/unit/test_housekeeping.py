@@ -175,8 +175,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(data: DataLayout, caplog: p
 
 def be_killed_in_the_middle(data: DataLayout) -> None:
     """Remove runs in a process that ends, as by SIGKILL, when the first file of a directory is to be unlinked."""
-    os.unlink = lambda *_args, **_kwargs: os._exit(9)  # type: ignore[assignment]
-    shutil.os.unlink = os.unlink  # type: ignore[attr-defined]
+    os.unlink = lambda *_args, **_kwargs: os._exit(9)
     sweep_runs(data)
 
 
