@@ -29,6 +29,7 @@ from airflow.sdk import DAG, Param, TaskGroup
 from numerai_pipeline import steps
 from numerai_pipeline.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.model_registry import FIRST_TASK, load_registry
+from numerai_pipeline.notifications import run_callbacks
 from numerai_pipeline.parameters import form_fields
 from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.settings import load_settings
@@ -51,6 +52,8 @@ with DAG(
     params={name: Param(**field) for name, field in form_fields(registry.models).items()},
     tags=["numerai"],
     default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},
+    # Whom the settings name is told when a run fails, misses its round, or succeeds.
+    **run_callbacks(settings),
 ) as dag:
     # A round opens some time after noon, and its data may come later still. Nobody works while the run waits.
     wait_for_round = RoundSensor(

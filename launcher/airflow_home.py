@@ -126,6 +126,8 @@ def airflow_environment(checkout: Checkout, *, port: int, practice_url: str | No
     if practice_url is not None:
         environment["NUMERAI_PRACTICE_URL"] = practice_url
     environment["NUMERAI_SCHEDULE"] = schedule() if scheduled else "off"
+    # likewise: a run of housekeeping that nobody asked for
+    environment["NUMERAI_HOUSEKEEPING"] = (os.environ.get("NUMERAI_HOUSEKEEPING") if scheduled else None) or "false"
     return environment
 
 

@@ -28,7 +28,7 @@ def require_free_space(directory: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed + RESERVE:
         msg = (
-            f"{what} needs {_megabytes(needed + RESERVE)} on the volume of {directory}, but only {_megabytes(free)} are"
+            f"{what} needs {megabytes(needed + RESERVE)} on the volume of {directory}, but only {megabytes(free)} are"
             " free: make room there and try again"
         )
         raise DiskFullError(msg)
@@ -46,5 +46,6 @@ def disk_full_named(directory: Path) -> Iterator[None]:
         raise DiskFullError(msg) from error
 
 
-def _megabytes(count: int) -> str:
+def megabytes(count: int) -> str:
+    """Bytes as people read them, in millions."""
     return f"{count / 1e6:,.1f} MB"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,14 @@ from numerai_pipeline.content_checks import Check, Content, ContentError, check_
 from numerai_pipeline.disk import disk_full_named, require_free_space
 from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
 from numerai_pipeline.locks import alone_at
-from numerai_pipeline.manifests import atomic_path, file_sha256, read_manifest, verified_manifest, write_manifest
+from numerai_pipeline.manifests import (
+    atomic_path,
+    file_sha256,
+    manifest_path,
+    read_manifest,
+    verified_manifest,
+    write_manifest,
+)
 from numerai_pipeline.progress import Progress
 from numerai_pipeline.raw_dataset import RawFile
 
@@ -410,6 +418,7 @@ def fetch(
             manifest = verified_manifest(destination)
             if manifest is not None:
                 log.info("%s: unchanged on the server, using %s", name, destination)
+                os.utime(manifest_path(destination))  # housekeeping asks when a file was last used
                 return RawFile(str(destination), manifest.sha256)
             log.warning("%s: %s is damaged; downloading it again", name, destination)
         with atomic_path(destination) as part:

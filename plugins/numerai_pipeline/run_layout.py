@@ -32,11 +32,26 @@ class DataLayout:
 
     def downloads(self, dataset: str) -> Path:
         """Folder of the verified raw files of a dataset, such as ``practice/v5.0``."""
-        return self.root / "downloads" / dataset
+        return self.all_downloads / dataset
+
+    @property
+    def all_downloads(self) -> Path:
+        """Folder of the downloads of all datasets."""
+        return self.root / "downloads"
+
+    @property
+    def rounds(self) -> Path:
+        """Folder of all rounds."""
+        return self.root / "rounds"
+
+    @property
+    def rounds_lock(self) -> Path:
+        """Lock that a run shares while it notes itself, and that housekeeping has alone while it takes away."""
+        return self.root / ".rounds.lock"
 
     def run(self, round_name: str, run_fingerprint: str) -> RunLayout:
         """Layout of the run of a round with these settings."""
-        return RunLayout(self.root / "rounds" / round_name / run_fingerprint)
+        return RunLayout(self.rounds / round_name / run_fingerprint)
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,11 @@ class RunLayout:
     def run_facts(self) -> Path:
         """What the run is: source, round, version, features, target, sampling, seed."""
         return self.directory / "run.json"
+
+    @property
+    def leases(self) -> Path:
+        """Folder of notes on which of Airflow's runs work here."""
+        return self.directory / ".runs"
 
     @property
     def predictions_directory(self) -> Path:

@@ -6,19 +6,22 @@ Every setting is an environment variable ``NUMERAI_<NAME>``. What differs from r
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.round_days import WEEKLY, parse_days
 
 NUMERAI_API_URL = "https://api-tournament.numer.ai"
+LEAST_DAYS = 7
+"""What was used within so many days, housekeeping never removes: it may still be read by a run that takes long."""
 
 
 def _http_address(value: str) -> str:
@@ -45,7 +48,35 @@ def _days_or_off(value: str) -> str:
         raise ValueError(msg) from None
 
 
+def _secret_http_address(value: SecretStr) -> SecretStr:
+    try:
+        return SecretStr(_http_address(value.get_secret_value()))
+    except ValueError:
+        msg = "not an http or https address"
+        raise ValueError(msg) from None
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        msg = f"{value!r} names nothing"
+        raise ValueError(msg)
+    return parts
+
+
+def _from_json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        msg = f"not JSON ({error})"
+        raise ValueError(msg) from None
+
+
+Event = Literal["failed", "missed", "finished"]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
+SecretHttpAddress = Annotated[SecretStr, AfterValidator(_secret_http_address)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
@@ -111,6 +142,52 @@ class Settings(BaseSettings):
         le=3600,
         description="Seconds to wait for a server to connect or to send the next bytes.",
     )
+    housekeeping: bool = Field(
+        default=True, description="Whether old files and containers are removed every week; by hand they can be anyway."
+    )
+    keep_rounds: int = Field(
+        default=12,
+        ge=1,
+        le=100_000,
+        description="Housekeeping keeps the files of so many last rounds of each source, whatever their age.",
+    )
+    keep_days: int = Field(
+        default=60,
+        ge=LEAST_DAYS,
+        le=36_500,
+        description="Housekeeping removes files of other rounds, and downloads, that were not used for so many days.",
+    )
+    keep_container_days: int = Field(
+        default=1,
+        ge=1,
+        le=36_500,
+        description="Housekeeping removes containers of runs that are over so many days after they ended or, where one"
+        " still works for nobody, began.",
+    )
+    notify_webhook: SecretHttpAddress | None = Field(
+        default=None,
+        description="Address to which what becomes of runs is posted as JSON. Never logged: it often is a secret.",
+    )
+    notify_email: str | None = Field(
+        default=None,
+        pattern=r"^[^@\s,;]+@[^@\s,;]+$",
+        description="E-mail address that is told what becomes of runs, through Airflow's connection `smtp_default`.",
+    )
+    notifier: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
+        description="Import path of any Airflow notifier that is called as well, such as"
+        " `airflow.providers.slack.notifications.slack.SlackNotifier`.",
+    )
+    notifier_arguments: Annotated[dict[str, Any], NoDecode, BeforeValidator(_from_json)] = Field(
+        default_factory=dict,
+        repr=False,
+        description="JSON object of its arguments. Its templates may use `news`: `{{ news.text }}`.",
+    )
+    notify_of: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=("failed", "missed", "finished"),
+        description="What is told, by comma: `failed` runs, `missed` rounds, `finished` runs.",
+    )
 
     def api_address(self, source: Literal["numerai", "practice"]) -> str:
         """Address of the Numerai API that a source stands for.
@@ -131,14 +208,18 @@ class Settings(BaseSettings):
         return self.practice_url
 
 
+_SECRET = frozenset({"notify_webhook", "notifier_arguments"})
+
+
 def describe_validation_error(error: ValidationError, name_of: dict[str, str] | None = None) -> str:
-    """Put pydantic's findings in one line: each setting's name, its value and what is wrong with it."""
+    """Put pydantic's findings in one line: each setting's name, its value (if no secret) and what is wrong with it."""
     findings = []
     for finding in error.errors(include_url=False):
         field = ".".join(str(part) for part in finding["loc"][:1])
         name = (name_of or {}).get(field, field)
         reason = finding["msg"].removeprefix("Value error, ")
-        findings.append(f"{name}={finding['input']!r}: {reason}" if name else reason)
+        value = "…" if field in _SECRET else repr(finding["input"])
+        findings.append(f"{name}={value}: {reason}" if name else reason)
     return "; ".join(findings)
 
 

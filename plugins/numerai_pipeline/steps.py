@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.leases import Lease, note
 from numerai_pipeline.manifests import atomic_path
 from numerai_pipeline.parameters import RunParameters, parse_parameters
 from numerai_pipeline.raw_dataset import RawDataset
@@ -102,6 +103,7 @@ def unzip(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[st
         layout = DataLayout(settings.data_dir).run(
             raw.round, fingerprint({**chosen, **identity, "seed": parameters.seed})
         )
+        note(DataLayout(settings.data_dir), layout, Lease(ti.dag_id, ti.run_id))
         unpacked = unpack(
             raw,
             layout,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
+from numerai_pipeline.leases import Lease, noted
 from numerai_pipeline.locks import alone_at
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.model_registry import ModelSpec
@@ -41,6 +42,7 @@ def test_every_model_leaves_predictions_of_all_ids_in_order(run_dag: RunDag) -> 
         assert ids_of(layout.predictions(model)) == TOURNAMENT_IDS
         assert verified_manifest(layout.predictions(model))
     assert json.loads(layout.run_facts.read_text())["round"] == "archive"
+    assert list(noted(outcome.directory)) == [Lease("numerai_tournament", outcome.tasks["svm"].run_id)]
 
 
 def test_the_verdict_lists_what_every_model_left(run_dag: RunDag) -> None:

@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from airflow.serialization.definitions.dag import SerializedDAG
 
 
-def load_dag() -> DAG:
+def load_dags() -> dict[str, DAG]:
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
     assert bag.import_errors == {}
-    return bag.dags["numerai_tournament"]
+    return bag.dags
+
+
+def load_dag() -> DAG:
+    return load_dags()["numerai_tournament"]
 
 
 @pytest.fixture
@@ -48,20 +52,51 @@ def containers(dag: DAG) -> list[ModelOperator]:
     return [task for task in dag.tasks if isinstance(task, ModelOperator)]
 
 
-def test_there_is_one_dag() -> None:
-    assert [path.name for path in (ROOT / "dags").glob("*.py")] == ["numerai_tournament.py"]
+def test_there_are_two_dags() -> None:
+    assert sorted(load_dags()) == ["numerai_housekeeping", "numerai_tournament"]
 
 
-def test_the_dag_is_documented_owned_and_tagged(dag: DAG) -> None:
-    assert "exploring" in (dag.doc_md or "")
+@pytest.mark.parametrize(("name", "tells"), [("numerai_tournament", "exploring"), ("numerai_housekeeping", "Dry run")])
+def test_every_dag_is_documented_owned_and_tagged(name: str, tells: str) -> None:
+    dag = load_dags()[name]
+    assert tells in (dag.doc_md or "")
     assert dag.description
     assert "numerai" in dag.tags
     assert {task.owner for task in dag.tasks} == {"numerai"}
     assert all(task.doc_md for task in dag.tasks)
 
 
-def test_every_task_ends_some_day(dag: DAG) -> None:
-    assert all(task.execution_timeout is not None for task in dag.tasks)
+def test_every_task_ends_some_day_and_is_tried_again() -> None:
+    tasks = [task for dag in load_dags().values() for task in dag.tasks]
+    assert all(task.execution_timeout is not None for task in tasks)
+    assert all(task.retries for task in tasks)
+
+
+def test_housekeeping_is_weekly_and_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.timetables.trigger import CronTriggerTimetable
+
+    dag = load_dags()["numerai_housekeeping"]
+    assert isinstance(dag.timetable, CronTriggerTimetable)
+    assert dag.timetable.summary == "0 3 * * 1"
+    assert dag.max_active_runs == 1
+    upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
+    assert upstream == {"containers": set(), "runs": {"containers"}, "downloads": {"runs"}}
+    monkeypatch.setenv("NUMERAI_HOUSEKEEPING", "false")
+    load_settings.cache_clear()
+    assert load_dags()["numerai_housekeeping"].schedule is None
+
+
+def test_housekeepings_form_begins_with_the_settings_and_keeps_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    monkeypatch.setenv("NUMERAI_KEEP_ROUNDS", "3")
+    monkeypatch.setenv("NUMERAI_KEEP_DAYS", "30")
+    load_settings.cache_clear()
+    params = load_dags()["numerai_housekeeping"].params
+    assert params.dump() == {"dry_run": False, "keep_rounds": 3, "keep_days": 30}
+    for name, value in {"keep_days": 6, "keep_rounds": 0, "dry_run": "no"}.items():
+        with pytest.raises(ParamValidationError):
+            params.get_param(name).resolve(value)
 
 
 def test_every_container_task_keeps_the_policies(dag: DAG) -> None:
@@ -180,7 +215,7 @@ def test_a_broken_registry_is_an_import_error_that_says_what_to_do(
 def test_parsing_imports_nothing_heavy() -> None:
     script = (
         "import json, sys; sys.path[:0] = ['plugins', 'dags']; import airflow.sdk; before = set(sys.modules);"
-        "import numerai_tournament; print(json.dumps(sorted(set(sys.modules))))"
+        "import numerai_tournament, numerai_housekeeping; print(json.dumps(sorted(set(sys.modules))))"
     )
     environment = {**os.environ, "PYTHONPATH": ""}
     answer = subprocess.run(

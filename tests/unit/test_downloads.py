@@ -235,6 +235,14 @@ def test_an_unchanged_file_is_used_again(server: PracticeServer, tmp_path: Path)
     assert (tmp_path / "train.parquet").stat().st_mtime_ns == modified
 
 
+def test_a_file_tells_when_it_was_last_asked_for(server: PracticeServer, tmp_path: Path) -> None:
+    get(server, TRAIN, tmp_path)
+    manifest = manifest_path(tmp_path / "train.parquet")
+    os.utime(manifest, (0, 0))
+    get(server, TRAIN, tmp_path)
+    assert manifest.stat().st_mtime > 0
+
+
 def test_changed_content_of_the_same_size_is_downloaded_anew(server: PracticeServer, tmp_path: Path) -> None:
     get(server, FEATURES, tmp_path)
     server.faults.add(fault("changed", swap=PETIT, count=ALWAYS))

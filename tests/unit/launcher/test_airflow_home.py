@@ -56,6 +56,19 @@ def test_only_make_up_has_a_schedule_and_only_when_asked(tmp_path: Path, monkeyp
     assert kept_up["NUMERAI_SCHEDULE"] == "tue,sat"
 
 
+def test_housekeeping_is_scheduled_only_by_make_up_and_only_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def setting(*, scheduled: bool) -> str:
+        environment = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=scheduled)
+        return environment["NUMERAI_HOUSEKEEPING"]
+
+    assert setting(scheduled=True) == "false"
+    monkeypatch.setenv("NUMERAI_HOUSEKEEPING", "true")
+    assert setting(scheduled=True) == "true"
+    assert setting(scheduled=False) == "false"
+
+
 def test_the_users_own_data_directory_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_DATA_DIR", str(tmp_path / "elsewhere"))
     environment = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=False)

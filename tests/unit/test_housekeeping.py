@@ -1,0 +1,295 @@
+"""What housekeeping removes and keeps, on real trees whose files have real ages."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from numerai_pipeline.errors import PipelineError
+from numerai_pipeline.housekeeping import Sweep, remove_downloads, remove_runs
+from numerai_pipeline.leases import Lease, note, noted
+from numerai_pipeline.locks import lock_path, locked
+from numerai_pipeline.manifests import manifest_path, verified_manifest, write_manifest
+from numerai_pipeline.run_layout import DataLayout, RunLayout
+
+NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
+RUN = Lease("numerai_tournament", "scheduled__2026-08-15T13:00:00+00:00")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataLayout:
+    return DataLayout(tmp_path / "data")
+
+
+def age(path: Path, days: float) -> None:
+    """Make a file, or a folder with all in it, so many days old."""
+    moment = (NOW - timedelta(days=days)).timestamp()
+    for each in [path, *path.rglob("*")]:
+        os.utime(each, (moment, moment))
+
+
+def make_run(
+    data: DataLayout, round_name: str, days: float, *, source: str = "numerai", lease: Lease | None = None
+) -> Path:
+    layout = data.run(round_name, "0123456789ab")
+    layout.directory.mkdir(parents=True)
+    layout.training.write_bytes(b"x" * 1000)
+    layout.run_facts.write_text(json.dumps({"source": source}))
+    if lease:
+        note(data, layout, lease)
+    age(layout.directory, days)
+    return layout.directory
+
+
+def make_download(data: DataLayout, name: str, days: float) -> Path:
+    path = data.all_downloads / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"y" * 1000)
+    write_manifest(path)
+    lock_path(path).touch()
+    age(path, days)
+    age(manifest_path(path), days)
+    return path
+
+
+def sweep_runs(
+    data: DataLayout,
+    *,
+    keep_rounds: int = 1,
+    dry_run: bool = False,
+    mounted: Callable[[Path], bool] = lambda _: False,
+    is_active: Callable[[Lease], bool] = lambda _: False,
+) -> Sweep:
+    sweep = Sweep(NOW, dry_run)
+    remove_runs(sweep, data, keep_rounds=keep_rounds, keep_days=60, mounted=mounted, is_active=is_active)
+    return sweep
+
+
+def sweep_downloads(data: DataLayout, *, dry_run: bool = False) -> Sweep:
+    sweep = Sweep(NOW, dry_run)
+    remove_downloads(sweep, data, keep_rounds=1, keep_days=60)
+    return sweep
+
+
+def everything_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_old_runs_go_with_their_rounds_folder_and_late_or_used_ones_stay(data: DataLayout) -> None:
+    old = make_run(data, "1300", days=61)
+    used = make_run(data, "1301", days=61)
+    RunLayout(used).report("svm").parent.mkdir()
+    RunLayout(used).report("svm").write_text("{}")
+    age(RunLayout(used).report("svm"), days=59)
+    last = make_run(data, "1302", days=400)
+    sweep = sweep_runs(data)
+    assert sweep.removed == ["rounds/1300/0123456789ab"]
+    assert sweep.freed == 1000 + len('{"source": "numerai"}')
+    assert not old.parent.exists()
+    assert used.exists()
+    assert last.exists()
+
+
+def test_rounds_are_counted_by_number_and_for_each_source(data: DataLayout) -> None:
+    make_run(data, "999", days=100)
+    make_run(data, "1000", days=100)
+    make_run(data, "1335", days=100, source="practice")
+    make_run(data, "1334", days=100, source="practice")
+    make_run(data, "archive", days=100, source="archive")
+    assert sweep_runs(data).removed == ["rounds/1334/0123456789ab", "rounds/999/0123456789ab"]
+
+
+def test_all_runs_of_a_late_round_stay(data: DataLayout) -> None:
+    directory = make_run(data, "1000", days=100)
+    shutil.copytree(directory, directory.with_name("ba9876543210"))
+    assert sweep_runs(data).removed == []
+
+
+def test_a_run_that_never_said_what_it_is_goes_when_it_is_old(data: DataLayout) -> None:
+    directory = make_run(data, "1000", days=100)
+    RunLayout(directory).run_facts.unlink()
+    age(directory, days=100)
+    assert sweep_runs(data).removed == ["rounds/1000/0123456789ab"]
+
+
+def test_the_directory_of_an_active_run_stays(data: DataLayout) -> None:
+    make_run(data, "1000", days=100, lease=RUN)
+    make_run(data, "1001", days=100, lease=Lease(RUN.dag, "manual__1"))
+    make_run(data, "1002", days=100)
+    assert sweep_runs(data, is_active=lambda lease: lease == RUN).removed == ["rounds/1001/0123456789ab"]
+
+
+def test_two_runs_may_note_themselves_in_one_directory(data: DataLayout) -> None:
+    layout = data.run("1000", "abc")
+    for lease in (RUN, Lease(RUN.dag, "manual__1"), RUN):
+        note(data, layout, lease)
+    (layout.leases / "broken.json").write_text("[")
+    assert set(noted(layout.directory)) == {RUN, Lease(RUN.dag, "manual__1")}
+
+
+def test_the_directory_of_a_working_container_stays(data: DataLayout) -> None:
+    directory = make_run(data, "1000", days=100)
+    make_run(data, "1001", days=100)
+    make_run(data, "1002", days=100)
+    assert sweep_runs(data, mounted=lambda path: path == directory).removed == ["rounds/1001/0123456789ab"]
+
+
+def test_nothing_is_removed_when_airflow_does_not_answer(data: DataLayout) -> None:
+    make_run(data, "1000", days=100)
+    make_run(data, "1001", days=100, lease=RUN)
+    make_run(data, "1002", days=100)
+    before = everything_in(data.rounds)
+
+    def no_answer(_lease: Lease) -> bool:
+        msg = "no answer"
+        raise ConnectionError(msg)
+
+    with pytest.raises(ConnectionError):
+        sweep_runs(data, is_active=no_answer)
+    assert everything_in(data.rounds) == before
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(data: DataLayout, caplog: pytest.LogCaptureFixture) -> None:
+    make_run(data, "1000", days=100)
+    make_run(data, "1001", days=1)
+    make_download(data, "numerai/v4.3/train.parquet", days=100)
+    before = everything_in(data.root)
+    with caplog.at_level(logging.INFO):
+        sweep_runs(data, dry_run=True).finish()
+        dry = sweep_downloads(data, dry_run=True)
+    assert everything_in(data.root) == before
+    assert "would remove rounds/1000/0123456789ab: 0.0 MB, 100.0 days old" in caplog.messages
+    assert "would free 0.0 MB: 1 to be removed" in caplog.messages
+    assert dry.removed == sweep_downloads(data).removed == ["downloads/numerai/v4.3/train.parquet"]
+
+
+def be_killed_in_the_middle(data: DataLayout) -> None:
+    """Remove runs in a process that ends, as by SIGKILL, when the first file of a directory is to be unlinked."""
+    os.unlink = lambda *_args, **_kwargs: os._exit(9)
+    sweep_runs(data)
+
+
+def test_a_killed_removal_leaves_no_half_run_and_the_next_one_ends_it(data: DataLayout) -> None:
+    make_run(data, "1000", days=100)
+    make_run(data, "1001", days=100)
+    process = multiprocessing.get_context("fork").Process(target=be_killed_in_the_middle, args=(data,))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    assert not (data.rounds / "1000").exists()
+    [left] = data.rounds.glob(".removed-1000-*")
+    assert sweep_runs(data).removed == [f"{left.name} (left over)"]
+    run = "1001/0123456789ab"
+    assert everything_in(data.rounds) == ["1001", run, f"{run}/run.json", f"{run}/training.parquet"]
+
+
+def test_a_run_that_begins_meanwhile_waits_and_gets_a_new_directory(data: DataLayout) -> None:
+    layout = RunLayout(make_run(data, "1000", days=100, lease=RUN))
+    make_run(data, "1001", days=100)
+    beginning = threading.Thread(target=note, args=(data, layout, Lease("d", "new")), daemon=True)
+
+    def decide(_lease: Lease) -> bool:
+        # the other run comes between the look and the removal
+        beginning.start()
+        beginning.join(0.2)
+        assert beginning.is_alive()
+        return False
+
+    sweep = sweep_runs(data, is_active=decide)
+    beginning.join()
+    assert sweep.removed == ["rounds/1000/0123456789ab"]
+    assert list(noted(layout.directory)) == [Lease("d", "new")]
+    assert not layout.training.exists()
+
+
+def test_links_out_of_the_volume_are_not_followed(data: DataLayout, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").write_text("x")
+    directory = make_run(data, "1000", days=100)
+    (directory / "link").symlink_to(tmp_path / "elsewhere")
+    age(directory, days=100)
+    age(tmp_path / "elsewhere", days=100)
+    os.utime(directory / "link", (0, 0), follow_symlinks=False)
+    make_run(data, "1001", days=100)
+    assert sweep_runs(data).removed == ["rounds/1000/0123456789ab"]
+    assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def test_downloads_that_nobody_asked_for_go_and_their_folders(data: DataLayout) -> None:
+    make_run(data, "1335", days=1)
+    for name, days in {
+        "numerai/v4.3/train.parquet": 61,
+        "numerai/v5.3/train.parquet": 59,
+        "numerai/v5.3/round-1200/live.parquet": 61,
+        "numerai/v5.3/round-1335/live.parquet": 400,
+        "practice/v5.3/round-1335/live.parquet": 61,
+        "archive/0123456789ab/numerai_dataset.zip": 61,
+    }.items():
+        make_download(data, name, days)
+    sweep = sweep_downloads(data)
+    assert sweep.freed == 4 * 1000
+    kept = [str(path.relative_to(data.all_downloads)) for path in data.all_downloads.rglob("*") if path.is_dir()]
+    assert sorted(kept) == ["numerai", "numerai/v5.3", "numerai/v5.3/round-1335"]
+    assert verified_manifest(data.all_downloads / "numerai/v5.3/train.parquet")
+    assert verified_manifest(data.all_downloads / "numerai/v5.3/round-1335/live.parquet")
+
+
+def test_a_download_in_use_again_stays(data: DataLayout) -> None:
+    path = make_download(data, "numerai/v5.3/train.parquet", days=61)
+    age(manifest_path(path), days=3)
+    assert sweep_downloads(data).removed == []
+
+
+def test_a_download_that_a_run_works_on_stays(data: DataLayout) -> None:
+    path = make_download(data, "numerai/v5.3/train.parquet", days=61)
+    with locked(lock_path(path), "alone"):
+        assert sweep_downloads(data).removed == []
+    assert sweep_downloads(data).removed == ["downloads/numerai/v5.3/train.parquet"]
+
+
+def test_what_a_killed_removal_of_a_download_left_goes(data: DataLayout) -> None:
+    path = make_download(data, "numerai/v5.3/train.parquet", days=61)
+    manifest_path(path).unlink()
+    assert sweep_downloads(data).removed == ["downloads/numerai/v5.3/train.parquet"]
+    assert everything_in(data.all_downloads) == []
+
+
+def test_unfinished_files_go_when_nobody_writes_them_any_more(data: DataLayout) -> None:
+    folder = data.downloads("numerai/v5.3")
+    folder.mkdir(parents=True)
+    run = make_run(data, "1335", days=1)
+    for name, days in {folder / ".a.1.part": 61, folder / ".b.2.part": 1, run / ".x.csv.3.part": 61}.items():
+        name.write_bytes(b"z" * 10)
+        age(name, days)
+    assert sweep_downloads(data).removed == [
+        "downloads/numerai/v5.3/.a.1.part",
+        "rounds/1335/0123456789ab/.x.csv.3.part",
+    ]
+
+
+def test_what_cannot_be_removed_is_named_and_the_rest_goes_on() -> None:
+    sweep = Sweep(NOW)
+
+    def refuse() -> None:
+        msg = "not yours"
+        raise PermissionError(msg)
+
+    sweep.remove("first", 5, NOW, refuse)
+    sweep.remove("second", 7, NOW, lambda: None)
+    assert (sweep.removed, sweep.freed) == (["second"], 7)
+    with pytest.raises(PipelineError, match="1 could not be removed: first: not yours"):
+        sweep.finish()
+
+
+def test_an_empty_volume_is_no_error(data: DataLayout) -> None:
+    assert sweep_runs(data).finish()["removed"] == []
+    assert sweep_downloads(data).finish()["removed"] == []
