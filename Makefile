@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run backtest up down images check test clean
+.PHONY: help run backtest up airflow down images check test clean
 .SILENT:
 
 override LAUNCHER := launcher/environment.sh
@@ -16,6 +16,7 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make run      Set everything up, then run the pipeline once and show the predictions
 ##   make backtest Run past weeks as they would have been then, show what each model would have scored
 ##   make up       Start Airflow with its web page and keep it running
+##   make airflow  Airflow's own command line, for the Airflow of `make up`: make airflow ARGS="dags list"
 ##   make down     Stop everything that was started from this checkout
 ##   make images   Build the model images whose code changed
 ##   make check    Look at the code: ruff, its formatter, mypy
@@ -31,6 +32,9 @@ backtest:
 
 up:
 	$(LAUNCHER) local up --from-make
+
+airflow:
+	$(LAUNCHER) local airflow --from-make
 
 down:
 	if [ -x .venv/bin/python ]; then $(IN_VENV) down --from-make; else echo "Nothing was ever started here."; fi
@@ -75,7 +79,7 @@ help:
 ## Knobs of the launcher
 ##   PORT             port of Airflow's web page (8080, or the next free one)
 ##   NO_INSTALL       1: never install anything with apt-get; say what is missing instead
-##   ARGS             make test: arguments for pytest, such as ARGS="-k knobs"
+##   ARGS             make test: arguments for pytest, such as ARGS="-k knobs"; make airflow: what airflow should do
 ##   ALL              make clean: 1 removes data/, .venv, .uv and the model images as well
 ##
 ## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/settings.py.

@@ -45,7 +45,7 @@ def test(session: Session, knobs: Knobs) -> int:
             session.build_images(may_install=knobs.may_install)
             checked = check(session)
             session.screen.note("Tests", "pytest, all of them")
-            tested = _run(session, ["pytest", *shlex.split(knobs.pytest_arguments)])
+            tested = _run(session, ["pytest", *shlex.split(knobs.arguments)])
         finally:
             session.signals.shield()
     if not checked and not tested:

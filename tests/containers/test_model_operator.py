@@ -250,6 +250,17 @@ def test_a_model_cannot_spoil_its_inputs(run_dag: RunDag) -> None:
     assert verified_manifest(RunLayout(outcome.directory).training)
 
 
+def test_a_model_cannot_see_the_true_targets_of_what_it_predicts(run_dag: RunDag) -> None:
+    directory = run_dag({"svm": {}}).directory
+    (directory / "targets.parquet").write_bytes(b"what came true")
+    outcome = run_dag({"svm": {"parameters": {"MODE": "peek"}}})
+    assert "found 0 bytes of targets" in outcome.output
+    assert (directory / "targets.parquet").read_bytes() == b"what came true"
+    # whose entry says that it may read them, and only then
+    told = run_dag({"svm": {"parameters": {"MODE": "peek"}, "may_read": ["targets.parquet"]}})
+    assert "found 14 bytes of targets" in told.output
+
+
 def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"memory": 64, "parameters": {"MODE": "eat memory"}}})
     assert "its limit is 64 MiB; raise `memory` of task svm in models.yaml" in outcome.output

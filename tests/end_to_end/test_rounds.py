@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,10 +42,12 @@ PATIENCE = 300.0
 class Installation:
     """An Airflow as ``make up`` starts it, with one model and a season of its own."""
 
-    api: AirflowApi
-    season: Season
     checkout: Checkout
     environment: dict[str, str]
+    season: Season
+
+    def connect(self, address: str) -> None:
+        self.api = AirflowApi(address, airflow_home.USER, airflow_home.password_file(self.checkout))
 
     def runs(self, run_type: str) -> list[dict[str, Any]]:
         found = self.api.runs(DAG, run_type=run_type)
@@ -55,6 +58,9 @@ class Installation:
 
         def are_over() -> bool:
             runs = self.runs(run_type)
+            # Airflow puts a backfill down as over a moment after its last run, and begins no other before
+            if run_type == "backfill" and self.api.unfinished_backfills(DAG):
+                return False
             return len(runs) >= count and all(run["state"] in FINAL for run in runs)
 
         assert wait_until(are_over, PATIENCE, every=1), self.runs(run_type)
@@ -77,13 +83,20 @@ class Installation:
 
     def backfill(self, first: SeasonRound, last: SeasonRound, *options: str) -> subprocess.CompletedProcess[str]:
         """Type ``airflow backfill create`` for the days of these rounds."""
-        words = ["airflow", "backfill", "create", "--dag-id", DAG, "--max-active-runs", "2"]
+        conf = json.dumps({"source": "practice", "models": ["svm"]})
+        words = ["backfill", "create", "--dag-id", DAG, "--max-active-runs", "2", "--dag-run-conf", conf]
         words += ["--from-date", str(first.day), "--to-date", str(last.day + timedelta(days=1)), *options]
-        words += ["--dag-run-conf", json.dumps({"source": "practice", "models": ["svm"]})]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
-        environment = self.environment | {"PATH": path, "AIRFLOW_HOME": str(self.checkout.airflow_home)}
+        return self.launch("airflow", f"ARGS={shlex.join(words)}")
+
+    def launch(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Do what ``make`` does with such words."""
         return subprocess.run(
-            words, env=environment, cwd=self.checkout.root, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "launcher", *words],
+            env=self.environment,
+            cwd=self.checkout.root,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
 
@@ -124,19 +137,15 @@ def installation(
         # the day of the round that is open now, whose run Airflow makes up for at once
         "NUMERAI_SCHEDULE": WEEKDAYS[today.weekday],
     }
-
-    def launch(command: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "launcher", command]
-        return subprocess.run(words, env=environment, cwd=checkout.root, capture_output=True, text=True, check=False)
-
-    started = launch("up")
+    found = Installation(checkout, environment, season.season)
     try:
+        started = found.launch("up")
         assert started.returncode == 0, started.stdout + started.stderr
         address = re.findall(r"(http://127\.0\.0\.1:\d+), user", started.stdout)[0]
-        api = AirflowApi(address, airflow_home.USER, airflow_home.password_file(checkout))
-        yield Installation(api, season.season, checkout, environment)
+        found.connect(address)
+        yield found
     finally:
-        stopped = launch("down")
+        stopped = found.launch("down")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
 
 
