@@ -76,6 +76,7 @@ with DAG(
     unzip = PythonOperator(
         task_id=FIRST_TASK,
         python_callable=steps.unzip,
+        op_kwargs={"serves": {spec.name: sorted(registry.served_by(spec.name)) for spec in registry}},
         execution_timeout=timedelta(hours=4),
         doc_md="Unpacks the files safely into a training table and a tournament table.",
     )

@@ -188,7 +188,7 @@ def read_scores(layout: RunLayout) -> dict[str, float | None]:
     """Read each model's mean CORR from a run's leaderboard; None where its targets are not known yet."""
     try:
         rows = json.loads(layout.leaderboard.read_text(encoding="utf-8"))["models"]
-        return {str(row["model"]): row["corr_mean"] for row in rows if row["kind"] != "reference"}
+        return {str(row["model"]): row["corr"] for row in rows if row["kind"] != "reference"}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

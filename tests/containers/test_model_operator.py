@@ -93,7 +93,7 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag) -> Non
         "tpot": "skipped",
         "exploring": "success",
     }
-    assert "not needed: the picked models are svm" in outcome.output
+    assert "not needed for svm, and skipped: tsne, tpot" in outcome.output
 
 
 PREPARED: dict[str, dict[str, Any]] = {
