@@ -76,7 +76,7 @@ def test_only_what_changed_is_computed_again(run_dag: RunDag) -> None:
     assert "[ 50 %] svm" in output
 
 
-def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag) -> None:
+def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag, caplog: pytest.LogCaptureFixture) -> None:
     tasks = {
         "svm": {},
         "tsne": {"predicts": False, "parameters": {"MODE": "nothing"}},
@@ -93,7 +93,7 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag) -> Non
         "tpot": "skipped",
         "exploring": "success",
     }
-    assert "not needed for svm, and skipped: tsne, tpot" in outcome.output
+    assert "not needed for svm, and skipped: tsne, tpot" in caplog.text
 
 
 PREPARED: dict[str, dict[str, Any]] = {
