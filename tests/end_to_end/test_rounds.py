@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -34,6 +35,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeou
 
 SIZE = SeasonSize(rows_per_era=60, train_eras=20, validation_eras=30, small=8, medium=10, all_features=12)
 DAG = airflow_home.DAG_ID
+IMAGES = ("classic", "evaluation")
 WEEKDAYS = ("tue", "wed", "thu", "fri", "sat")
 PATIENCE = 300.0
 
@@ -121,11 +123,12 @@ def copied_checkout(root: Path) -> Checkout:
 def installation(
     season: PracticeServer, tmp_path_factory: pytest.TempPathFactory, model_image: Callable[[str], str]
 ) -> Iterator[Installation]:
-    model_image("classic")
+    for image in IMAGES:
+        model_image(image)
     checkout = copied_checkout(tmp_path_factory.mktemp("checkout"))
     registry = yaml.safe_load((checkout.images_dir / "models.yaml").read_text())
-    registry["tasks"] = {"svm": registry["tasks"]["svm"]}
-    registry["images"] = {"classic": registry["images"]["classic"]}
+    registry["tasks"] = {name: registry["tasks"][name] for name in ("svm", "ensemble", "evaluate")}
+    registry["images"] = {name: registry["images"][name] for name in IMAGES}
     (checkout.images_dir / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     today = season.season.current_round()
     inherited = {
@@ -224,3 +227,26 @@ def test_what_the_reprocessing_of_a_backfill_means_here(installation: Installati
     for run in completed:
         assert run["state"] == "success"
         assert "up to date: inputs, image and parameters unchanged" in installation.said(run, "svm")
+
+
+def test_make_backtest_sums_up_what_every_model_would_have_scored(installation: Installation) -> None:
+    """Two of the weeks before, and one more: those that are done cost little."""
+    current = installation.season.current_round().number
+    rounds = [SeasonRound(current - 5 * weeks) for weeks in (12, 11, 9)]
+    said = installation.launch("backtest", "MODELS=svm", f"FROM={rounds[0].day}", f"TO={rounds[-1].day}")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "Backtest done   4 weeks in " in said.stdout
+    path = Path(re.findall(r"^Every score: (.+)$", said.stdout, flags=re.MULTILINE)[0])
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    days = [SeasonRound(current - 5 * weeks).day for weeks in (12, 11, 10, 9)]
+    assert [row["week"] for row in rows] == [str(day) for day in days]
+    assert [row["state"] for row in rows] == ["success"] * 4
+    runs = {str(run["data_interval_end"])[:10]: run for run in installation.runs("backfill")}
+    for row in rows:
+        leaderboard = json.loads(installation.layout(runs[row["week"]]).leaderboard.read_text())
+        (score,) = [model["corr"] for model in leaderboard["models"] if model["model"] == "svm"]
+        assert float(row["svm"]) == score
+        assert -0.9 < score < 0.9
+    scores = [float(row["svm"]) for row in rows]
+    assert re.search(rf"^svm +4 +{re.escape(f'{sum(scores) / 4:+.4f}')} ", said.stdout, flags=re.MULTILINE)
