@@ -40,9 +40,13 @@ FILES = (
     "live_example_preds.parquet",
     "validation_example_preds.csv",
     "validation_example_preds.parquet",
+    "meta_model.parquet",
 )
 """The files of every version."""
 
+META_MODEL = "numerai_meta_model"
+"""The meta model's column, as Numerai calls it."""
+_META_STREAM = 1219
 _FORMAT = 1
 """Raised whenever the same season would be written differently, so that kept files of an older form are not used."""
 _CELLS_AT_ONCE = 32 * 2**20
@@ -97,6 +101,7 @@ class SeasonWriter:
 
     def __init__(self, size: SeasonSize, seed: int) -> None:
         self.model = SeasonModel(size, seed)
+        self._seed = seed
 
     def write(self, name: str, path: Path, round_number: int) -> None:
         """Write the file ``name`` (one of :data:`FILES`) as the round serves it, whole or not at all."""
@@ -116,6 +121,8 @@ class SeasonWriter:
                     self._write_table(temporary, [(live, season_round.weekday, live)], "live")
                 case "live_example_preds.csv" | "live_example_preds.parquet":
                     self._write_predictions(temporary, [(live, season_round.weekday)], Path(name).suffix)
+                case "meta_model.parquet":
+                    self._write_meta_model(temporary, validation)
                 case "validation_example_preds.csv" | "validation_example_preds.parquet":
                     self._write_predictions(temporary, ((era, SATURDAY) for era in validation), Path(name).suffix)
                 case _:
@@ -143,6 +150,25 @@ class SeasonWriter:
         else:
             schema = _indexed_schema([pa.field("prediction", pa.float64())])
             pq.write_table(pa.Table.from_arrays([predictions, ids], schema=schema), path)
+
+    def _write_meta_model(self, path: Path, eras: Iterable[int]) -> None:
+        """Write a meta model: what the example knows, and as much that it does not."""
+        schema = _indexed_schema(
+            [pa.field("era", pa.string()), pa.field("data_type", pa.string()), pa.field(META_MODEL, pa.float64())]
+        )
+        with pq.ParquetWriter(path, schema) as writer:
+            for era in eras:
+                rows = self.model.era(era, SATURDAY)
+                random = np.random.default_rng((self._seed, era, _META_STREAM))
+                mixed = np.argsort(np.argsort(rows.example)) + random.permutation(len(rows.ids))
+                ranks = (np.argsort(np.argsort(mixed)) + 0.5) / len(mixed)
+                columns = [
+                    pa.array([era_label(era)] * len(ranks)),
+                    pa.array(["validation"] * len(ranks)),
+                    pa.array(ranks),
+                    pa.array(rows.ids.astype(str), pa.string()),
+                ]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def write_season(
@@ -296,7 +322,7 @@ class Season:
     def _kept_as(name: str, round_number: int) -> Path:
         if name.startswith("live"):
             return Path("live", f"{round_number}-{name}")
-        if name.startswith("validation"):
+        if name.startswith(("validation", "meta_model")):
             return Path("validation", f"{era_label(SeasonRound(round_number).era)}-{name}")
         return Path(name)
 

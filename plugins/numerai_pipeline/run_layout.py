@@ -75,6 +75,10 @@ class RunLayout:
         """True targets of the tournament rows of a walk-forward run, which the models do not get to see."""
         return self.directory / "targets.parquet"
 
+    def reference(self, name: str) -> Path:
+        """Others' predictions of the tournament rows: ``example_predictions``, ``meta_model``, ``benchmark_models``."""
+        return self.directory / f"{name}.parquet"
+
     @property
     def training_csv(self) -> Path:
         """Training table for images of 2018; made when one is run."""

@@ -91,6 +91,7 @@ def unzip(
     Tasks that serve (``serves``: task → models) none of the models that were picked are skipped at once: each would
     take a process of its own to find that out.
     """
+    from numerai_pipeline.unpacking import references
     from numerai_pipeline.unpacking.dataset import unpack
 
     with in_airflow_words():
@@ -105,7 +106,7 @@ def unzip(
             "every_nth_era": parameters.every_nth_era,
         }
         # An archive is known by its content: two files of one name are two datasets.
-        content = {role: file.sha256 for role, file in raw.files.items()}
+        content = {role: file.sha256 for role, file in raw.files.items() if role not in references.ROLES}
         identity: dict[str, Any] = dict(content) if raw.kind == "archive" else {}
         if raw.era is not None:
             identity = {"walk_forward": raw.era, "embargo": parameters.embargo}
@@ -123,7 +124,15 @@ def unzip(
             embargo=parameters.embargo,
             force=parameters.force,
         )
-        facts = {"round": raw.round, "era": raw.era, **chosen, "seed": parameters.seed, **asdict(unpacked)}
+        compared = references.lay_references(raw, layout) if raw.kind == "v5" else []
+        facts = {
+            "round": raw.round,
+            "era": raw.era,
+            **chosen,
+            "seed": parameters.seed,
+            **asdict(unpacked),
+            "references": compared,
+        }
         with atomic_path(layout.run_facts) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         result = {"directory": str(layout.directory.relative_to(settings.data_dir)), **facts}
