@@ -15,6 +15,7 @@ import threading
 import uuid
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -152,6 +153,8 @@ class Desk:
         self._lock = threading.Lock()
         self._uploads: dict[str, _Upload] = {}
         self._diagnosed: dict[str, dict[str, Any]] = {}
+        if self.accounts:  # now, and not while the first to hand something in waits
+            import_module("numerai_tools.submissions")
 
     def account(self, authorization: str | None) -> Account | None:
         """Give the account whose keys stand in the header; None when there is none."""

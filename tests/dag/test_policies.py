@@ -122,6 +122,7 @@ def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     assert upstream["ensemble"] == {*INDEPENDENT, *FLEMING}
     assert upstream["evaluate"] == {*INDEPENDENT, *FLEMING, "ensemble"}
     assert upstream["exploring"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate"}
+    assert upstream["submit"] == {"ensemble", "evaluate"}
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
 
 
