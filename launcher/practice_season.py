@@ -31,6 +31,11 @@ def address(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
+def standings(port: int) -> str:
+    """Address of the page with the season's standings."""
+    return f"{address(port)}/practice/standings"
+
+
 def answers(url: str) -> bool:
     """Whether something speaks HTTP at an address."""
     try:
