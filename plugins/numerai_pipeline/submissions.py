@@ -76,6 +76,10 @@ class Record:
     status: str
     at: str
 
+    def is_of(self, sha256: str, round_number: int, account_model: str) -> bool:
+        """Whether this very file was handed in for this round and model."""
+        return (self.sha256, self.asked_for, self.account_model) == (sha256, round_number, account_model)
+
 
 def prepare(layout: RunLayout, model: str, destination: Path, data_type: str = LIVE) -> Path:
     """Write the rows of one type of a model's predictions as Numerai wants them, and check them as Numerai does.
@@ -151,16 +155,7 @@ def submit(
     path = layout.submission_record(numerai_model)
     sha256 = file_sha256(file)
     record = _read(path)
-    if (
-        record
-        and not force
-        and (record.sha256, record.asked_for, record.account_model)
-        == (
-            sha256,
-            round_number,
-            model_id,
-        )
-    ):
+    if record and not force and record.is_of(sha256, round_number, model_id):
         log.info("%s: the same file was handed in already, at %s: %s", numerai_model, record.at, record.submission)
     else:
         require_open(account, round_number)
