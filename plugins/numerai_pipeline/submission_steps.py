@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk.exceptions import AirflowSkipException
 
 from numerai_pipeline.airflow_words import in_airflow_words
-from numerai_pipeline.errors import BadInputError, CredentialsError, PipelineError, RoundClosedError, SubmissionError
+from numerai_pipeline.errors import (
+    BadInputError,
+    CredentialsError,
+    NetworkError,
+    PipelineError,
+    ProtocolError,
+    RoundClosedError,
+    SubmissionError,
+)
 from numerai_pipeline.keys import Keys, find_keys, where_to_put_keys
 from numerai_pipeline.locks import alone_at
 from numerai_pipeline.parameters import RunParameters, parse_parameters
@@ -124,6 +132,38 @@ def check_submissions(submissions: Mapping[str, str], predictions: Iterable[str]
         if model not in known:
             msg = f"NUMERAI_SUBMISSIONS: {name}={model}: there is no model or ensemble {model!r}; there are:"
             raise BadInputError(f"{msg} {', '.join(known)}")
+
+
+def check_in_advance(parameters: RunParameters) -> None:
+    """Find out before a run begins what would keep it from submitting hours later: wrong keys, models there are not.
+
+    Where the server cannot be asked just now, nothing is found.
+
+    Raises
+    ------
+    CredentialsError
+        When half of the keys is missing, or the keys are refused.
+    NotFoundError
+        When the account has not got a model that NUMERAI_SUBMISSIONS names.
+    """
+    if not parameters.submit or parameters.source == "archive":
+        return
+    keys = find_keys(parameters.source)
+    if keys is None:
+        log.warning("nothing will be submitted: %s", where_to_put_keys(parameters.source))
+        return
+    from numerai_pipeline.account import Account
+    from numerai_pipeline.downloads import Patience
+
+    settings = load_settings()
+    address = settings.api_address(parameters.source)
+    account = Account(address, keys, timeout=settings.http_timeout, patience=Patience(attempts=1))
+    try:
+        account.models()
+        for name in settings.submissions:
+            account.model_id(name)
+    except (NetworkError, ProtocolError) as error:
+        log.warning("the account cannot be looked at just now: %s", error)
 
 
 def plan(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> Plan:

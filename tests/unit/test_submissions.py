@@ -21,6 +21,7 @@ from numerai_pipeline import submission_steps
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.keys import find_keys
 from numerai_pipeline.manifests import verified_manifest, write_manifest
+from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 from numerai_pipeline.settings import load_settings
 from practice import accounts
@@ -365,6 +366,47 @@ def test_no_secret_is_logged_or_kept(
     assert kept
     for text in (told, said, *kept):
         assert not any(secret in text for secret in (*KEYS, "signature="))
+
+
+@pytest.fixture
+def begin(server: PracticeServer) -> Callable[..., Any]:
+    """Begin a run as the DAG's first task does."""
+
+    def attempt(run_type: str = "manual", **choices: Any) -> Any:
+        run = SimpleNamespace(run_type=run_type, logical_date=None, data_interval_end=SATURDAY)
+        context: Any = {"dag_run": run, "params": {"source": "numerai", "submit": True, **choices}}
+        return RoundSensor(task_id="wait_for_round").execute(context)
+
+    return attempt
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"SECRET_KEY": "wrong-key"}, "keys were refused"),
+        ({"SECRET_KEY": ""}, "both are needed"),
+        ({"SUBMISSIONS": "gamma=svm"}, "no model 'gamma'"),
+    ],
+)
+def test_what_would_keep_a_run_from_submitting_is_told_before_it_begins(
+    begin: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], says: str
+) -> None:
+    set_to(monkeypatch, **settings)
+    with pytest.raises(AirflowFailException, match=says):
+        begin()
+    assert begin(submit=False) is None
+    assert begin("backfill") is None
+
+
+def test_a_run_begins_though_the_account_cannot_be_looked_at(
+    begin: Callable[..., Any], server: PracticeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.faults.add(Fault(kind="status", on="graphql", match="account"))
+    assert begin() is None
+    assert "cannot be looked at just now" in caplog.text
+    set_to(monkeypatch, PUBLIC_ID="", SECRET_KEY="")
+    assert begin() is None
+    assert "nothing will be submitted: make an Airflow connection numerai_default" in caplog.text
 
 
 def test_a_connection_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
