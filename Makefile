@@ -69,6 +69,7 @@ help:
 ##   AUTOML_MINUTES   search time of each AutoML model, 1 to 4320 (1 for a practice round, else 10)
 ##   SEED             the seed of every random choice
 ##   FORCE            1: compute everything again, also what is up to date
+##   SUBMIT           1: hand the predictions in, to the practice season or to Numerai (README: Submitting)
 ##
 ## Knobs of `make backtest`, besides those of `make run` (but ROUND and ARCHIVE):
 ##   WEEKS            how many weeks, ending with the last whose targets are known (8)

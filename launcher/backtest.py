@@ -94,7 +94,7 @@ def _backtest(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStac
                 _end_backfill(api, dag_id, backfill)
             session.remove_containers()
 
-    backfill = api.create_backfill(dag_id, weeks.first, weeks.last, conf, at_once=weeks.at_once)
+    backfill = api.create_backfill(dag_id, weeks.first, weeks.last, {**conf, "submit": False}, at_once=weeks.at_once)
     cleanup.callback(end)
     choices = ", ".join(f"{name.upper()}={as_knob(value)}" for name, value in conf.items())
     session.screen.tick("Backtest", f"weeks {weeks.first} to {weeks.last}, {weeks.at_once} at once: {choices}")

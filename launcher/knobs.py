@@ -38,7 +38,7 @@ LAUNCHER_KNOBS = {
 # commands that run the DAG take its parameters as knobs
 RUNNING = ("run", "backtest")
 # a backtest chooses rounds by their weeks
-NOT_FOR_A_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE")
+NOT_FOR_A_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT")
 OTHER_KNOBS = {"images": ("NO_INSTALL",), "clean": ("ALL",), "check": ("NO_INSTALL",), "down": ()}
 
 

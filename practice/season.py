@@ -235,9 +235,34 @@ class Season:
         self._writer = SeasonWriter(self.size, seed)
         settings = json.dumps({"format": _FORMAT, "seed": seed, **_naming(self.size)}, sort_keys=True)
         self._directory = directory / f"season-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+        self._live_ids: dict[int, list[str]] = {}
         self._lock = threading.Lock()
         self._etags: dict[tuple[Path, int], str] = {}
         season_eras(self.size, self.current_round().number)  # a season that cannot be is told at once
+
+    @property
+    def directory(self) -> Path:
+        """Folder of this season, by itself among those of others."""
+        return self._directory
+
+    def live_rows(self, round_number: int) -> EraRows:
+        """Make the live rows of a round, with the targets that nobody knows yet when it opens."""
+        season_round = SeasonRound(round_number)
+        return self.rows(season_round.era, season_round.weekday)
+
+    def rows(self, era: int, weekday: int) -> EraRows:
+        """Make the rows of an era as a round of its week sees them (4 is Saturday's), with all targets."""
+        return self._writer.model.era(era, weekday)
+
+    def live_ids(self, round_number: int) -> list[str]:
+        """Give the ids of a round's live rows, in the file's order."""
+        if round_number not in self._live_ids:
+            self._live_ids[round_number] = self.live_rows(round_number).ids.astype(str).tolist()
+        return self._live_ids[round_number]
+
+    def knows_target(self, target: str, round_number: int) -> bool:
+        """Whether the targets of a round's live rows are known by now: the same rule as in the files."""
+        return self.current_round().era - SeasonRound(round_number).era > TARGET_WEEKS[target]
 
     def now(self) -> datetime:
         """Read the season's clock."""

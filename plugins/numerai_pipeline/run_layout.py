@@ -125,6 +125,22 @@ class RunLayout:
         """How a model, an ensemble or a reference did, era by era: JSON, by `evaluate`."""
         return self.reports_directory / "evaluation" / f"{model}.json"
 
+    def submission(self, numerai_model: str) -> Path:
+        """File that a model at Numerai gets: the live rows of somebody's predictions."""
+        return self.directory / "submissions" / f"{numerai_model}.csv"
+
+    def submission_record(self, numerai_model: str) -> Path:
+        """Record of what became of it there: JSON."""
+        return self.directory / "submissions" / f"{numerai_model}.json"
+
+    def diagnosed(self, numerai_model: str) -> Path:
+        """File that goes to Numerai's diagnostics: the validation rows of the same predictions."""
+        return self.directory / "submissions" / "diagnostics" / f"{numerai_model}.csv"
+
+    def diagnostics_record(self, numerai_model: str) -> Path:
+        """Record of what they said: JSON."""
+        return self.directory / "submissions" / "diagnostics" / f"{numerai_model}.json"
+
     @property
     def leaderboard(self) -> Path:
         """All of them, best first: JSON, by `evaluate`."""

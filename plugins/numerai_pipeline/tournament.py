@@ -569,7 +569,10 @@ def _refusal(url: str, what: str, said: str) -> PipelineError:
 
 
 def _keys_refused(url: str, said: str) -> CredentialsError:
-    msg = f"{url}: the Numerai keys were refused ({said}): check NUMERAI_PUBLIC_ID and NUMERAI_SECRET_KEY"
+    msg = (
+        f"{url}: the Numerai keys were refused ({said}): check the connection numerai_default (for a practice season"
+        " numerai_practice), or NUMERAI_PUBLIC_ID and NUMERAI_SECRET_KEY"
+    )
     return CredentialsError(msg)
 
 

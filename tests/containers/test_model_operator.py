@@ -92,6 +92,7 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag, caplog
         "tsne": "skipped",
         "tpot": "skipped",
         "exploring": "success",
+        "submit": "skipped",
     }
     assert "not needed for svm, and skipped: tsne, tpot" in caplog.text
 
