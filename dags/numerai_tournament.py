@@ -12,7 +12,9 @@
    only those with it that need it.
 5. **ensemble** combines the predictions of the models that succeeded, and **evaluate** scores all of them, models and
    ensembles, and ranks them in a leaderboard.
-6. **exploring** comes last: it gathers what the models left, and the run succeeds only if every task did.
+6. **leaderboard** writes a page that shows what was found out, from scores to maps; the menu *Browse* has it for all
+   runs.
+7. **exploring** comes last: it gathers what the models left, and the run succeeds only if every task did.
 
 The run's files are in `rounds/<round>/<fingerprint>/` on the data volume; a run with the same settings takes up where
 the last one stopped. Everything that can be chosen is on the trigger form.
@@ -94,6 +96,15 @@ with DAG(
         for spec in registry
     }
 
+    # The page is written of whatever is there, also of a run in which models failed.
+    leaderboard = PythonOperator(
+        task_id="leaderboard",
+        python_callable=steps.show,
+        trigger_rule="all_done",
+        execution_timeout=timedelta(minutes=30),
+        doc_md="Writes the run's leaderboard into its directory as one HTML file; the menu *Browse* has the live one.",
+    )
+
     # Every model is upstream, and so is what comes after them, so the run's state tells the truth; models that were not
     # picked are skipped, not failed.
     exploring = PythonOperator(
@@ -108,4 +119,5 @@ with DAG(
     wait_for_round >> download >> unzip
     for spec in registry:
         [{FIRST_TASK: unzip, **models}[name] for name in registry.upstream(spec.name)] >> models[spec.name]
-    [models[name] for name in (*registry.models, *registry.after_models)] >> exploring
+    [models[name] for name in (*registry.models, *registry.after_models)] >> leaderboard
+    [*(models[name] for name in (*registry.models, *registry.after_models)), leaderboard] >> exploring

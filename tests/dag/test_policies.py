@@ -121,7 +121,9 @@ def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     assert all(upstream[model] == {"tsne"} for model in FLEMING)
     assert upstream["ensemble"] == {*INDEPENDENT, *FLEMING}
     assert upstream["evaluate"] == {*INDEPENDENT, *FLEMING, "ensemble"}
-    assert upstream["exploring"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate"}
+    assert upstream["leaderboard"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate"}
+    assert upstream["exploring"] == {*upstream["leaderboard"], "leaderboard"}
+    assert dag.task_dict["leaderboard"].trigger_rule == "all_done"
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
 
 
