@@ -49,7 +49,8 @@ function duration(seconds) {
   if (seconds < 10) return `${digits(1)(seconds)} s`;
   if (seconds < 60) return `${whole(seconds)} s`;
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${String(Math.floor(seconds % 60)).padStart(2, "0")} s`;
+  if (minutes < 10) return `${minutes} min ${String(Math.floor(seconds % 60)).padStart(2, "0")} s`;
+  if (minutes < 60) return `${minutes} min`;
   return `${whole(Math.floor(minutes / 60))} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
 
@@ -105,8 +106,9 @@ function sortableTable(label, columns, rows, { sorted = null, rowOf = () => ({})
       });
     }
     body.replaceChildren(...ordered.map((row) => make("tr", rowOf(row), columns.map((one) => {
-      const content = one.cell ? one.cell(row) : written(one.of(row), one.format ?? String);
       const first = one.key === heading;
+      const plain = () => written(one.of(row), one.format ?? String);
+      const content = one.cell ? one.cell(row) : first ? breakable(plain()) : plain();
       return make(first ? "th" : "td", {
         class: [one.number && "number", one.wide && "wide", first && "sticky"].filter(Boolean).join(" ") || null,
         scope: first ? "row" : null,
@@ -394,7 +396,7 @@ function scores({ found, model, places }) {
       number: true,
       of: (row) => row[score.key] ?? null,
       cell: score.flag && ((row) => [
-        row[score.flag] === false ? make("span", { class: "flag", title: score.key === "originality" ? row.most_like : null }, `${score.flagged} `) : null,
+        row[score.flag] === false ? make("span", { class: "flag", title: score.key === "originality" ? row.most_like : null }, score.flagged) : null,
         written(row[score.key], score.format),
       ]),
     })),
@@ -413,17 +415,17 @@ function scores({ found, model, places }) {
   }));
 }
 
-function named(name, place) {
-  return [make("span", { class: "swatch", color: colour(place), "aria-hidden": "true", "data-place": place }), ...breakable(name)];
-}
+const swatch = (place) => make("span", { class: "swatch", color: colour(place), "aria-hidden": "true", "data-place": place });
+
+const named = (name, place) => [swatch(place), ...breakable(name)];
 
 // A name may be broken after an underscore.
 function breakable(name) {
   return name.split(/(?<=_)/).flatMap((part) => [part, make("wbr")]);
 }
 
-dark.addEventListener("change", () => document.querySelectorAll("[data-place]").forEach((swatch) => {
-  swatch.style.backgroundColor = colour(Number(swatch.dataset.place));
+dark.addEventListener("change", () => document.querySelectorAll("[data-place]").forEach((node) => {
+  node.style.backgroundColor = colour(Number(node.dataset.place));
 }));
 
 function curves({ found, places, chosen }) {
@@ -478,7 +480,7 @@ function curves({ found, places, chosen }) {
       type: "checkbox", name: "model", value: row.model, checked: chosen.has(row.model),
       onchange: (event) => { event.target.checked ? chosen.add(row.model) : chosen.delete(row.model); label(); },
     });
-    return make("label", {}, box, named(row.model, places.get(row.model)));
+    return make("label", {}, box, swatch(places.get(row.model)), row.model);
   });
   const all = (checked) => make("button", {
     type: "button",
