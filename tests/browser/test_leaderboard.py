@@ -250,6 +250,7 @@ def test_a_name_with_html_in_it_is_a_text(open_page: OpenPage, web_ui: WebUi) ->
 def test_runs_are_picked_newest_first(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(f"{web_ui.address}/{ADDRESS}")
+    expect(scores(page)).to_be_visible()
     picker = page.get_by_label("Round and run")
     groups = picker.locator("optgroup").evaluate_all("groups => groups.map(group => group.label)")
     assert groups == ["Round 1335", "Round 1330"]
@@ -284,6 +285,19 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: OpenPa
         reached.append(focused[1])
         assert focused[0] == "BODY" or focused[2] == "solid", focused
     assert {"Round and run", "Sharpe", "xgboost", "Scores of the models", "Correlation between models"} <= set(reached)
+
+
+def test_a_run_of_the_dag_without_a_directory_is_said_to_have_none(browser: Browser, web_ui: WebUi) -> None:
+    context = browser.new_context()
+    context.add_cookies([{"name": "_token", "value": web_ui.token(), "url": web_ui.address}])
+    page = context.new_page()
+    page.goto(f"{web_ui.address}/{ADDRESS}?dag=numerai_tournament&dag_run=unknown")
+    expect(page.get_by_role("alert")).to_contain_text("no directory yet")
+    picker = page.get_by_label("Round and run")
+    expect(picker).to_have_value("")
+    picker.select_option(f"1335/{web_ui.half.directory.name}")  # another one can be had
+    expect(scores(page)).to_be_visible()
+    context.close()
 
 
 def test_signed_in_from_the_menu_and_a_tasks_link(browser: Browser, web_ui: WebUi) -> None:

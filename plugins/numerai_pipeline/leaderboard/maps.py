@@ -138,10 +138,18 @@ def _sample(layout: RunLayout, _state: tuple[tuple[int, int], ...]) -> _Sample:
     return sample
 
 
+def _within_the_run(path: Path) -> None:
+    """Refuse what a container may have linked to from its run's directory."""
+    if path.is_symlink() or path.parent.is_symlink():
+        msg = f"{path.name}: a link, where a file should be"
+        raise MapError(msg)
+
+
 def _rows(path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    _within_the_run(path)
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
@@ -153,6 +161,7 @@ def _read(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    _within_the_run(path)
     try:
         with pq.ParquetFile(path) as file:
             absent = set(columns) - set(file.schema_arrow.names)

@@ -114,6 +114,8 @@ def test_scores_of_eras_are_in_the_order_of_the_eras(tmp_path: Path) -> None:
     layout = make_run(tmp_path, tables=False)
     evaluation = layout.evaluation("svm")
     by_era = json.loads(evaluation.read_text())["by_era"]
+    for path in evaluation.parent.glob("*.json"):
+        change(path, by_era=json.loads(path.read_text())["by_era"][::-1])
     change(evaluation, by_era=[by_era[1], by_era[0]])
     series = read_run(layout)["series"]
     assert series["eras"] == list(range(121, 181))
@@ -275,6 +277,19 @@ def test_a_damaged_map_or_table_is_named(tmp_path: Path) -> None:
     layout.tournament.unlink()
     with pytest.raises(MapError, match=r"tournament\.parquet"):
         map_rows(layout)
+
+
+def test_a_linked_table_or_map_is_not_read(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    for path in (layout.directory / "tsne" / "perplexity_05.parquet", layout.tournament):
+        path.rename(tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    with pytest.raises(MapError, match=r"tournament\.parquet: a link"):
+        map_rows(layout)
+    layout.tournament.unlink()
+    (tmp_path / "tournament.parquet").rename(layout.tournament)
+    with pytest.raises(MapError, match=r"perplexity_05\.parquet: a link"):
+        map_points(layout, "perplexity_05")
 
 
 def test_reading_the_boards_of_all_models(tmp_path: Path) -> None:

@@ -694,6 +694,7 @@ async function begin() {
   try {
     runs = await ask("api/runs");
     fillPicker();
+    picker.selectedIndex = -1;
     let asked = { round: query.get("round"), run: query.get("run") };
     if (query.has("dag_run")) asked = await ask(`api/dag-run?${new URLSearchParams({ dag: query.get("dag") ?? "", run: query.get("dag_run") })}`);
     if (runs.length === 0) {
@@ -702,7 +703,6 @@ async function begin() {
     }
     const found = runs.find((run) => run.round === asked.round && run.run === asked.run);
     if (found === undefined && asked.run !== null) {
-      picker.selectedIndex = -1;
       show(notice(true, make("p", {}, "There is no such run; it may have been removed by housekeeping. Pick another one above.")));
       return;
     }
