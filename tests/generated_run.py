@@ -279,14 +279,14 @@ def _evaluate(
             "feature_exposure": None if constant else float(random.uniform(0.1, 0.45)),
             "logloss": (0.693147 if constant else 0.6931 - skill / 8) if binary else None,
             "consistency": (0.0 if constant else float(np.mean(corr > 0))) if binary else None,
-            "concordance": None if constant else float(random.uniform(0.01, 0.15)),
+            "concordance": None if constant else float(random.uniform(0.02, 0.1)) + 0.1 * (place == 3),
             "concordant": None if constant else place != 3,
-            "originality": None if constant else float(random.uniform(0.3, 0.97)),
+            "originality": None if constant else 0.962 if place == 2 else float(random.uniform(0.3, 0.9)),
             "most_like": None if constant else names[0],
             "original": None if constant else place != 2,
         }
         rows.append((row, corr))
-    rows.sort(key=lambda pair: (pair[0]["corr"] is None, -(pair[0]["corr"] or 0)))
+    rows.sort(key=lambda pair: pair[0]["logloss"] if binary else -(pair[0]["corr"] or -1))
     for rank, (row, corr) in enumerate(rows, start=1):
         row["rank"] = rank
         by_era = [
@@ -301,7 +301,7 @@ def _evaluate(
     np.fill_diagonal(matrix, 1.0)
     board = {
         "target": "binary" if binary else "graded",
-        "sorted_by": "corr",
+        "sorted_by": "logloss" if binary else "corr",
         "rows": 100 * eras,
         "eras": eras,
         "models": [row for row, _ in rows],
