@@ -12,9 +12,11 @@
    only those with it that need it.
 5. **ensemble** combines the predictions of the models that succeeded, and **evaluate** scores all of them, models and
    ensembles, and ranks them in a leaderboard.
-6. **submit** hands the predictions of the live rows in to Numerai and waits until they are accepted, if the run is told
+6. **leaderboard** writes a page that shows what was found out, from scores to maps; the menu *Browse* has it for all
+   runs.
+7. **submit** hands the predictions of the live rows in to Numerai and waits until they are accepted, if the run is told
    to: it is off unless `submit` is on. Where the settings say so, **approve** asks somebody first.
-7. **exploring** gathers what the models left, and the run succeeds only if every task did.
+8. **exploring** gathers what the models left, and the run succeeds only if every task did.
 
 The run's files are in `rounds/<round>/<fingerprint>/` on the data volume; a run with the same settings takes up where
 the last one stopped. Everything that can be chosen is on the trigger form.
@@ -100,6 +102,15 @@ with DAG(
         for spec in registry
     }
 
+    # The page is written of whatever is there, also of a run in which models failed.
+    leaderboard = PythonOperator(
+        task_id="leaderboard",
+        python_callable=steps.show,
+        trigger_rule="all_done",
+        execution_timeout=timedelta(minutes=30),
+        doc_md="Writes the run's leaderboard into its directory as one HTML file; the menu *Browse* has the live one.",
+    )
+
     # Whoever wants to look first is shown what would be submitted, and how it did.
     if settings.approve_submissions:
         approve = SubmissionApproval(
@@ -140,9 +151,10 @@ with DAG(
     wait_for_round >> download >> unzip
     for spec in registry:
         [{FIRST_TASK: unzip, **models}[name] for name in registry.upstream(spec.name)] >> models[spec.name]
-    [models[name] for name in (*registry.models, *registry.after_models)] >> exploring
-    before_submit = [models[name] for name in registry.after_models or registry.models]
+    everything = [models[name] for name in (*registry.models, *registry.after_models)]
+    everything >> leaderboard
+    [*everything, leaderboard] >> exploring
     if settings.approve_submissions:
-        before_submit >> approve >> submit
+        leaderboard >> approve >> submit
     else:
-        before_submit >> submit
+        leaderboard >> submit

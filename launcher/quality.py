@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from launcher.browser import ensure_browser
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED
 from launcher.run import give_back_engine
@@ -43,6 +44,9 @@ def test(session: Session, knobs: Knobs) -> int:
             with session.screen.step("Docker engine") as step:
                 session.engine.ensure(step, owner="run", may_install=knobs.may_install)
             session.build_images(may_install=knobs.may_install)
+            with session.screen.step("Browser") as step:
+                log = session.checkout.logs / "apt.log"
+                ensure_browser(step, session.commands, log, may_install=knobs.may_install)
             checked = check(session)
             session.screen.note("Tests", "pytest, all of them")
             tested = _run(session, ["pytest", *shlex.split(knobs.arguments)])

@@ -8,6 +8,7 @@ processor.
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,8 +18,9 @@ from airflow.sdk.exceptions import AirflowSkipException
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.data_volume import container_user, give_to, installation_id
 from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.leaderboard.links import LeaderboardLink
 from numerai_pipeline.locks import alone_at
-from numerai_pipeline.manifests import file_sha256, read_manifest, verified_manifest
+from numerai_pipeline.manifests import atomic_path, file_sha256, read_manifest, verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
 from numerai_pipeline.parameters import LONGEST_SEARCH, parse_parameters
@@ -75,6 +77,7 @@ class ModelOperator(BaseOperator):
     template_fields: Sequence[str] = ("run_directory", "environment")
     template_fields_renderers: ClassVar[dict[str, str]] = {"environment": "json"}
     ui_color = "#d7eaf3"
+    operator_extra_links = (LeaderboardLink(),)
 
     def __init__(self, *, spec: ModelSpec, registry: Registry, run_directory: str, **kwargs: Any) -> None:
         settings = load_settings()
@@ -121,6 +124,8 @@ class ModelOperator(BaseOperator):
                     self.log.info("up to date: inputs, image and parameters unchanged")
                 else:
                     self._compute(context, settings, layout, inputs, parameters.automl_minutes)
+                    with atomic_path(layout.image_note(self.spec.name)) as temporary:
+                        temporary.write_text(json.dumps({"image": self.image}) + "\n", encoding="utf-8")
             return summary_of(self.spec.name, layout) | {"image": self.image}
 
     def _need_a_model(self, context: Context) -> None:

@@ -146,6 +146,15 @@ class RunLayout:
         """All of them, best first: JSON, by `evaluate`."""
         return self.directory / "leaderboard.json"
 
+    @property
+    def static_page(self) -> Path:
+        """The same for people, with all that was found out: HTML, one file."""
+        return self.directory / "leaderboard.html"
+
+    def image_note(self, task: str) -> Path:
+        """Note on which image a task's results were made with: JSON, ``{"image": …}``."""
+        return self.directory / "images" / f"{task}.json"
+
 
 # The run's directory as a model's container sees it.
 CONTAINER_RUN = RunLayout(Path("/data"))

@@ -146,6 +146,23 @@ def unzip(
     return result
 
 
+def show(ti: RuntimeTaskInstanceProtocol) -> str:
+    """Write the run's leaderboard as one HTML file, of whatever is there; return where it is."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from numerai_pipeline.leaderboard.static_page import write_static_page
+
+    run = ti.xcom_pull(task_ids="unzip")
+    if run is None:
+        msg = "the run has no directory, so there is nothing to show"
+        raise AirflowSkipException(msg)
+    with in_airflow_words():
+        layout = RunLayout(load_settings().data_dir / run["directory"])
+        page = write_static_page(layout)
+        log.info("%s: %s KiB", page, f"{page.stat().st_size / 1024:,.0f}")
+        return str(page)
+
+
 def explore(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol, models: Sequence[str]) -> dict[str, Any]:
     """Gather what all models left: the run's verdict, for the log and for whoever asks Airflow for it."""
     with in_airflow_words():

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
+from numerai_pipeline.leaderboard.board import read_run
+from numerai_pipeline.leaderboard.links import LeaderboardLink
 from numerai_pipeline.leases import Lease, noted
 from numerai_pipeline.locks import alone_at
 from numerai_pipeline.manifests import verified_manifest
@@ -50,6 +52,18 @@ def test_the_verdict_lists_what_every_model_left(run_dag: RunDag) -> None:
     verdict = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
     assert verdict["models"]["svm"]["rows"] == len(TOURNAMENT_IDS)
     assert verdict["models"]["svm"]["predictions"] == str(RunLayout(outcome.directory).predictions("svm"))
+
+
+def test_a_run_leaves_its_page_and_its_tasks_link_to_it(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "xgboost": {}})
+    layout = RunLayout(outcome.directory)
+    assert str(outcome.tasks["leaderboard"].state) == "success"
+    assert f'"run":"{outcome.directory.name}"' in layout.static_page.read_text()
+    assert [row["model"] for row in read_run(layout)["models"]] == ["xgboost"]
+    assert read_run(layout)["models"][0]["image"] == outcome.tasks["xgboost"].xcom_pull(task_ids="xgboost")["image"]
+    for model in ("svm", "xgboost"):
+        link = outcome.tasks[model].xcom_pull(task_ids=model, key=LeaderboardLink().xcom_key)
+        assert link == f"numerai/leaderboard/?round=archive&run={outcome.directory.name}&model={model}"
 
 
 def test_the_containers_log_is_the_tasks_log(run_dag: RunDag) -> None:
@@ -91,6 +105,7 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag, caplog
         "svm": "success",
         "tsne": "skipped",
         "tpot": "skipped",
+        "leaderboard": "success",
         "exploring": "success",
         "submit": "skipped",
     }

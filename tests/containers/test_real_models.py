@@ -131,7 +131,7 @@ def test_a_picked_model_brings_along_what_it_needs(
     assert outcome.state == "success"
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
     ran = {"wait_for_round", "download", "unzip", "adversarial_validation", "tsne", "logistic_regression"}
-    ran |= {"ensemble", "evaluate", "exploring"}
+    ran |= {"ensemble", "evaluate", "leaderboard", "exploring"}
     assert {name for name, state in states.items() if state == "success"} == ran
     assert {state for name, state in states.items() if name not in ran} == {"skipped"}
     layout = RunLayout(outcome.directory)

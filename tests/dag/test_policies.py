@@ -121,8 +121,10 @@ def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     assert all(upstream[model] == {"tsne"} for model in FLEMING)
     assert upstream["ensemble"] == {*INDEPENDENT, *FLEMING}
     assert upstream["evaluate"] == {*INDEPENDENT, *FLEMING, "ensemble"}
-    assert upstream["exploring"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate"}
-    assert upstream["submit"] == {"ensemble", "evaluate"}
+    assert upstream["leaderboard"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate"}
+    assert upstream["exploring"] == {*upstream["leaderboard"], "leaderboard"}
+    assert dag.task_dict["leaderboard"].trigger_rule == "all_done"
+    assert upstream["submit"] == {"leaderboard"}
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
 
 
@@ -145,7 +147,7 @@ def test_submitting_can_be_the_default_and_need_approval(monkeypatch: pytest.Mon
     dag = load_dag()
     assert dag.params.get_param("submit").value is True
     approve, submit = dag.task_dict["approve"], dag.task_dict["submit"]
-    assert (approve.upstream_task_ids, submit.upstream_task_ids) == ({"ensemble", "evaluate"}, {"approve"})
+    assert (approve.upstream_task_ids, submit.upstream_task_ids) == ({"leaderboard"}, {"approve"})
     # nothing is submitted unless somebody approved
     assert TriggerRule(submit.trigger_rule).value == "all_success"
     assert TriggerRule(approve.trigger_rule).value == "all_done"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from numerai_pipeline import steps
 from numerai_pipeline.settings import load_settings
@@ -73,6 +73,12 @@ def test_walking_forward_can_be_forbidden(download: Download) -> None:
         download("backfill", LONG_AGO, walk_forward=False)
     with pytest.raises(AirflowFailException, match="is not served any more"):
         download(round=1300, walk_forward=False)
+
+
+def test_a_run_without_a_directory_has_no_page() -> None:
+    ti: Any = SimpleNamespace(xcom_pull=lambda **_: None)
+    with pytest.raises(AirflowSkipException, match="nothing to show"):
+        steps.show(ti)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""The leaderboard's web application, inside Airflow's API server and for signed-in users only.
+
+Airflow does not sign users in for a plugin's application: every route here depends on Airflow's own ``get_user``,
+static files included, and the routes FastAPI would add by itself (its documentation) are off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse
+
+from numerai_pipeline.leaderboard.board import read_run
+from numerai_pipeline.leaderboard.maps import MapError, map_points, map_rows
+from numerai_pipeline.leaderboard.page import ASSETS, page, read_asset
+from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
+from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+# nothing from elsewhere, and no script or style that is not a file of ours
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+
+
+def _run(round_name: str, run: str) -> RunLayout:
+    found = find_run(load_settings().data_dir, round_name, run)
+    if found is None:
+        raise HTTPException(404, "There is no such run. It may have been removed by housekeeping.")
+    return found
+
+
+Run = Annotated[RunLayout, Depends(_run)]
+
+
+def create_app() -> FastAPI:
+    """Make the application."""
+    app = FastAPI(
+        title="Numerai leaderboard",
+        dependencies=[Depends(get_user)],
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.middleware("http")(_with_headers)
+    app.get("/")(_page)
+    app.get("/assets/{name}")(_asset)
+    app.get("/api/runs")(_runs)
+    app.get("/api/dag-run")(_dag_run)
+    app.get("/api/runs/{round_name}/{run}")(_board)
+    app.get("/api/runs/{round_name}/{run}/maps")(_map_rows)
+    app.get("/api/runs/{round_name}/{run}/maps/{name}")(_map)
+    return app
+
+
+async def _with_headers(request: Request, respond: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await respond(request)
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _page() -> HTMLResponse:
+    return HTMLResponse(page())
+
+
+def _asset(name: str) -> Response:
+    if name not in ASSETS:
+        raise HTTPException(404, "There is no such file.")
+    # its address names its content, so a browser may keep it; nobody in between may
+    return Response(
+        read_asset(name), media_type=ASSETS[name], headers={"Cache-Control": "private, max-age=31536000, immutable"}
+    )
+
+
+def _runs() -> list[dict[str, Any]]:
+    return list_runs(load_settings().data_dir)
+
+
+def _dag_run(dag: str, run: str) -> dict[str, str]:
+    found = run_of_dag_run(load_settings().data_dir, dag, run)
+    if found is None:
+        raise HTTPException(404, "This run of the DAG has no directory yet: it gets one in the task unzip.")
+    return {"round": found.directory.parent.name, "run": found.directory.name}
+
+
+def _board(found: Run) -> dict[str, Any]:
+    return read_run(found)
+
+
+def _map_rows(found: Run) -> dict[str, Any]:
+    try:
+        return map_rows(found)
+    except MapError as error:
+        raise HTTPException(404, f"There are no rows to show: {error}") from None
+
+
+def _map(found: Run, name: str) -> dict[str, Any]:
+    try:
+        return map_points(found, name)
+    except MapError as error:
+        raise HTTPException(404, f"The map cannot be shown: {error}") from None

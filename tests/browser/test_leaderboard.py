@@ -1,0 +1,347 @@
+"""The leaderboard as a person meets it: in Airflow's web UI, signed in, in a real browser.
+
+Its pictures are left in ``.cache/screenshots/``; two of them are in the README.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Frame, Locator, Page, expect
+
+from numerai_pipeline.leaderboard.links import ADDRESS
+from numerai_pipeline.leaderboard.static_page import write_static_page
+from numerai_pipeline.run_layout import RunLayout
+from tests.browser.conftest import HOSTILE, Watched, WebUi
+from tests.generated_run import make_run
+from tests.samples import ROOT
+
+pytestmark = pytest.mark.browser
+
+NONE = "\u2013"
+PICTURES = ROOT / ".cache" / "screenshots"
+OpenPage = Callable[..., Page]
+WIDTHS, SCHEMES = (1400, 400), ("light", "dark")
+
+
+@pytest.fixture(
+    params=[(width, scheme) for width in WIDTHS for scheme in SCHEMES], ids=lambda each: f"{each[0]}-{each[1]}"
+)
+def look(request: pytest.FixtureRequest) -> tuple[int, str]:
+    width, scheme = request.param
+    return width, scheme
+
+
+@pytest.fixture
+def open_page(browser: Browser, web_ui: WebUi) -> Iterator[OpenPage]:
+    """Open pages that are signed in and watched; in the end none of them may have complained."""
+    opened: list[Watched] = []
+    contexts = []
+
+    def open_one(width: int = 1400, scheme: str = "light") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if scheme == "dark" else "light"
+        )
+        context.add_cookies([{"name": "_token", "value": web_ui.token(), "url": web_ui.address}])
+        contexts.append(context)
+        page = context.new_page()
+        opened.append(Watched(page, web_ui.address))
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    for watched in opened:
+        watched.assert_quiet()
+
+
+def address_of(web_ui: WebUi, layout: RunLayout, **more: str) -> str:
+    extra = "".join(f"&{name}={value}" for name, value in more.items())
+    return f"{web_ui.address}/{ADDRESS}?round={layout.directory.parent.name}&run={layout.directory.name}{extra}"
+
+
+def scores(page: Page | Frame) -> Locator:
+    return page.get_by_role("table", name="Scores of the models")
+
+
+def column(page: Page | Frame, name: str) -> list[str]:
+    """Give what a column of the scores shows, from top to bottom."""
+    expect(scores(page)).to_be_visible()
+    heads = [text.split("\u00a0")[0] for text in scores(page).locator("thead th").all_inner_texts()]
+    cells = scores(page).locator(f"tbody tr > *:nth-child({heads.index(name) + 1})")
+    return [text.strip() for text in cells.all_inner_texts()]
+
+
+def drawn(chart: Locator) -> int:
+    """How often a chart was drawn; asked for once it is in sight."""
+    chart.scroll_into_view_if_needed()
+    expect(chart.locator("canvas").first).to_be_visible()
+    return int(chart.get_attribute("data-drawn") or 0)
+
+
+def assert_has_ink(chart: Locator) -> None:
+    """See that more than the background is on a chart's canvas."""
+    colours = chart.locator("canvas").first.evaluate(
+        """canvas => {
+            const sheet = new OffscreenCanvas(canvas.width, canvas.height);
+            const copy = sheet.getContext('2d', { willReadFrequently: true });
+            copy.drawImage(canvas, 0, 0);
+            const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+            return new Set(new Uint32Array(data.buffer)).size;
+        }"""
+    )
+    assert colours > 20
+
+
+def assert_fits(page: Page) -> None:
+    """See that nothing makes the page itself wider than the window."""
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def take(page: Page, name: str) -> None:
+    """Take a picture of the whole page, every chart drawn."""
+    for chart in page.locator(".chart").all():
+        drawn(chart)
+    page.evaluate("window.scrollTo(0, 0)")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+
+def test_everything_is_shown_at_every_width_and_in_both_colours(
+    open_page: OpenPage, web_ui: WebUi, look: tuple[int, str]
+) -> None:
+    width, scheme = look
+    page = open_page(width, scheme)
+    page.goto(address_of(web_ui, web_ui.finished))
+    expect(scores(page)).to_be_visible()
+    headings = page.locator("h2").all_inner_texts()
+    assert headings == [
+        *("The run", "Scores", "Models in the charts", "CORR over the eras", "Predictions"),
+        *("Correlation between models", "Maps of the rows", "Drift: training against tournament"),
+        *(f"What {search} searched and found" for search in ("auto_sklearn", "auto_weka", "tpot")),
+        *("What the ensemble took", "Time, memory and images"),
+    ]
+    assert_fits(page)
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 31)"}[scheme]
+    charts = page.locator(".chart").all()
+    assert len(charts) == 7
+    for chart in charts:
+        drawn(chart)
+    page.get_by_text("rows, drawn evenly from both tables").wait_for()
+    for chart in charts:
+        assert_has_ink(chart)
+    take(page, f"finished-{width}-{scheme}")
+    page.get_by_role("heading", name="Models in the charts").evaluate("heading => heading.scrollIntoView()")
+    page.screenshot(path=PICTURES / f"charts-{width}-{scheme}.png")
+
+
+def test_the_table_sorts_by_its_headings_and_says_so(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page()
+    page.goto(address_of(web_ui, web_ui.finished))
+    assert column(page, "Rank") == [str(rank) for rank in range(1, 12)]
+    exposure = scores(page).get_by_role("columnheader", name="Exposure")
+    assert exposure.get_attribute("aria-sort") is None
+    exposure.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    expect(exposure).to_have_attribute("aria-sort", "ascending")
+    shown = column(page, "Exposure")
+    assert shown[-1] == NONE  # a reference has none, and what is not known comes last
+    assert shown[:-1] == sorted(shown[:-1])
+    page.keyboard.press("Enter")
+    expect(exposure).to_have_attribute("aria-sort", "descending")
+    assert column(page, "Exposure") == [*sorted(shown[:-1], reverse=True), NONE]
+    expect(scores(page).locator("[aria-sort]")).to_have_count(1)
+    scores(page).get_by_role("button", name="Model").click()
+    names = column(page, "Model")
+    assert names == sorted(names)
+
+
+def test_numbers_are_right_aligned_with_the_same_digits(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page()
+    page.goto(address_of(web_ui, web_ui.finished))
+    assert all(re.fullmatch(r"[+\u2212]0\.\d{4}|\u2013", text) for text in column(page, "CORR"))
+    assert all(re.fullmatch(r"0\.\d{5}", text) for text in column(page, "Logloss"))
+    aligned = (
+        scores(page)
+        .locator("td.number")
+        .evaluate_all("cells => new Set(cells.map(c => getComputedStyle(c).textAlign)).size")
+    )
+    assert aligned == 1
+    assert scores(page).locator("td.number").first.evaluate("cell => getComputedStyle(cell).textAlign") == "right"
+    assert "mmc" not in [head.lower() for head in scores(page).locator("thead th").all_inner_texts()]
+
+
+def test_models_are_picked_and_drawn(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page()
+    page.goto(address_of(web_ui, web_ui.finished))
+    chart = page.get_by_role("img", name=re.compile("^Cumulative CORR per era of"))
+    before = drawn(chart)
+    box = page.get_by_role("checkbox", name="wide_and_deep")
+    expect(box).not_to_be_checked()
+    box.check()
+    expect(page.get_by_role("img", name=re.compile("Cumulative CORR.*wide_and_deep"))).to_be_visible()
+    assert drawn(chart) > before
+    page.get_by_role("button", name="None").click()
+    expect(page.get_by_role("img", name="Cumulative CORR per era of no model")).to_be_visible()
+    page.get_by_role("button", name="All", exact=True).click()
+    expect(page.get_by_role("img", name=re.compile("Cumulative CORR.*constant_half"))).to_be_visible()
+    page.get_by_role("combobox", name="Rows").select_option("live")
+    expect(page.get_by_role("img", name=re.compile("predictions on live rows"))).to_be_visible()
+
+
+def test_maps_are_switched_and_coloured(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page()
+    page.goto(address_of(web_ui, web_ui.finished))
+    chart = page.locator(".chart.map")
+    chart.scroll_into_view_if_needed()
+    page.get_by_text("rows, drawn evenly from both tables").wait_for()
+    for colour in ("era", "split", "target"):
+        before = drawn(chart)
+        page.get_by_role("combobox", name="Coloured by").select_option(colour)
+        expect(chart).to_have_attribute("aria-label", re.compile(f"perplexity 30, features, coloured by {colour}"))
+        assert drawn(chart) == before + 1
+        assert_has_ink(chart)
+        take(page, f"map-by-{colour}")
+    with page.expect_response(re.compile("/maps/perplexity_30_polynomial$")) as answer:
+        page.get_by_role("combobox", name="Map").select_option(label="perplexity 30, features and their products")
+    assert answer.value.ok
+    expect(chart).to_have_attribute("aria-label", re.compile("features and their products"))
+
+
+def test_a_model_that_was_linked_to_is_marked_and_in_sight(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page(400)
+    page.goto(address_of(web_ui, web_ui.finished, model="neural_network"))
+    row = scores(page).locator("tr[aria-current=true]")
+    expect(row).to_contain_text("neural_network")
+    expect(row).to_be_in_viewport()
+    expect(page.get_by_label("neural_network", exact=True)).to_be_checked()
+
+
+def test_a_half_finished_run_says_what_there_is_and_what_is_missing(
+    open_page: OpenPage, web_ui: WebUi, look: tuple[int, str]
+) -> None:
+    width, scheme = look
+    page = open_page(width, scheme)
+    page.goto(address_of(web_ui, web_ui.half))
+    expect(page.get_by_text("This run has not been evaluated")).to_contain_text("3 models left predictions")
+    missing = page.locator(".notice li").all_inner_texts()
+    assert "the scores (leaderboard.json) \u2013 evaluate" in missing
+    assert sorted(column(page, "Model")) == ["svm", "wide_and_deep", "xgboost"]
+    assert_fits(page)
+    take(page, f"half-{width}-{scheme}")
+
+
+def test_a_name_with_html_in_it_is_a_text(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page()
+    page.goto(address_of(web_ui, web_ui.hostile))
+    assert HOSTILE in column(page, "Model")
+    chart = page.get_by_role("img", name=re.compile("^Cumulative CORR per era of"))
+    drawn(chart)
+    chart.hover()  # the tooltip lists the models
+    expect(page.locator("main img, .chart img")).to_have_count(0)
+    assert page.title() == "Round 1330 \u2013 Numerai leaderboard"
+
+
+def test_runs_are_picked_newest_first(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page()
+    page.goto(f"{web_ui.address}/{ADDRESS}")
+    expect(scores(page)).to_be_visible()
+    picker = page.get_by_label("Round and run")
+    groups = picker.locator("optgroup").evaluate_all("groups => groups.map(group => group.label)")
+    assert groups == ["Round 1335", "Round 1330"]
+    wanted = f"1330/{web_ui.hostile.directory.name}"
+    picker.select_option(wanted)
+    expect(page).to_have_title("Round 1330 \u2013 Numerai leaderboard")
+    assert f"run={web_ui.hostile.directory.name}" in page.url
+    page.reload()
+    expect(picker).to_have_value(wanted)
+
+
+def test_a_run_that_is_gone_is_said_to_be(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page()
+    page.goto(f"{web_ui.address}/{ADDRESS}?round=1335&run=000000000000")
+    expect(page.get_by_role("alert")).to_contain_text("There is no such run")
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: OpenPage, web_ui: WebUi) -> None:
+    page = open_page()
+    page.goto(address_of(web_ui, web_ui.finished))
+    expect(scores(page)).to_be_visible()
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(
+            """() => {
+                const element = document.activeElement, style = getComputedStyle(element);
+                const labelled = element.getAttribute('aria-label') ?? element.labels?.[0]?.textContent;
+                return [element.tagName, labelled ?? element.textContent, style.outlineStyle];
+            }"""
+        )
+        reached.append(focused[1])
+        assert focused[0] == "BODY" or focused[2] == "solid", focused
+    assert {"Round and run", "Sharpe", "xgboost", "Scores of the models", "Correlation between models"} <= set(reached)
+
+
+def test_a_run_of_the_dag_without_a_directory_is_said_to_have_none(browser: Browser, web_ui: WebUi) -> None:
+    context = browser.new_context()
+    context.add_cookies([{"name": "_token", "value": web_ui.token(), "url": web_ui.address}])
+    page = context.new_page()
+    page.goto(f"{web_ui.address}/{ADDRESS}?dag=numerai_tournament&dag_run=unknown")
+    expect(page.get_by_role("alert")).to_contain_text("no directory yet")
+    picker = page.get_by_label("Round and run")
+    expect(picker).to_have_value("")
+    picker.select_option(f"1335/{web_ui.half.directory.name}")  # another one can be had
+    expect(scores(page)).to_be_visible()
+    context.close()
+
+
+def test_signed_in_from_the_menu_and_a_tasks_link(browser: Browser, web_ui: WebUi) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    page.goto(f"{web_ui.address}/{ADDRESS}")
+    assert "Not authenticated" in page.content()
+    page.goto(web_ui.address)
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", web_ui.password)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Browse").click()
+    page.get_by_role("menuitem", name="Leaderboard").click()
+    inside = page.frame_locator("iframe[title=Leaderboard]")
+    expect(inside.get_by_role("table", name="Scores of the models")).to_be_visible()
+    expect(inside.get_by_role("link", name="Airflow")).to_be_hidden()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / "in-airflow.png")
+
+    page.goto(f"{web_ui.address}/dags/numerai_tournament/runs/{web_ui.dag_run}")
+    page.get_by_role("link", name="Leaderboard").click()
+    inside = page.frame_locator("iframe[title=Leaderboard]")
+    expect(inside.get_by_label("Round and run")).to_have_value(f"1335/{web_ui.finished.directory.name}")
+
+    page.goto(f"{web_ui.address}/dags/numerai_tournament/runs/{web_ui.dag_run}/tasks/svm/details")
+    page.get_by_role("link", name="Leaderboard", exact=True).click()
+    expect(scores(page).locator("tr[aria-current=true]")).to_contain_text("svm")
+    expect(page.get_by_role("link", name="Airflow")).to_be_visible()
+    context.close()
+
+
+def test_the_static_file_is_the_same_page(browser: Browser, tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    board = json.loads(layout.leaderboard.read_text())
+    path = write_static_page(layout)
+    page = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True).new_page()
+    watched = Watched(page, path.as_uri())
+    page.goto(path.as_uri())
+    assert column(page, "Model") == [row["model"] for row in board["models"]]
+    chart = page.locator(".chart.map")
+    chart.scroll_into_view_if_needed()
+    page.get_by_text("rows, drawn evenly from both tables").wait_for()
+    drawn(chart)
+    assert_has_ink(chart)
+    take(page, "static")
+    page.context.close()
+    watched.assert_quiet()

@@ -1,0 +1,298 @@
+"""What is read out of run directories: good, half-finished, damaged and hostile ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from numerai_pipeline.leaderboard.board import MOST_BINS, read_run
+from numerai_pipeline.leaderboard.maps import MOST_ROWS, MapError, map_points, map_rows
+from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
+from numerai_pipeline.leases import Lease
+from numerai_pipeline.run_layout import RunLayout
+from tests.generated_run import DAG_RUN, FOUR_MAPS, MODELS, make_run
+
+
+def change(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def row_of(board: dict[str, Any], model: str) -> dict[str, Any]:
+    return next(row for row in board["models"] if row["model"] == model)
+
+
+def test_the_newest_round_comes_first_whatever_was_written_last(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"tables": False, "models": ("svm",)}
+    for name in ("999", "1335", "archive"):
+        make_run(tmp_path, name, **small)
+    older = make_run(tmp_path, "1335", seed=5, **small)
+    for path in (older.run_facts, older.leaderboard):
+        os.utime(path, (1, 1))
+    listed = list_runs(tmp_path)
+    assert [run["round"] for run in listed] == ["1335", "1335", "999", "archive"]
+    assert listed[1]["run"] == older.directory.name
+    assert listed[0]["models"] == 4
+    assert listed[1]["best"] == json.loads(older.leaderboard.read_text())["models"][0]["model"]
+    assert listed[0]["source"] == "practice"
+
+
+def test_a_list_changes_with_its_files(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, evaluated=False, tables=False)
+    assert list_runs(tmp_path)[0]["models"] is None
+    layout.leaderboard.write_text(json.dumps({"models": [{"model": "svm"}]}))
+    assert list_runs(tmp_path)[0]["best"] == "svm"
+
+
+def test_without_any_run_the_list_is_empty(tmp_path: Path) -> None:
+    assert list_runs(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("round_name", "run"),
+    [
+        ("..", "f09bf676d967"),
+        ("1335/../1335", "f09bf676d967"),
+        (".", "f09bf676d967"),
+        ("1335", ".."),
+        ("1335", "f09bf676d967/predictions"),
+        ("1335", "f09bf676d967\n"),
+        ("1335", "F09BF676D967"),
+        ("1335", "f09bf676d96"),
+        ("", ""),
+        ("1335\0", "f09bf676d967"),
+        ("१३३५", "f09bf676d967"),
+    ],
+)
+def test_what_is_no_name_of_a_run_finds_none(tmp_path: Path, round_name: str, run: str) -> None:
+    assert make_run(tmp_path, tables=False).directory.name == "f09bf676d967"
+    assert find_run(tmp_path, "1335", "f09bf676d967") is not None
+    assert find_run(tmp_path, round_name, run) is None
+
+
+def test_a_link_is_no_run(tmp_path: Path) -> None:
+    layout = make_run(tmp_path / "elsewhere", tables=False)
+    rounds = tmp_path / "data" / "rounds"
+    (rounds / "1").mkdir(parents=True)
+    (rounds / "1" / layout.directory.name).symlink_to(layout.directory)
+    (rounds / "2").symlink_to(layout.directory.parent)
+    for round_name in ("1", "2"):
+        assert find_run(tmp_path / "data", round_name, layout.directory.name) is None
+    assert list_runs(tmp_path / "data") == []
+
+
+def test_a_run_of_airflow_is_found_by_its_note(tmp_path: Path) -> None:
+    mine = make_run(tmp_path, tables=False)
+    make_run(tmp_path, seed=5, tables=False, dag_run=Lease("numerai_tournament", "another"))
+    assert run_of_dag_run(tmp_path, DAG_RUN.dag, DAG_RUN.run) == mine
+    assert run_of_dag_run(tmp_path, DAG_RUN.dag, "unknown") is None
+
+
+def test_a_finished_run_has_everything(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    board = read_run(layout)
+    assert board["missing"] == board["problems"] == []
+    assert board["evaluated"] is True
+    assert [row["rank"] for row in board["models"]] == list(range(1, 12))
+    written = json.loads(layout.leaderboard.read_text())["models"]
+    assert [row["model"] for row in board["models"]] == [row["model"] for row in written]
+    assert board["models"][0]["corr"] == pytest.approx(written[0]["corr"], rel=1e-5)
+    assert board["models"][-1]["corr"] is None  # a constant has none
+    report = json.loads(layout.report("svm").read_text())
+    assert row_of(board, "svm")["seconds"] == pytest.approx(report["seconds"], rel=1e-5)
+    assert row_of(board, "svm")["image"].startswith("numerai-classic:")
+    assert row_of(board, "svm")["notes"] == report["notes"]
+    assert board["facts"]["features"] == 42
+    assert board["facts"]["training"] == {"rows": 4_800, "eras": 120, "missing": None, "without_target": None}
+    assert {row["model"] for row in board["preparations"]} == {"adversarial_validation", "tsne", "ensemble", "evaluate"}
+
+
+def test_scores_of_eras_are_in_the_order_of_the_eras(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, tables=False)
+    evaluation = layout.evaluation("svm")
+    by_era = json.loads(evaluation.read_text())["by_era"]
+    for path in evaluation.parent.glob("*.json"):
+        change(path, by_era=json.loads(path.read_text())["by_era"][::-1])
+    change(evaluation, by_era=[by_era[1], by_era[0]])
+    series = read_run(layout)["series"]
+    assert series["eras"] == list(range(121, 181))
+    assert series["corr"]["svm"][:2] == pytest.approx([by_era[0]["corr"], by_era[1]["corr"]], rel=1e-5)
+    assert series["corr"]["svm"][2:] == [None] * 58
+    assert None not in series["corr"]["xgboost"]
+
+
+def test_many_bins_are_put_together_and_no_row_is_lost(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, tables=False)
+    evaluation = layout.evaluation("svm")
+    change(evaluation, distribution={"edges": list(range(131)), "live": [1] * 130})
+    told = read_run(layout)["distributions"]["svm"]
+    assert len(told["live"]) <= MOST_BINS
+    assert sum(told["live"]) == 130
+    assert (told["edges"][0], told["edges"][-1]) == (0, 130)
+    assert len(told["edges"]) == len(told["live"]) + 1
+    change(evaluation, distribution={"edges": [0, 1], "live": [1, 2]})
+    assert "svm" not in read_run(layout)["distributions"]
+
+
+def test_each_search_tells_what_it_found(tmp_path: Path) -> None:
+    searches = {search["model"]: search for search in read_run(make_run(tmp_path, tables=False))["searches"]}
+    assert set(searches) == {"auto_sklearn", "auto_weka", "tpot"}
+    sklearn, weka, tpot = (searches[name] for name in ("auto_sklearn", "auto_weka", "tpot"))
+    assert [(found["learner"], found["weight"]) for found in sklearn["found"]] == [
+        ("gradient_boosting", 0.7),
+        ("mlp", 0.3),
+    ]
+    assert sklearn["measure"] == "held-out logloss"
+    assert sklearn["trajectory"][-1] == [40.2, 0.69129]
+    assert ["timed out", 2.0] in sklearn["counts"]
+    assert len(sklearn["tried"]) == 4
+    assert weka["found"][0]["learner"] == "weka.classifiers.bayes.BayesNet"
+    assert weka["measure"] == "rmse"
+    assert ["failed runs", 1.0] in weka["counts"]
+    assert tpot["found"][0]["learner"] == "SelectPercentile → LogisticRegression"
+    assert tpot["found"][0]["settings"] == "SelectPercentile(percentile=33.8) → LogisticRegression(C=0.01, penalty=l2)"
+    assert tpot["found"][0]["score"] == 0.69177
+
+
+def test_a_run_not_yet_evaluated_shows_what_its_models_say_and_what_is_missing(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, evaluated=False, tables=False, models=("svm", "tpot"))
+    board = read_run(layout)
+    assert board["evaluated"] is False
+    assert [row["model"] for row in board["models"]] == ["svm", "tpot"]
+    assert board["models"][0]["logloss"] is not None
+    assert board["models"][0]["corr"] is None
+    by = {task for _, task in board["missing"]}
+    assert by == {"unzip", "adversarial_validation", "tsne", "ensemble", "evaluate"}
+    assert board["problems"] == []
+    layout.predictions("xgboost").write_text("id,pre")  # being written, or left by a model that failed
+    assert "xgboost" not in {row["model"] for row in read_run(layout)["models"]}
+
+
+def test_a_run_that_has_just_begun_shows_that(tmp_path: Path) -> None:
+    directory = tmp_path / "rounds" / "1335" / "0123456789ab"
+    directory.mkdir(parents=True)
+    board = read_run(RunLayout(directory))
+    assert board["models"] == []
+    assert ("predictions", "the models") in board["missing"]
+    assert board["facts"]["source"] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"models": 5}',
+        b'{"models": [null, 1, {"model": null}]}',
+        b"[" * 100_000,
+    ],
+)
+def test_damaged_files_are_named_or_passed_over_and_the_rest_is_shown(tmp_path: Path, content: bytes) -> None:
+    layout = make_run(tmp_path, tables=False)
+    damaged = [layout.leaderboard, layout.run_facts, layout.evaluation("svm"), layout.image_note("svm")]
+    damaged += [layout.report("adversarial_validation"), layout.report("ensemble"), layout.report("auto_weka")]
+    for path in damaged:
+        path.write_bytes(content)
+    board = read_run(layout)
+    json.dumps(board, allow_nan=False)
+    assert list_runs(tmp_path)[0]["run"] == layout.directory.name
+    named = " ".join(board["problems"])
+    is_object = content.startswith(b'{"')
+    assert all((path.name in named) != is_object for path in damaged)
+    assert {search["model"] for search in board["searches"]} == {"auto_sklearn", "tpot"}
+    assert set(board["series"]["corr"]) >= {"xgboost", "tpot"}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "true", '"0.3"', "{}", "[]", "1e999", "9" * 500])
+def test_what_is_no_number_is_none(tmp_path: Path, value: str) -> None:
+    layout = make_run(tmp_path, tables=False, models=("svm", "auto_sklearn"))
+    board = json.loads(layout.leaderboard.read_text())
+    for row in board["models"]:
+        row |= {"corr": "VALUE", "rank": "VALUE", "sharpe": "VALUE"}
+    layout.leaderboard.write_text(json.dumps(board).replace('"VALUE"', value))
+    report = json.dumps({"chosen": {"trajectory": [{"seconds": "VALUE", "logloss": 1}], "weights": "VALUE"}})
+    layout.report("auto_sklearn").write_text(report.replace('"VALUE"', value))
+    read = read_run(layout)
+    json.dumps(read, allow_nan=False)
+    assert {row["corr"] for row in read["models"]} == {None}
+    assert read["searches"][0]["trajectory"] == []
+
+
+def test_a_link_out_of_the_run_is_not_followed(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, tables=False)
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps({"seconds": 42.5, "validation": {}}))
+    for path in (layout.report("svm"), layout.evaluation("svm")):
+        path.unlink()
+        path.symlink_to(secret)
+    board = read_run(layout)
+    assert row_of(board, "svm")["seconds"] is None
+    assert len([problem for problem in board["problems"] if "link" in problem]) == 2
+
+
+def test_maps_have_the_same_few_rows_and_find_them_by_id(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    layout = make_run(tmp_path, binary=False)
+    board = read_run(layout)
+    assert board["maps"] == ["perplexity_05", "perplexity_30", "perplexity_50", "perplexity_30_polynomial"]
+    rows = map_rows(layout)
+    assert 0.99 * MOST_ROWS <= len(rows["era"]) <= MOST_ROWS
+    assert rows["parts"] == ["training", "kept to validate on", "validation", "test", "live"]
+    assert rows["eras"] == [f"{era:04}" for era in range(1, 190)]
+    # the first row is the training table's first; the map has it at another place
+    first = pq.read_table(layout.training).slice(0, 1).to_pylist()[0]
+    assert rows["eras"][rows["era"][0]] == first["era"]
+    assert rows["target"][0] == first["target"]
+    for name in FOUR_MAPS:
+        points = map_points(layout, name)
+        table = pq.read_table(layout.directory / "tsne" / f"{name}.parquet").to_pylist()
+        place, own = next((place, row) for place, row in enumerate(table) if row["id"] == first["id"])
+        assert place != 0
+        assert points["x"][0] == pytest.approx(own["x"], abs=1e-3)
+        assert points["y"][0] == pytest.approx(own["y"], abs=1e-3)
+        assert len(points["x"]) == len(rows["era"])
+    parts = [rows["parts"][part] for part in rows["part"]]
+    unknown = {part for part, target in zip(parts, rows["target"], strict=True) if target is None}
+    assert unknown == {"test", "live"}
+
+
+@pytest.mark.parametrize("name", ["../training", "training", "perplexity_99", "perplexity_30.parquet", ""])
+def test_there_are_no_other_maps(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MapError, match="no map"):
+        map_points(make_run(tmp_path), name)
+
+
+def test_a_damaged_map_or_table_is_named(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    (layout.directory / "tsne" / "perplexity_05.parquet").write_bytes(b"PAR1 is all there is PAR1")
+    with pytest.raises(MapError, match=r"perplexity_05\.parquet"):
+        map_points(layout, "perplexity_05")
+    layout.tournament.unlink()
+    with pytest.raises(MapError, match=r"tournament\.parquet"):
+        map_rows(layout)
+
+
+def test_a_linked_table_or_map_is_not_read(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    for path in (layout.directory / "tsne" / "perplexity_05.parquet", layout.tournament):
+        path.rename(tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    with pytest.raises(MapError, match=r"tournament\.parquet: a link"):
+        map_rows(layout)
+    layout.tournament.unlink()
+    (tmp_path / "tournament.parquet").rename(layout.tournament)
+    with pytest.raises(MapError, match=r"perplexity_05\.parquet: a link"):
+        map_points(layout, "perplexity_05")
+
+
+def test_reading_the_boards_of_all_models(tmp_path: Path) -> None:
+    board = read_run(make_run(tmp_path, models=MODELS, tables=False))
+    assert len(board["models"]) == len(MODELS) + 3
+    assert len(board["correlations"]["matrix"]) == len(MODELS) + 2
