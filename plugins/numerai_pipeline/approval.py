@@ -12,6 +12,7 @@ from airflow.sdk import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.leaderboard.links import ADDRESS
 from numerai_pipeline.submission_steps import plan
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def approval_text(layout: RunLayout, round_number: int, chosen: Mapping[str, str
 
 def _leaderboard_address(layout: RunLayout) -> str:
     run = {"round": layout.directory.parent.name, "run": layout.directory.name}
-    return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/numerai/leaderboard/?{urlencode(run)}"
+    return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/{ADDRESS}?{urlencode(run)}"
 
 
 def _leaderboard(layout: RunLayout) -> tuple[dict[str, dict[str, Any]], int]:
