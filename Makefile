@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run backtest up down images check test clean
+.PHONY: help run backtest up airflow down images check test clean
 .SILENT:
 
 override LAUNCHER := launcher/environment.sh
@@ -16,6 +16,7 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make run      Set everything up, then run the pipeline once and show the predictions
 ##   make backtest Run past weeks as they would have been then, show what each model would have scored
 ##   make up       Start Airflow with its web page and keep it running
+##   make airflow  Airflow's own command line, for the Airflow of `make up`: make airflow ARGS="dags list"
 ##   make down     Stop everything that was started from this checkout
 ##   make images   Build the model images whose code changed
 ##   make check    Look at the code: ruff, its formatter, mypy
@@ -31,6 +32,9 @@ backtest:
 
 up:
 	$(LAUNCHER) local up --from-make
+
+airflow:
+	$(LAUNCHER) local airflow --from-make
 
 down:
 	if [ -x .venv/bin/python ]; then $(IN_VENV) down --from-make; else echo "Nothing was ever started here."; fi
@@ -65,6 +69,7 @@ help:
 ##   AUTOML_MINUTES   search time of each AutoML model, 1 to 4320 (1 for a practice round, else 10)
 ##   SEED             the seed of every random choice
 ##   FORCE            1: compute everything again, also what is up to date
+##   SUBMIT           1: hand the predictions in, to the practice season or to Numerai (README: Submitting)
 ##
 ## Knobs of `make backtest`, besides those of `make run` (but ROUND and ARCHIVE):
 ##   WEEKS            how many weeks, ending with the last whose targets are known (8)
@@ -75,7 +80,7 @@ help:
 ## Knobs of the launcher
 ##   PORT             port of Airflow's web page (8080, or the next free one)
 ##   NO_INSTALL       1: never install anything with apt-get; say what is missing instead
-##   ARGS             make test: arguments for pytest, such as ARGS="-k knobs"
+##   ARGS             make test: arguments for pytest, such as ARGS="-k knobs"; make airflow: what airflow should do
 ##   ALL              make clean: 1 removes data/, .venv, .uv and the model images as well
 ##
 ## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/settings.py.

@@ -14,7 +14,9 @@
    ensembles, and ranks them in a leaderboard.
 6. **leaderboard** writes a page that shows what was found out, from scores to maps; the menu *Browse* has it for all
    runs.
-7. **exploring** comes last: it gathers what the models left, and the run succeeds only if every task did.
+7. **submit** hands the predictions of the live rows in to Numerai and waits until they are accepted, if the run is told
+   to: it is off unless `submit` is on. Where the settings say so, **approve** asks somebody first.
+8. **exploring** gathers what the models left, and the run succeeds only if every task did.
 
 The run's files are in `rounds/<round>/<fingerprint>/` on the data volume; a run with the same settings takes up where
 the last one stopped. Everything that can be chosen is on the trigger form.
@@ -28,17 +30,20 @@ from pathlib import Path
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, Param, TaskGroup
 
-from numerai_pipeline import steps
+from numerai_pipeline import steps, submission_steps
+from numerai_pipeline.approval import SubmissionApproval
 from numerai_pipeline.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.model_registry import FIRST_TASK, load_registry
 from numerai_pipeline.notifications import run_callbacks
 from numerai_pipeline.parameters import form_fields
 from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.settings import load_settings
+from numerai_pipeline.submission_steps import check_submissions
 from numerai_pipeline.timetable import NumeraiRounds
 
 settings = load_settings()
 registry = load_registry(settings.images_dir or Path(__file__).resolve().parent.parent / "model_images")
+check_submissions(settings.submissions, registry.predictions)
 
 with DAG(
     dag_id="numerai_tournament",
@@ -51,7 +56,7 @@ with DAG(
     catchup=False,
     # A scheduled run that waits for its round must not keep others from running; the pool bounds the models' load.
     max_active_runs=3,
-    params={name: Param(**field) for name, field in form_fields(registry.models).items()},
+    params={name: Param(**field) for name, field in form_fields(registry.models, submit=settings.submit).items()},
     tags=["numerai"],
     default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},
     # Whom the settings name is told when a run fails, misses its round, or succeeds.
@@ -78,6 +83,7 @@ with DAG(
     unzip = PythonOperator(
         task_id=FIRST_TASK,
         python_callable=steps.unzip,
+        op_kwargs={"serves": {spec.name: sorted(registry.served_by(spec.name)) for spec in registry}},
         execution_timeout=timedelta(hours=4),
         doc_md="Unpacks the files safely into a training table and a tournament table.",
     )
@@ -105,6 +111,32 @@ with DAG(
         doc_md="Writes the run's leaderboard into its directory as one HTML file; the menu *Browse* has the live one.",
     )
 
+    # Whoever wants to look first is shown what would be submitted, and how it did.
+    if settings.approve_submissions:
+        approve = SubmissionApproval(
+            task_id="approve",
+            predictions=registry.predictions,
+            models=registry.models,
+            subject="Submit to Numerai?",
+            trigger_rule="all_done",
+            response_timeout=timedelta(hours=settings.approval_hours),
+            execution_timeout=timedelta(minutes=30),
+            doc_md="Waits for somebody to approve what would be submitted; skipped where there is nothing to submit.",
+        )
+
+    # What was asked for goes to Numerai even if some models, or their evaluation, failed: a round does not wait. What
+    # cannot be handed in makes this task fail, and so the run.
+    submit = PythonOperator(
+        task_id="submit",
+        python_callable=submission_steps.submit,
+        op_kwargs={"predictions": registry.predictions, "models": registry.models},
+        trigger_rule="all_success" if settings.approve_submissions else "all_done",
+        retry_exponential_backoff=2,
+        max_retry_delay=timedelta(minutes=10),
+        execution_timeout=timedelta(hours=3),
+        doc_md="Hands in the predictions of the live rows and waits until they are accepted; skipped unless asked for.",
+    )
+
     # Every model is upstream, and so is what comes after them, so the run's state tells the truth; models that were not
     # picked are skipped, not failed.
     exploring = PythonOperator(
@@ -121,3 +153,8 @@ with DAG(
         [{FIRST_TASK: unzip, **models}[name] for name in registry.upstream(spec.name)] >> models[spec.name]
     [models[name] for name in (*registry.models, *registry.after_models)] >> leaderboard
     [*(models[name] for name in (*registry.models, *registry.after_models)), leaderboard] >> exploring
+    before_submit = [models[name] for name in registry.after_models or registry.models]
+    if settings.approve_submissions:
+        before_submit >> approve >> submit
+    else:
+        before_submit >> submit

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from launcher.airflow_command import airflow
 from launcher.backtest import backtest
 from launcher.checkout import Checkout
 from launcher.clean import clean
@@ -28,6 +29,7 @@ PURPOSES = {
     "run": "set everything up, run the pipeline once, show the predictions",
     "backtest": "run past weeks as they would have been then, show what each model would have scored",
     "up": "start Airflow with its web page and keep it running",
+    "airflow": "run Airflow's own command line against the Airflow of `up`",
     "down": "stop everything that was started from this checkout",
     "images": "build the model images whose code changed",
     "check": "look at the code: ruff, its formatter, mypy",
@@ -75,6 +77,7 @@ ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "run": run,
     "backtest": backtest,
     "up": up,
+    "airflow": airflow,
     "down": lambda session, _: down(session),
     "images": _images,
     "check": lambda session, _: check(session),

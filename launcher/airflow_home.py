@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launcher import practice_season
 from launcher.errors import LauncherError
 from launcher.processes import end_of
 
@@ -28,6 +29,8 @@ DAG_ID = "numerai_tournament"
 BUNDLE = "numerai"
 HOST = "127.0.0.1"
 USER = "admin"
+# where the pipeline looks for the keys of the practice season's account, in Airflow's words
+PRACTICE_CONNECTION = "AIRFLOW_CONN_NUMERAI_PRACTICE"
 START_SECONDS = 240.0
 STOP_SECONDS = 7.0
 # No port at all: the log servers would listen on every interface, and nobody on one machine needs them.
@@ -125,6 +128,9 @@ def airflow_environment(checkout: Checkout, *, port: int, practice_url: str | No
     }
     if practice_url is not None:
         environment["NUMERAI_PRACTICE_URL"] = practice_url
+        environment[PRACTICE_CONNECTION] = os.environ.get(PRACTICE_CONNECTION) or json.dumps(
+            {"conn_type": "generic", "login": practice_season.PUBLIC_ID, "password": practice_season.KEY}
+        )
     environment["NUMERAI_SCHEDULE"] = schedule() if scheduled else "off"
     # likewise: a run of housekeeping that nobody asked for
     environment["NUMERAI_HOUSEKEEPING"] = (os.environ.get("NUMERAI_HOUSEKEEPING") if scheduled else None) or "false"

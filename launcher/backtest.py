@@ -94,7 +94,7 @@ def _backtest(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStac
                 _end_backfill(api, dag_id, backfill)
             session.remove_containers()
 
-    backfill = api.create_backfill(dag_id, weeks.first, weeks.last, conf, at_once=weeks.at_once)
+    backfill = api.create_backfill(dag_id, weeks.first, weeks.last, {**conf, "submit": False}, at_once=weeks.at_once)
     cleanup.callback(end)
     choices = ", ".join(f"{name.upper()}={as_knob(value)}" for name, value in conf.items())
     session.screen.tick("Backtest", f"weeks {weeks.first} to {weeks.last}, {weeks.at_once} at once: {choices}")
@@ -188,7 +188,7 @@ def read_scores(layout: RunLayout) -> dict[str, float | None]:
     """Read each model's mean CORR from a run's leaderboard; None where its targets are not known yet."""
     try:
         rows = json.loads(layout.leaderboard.read_text(encoding="utf-8"))["models"]
-        return {str(row["model"]): row["corr_mean"] for row in rows if row["kind"] != "reference"}
+        return {str(row["model"]): row["corr"] for row in rows if row["kind"] != "reference"}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -33,11 +33,12 @@ LAUNCHER_KNOBS = {
     "backtest": ("WEEKS", "FROM", "TO", "AT_ONCE", "PORT", "NO_INSTALL"),
     "up": ("PORT", "NO_INSTALL"),
     "test": ("ARGS", "NO_INSTALL"),
+    "airflow": ("ARGS", "NO_INSTALL"),
 }
 # commands that run the DAG take its parameters as knobs
 RUNNING = ("run", "backtest")
 # a backtest chooses rounds by their weeks
-NOT_FOR_A_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE")
+NOT_FOR_A_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT")
 OTHER_KNOBS = {"images": ("NO_INSTALL",), "clean": ("ALL",), "check": ("NO_INSTALL",), "down": ()}
 
 
@@ -55,8 +56,8 @@ class Knobs:
         Whether missing Debian packages may be installed.
     everything
         Whether `clean` also removes what took long to get.
-    pytest_arguments
-        Passed on to pytest.
+    arguments
+        Passed on to the program that the command runs: pytest, or airflow.
     weeks
         For a backtest, which weeks.
     """
@@ -65,7 +66,7 @@ class Knobs:
     port: int = 8080
     may_install: bool = True
     everything: bool = False
-    pytest_arguments: str = ""
+    arguments: str = ""
     weeks: Weeks | None = None
 
 
@@ -115,7 +116,7 @@ def parse_knobs(
     Parameters
     ----------
     command
-        Which command they are for: run, backtest, up, images, test, check, clean, down.
+        Which command they are for: run, backtest, up, airflow, images, test, check, clean, down.
     overrides
         The knobs as given.
     model_names

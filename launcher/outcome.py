@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from launcher.follow import Follower
 
 VERDICT_TASK = "exploring"
+SUBMITTING_TASK = "submit"
 
 
 def show_predictions(screen: Screen, verdict: Any, duration: float) -> None:
@@ -35,6 +36,15 @@ def show_predictions(screen: Screen, verdict: Any, duration: float) -> None:
     about = [f"round {facts['round']}" if facts.get("round") else "", f"took {seconds(duration)}"]
     screen.say()
     screen.tick("Run succeeded", ", ".join(part for part in about if part))
+
+
+def show_submissions(screen: Screen, result: Any, *, asked_for: bool) -> None:
+    """Show what was handed in, from what the task that did returned; that nothing was, only if it was asked for."""
+    facts: Mapping[str, Any] = result if isinstance(result, dict) else {}
+    for name, record in (facts.get("submissions") or {}).items():
+        screen.tick("Submitted", f"{record['model']} as {name}: accepted for round {record['round']}")
+    if asked_for and not facts:
+        screen.note("Submitted", f"nothing; the task {SUBMITTING_TASK} says why in its log")
 
 
 def predictions_table(models: Mapping[str, Any]) -> Table:

@@ -9,6 +9,8 @@ import httpx
 
 from launcher.errors import LauncherError
 from launcher.processes import end_of, wait_until
+from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from launcher.checkout import Checkout
@@ -20,11 +22,18 @@ READY = "practice season ready at "
 # the first start generates the season's data
 READY_SECONDS = 600.0
 STOP_SECONDS = 4.0
+# No secret: the account is made up, and good for nothing but the season's server on this machine.
+PUBLIC_ID, KEY = "PRACTICE-ACCOUNT", "key-of-the-practice-account"
 
 
 def address(port: int) -> str:
     """Address of a practice server of ours."""
     return f"http://127.0.0.1:{port}"
+
+
+def standings(port: int) -> str:
+    """Address of the page with the season's standings."""
+    return f"{address(port)}/practice/standings"
 
 
 def answers(url: str) -> bool:
@@ -34,6 +43,11 @@ def answers(url: str) -> bool:
     except httpx.HTTPError:
         return False
     return True
+
+
+def models(checkout: Checkout) -> list[str]:
+    """Name the models of the practice account: ours and their ensembles, and those that NUMERAI_SUBMISSIONS names."""
+    return list(dict.fromkeys([*load_registry(checkout.images_dir).predictions, *load_settings().submissions]))
 
 
 def start(services: Services, checkout: Checkout, step: Step, *, port: int, owner: str) -> None:
@@ -47,9 +61,10 @@ def start(services: Services, checkout: Checkout, step: Step, *, port: int, owne
     log = checkout.logs / "practice.log"
     season = checkout.cache / "practice-season"
     step.update("preparing a season of rounds" if season.exists() else "generating a season of rounds (once)")
+    command = [sys.executable, "-m", "practice", "--port", str(port), "--season-dir", str(season)]
     record = services.start(
         SERVICE,
-        [sys.executable, "-m", "practice", "--port", str(port), "--season-dir", season],
+        [*command, "--account", f"{PUBLIC_ID}:{KEY}", "--models", ",".join(models(checkout))],
         owner=owner,
         log=log,
         cwd=checkout.root,

@@ -49,7 +49,7 @@ def test(session: Session, knobs: Knobs) -> int:
                 ensure_browser(step, session.commands, log, may_install=knobs.may_install)
             checked = check(session)
             session.screen.note("Tests", "pytest, all of them")
-            tested = _run(session, ["pytest", *shlex.split(knobs.pytest_arguments)])
+            tested = _run(session, ["pytest", *shlex.split(knobs.arguments)])
         finally:
             session.signals.shield()
     if not checked and not tested:

@@ -15,7 +15,7 @@ from launcher.airflow_api import AirflowApi, now
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
 from launcher.follow import Follower
-from launcher.outcome import VERDICT_TASK, show_failure, show_predictions
+from launcher.outcome import SUBMITTING_TASK, VERDICT_TASK, show_failure, show_predictions, show_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -211,7 +211,9 @@ def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack
         show_failure(session.screen, api, follower)
         session.screen.say(f"  after {seconds(time.monotonic() - started)}")
         return EXIT_FAILED
+    submitted = api.return_value(dag_id, run_id, SUBMITTING_TASK)
     show_predictions(session.screen, api.return_value(dag_id, run_id, VERDICT_TASK), time.monotonic() - started)
+    show_submissions(session.screen, submitted, asked_for=bool(conf.get("submit")))
     return 0
 
 

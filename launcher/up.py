@@ -86,6 +86,7 @@ def _say_where(session: Session, kept_up: KeptUp) -> None:
     say(f"Airflow's page    {kept_up.address}/dags/{airflow_home.DAG_ID}", style="bold")
     say(f"User              {airflow_home.USER}")
     say(f"Password          in {airflow_home.password_file(session.checkout)}")
+    say(f"Practice season   {practice_season.standings(kept_up.practice_port)}")
     say(f"Its log           {airflow_home.log_file(session.checkout)}")
     say()
     if airflow_home.schedule() == "off":

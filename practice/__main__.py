@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from practice.accounts import Account, Desk
 from practice.faults import FaultQueue, RequestLog
 from practice.model import SeasonSize
 from practice.season import VERSION, Season
@@ -37,6 +38,10 @@ def _moment(text: str) -> datetime:
     if "T" not in text and " " not in text:
         moment = moment.replace(hour=13)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         "--versions", nargs="+", default=[VERSION], metavar="VERSION", help="dataset versions that are listed"
     )
     parser.add_argument(
+        "--account",
+        metavar="PUBLIC:SECRET",
+        help="keys of an account that may hand in predictions for --models; how they do is on /practice/standings."
+        " Others on this machine can see them: make some up",
+    )
+    parser.add_argument("--models", type=_names, default=(), metavar="NAME,NAME", help="the account's models")
+    parser.add_argument(
         "--controls", action="store_true", help="let tests queue faults and read the request log under /practice/"
     )
     return parser
@@ -123,13 +135,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             served_rounds=chosen.served_rounds,
             versions=chosen.versions,
         )
+        if chosen.models and not chosen.account:
+            parser.error("--models are those of an --account: give one")
+        accounts = [Account.of(chosen.account, chosen.models)] if chosen.account else []
         listening = listening_socket(chosen.host, chosen.port)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     season.prepare(lambda line: print(line, file=sys.stderr, flush=True))
-    app = create_app(season, FaultQueue(), RequestLog() if chosen.controls else None, controls=chosen.controls)
+    app = create_app(
+        season,
+        FaultQueue(),
+        RequestLog() if chosen.controls else None,
+        controls=chosen.controls,
+        desk=Desk(season, accounts),
+    )
     _AnnouncedServer(server_config(app)).run(sockets=[listening])
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Scope, Send
 
-Place = Literal["graphql", "file"]
+Place = Literal["graphql", "file", "upload"]
 Kind = Literal[
     "delay",  # answer `seconds` later
     "status",  # answer with `status`; 503 when none is given
@@ -33,13 +33,19 @@ Kind = Literal[
     "changed",  # other content of the same size: `swap` replaced, or the last byte altered
     "no_etag",  # leave out the ETag
     "no_date",  # leave out when it was last modified
+    "late",  # take a submission for the next round, as if the present one had closed
+    "reject",  # take a submission in and find it invalid
+    "pending",  # say of submissions and diagnostics that they are being looked at
 ]
 
 _FITS: dict[str, set[Place]] = {
-    "delay": {"graphql", "file"},
-    "status": {"graphql", "file"},
-    "html": {"graphql", "file"},
+    "delay": {"graphql", "file", "upload"},
+    "status": {"graphql", "file", "upload"},
+    "html": {"graphql", "file", "upload"},
     "graphql_error": {"graphql"},
+    "late": {"graphql"},
+    "reject": {"graphql"},
+    "pending": {"graphql"},
 }
 
 _PAGE = "<!DOCTYPE html><html><head><title>Maintenance</title></head><body><h1>We will be back</h1></body></html>"
@@ -52,7 +58,7 @@ class Fault(BaseModel):
     ----------
     kind : str
         What goes wrong.
-    on : {"graphql", "file"}
+    on : {"graphql", "file", "upload"}
         At which kind of request.
     count : int
         How many requests it hits.

@@ -1,34 +1,34 @@
 """The GraphQL side of the practice server: a schema in Numerai's words, executed by graphql-core.
 
-The schema has every field that numerapi 3.1.1 asks of the calls named here, so its own queries run as they are. Calls
-that need an account (models, uploads, diagnostics) belong in the same places: their types in :data:`SCHEMA`, their
-resolvers in :class:`Tournament`.
+The schema has every field that numerapi 3.1.1 asks of the calls named here, so its own queries run as they are. The
+types of calls that need an account (models, uploads, diagnostics, scores) stand here with the others; what answers them
+is in ``account_calls.py``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from graphql import GraphQLError, GraphQLResolveInfo, build_schema, graphql_sync
+from graphql import GraphQLError, build_schema, graphql_sync
 
+from practice.account_calls import CLASSIC, SCORE, AccountCalls, Info, check_tournament
+from practice.diagnostics_words import diagnostics_types
 from practice.rounds import SeasonRound
+from practice.scores import TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from practice.account_calls import Caller
     from practice.season import Season
 
-Info: TypeAlias = "GraphQLResolveInfo[Any]"
-
-CLASSIC = 8
-"""Numerai's number of the classic tournament, the only one there is here."""
 CURRENT = 0
 """Numerai's number for whichever round is current."""
-_PAYOUT_TARGET = "target_ender_20"
 
-SCHEMA = build_schema('''
+SCHEMA = build_schema(
+    '''
     """An ISO 8601 moment in UTC."""
     scalar DateTime
 
@@ -41,6 +41,84 @@ SCHEMA = build_schema('''
         dataset(filename: String!, round: Int, tournament: Int): String!
         "Rounds, the newest first; number 0 is the current one."
         rounds(tournament: Int, number: Int, target: String, status: RoundStatus, limit: Int): [Round]!
+        "Whose keys these are."
+        account: Account!
+        "A presigned address for PUT, and the name under which the file is handed in."
+        submission_upload_auth(filename: String!, tournament: Int, modelId: String): UploadAuth!
+        diagnosticsUploadAuth(filename: String!, tournament: Int, modelId: String): UploadAuth!
+        "What was handed in for a model, the newest first."
+        submissions(modelId: String): [Submission!]!
+        diagnostics(id: String, modelId: String!): Diagnostics
+        "Scores of a model's rounds, the newest first; for anybody."
+        submissionScores(
+            modelId: ID!, displayName: String, version: String, day: Int, resolved: Boolean, tournament: Int,
+            lastNRounds: Int, distinctOnRound: Boolean
+        ): [SubmissionScore!]!
+    }
+
+    type Account {
+        id: ID!
+        username: String!
+        email: String
+        status: String
+        walletAddress: String
+        availableNmr: String
+        mfaEnabled: Boolean!
+        insertedAt: DateTime!
+        models: [Model!]!
+        apiTokens: [ApiToken!]!
+    }
+
+    type ApiToken { name: String, public_id: String!, scopes: [String!]! }
+
+    type Model {
+        id: ID!
+        name: String!
+        tournament: Int!
+        submissions: [Submission!]!
+        "Of each round the last, valid or not; the newest round first."
+        latestSubmissions: [Submission!]!
+        v2Stake: Stake
+    }
+
+    type Stake { status: String, txHash: String }
+
+    type UploadAuth { filename: String!, url: String! }
+
+    type Submission {
+        id: ID!
+        filename: String!
+        insertedAt: DateTime!
+        roundNumber: Int!
+        "pending, success or failed"
+        status: String!
+        message: String
+    }
+
+    type SubmissionScore {
+        roundId: ID!
+        submissionId: ID!
+        roundNumber: Int!
+        roundResolveTime: DateTime
+        roundScoreTime: DateTime
+        roundCloseStakingTime: DateTime
+        value: Float
+        percentile: Float
+        displayName: String!
+        version: String
+        date: DateTime
+        day: Int
+        resolveDate: DateTime
+        resolved: Boolean
+    }
+
+    type Mutation {
+        "Hand in the file that was put to the address of submission_upload_auth."
+        create_submission(
+            filename: String!, tournament: Int!, modelId: String, triggerId: String, source: String, dataDatestamp: Int
+        ): Submission!
+        "Have the file scored that was put to the address of diagnosticsUploadAuth."
+        createDiagnostics(filename: String!, tournament: Int!, modelId: String): Diagnostics!
     }
 
     type Round {
@@ -84,7 +162,11 @@ SCHEMA = build_schema('''
         stakeThreshold: String
         payoutFactor: String
     }
-''')
+'''
+    + diagnostics_types()
+)
+# graphql-core passes arguments by name to a function whose first parameter has this name, too
+SCHEMA.type_map["Mutation"].fields["create_submission"].args["source"].out_name = "sent_by"  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -97,13 +179,13 @@ class _Score:
 
 
 _SCORES = (
-    _Score("v2_corr20", "CORR20V2", 20, is_payout=True, multiplier=0.75),
+    _Score("v2_corr20", SCORE, 20, is_payout=True, multiplier=0.75),
     _Score("mmc", "MMC", 20, is_payout=True, multiplier=2.25),
     _Score("corr60", "CORR60", 60, is_payout=False, multiplier=0.0),
 )
 
 
-class Tournament:
+class Tournament(AccountCalls):
     """Resolvers of the schema's queries: graphql-core calls the method of a field's name.
 
     Parameters
@@ -111,10 +193,12 @@ class Tournament:
     season : Season
     presign : callable
         Makes the address from which a file (name, round number) can be fetched.
+    caller : Caller
+        Who asks, and what the faults make of it.
     """
 
-    def __init__(self, season: Season, presign: Callable[[str, int], str]) -> None:
-        self._season = season
+    def __init__(self, season: Season, presign: Callable[[str, int], str], caller: Caller) -> None:
+        super().__init__(season, caller)
         self._presign = presign
 
     def listDatasets(  # noqa: N802 - the protocol's name
@@ -151,7 +235,7 @@ class Tournament:
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """Give the rounds that pass the filters."""
-        _check_tournament(tournament)
+        check_tournament(tournament)
         now = self._season.now()
         found = self._season.rounds()
         if number is not None:
@@ -159,12 +243,12 @@ class Tournament:
             found = [candidate for candidate in found if candidate.number == wanted]
         if status is not None:
             found = [candidate for candidate in found if candidate.status(now) == status]
-        if target not in (None, _PAYOUT_TARGET):
+        if target not in (None, TARGET):
             found = []
         return [_round_fields(candidate, now) for candidate in found[:limit]]
 
     def _served_round(self, number: int | None, tournament: int | None) -> int:
-        _check_tournament(tournament)
+        check_tournament(tournament)
         if number is None or number == CURRENT:
             return self._season.current_round().number
         if not self._season.is_served(number):
@@ -179,12 +263,6 @@ def execute(tournament: Tournament, query: str, variables: Mapping[str, Any] | N
     return dict(result.formatted)
 
 
-def _check_tournament(tournament: int | None) -> None:
-    if tournament not in (None, CLASSIC):
-        msg = f"Tournament {tournament} not found"
-        raise GraphQLError(msg)
-
-
 def _moment(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -195,7 +273,7 @@ def _round_fields(season_round: SeasonRound, now: datetime) -> dict[str, Any]:
         "id": f"practice-{season_round.number}",
         "tournament": CLASSIC,
         "number": season_round.number,
-        "target": _PAYOUT_TARGET,
+        "target": TARGET,
         "openTime": _moment(season_round.opens),
         "closeTime": _moment(season_round.closes),
         "closeStakingTime": _moment(season_round.closes),

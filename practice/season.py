@@ -40,9 +40,13 @@ FILES = (
     "live_example_preds.parquet",
     "validation_example_preds.csv",
     "validation_example_preds.parquet",
+    "meta_model.parquet",
 )
 """The files of every version."""
 
+META_MODEL = "numerai_meta_model"
+"""The meta model's column, as Numerai calls it."""
+_META_STREAM = 1219
 _FORMAT = 1
 """Raised whenever the same season would be written differently, so that kept files of an older form are not used."""
 _CELLS_AT_ONCE = 32 * 2**20
@@ -97,6 +101,7 @@ class SeasonWriter:
 
     def __init__(self, size: SeasonSize, seed: int) -> None:
         self.model = SeasonModel(size, seed)
+        self._seed = seed
 
     def write(self, name: str, path: Path, round_number: int) -> None:
         """Write the file ``name`` (one of :data:`FILES`) as the round serves it, whole or not at all."""
@@ -116,6 +121,8 @@ class SeasonWriter:
                     self._write_table(temporary, [(live, season_round.weekday, live)], "live")
                 case "live_example_preds.csv" | "live_example_preds.parquet":
                     self._write_predictions(temporary, [(live, season_round.weekday)], Path(name).suffix)
+                case "meta_model.parquet":
+                    self._write_meta_model(temporary, validation)
                 case "validation_example_preds.csv" | "validation_example_preds.parquet":
                     self._write_predictions(temporary, ((era, SATURDAY) for era in validation), Path(name).suffix)
                 case _:
@@ -143,6 +150,25 @@ class SeasonWriter:
         else:
             schema = _indexed_schema([pa.field("prediction", pa.float64())])
             pq.write_table(pa.Table.from_arrays([predictions, ids], schema=schema), path)
+
+    def _write_meta_model(self, path: Path, eras: Iterable[int]) -> None:
+        """Write a meta model: what the example knows, and as much that it does not."""
+        schema = _indexed_schema(
+            [pa.field("era", pa.string()), pa.field("data_type", pa.string()), pa.field(META_MODEL, pa.float64())]
+        )
+        with pq.ParquetWriter(path, schema) as writer:
+            for era in eras:
+                rows = self.model.era(era, SATURDAY)
+                random = np.random.default_rng((self._seed, era, _META_STREAM))
+                mixed = np.argsort(np.argsort(rows.example)) + random.permutation(len(rows.ids))
+                ranks = (np.argsort(np.argsort(mixed)) + 0.5) / len(mixed)
+                columns = [
+                    pa.array([era_label(era)] * len(ranks)),
+                    pa.array(["validation"] * len(ranks)),
+                    pa.array(ranks),
+                    pa.array(rows.ids.astype(str), pa.string()),
+                ]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def write_season(
@@ -209,9 +235,34 @@ class Season:
         self._writer = SeasonWriter(self.size, seed)
         settings = json.dumps({"format": _FORMAT, "seed": seed, **_naming(self.size)}, sort_keys=True)
         self._directory = directory / f"season-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+        self._live_ids: dict[int, list[str]] = {}
         self._lock = threading.Lock()
         self._etags: dict[tuple[Path, int], str] = {}
         season_eras(self.size, self.current_round().number)  # a season that cannot be is told at once
+
+    @property
+    def directory(self) -> Path:
+        """Folder of this season, by itself among those of others."""
+        return self._directory
+
+    def live_rows(self, round_number: int) -> EraRows:
+        """Make the live rows of a round, with the targets that nobody knows yet when it opens."""
+        season_round = SeasonRound(round_number)
+        return self.rows(season_round.era, season_round.weekday)
+
+    def rows(self, era: int, weekday: int) -> EraRows:
+        """Make the rows of an era as a round of its week sees them (4 is Saturday's), with all targets."""
+        return self._writer.model.era(era, weekday)
+
+    def live_ids(self, round_number: int) -> list[str]:
+        """Give the ids of a round's live rows, in the file's order."""
+        if round_number not in self._live_ids:
+            self._live_ids[round_number] = self.live_rows(round_number).ids.astype(str).tolist()
+        return self._live_ids[round_number]
+
+    def knows_target(self, target: str, round_number: int) -> bool:
+        """Whether the targets of a round's live rows are known by now: the same rule as in the files."""
+        return self.current_round().era - SeasonRound(round_number).era > TARGET_WEEKS[target]
 
     def now(self) -> datetime:
         """Read the season's clock."""
@@ -296,7 +347,7 @@ class Season:
     def _kept_as(name: str, round_number: int) -> Path:
         if name.startswith("live"):
             return Path("live", f"{round_number}-{name}")
-        if name.startswith("validation"):
+        if name.startswith(("validation", "meta_model")):
             return Path("validation", f"{era_label(SeasonRound(round_number).era)}-{name}")
         return Path(name)
 

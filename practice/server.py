@@ -1,4 +1,8 @@
-"""The HTTP side of the practice season: GraphQL on ``/``, files behind presigned addresses, and controls for tests."""
+"""The HTTP side of the practice season.
+
+GraphQL on ``/``, files and uploads behind presigned addresses, the standings on ``/practice/standings``, and controls
+for tests beside them.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,25 @@ import anyio
 import uvicorn
 from anyio.to_thread import run_sync
 from fastapi import Body, FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
+from practice.account_calls import Caller
+from practice.accounts import Account, Desk
 from practice.faults import Fault, FaultQueue, Kind, MisbehavingFile, RequestLog, changed_content
 from practice.protocol import Tournament, execute
+from practice.scores import Judge
+from practice.standings import standings_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from practice.season import Season
+
+
+_UPLOAD = 0
+"""Stands for the round in the signature of an upload, which no round has as its number."""
 
 
 class Query(BaseModel):
@@ -44,6 +56,7 @@ class PracticeServer:
     season: Season
     faults: FaultQueue
     requests: RequestLog
+    desk: Desk
 
 
 class _Presigner:
@@ -60,7 +73,12 @@ class _Presigner:
 
 
 def create_app(
-    season: Season, faults: FaultQueue | None = None, requests: RequestLog | None = None, *, controls: bool = False
+    season: Season,
+    faults: FaultQueue | None = None,
+    requests: RequestLog | None = None,
+    *,
+    controls: bool = False,
+    desk: Desk | None = None,
 ) -> FastAPI:
     """Build the server's application.
 
@@ -74,14 +92,18 @@ def create_app(
         Where requests are noted; nowhere when left out.
     controls : bool
         Whether faults can be queued and the log read over HTTP, at ``/practice/``.
+    desk : Desk, optional
+        Where predictions are handed in; one without accounts when left out.
     """
     faults = faults or FaultQueue()
     requests = requests or RequestLog(keep=0)
-    service = _Service(season, faults, requests)
+    service = _Service(season, faults, requests, desk or Desk(season))
     app = FastAPI(title="Numerai practice season", openapi_url=None)
     app.add_api_route("/", service.graphql, methods=["POST"], response_model=None)
     # signed for GET only, as on Numerai: HEAD is refused
     app.add_api_route("/files/{round_number}/{name:path}", service.file, methods=["GET"], response_model=None)
+    app.add_api_route("/uploads/{name}", service.upload, methods=["PUT"], response_model=None)
+    app.add_api_route("/practice/standings", service.standings, methods=["GET"], response_model=None)
     if controls:
         _add_controls(app, faults, requests)
     return app
@@ -90,8 +112,10 @@ def create_app(
 class _Service:
     """What the server answers."""
 
-    def __init__(self, season: Season, faults: FaultQueue, requests: RequestLog) -> None:
+    def __init__(self, season: Season, faults: FaultQueue, requests: RequestLog, desk: Desk) -> None:
         self._season = season
+        self._desk = desk
+        self._judge = Judge(season, desk)
         self._faults = faults
         self._requests = requests
         self._presigner = _Presigner()
@@ -113,8 +137,35 @@ class _Service:
             signature = self._presigner.sign(name, round_number)
             return f"{request.base_url}files/{round_number}/{name}?signature={signature}"
 
-        tournament = Tournament(self._season, presign)
-        return JSONResponse(await run_sync(execute, tournament, query.query, query.variables))
+        def presign_upload(name: str) -> str:
+            return f"{request.base_url}uploads/{name}?signature={self._presigner.sign(name, _UPLOAD)}"
+
+        caller = Caller(self._desk, self._judge, request.headers.get("authorization"), presign_upload, taken)
+        tournament = Tournament(self._season, presign, caller)
+        answer = await run_sync(execute, tournament, query.query, query.variables)
+        return JSONResponse(answer, 401 if tournament.keys_refused else 200)
+
+    async def upload(self, name: str, request: Request, signature: str = "") -> Response:
+        """Take a file that is put to an address that was given out."""
+        taken = self._faults.take("upload", name, is_range=False)
+        content = await request.body()
+        self._requests.add(on="upload", name=name, bytes=len(content), faults=sorted(taken))
+        if (reply := await _misbehave(taken)) is not None:
+            return reply
+        if not self._presigner.is_signed(name, _UPLOAD, signature):
+            return PlainTextResponse("SignatureDoesNotMatch", 403)
+        try:
+            self._desk.receive(name, content)
+        except (KeyError, ValueError):
+            return PlainTextResponse("AccessDenied", 403)
+        return Response(status_code=200)
+
+    async def standings(self, request: Request) -> Response:
+        """Show how the season stands: a page for browsers, JSON for everybody else."""
+        found = await run_sync(self._judge.standings)
+        if "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(standings_page(found))
+        return JSONResponse(found)
 
     async def file(self, round_number: int, name: str, request: Request, signature: str = "") -> Response:
         """Send a file, whole or a range of it."""
@@ -194,13 +245,13 @@ def server_config(app: FastAPI) -> uvicorn.Config:
 
 
 @contextmanager
-def running(season: Season) -> Iterator[PracticeServer]:
+def running(season: Season, accounts: Sequence[Account] = ()) -> Iterator[PracticeServer]:
     """Serve a season from a thread of this process, on a free port, while the block lasts.
 
     The season's files are made when they are first asked for.
     """
-    faults, requests = FaultQueue(), RequestLog()
-    app = create_app(season, faults, requests, controls=True)
+    faults, requests, desk = FaultQueue(), RequestLog(), Desk(season, accounts)
+    app = create_app(season, faults, requests, controls=True, desk=desk)
     listening = listening_socket("127.0.0.1", 0)
     address = address_of(listening)
     server = uvicorn.Server(server_config(app))
@@ -213,7 +264,7 @@ def running(season: Season) -> Iterator[PracticeServer]:
                 msg = f"the practice server did not start at {address}"
                 raise RuntimeError(msg)
             time.sleep(0.005)
-        yield PracticeServer(address, season, faults, requests)
+        yield PracticeServer(address, season, faults, requests, desk)
     finally:
         server.should_exit = True
         thread.join(timeout=10)

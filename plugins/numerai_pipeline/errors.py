@@ -37,3 +37,7 @@ class ProtocolError(PipelineError):
 
 class DiskFullError(PipelineError):
     """The data volume has no space left: worth trying again once there is room."""
+
+
+class SubmissionError(PipelineError):
+    """An upload was refused, or not confirmed in time: worth trying again, for the last valid one counts."""

@@ -7,6 +7,7 @@ breaks, and adoption of a container that an earlier try left running.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import deque
@@ -56,6 +57,8 @@ class ContainerRequest:
         The run's directory on the data volume; the container sees it as ``/data``.
     read_only : tuple of Path
         Files in it that the container may only read.
+    hidden : tuple of Path
+        Files in it that the container must not know: it finds them empty.
     outputs : tuple of Path
         Files it may leave; what an earlier container left there is removed before this one starts.
     labels : dict
@@ -74,6 +77,7 @@ class ContainerRequest:
     environment: dict[str, str]
     run_directory: Path
     read_only: tuple[Path, ...]
+    hidden: tuple[Path, ...]
     outputs: tuple[Path, ...]
     labels: dict[str, str]
     user: str
@@ -196,10 +200,15 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
     def _mounts(self) -> list[Mount]:
         volume = find_data_volume(load_settings(), self.cli)
         run = self.request.run_directory
-        inputs = {str(CONTAINER_RUN.directory / path.relative_to(run)): path for path in self.request.read_only}
+        sources = {path: str(volume.host_path(path)) for path in self.request.read_only}
+        sources |= dict.fromkeys(self.request.hidden, os.devnull)
+
+        def inside(path: Path) -> str:
+            return str(CONTAINER_RUN.directory / path.relative_to(run))
+
         return [
             Mount(str(CONTAINER_RUN.directory), str(volume.host_path(run)), type="bind"),
-            *(Mount(target, str(volume.host_path(path)), "bind", read_only=True) for target, path in inputs.items()),
+            *(Mount(inside(path), source, "bind", read_only=True) for path, source in sources.items()),
         ]
 
     def get_job_status(self, external_id: Any, context: Context) -> str:  # noqa: ARG002 - the mixin's signature

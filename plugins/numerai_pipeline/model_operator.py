@@ -189,6 +189,7 @@ class ModelOperator(BaseOperator):
             environment={**self.environment, "INPUTS": inputs},
             run_directory=layout.directory,
             read_only=self._read_only(layout),
+            hidden=self._hidden(layout),
             outputs=self._outputs(layout),
             labels={
                 "numerai": installation_id(settings.data_dir),
@@ -218,6 +219,11 @@ class ModelOperator(BaseOperator):
         if self.spec.after_models:  # not everything that could be there is
             left = [path for path in left if path.is_file()]
         return tuple(dict.fromkeys((*layout.tables(self.spec.tables), *left, *self._found(layout))))
+
+    def _hidden(self, layout: RunLayout) -> tuple[Path, ...]:
+        """List what a model must not see: the true targets of what it predicts, where they are known already."""
+        secrets = (layout.targets,)
+        return tuple(path for path in secrets if path.is_file() and path.name not in self.spec.may_read)
 
     def _outputs(self, layout: RunLayout) -> tuple[Path, ...]:
         """List the files to remove before it starts; what a preparation has finished already, it may build on."""

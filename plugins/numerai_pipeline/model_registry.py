@@ -27,7 +27,9 @@ ALL_MODELS = "models"
 # How the predictions of ensembles are called.
 ENSEMBLE_PREFIX = "ensemble_"
 TableForm = Literal["parquet", "csv"]
-RESERVED_NAMES = frozenset({"wait_for_round", "download", FIRST_TASK, ALL_MODELS, "leaderboard", "submit", "exploring"})
+RESERVED_NAMES = frozenset(
+    {"wait_for_round", "download", FIRST_TASK, ALL_MODELS, "leaderboard", "approve", "submit", "exploring"}
+)
 # What a container is told by the pipeline itself; a task's own parameters may not shadow it.
 CONTRACT_VARIABLES = frozenset(
     {"OPERATION", "TRAINING", "TESTING", "PREDICTING", "STORING", "REPORTING", "INPUTS"}
@@ -127,6 +129,13 @@ class Registry:
     def models(self) -> tuple[str, ...]:
         """Names of the tasks that leave predictions."""
         return tuple(spec.name for spec in self if spec.predicts)
+
+    @property
+    def predictions(self) -> tuple[str, ...]:
+        """Names of all predictions: those of the models, and those that other tasks make of them."""
+        left = (Path(file) for spec in self for file in spec.leaves)
+        made = (file.stem for file in left if file.parent.name == "predictions" and file.suffix == ".csv")
+        return (*self.models, *made)
 
     @property
     def after_models(self) -> tuple[str, ...]:

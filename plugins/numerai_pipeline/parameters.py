@@ -108,6 +108,14 @@ class RunParameters(BaseModel):
         False, RUN, "Compute again", "Compute everything again, also what is up to date from an earlier run."
     )
 
+    submit: bool = _field(
+        False,
+        RUN,
+        "Submit",
+        "Hand the predictions of the live rows in to Numerai, or to the practice season, as `NUMERAI_SUBMISSIONS` says;"
+        " `NUMERAI_SUBMIT` decides where nobody does.",
+    )
+
     @model_validator(mode="after")
     def _choices_fit_together(self) -> RunParameters:
         if self.source == "archive" and not self.archive:

@@ -33,8 +33,9 @@ class RawDataset:
     version : str
         Dataset version such as ``v5.3``; for an archive the zip's file name.
     files : dict
-        Role → file. Roles of ``v5``: features, train, validation, and live but for a walk-forward run. Role of
-        ``archive``: archive.
+        Role → file. Roles of ``v5``: features, train, validation, and live but for a walk-forward run; what models are
+        measured against, where the dataset has it: example_validation, example_live, meta_model, benchmark_validation,
+        benchmark_live. Role of ``archive``: archive.
     era : int, optional
         For a walk-forward run, the era it predicts, which lies in train or validation; None for a run on live data.
     payout_days : int, optional

@@ -11,7 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.errors import NetworkError, ProtocolError
 from numerai_pipeline.parameters import parse_parameters
-from numerai_pipeline.run_dates import SCHEDULED, run_date
+from numerai_pipeline.run_dates import BACKFILL, SCHEDULED, run_date
+from numerai_pipeline.submission_steps import check_in_advance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +56,8 @@ class RoundSensor(BaseSensorOperator):
         dag_run = context["dag_run"]
         with in_airflow_words():
             parameters = parse_parameters(context["params"])
+            if dag_run.run_type != BACKFILL:  # which hardly ever has something to submit
+                check_in_advance(parameters)
             day_opens = run_date(dag_run)
             why_not = _why_not_to_wait(parameters, str(getattr(dag_run.run_type, "value", dag_run.run_type)))
             if why_not or day_opens is None or parameters.source == "archive":

@@ -75,6 +75,10 @@ class RunLayout:
         """True targets of the tournament rows of a walk-forward run, which the models do not get to see."""
         return self.directory / "targets.parquet"
 
+    def reference(self, name: str) -> Path:
+        """Others' predictions of the tournament rows: ``example_predictions``, ``meta_model``, ``benchmark_models``."""
+        return self.directory / f"{name}.parquet"
+
     @property
     def training_csv(self) -> Path:
         """Training table for images of 2018; made when one is run."""
@@ -120,6 +124,22 @@ class RunLayout:
     def evaluation(self, model: str) -> Path:
         """How a model, an ensemble or a reference did, era by era: JSON, by `evaluate`."""
         return self.reports_directory / "evaluation" / f"{model}.json"
+
+    def submission(self, numerai_model: str) -> Path:
+        """File that a model at Numerai gets: the live rows of somebody's predictions."""
+        return self.directory / "submissions" / f"{numerai_model}.csv"
+
+    def submission_record(self, numerai_model: str) -> Path:
+        """Record of what became of it there: JSON."""
+        return self.directory / "submissions" / f"{numerai_model}.json"
+
+    def diagnosed(self, numerai_model: str) -> Path:
+        """File that goes to Numerai's diagnostics: the validation rows of the same predictions."""
+        return self.directory / "submissions" / "diagnostics" / f"{numerai_model}.csv"
+
+    def diagnostics_record(self, numerai_model: str) -> Path:
+        """Record of what they said: JSON."""
+        return self.directory / "submissions" / "diagnostics" / f"{numerai_model}.json"
 
     @property
     def leaderboard(self) -> Path:

@@ -74,6 +74,36 @@ def _from_json(value: object) -> object:
         raise ValueError(msg) from None
 
 
+def _mapping(value: object) -> object:
+    """Read a JSON object of texts, or ``name=model,name=model``."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith(("{", "[")):
+        found = _from_json(value)
+        if not isinstance(found, dict):
+            msg = "not a JSON object"
+            raise ValueError(msg)
+        pairs = [(str(name), str(model)) for name, model in found.items()]
+    else:
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        wrong = [part for part in parts if part.count("=") != 1]
+        if wrong:
+            msg = f"{wrong[0]!r} is not of the form name=model"
+            raise ValueError(msg)
+        pairs = [(name.strip(), model.strip()) for name, _, model in (part.partition("=") for part in parts)]
+    for place, (name, model) in enumerate(pairs):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            msg = f"{name!r} is not the name of a model at Numerai (letters, digits, _ and -)"
+            raise ValueError(msg)
+        if not model:
+            msg = f"{name} gets nothing: name one of our models or ensembles"
+            raise ValueError(msg)
+        if name in [other for other, _ in pairs[:place]]:
+            msg = f"{name} is named twice: a model at Numerai gets the predictions of one of ours"
+            raise ValueError(msg)
+    return dict(pairs)
+
+
 Event = Literal["failed", "missed", "finished"]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 SecretHttpAddress = Annotated[SecretStr, AfterValidator(_secret_http_address)]
@@ -187,6 +217,36 @@ class Settings(BaseSettings):
     notify_of: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=("failed", "missed", "finished"),
         description="What is told, by comma: `failed` runs, `missed` rounds, `finished` runs.",
+    )
+
+    submit: bool = Field(
+        default=False,
+        description="Whether runs submit to Numerai unless they are told otherwise: what the run parameter `submit`"
+        " is by default. The schedule has no other way to be told.",
+    )
+    submissions: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapping)] = Field(
+        default_factory=dict,
+        description="Which model at Numerai gets whose predictions: `name=model,name=model` or a JSON object, with the"
+        " Numerai model before the equals sign, and one of ours or an ensemble (`ensemble_selection`) after it.",
+    )
+    approve_submissions: bool = Field(
+        default=False, description="Whether somebody has to approve in the web UI before anything is submitted."
+    )
+    approval_hours: float = Field(
+        default=36.0,
+        gt=0,
+        le=24 * 7,
+        description="Hours to wait for that approval; then nothing is submitted, and the run fails.",
+    )
+    diagnostics: bool = Field(
+        default=False,
+        description="Whether what is submitted is also sent to Numerai's diagnostics, with its validation rows.",
+    )
+    confirmation_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        le=3600,
+        description="Seconds to wait until Numerai confirms an upload.",
     )
 
     def api_address(self, source: Literal["numerai", "practice"]) -> str:

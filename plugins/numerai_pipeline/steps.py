@@ -11,6 +11,9 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.leases import Lease, note
 from numerai_pipeline.manifests import atomic_path
@@ -80,8 +83,15 @@ def _raw_dataset(
     )
 
 
-def unzip(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
-    """Turn the raw files into the run's two tables; return the run's directory on the data volume and its facts."""
+def unzip(
+    params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol, serves: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Turn the raw files into the run's two tables; return the run's directory on the data volume and its facts.
+
+    Tasks that serve (``serves``: task → models) none of the models that were picked are skipped at once: each would
+    take a process of its own to find that out.
+    """
+    from numerai_pipeline.unpacking import references
     from numerai_pipeline.unpacking.dataset import unpack
 
     with in_airflow_words():
@@ -96,7 +106,7 @@ def unzip(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[st
             "every_nth_era": parameters.every_nth_era,
         }
         # An archive is known by its content: two files of one name are two datasets.
-        content = {role: file.sha256 for role, file in raw.files.items()}
+        content = {role: file.sha256 for role, file in raw.files.items() if role not in references.ROLES}
         identity: dict[str, Any] = dict(content) if raw.kind == "archive" else {}
         if raw.era is not None:
             identity = {"walk_forward": raw.era, "embargo": parameters.embargo}
@@ -114,10 +124,26 @@ def unzip(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[st
             embargo=parameters.embargo,
             force=parameters.force,
         )
-        facts = {"round": raw.round, "era": raw.era, **chosen, "seed": parameters.seed, **asdict(unpacked)}
+        compared = references.lay_references(raw, layout) if raw.kind == "v5" else []
+        facts = {
+            "round": raw.round,
+            "era": raw.era,
+            **chosen,
+            "seed": parameters.seed,
+            **asdict(unpacked),
+            "references": compared,
+        }
         with atomic_path(layout.run_facts) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        return {"directory": str(layout.directory.relative_to(settings.data_dir)), **facts}
+        result = {"directory": str(layout.directory.relative_to(settings.data_dir)), **facts}
+    picked = parameters.models
+    not_needed = [task for task, models in serves.items() if picked and not set(models).intersection(picked)]
+    if not_needed:
+        log.info("not needed for %s, and skipped: %s", ", ".join(picked), ", ".join(not_needed))
+        # an exception is how a task has others skipped, so what it returns has to be put down by hand
+        ti.xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=result)
+        raise DownstreamTasksSkipped(tasks=not_needed)  # type: ignore[no-untyped-call]
+    return result
 
 
 def show(ti: RuntimeTaskInstanceProtocol) -> str:

@@ -58,6 +58,15 @@ ROLES = {
 }
 """The files of a run, by role."""
 
+EXTRAS = {
+    "example_validation": "validation_example_preds.parquet",
+    "example_live": "live_example_preds.parquet",
+    "meta_model": "meta_model.parquet",
+    "benchmark_validation": "validation_benchmark_models.parquet",
+    "benchmark_live": "live_benchmark_models.parquet",
+}
+"""What models are measured against, by role; a version need not have any of it."""
+
 _CURRENT = 0
 _ERA_TOLERANCE = timedelta(days=21)
 _LARGEST_REPLY = 64 * 2**20
@@ -345,11 +354,13 @@ class Tournament:
             return _check_live(path, the_round)
 
         files = {}
-        for role, file_name in ROLES.items():
+        listed = _versions(names).get(version, set())
+        for role, file_name in {**ROLES, **{role: name for role, name in EXTRAS.items() if name in listed}}.items():
             is_live = role == "live"
-            if is_live and era is not None:
+            of_the_round = file_name.startswith("live")
+            if of_the_round and era is not None:
                 continue
-            where = folder / f"round-{the_round.number}" if is_live else folder
+            where = folder / f"round-{the_round.number}" if of_the_round else folder
             files[role] = self.download(
                 f"{version}/{file_name}",
                 where / file_name,
@@ -558,7 +569,10 @@ def _refusal(url: str, what: str, said: str) -> PipelineError:
 
 
 def _keys_refused(url: str, said: str) -> CredentialsError:
-    msg = f"{url}: the Numerai keys were refused ({said}): check NUMERAI_PUBLIC_ID and NUMERAI_SECRET_KEY"
+    msg = (
+        f"{url}: the Numerai keys were refused ({said}): check the connection numerai_default (for a practice season"
+        " numerai_practice), or NUMERAI_PUBLIC_ID and NUMERAI_SECRET_KEY"
+    )
     return CredentialsError(msg)
 
 

@@ -90,7 +90,7 @@ def test_only_what_changed_is_computed_again(run_dag: RunDag) -> None:
     assert "[ 50 %] svm" in output
 
 
-def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag) -> None:
+def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag, caplog: pytest.LogCaptureFixture) -> None:
     tasks = {
         "svm": {},
         "tsne": {"predicts": False, "parameters": {"MODE": "nothing"}},
@@ -107,8 +107,9 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag) -> Non
         "tpot": "skipped",
         "leaderboard": "success",
         "exploring": "success",
+        "submit": "skipped",
     }
-    assert "not needed: the picked models are svm" in outcome.output
+    assert "not needed for svm, and skipped: tsne, tpot" in caplog.text
 
 
 PREPARED: dict[str, dict[str, Any]] = {
@@ -263,6 +264,17 @@ def test_a_model_cannot_spoil_its_inputs(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "write inputs"}}})
     assert "Read-only file system" in outcome.output
     assert verified_manifest(RunLayout(outcome.directory).training)
+
+
+def test_a_model_cannot_see_the_true_targets_of_what_it_predicts(run_dag: RunDag) -> None:
+    directory = run_dag({"svm": {}}).directory
+    (directory / "targets.parquet").write_bytes(b"what came true")
+    outcome = run_dag({"svm": {"parameters": {"MODE": "peek"}}})
+    assert "found 0 bytes of targets" in outcome.output
+    assert (directory / "targets.parquet").read_bytes() == b"what came true"
+    # whose entry says that it may read them, and only then
+    told = run_dag({"svm": {"parameters": {"MODE": "peek"}, "may_read": ["targets.parquet"]}})
+    assert "found 14 bytes of targets" in told.output
 
 
 def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:

@@ -79,7 +79,11 @@ def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -
     leaderboard = json.loads(layout.leaderboard.read_text())
     ensembles = {"ensemble_geometric_mean", "ensemble_selection"}
     assert {row["model"] for row in leaderboard["models"] if row["kind"] != "reference"} == {*FAST, *ensembles}
+    assert "example_predictions" in {row["model"] for row in leaderboard["models"] if row["kind"] == "reference"}
     for row in leaderboard["models"]:
+        # the practice season has a meta model, beside which a constant adds nothing
+        assert (row["mmc"] == 0) == (row["model"] == "constant_half"), row
+        assert row["mmc"] is not None
         evaluation = json.loads(layout.evaluation(row["model"]).read_text())
         assert evaluation["corr"] == row["corr"]
         assert len(evaluation["by_era"]) == leaderboard["eras"] > 0

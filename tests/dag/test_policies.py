@@ -124,7 +124,44 @@ def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     assert upstream["leaderboard"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate"}
     assert upstream["exploring"] == {*upstream["leaderboard"], "leaderboard"}
     assert dag.task_dict["leaderboard"].trigger_rule == "all_done"
+    assert upstream["submit"] == {"ensemble", "evaluate"}
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
+
+
+def test_what_was_asked_for_is_submitted_whatever_became_of_the_evaluation(dag: DAG) -> None:
+    submit = dag.task_dict["submit"]
+    assert isinstance(submit, PythonOperator)
+    assert TriggerRule(submit.trigger_rule).value == "all_done"
+    # a leaf: when it fails, so does the run
+    assert submit.downstream_task_ids == set()
+    assert set(submit.op_kwargs["models"]) == {*INDEPENDENT, *FLEMING}
+    assert {"ensemble_geometric_mean", "ensemble_selection", "svm"} <= set(submit.op_kwargs["predictions"])
+    assert dag.params.get_param("submit").value is False
+
+
+def test_submitting_can_be_the_default_and_need_approval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_SUBMIT", "true")
+    monkeypatch.setenv("NUMERAI_SUBMISSIONS", "alpha=svm")
+    monkeypatch.setenv("NUMERAI_APPROVE_SUBMISSIONS", "true")
+    load_settings.cache_clear()
+    dag = load_dag()
+    assert dag.params.get_param("submit").value is True
+    approve, submit = dag.task_dict["approve"], dag.task_dict["submit"]
+    assert (approve.upstream_task_ids, submit.upstream_task_ids) == ({"ensemble", "evaluate"}, {"approve"})
+    # nothing is submitted unless somebody approved
+    assert TriggerRule(submit.trigger_rule).value == "all_success"
+    assert TriggerRule(approve.trigger_rule).value == "all_done"
+    assert all(task.execution_timeout and task.retries and task.doc_md for task in (approve, submit))
+    assert kept(dag).task_dict["approve"].task_type == "SubmissionApproval"
+
+
+def test_a_submission_of_a_model_there_is_not_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("NUMERAI_SUBMISSIONS", "alpha=smv")
+    load_settings.cache_clear()
+    bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
+    assert "NUMERAI_SUBMISSIONS: alpha=smv: there is no model" in next(iter(bag.import_errors.values()))
 
 
 def test_what_comes_after_the_models_waits_for_all_and_needs_none_in_particular(dag: DAG) -> None:
@@ -224,9 +261,9 @@ def test_parsing_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     loaded = set(json.loads(answer.stdout.splitlines()[-1]))
-    assert "numerai_pipeline.steps" in loaded
+    assert {"numerai_pipeline.steps", "numerai_pipeline.submission_steps", "numerai_pipeline.approval"} <= loaded
     assert "numerai_pipeline.round_sensor" in loaded
-    assert loaded.isdisjoint({"pandas", "numerapi", "pyarrow", "docker", "numpy", "requests"})
+    assert loaded.isdisjoint({"pandas", "numerapi", "numerai_tools", "pyarrow", "docker", "numpy", "requests"})
 
 
 def test_templates_render_without_a_logical_date(dag: DAG) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeou
 
 SIZE = SeasonSize(rows_per_era=60, train_eras=20, validation_eras=30, small=8, medium=10, all_features=12)
 DAG = airflow_home.DAG_ID
+IMAGES = ("classic", "evaluation")
 WEEKDAYS = ("tue", "wed", "thu", "fri", "sat")
 PATIENCE = 300.0
 
@@ -41,10 +44,12 @@ PATIENCE = 300.0
 class Installation:
     """An Airflow as ``make up`` starts it, with one model and a season of its own."""
 
-    api: AirflowApi
-    season: Season
     checkout: Checkout
     environment: dict[str, str]
+    season: Season
+
+    def connect(self, address: str) -> None:
+        self.api = AirflowApi(address, airflow_home.USER, airflow_home.password_file(self.checkout))
 
     def runs(self, run_type: str) -> list[dict[str, Any]]:
         found = self.api.runs(DAG, run_type=run_type)
@@ -55,6 +60,9 @@ class Installation:
 
         def are_over() -> bool:
             runs = self.runs(run_type)
+            # Airflow puts a backfill down as over a moment after its last run, and begins no other before
+            if run_type == "backfill" and self.api.unfinished_backfills(DAG):
+                return False
             return len(runs) >= count and all(run["state"] in FINAL for run in runs)
 
         assert wait_until(are_over, PATIENCE, every=1), self.runs(run_type)
@@ -77,19 +85,27 @@ class Installation:
 
     def backfill(self, first: SeasonRound, last: SeasonRound, *options: str) -> subprocess.CompletedProcess[str]:
         """Type ``airflow backfill create`` for the days of these rounds."""
-        words = ["airflow", "backfill", "create", "--dag-id", DAG, "--max-active-runs", "2"]
+        conf = json.dumps({"source": "practice", "models": ["svm"]})
+        words = ["backfill", "create", "--dag-id", DAG, "--max-active-runs", "2", "--dag-run-conf", conf]
         words += ["--from-date", str(first.day), "--to-date", str(last.day + timedelta(days=1)), *options]
-        words += ["--dag-run-conf", json.dumps({"source": "practice", "models": ["svm"]})]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{self.environment['PATH']}"
-        environment = self.environment | {"PATH": path, "AIRFLOW_HOME": str(self.checkout.airflow_home)}
+        return self.launch("airflow", f"ARGS={shlex.join(words)}")
+
+    def launch(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Do what ``make`` does with such words."""
         return subprocess.run(
-            words, env=environment, cwd=self.checkout.root, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "launcher", *words],
+            env=self.environment,
+            cwd=self.checkout.root,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
 
 @pytest.fixture(scope="module")
 def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]:
-    with running(Season(tmp_path_factory.mktemp("season"), SIZE)) as server:
+    # its clock stands still, lest a round ends while the tests are at work with it
+    with running(Season(tmp_path_factory.mktemp("season"), SIZE, today=datetime.now(UTC))) as server:
         yield server
 
 
@@ -108,11 +124,12 @@ def copied_checkout(root: Path) -> Checkout:
 def installation(
     season: PracticeServer, tmp_path_factory: pytest.TempPathFactory, model_image: Callable[[str], str]
 ) -> Iterator[Installation]:
-    model_image("classic")
+    for image in IMAGES:
+        model_image(image)
     checkout = copied_checkout(tmp_path_factory.mktemp("checkout"))
     registry = yaml.safe_load((checkout.images_dir / "models.yaml").read_text())
-    registry["tasks"] = {"svm": registry["tasks"]["svm"]}
-    registry["images"] = {"classic": registry["images"]["classic"]}
+    registry["tasks"] = {name: registry["tasks"][name] for name in ("svm", "ensemble", "evaluate")}
+    registry["images"] = {name: registry["images"][name] for name in IMAGES}
     (checkout.images_dir / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     today = season.season.current_round()
     inherited = {
@@ -124,19 +141,15 @@ def installation(
         # the day of the round that is open now, whose run Airflow makes up for at once
         "NUMERAI_SCHEDULE": WEEKDAYS[today.weekday],
     }
-
-    def launch(command: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "launcher", command]
-        return subprocess.run(words, env=environment, cwd=checkout.root, capture_output=True, text=True, check=False)
-
-    started = launch("up")
+    found = Installation(checkout, environment, season.season)
     try:
+        started = found.launch("up", f"PORT={airflow_home.any_free_port()}")
         assert started.returncode == 0, started.stdout + started.stderr
         address = re.findall(r"(http://127\.0\.0\.1:\d+), user", started.stdout)[0]
-        api = AirflowApi(address, airflow_home.USER, airflow_home.password_file(checkout))
-        yield Installation(api, season.season, checkout, environment)
+        found.connect(address)
+        yield found
     finally:
-        stopped = launch("down")
+        stopped = found.launch("down")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
 
 
@@ -215,3 +228,26 @@ def test_what_the_reprocessing_of_a_backfill_means_here(installation: Installati
     for run in completed:
         assert run["state"] == "success"
         assert "up to date: inputs, image and parameters unchanged" in installation.said(run, "svm")
+
+
+def test_make_backtest_sums_up_what_every_model_would_have_scored(installation: Installation) -> None:
+    """Two of the weeks before, and one more: those that are done cost little."""
+    current = installation.season.current_round().number
+    rounds = [SeasonRound(current - 5 * weeks) for weeks in (12, 11, 9)]
+    said = installation.launch("backtest", "MODELS=svm", f"FROM={rounds[0].day}", f"TO={rounds[-1].day}")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "Backtest done   4 weeks in " in said.stdout
+    path = Path(re.findall(r"^Every score: (.+)$", said.stdout, flags=re.MULTILINE)[0])
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    days = [SeasonRound(current - 5 * weeks).day for weeks in (12, 11, 10, 9)]
+    assert [row["week"] for row in rows] == [str(day) for day in days]
+    assert [row["state"] for row in rows] == ["success"] * 4
+    runs = {str(run["data_interval_end"])[:10]: run for run in installation.runs("backfill")}
+    for row in rows:
+        leaderboard = json.loads(installation.layout(runs[row["week"]]).leaderboard.read_text())
+        (score,) = [model["corr"] for model in leaderboard["models"] if model["model"] == "svm"]
+        assert float(row["svm"]) == score
+        assert -0.9 < score < 0.9
+    scores = [float(row["svm"]) for row in rows]
+    assert re.search(rf"^svm +4 +{re.escape(f'{sum(scores) / 4:+.4f}')} ", said.stdout, flags=re.MULTILINE)

@@ -66,6 +66,43 @@ def test_a_mistake_names_the_variable_and_its_value(
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "my_model=ensemble_selection,other=svm",
+        " my_model = ensemble_selection , other=svm,",
+        '{"my_model": "ensemble_selection", "other": "svm"}',
+    ],
+)
+def test_submissions_are_pairs_or_a_json_object(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("NUMERAI_SUBMISSIONS", value)
+    assert load_settings().submissions == {"my_model": "ensemble_selection", "other": "svm"}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("svm", "'svm' is not of the form name=model"),
+        ("a=b=c", "'a=b=c' is not of the form name=model"),
+        ("a=", "a gets nothing: name one of our models or ensembles"),
+        ("../a=svm", "'../a' is not the name of a model at Numerai"),
+        ("a=svm,a=xgboost", "a is named twice"),
+        ("{", "not JSON"),
+        ('["a"]', "not a JSON object"),
+    ],
+)
+def test_a_mistake_in_the_submissions_is_told(monkeypatch: pytest.MonkeyPatch, value: str, says: str) -> None:
+    monkeypatch.setenv("NUMERAI_SUBMISSIONS", value)
+    with pytest.raises(BadInputError) as caught:
+        load_settings()
+    assert f"NUMERAI_SUBMISSIONS='{value}': {says}" in str(caught.value)
+
+
+def test_nothing_is_submitted_unless_somebody_says_so() -> None:
+    settings = load_settings()
+    assert (settings.submit, settings.submissions, settings.diagnostics) == (False, {}, False)
+
+
 def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_API_URL", "nowhere")
     monkeypatch.setenv("NUMERAI_HTTP_TIMEOUT", "-1")

@@ -320,6 +320,9 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
         "train": folder / "train.parquet",
         "validation": folder / "validation.parquet",
         "live": folder / "round-1335" / "live.parquet",
+        "example_validation": folder / "validation_example_preds.parquet",
+        "example_live": folder / "round-1335" / "live_example_preds.parquet",
+        "meta_model": folder / "meta_model.parquet",
     }
     for role, file in raw.files.items():
         name = f"v5.10/{raw.path(role).name}"
@@ -328,7 +331,7 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
     assert verified(raw.path("live")).rows == 50
     server.requests.clear()
     assert api.download_round(layout, source="practice", run_date=TODAY) == raw
-    assert len(server.requests.entries(on="file")) == 4  # each only asked for its ETag
+    assert len(server.requests.entries(on="file")) == 7  # each only asked for its ETag
 
 
 def test_a_round_survives_a_bad_day(server: PracticeServer, api: Tournament, tmp_path: Path) -> None:
@@ -381,7 +384,7 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
 ) -> None:
     raw = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
     assert (raw.round, raw.era, raw.payout_days) == ("1300", SeasonRound(1300).era, 20)
-    assert set(raw.files) == {"features", "train", "validation"}
+    assert set(raw.files) == {"features", "train", "validation", "example_validation", "meta_model"}
     for role in raw.files:
         name = f"v5.10/{raw.path(role).name}"
         assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
@@ -389,7 +392,7 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
     # another week: the same files, which are only asked for their ETags
     other = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1295)
     assert (other.era, other.files) == (SeasonRound(1295).era, raw.files)
-    assert len(server.requests.entries(on="file")) == 3
+    assert len(server.requests.entries(on="file")) == 5
 
 
 def test_a_round_that_is_served_is_never_walked_to(api: Tournament, tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ elif MODE == "use what was prepared":
     print(f"prepared: {prepared.read_text(encoding='ascii')}")
     write("id,prediction", good)
     prepared.write_text("spoilt", encoding="ascii")
+elif MODE == "peek":
+    hidden = Path(os.environ["STORING"], "targets.parquet")
+    print(f"found {len(hidden.read_bytes())} bytes of targets")
+    write("id,prediction", good)
 elif MODE == "bad data":
     print("training.parquet: column 'era' is missing (found: id)")
     sys.exit(65)

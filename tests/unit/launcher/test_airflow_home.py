@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from launcher import practice_season
 from launcher.airflow_home import airflow_environment, choose_port, is_free
-from launcher.checkout import Checkout
+from launcher.checkout import ROOT, Checkout
+from numerai_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +56,32 @@ def test_only_make_up_has_a_schedule_and_only_when_asked(tmp_path: Path, monkeyp
     assert asked["NUMERAI_PRACTICE_URL"] == "http://127.0.0.1:1"
     kept_up = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=True)
     assert kept_up["NUMERAI_SCHEDULE"] == "tue,sat"
+
+
+def test_airflow_has_the_keys_of_the_practice_account_and_only_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connection(practice_url: str | None) -> str | None:
+        environment = airflow_environment(Checkout(tmp_path), port=8080, practice_url=practice_url, scheduled=True)
+        assert "AIRFLOW_CONN_NUMERAI_DEFAULT" not in environment
+        return environment.get("AIRFLOW_CONN_NUMERAI_PRACTICE")
+
+    assert connection(None) is None
+    ours = json.loads(connection("http://127.0.0.1:1") or "")
+    keys = (practice_season.PUBLIC_ID, practice_season.KEY)
+    assert (ours["conn_type"], ours["login"], ours["password"]) == ("generic", *keys)
+    monkeypatch.setenv("AIRFLOW_CONN_NUMERAI_PRACTICE", "generic://me:mine@")
+    assert connection("http://127.0.0.1:1") == "generic://me:mine@"
+
+
+def test_the_practice_account_has_a_model_for_all_of_ours_and_those_of_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mine=svm,svm=xgboost")
+    load_settings.cache_clear()
+    models = practice_season.models(Checkout(ROOT))
+    assert {"svm", "tpot", "ensemble_geometric_mean", "ensemble_selection", "mine"} <= set(models)
+    assert len(set(models)) == len(models)
 
 
 def test_housekeeping_is_scheduled_only_by_make_up_and_only_when_asked(

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from launcher.console import Screen, seconds
 from launcher.follow import TaskView, last_words, log_path, own_words, render, what_went_wrong
-from launcher.outcome import predictions_table, show_predictions
+from launcher.outcome import predictions_table, show_predictions, show_submissions
 
 AT = datetime(2026, 11, 21, 13, 5, 0, tzinfo=UTC)
 
@@ -130,6 +130,17 @@ def test_the_predictions_are_shown_with_whatever_is_known() -> None:
     assert "/d/svm.csv" in said
     assert "round 1405, took 1 min 05 s" in said
     assert predictions_table(models).row_count == 3
+
+
+def test_what_was_handed_in_is_shown_and_that_nothing_was_only_if_it_was_asked_for() -> None:
+    screen = Screen(Console(record=True, width=100, force_terminal=False))
+    show_submissions(screen, None, asked_for=False)
+    assert screen.console.export_text() == ""
+    show_submissions(screen, None, asked_for=True)
+    assert "nothing; the task submit says why" in screen.console.export_text()
+    record = {"model": "ensemble_selection", "round": 1335}
+    show_submissions(screen, {"round": 1335, "submissions": {"mine": record}}, asked_for=True)
+    assert "ensemble_selection as mine: accepted for round 1335" in screen.console.export_text()
 
 
 def test_a_verdict_that_is_missing_is_no_reason_to_fail() -> None:

@@ -99,7 +99,7 @@ def test_an_archive_is_made_absolute_and_chooses_its_source(tmp_path: Path) -> N
 
 def test_each_command_has_knobs_of_its_own() -> None:
     assert parse_knobs("clean", {"ALL": "1"}).everything
-    assert parse_knobs("test", {"ARGS": "-k knobs"}).pytest_arguments == "-k knobs"
+    assert parse_knobs("test", {"ARGS": "-k knobs"}).arguments == "-k knobs"
     with pytest.raises(UsageError, match="make up has no knob MODELS"):
         parse_knobs("up", {"MODELS": "svm"})
 

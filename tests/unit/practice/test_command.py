@@ -51,6 +51,22 @@ def test_it_says_where_it_is_and_stops_at_once(tmp_path: Path, stop: signal.Sign
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_an_account_can_hand_in_predictions(tmp_path: Path) -> None:
+    account = ["--account", "PUBLIC:s3cr3t-k3y", "--models", "alpha, beta"]
+    with start("--season-dir", str(tmp_path), *account, *TINY) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[-1]
+            header = {"Authorization": "Token PUBLIC$s3cr3t-k3y"}
+            query = {"query": "{ account { models { name } } }"}
+            answer = requests.post(address, json=query, headers=header, timeout=5).json()
+            assert [model["name"] for model in answer["data"]["account"]["models"]] == ["alpha", "beta"]
+            standings = requests.get(f"{address}/practice/standings", timeout=5).json()
+            assert [model["name"] for model in standings["models"]] == ["alpha", "beta"]
+        finally:
+            process.kill()
+
+
 def test_help_names_every_option() -> None:
     with start("--help") as process:
         text = process.communicate(timeout=30)[0]
@@ -64,6 +80,8 @@ def test_help_names_every_option() -> None:
         "--group-lean",
         "--seed",
         "--today",
+        "--account",
+        "--models",
     ):
         assert option in text
     assert process.returncode == 0
@@ -78,6 +96,9 @@ def test_help_names_every_option() -> None:
         (["--train-eras", "5000"], "do not fit"),
         (["--today", "2020-01-04"], "older than the season"),
         (["--today", "soon"], "invalid"),
+        (["--account", "PUBLIC", "--models", "a"], "PUBLIC:SECRET"),
+        (["--account", "PUBLIC:x"], "needs models"),
+        (["--models", "a"], "give one"),
     ],
 )
 def test_mistakes_are_told_in_one_line(

@@ -1,0 +1,73 @@
+"""What somebody is shown before a run's predictions are submitted, and what silence means."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from numerai_pipeline.approval import SubmissionApproval, approval_text
+from numerai_pipeline.run_layout import RunLayout
+
+LINK = "http://127.0.0.1:8080/numerai/leaderboard/?round=1335&run=0123456789ab"
+CHOSEN = {"alpha": "svm", "beta": "ensemble_selection"}
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> RunLayout:
+    return RunLayout(tmp_path / "1335" / "0123456789ab")
+
+
+def test_each_submission_is_shown_with_its_place_on_the_leaderboard(layout: RunLayout) -> None:
+    rows = [
+        {"rank": 1, "model": "ensemble_selection", "corr": 0.0213, "sharpe": 0.91, "logloss": None},
+        {"rank": 2, "model": "xgboost", "corr": 0.02, "sharpe": 0.8, "logloss": None},
+    ]
+    layout.directory.mkdir(parents=True)
+    layout.leaderboard.write_text(json.dumps({"models": rows}))
+    text = approval_text(layout, 1335, CHOSEN, LINK)
+    assert text.splitlines() == [
+        "Round 1335 would get:",
+        "",
+        "| at Numerai | gets | rank | mean CORR | Sharpe |",
+        "|---|---|---|---|---|",
+        "| alpha | svm | ? of 2 |  |  |",
+        "| beta | ensemble_selection | 1 of 2 | 0.0213 | 0.9100 |",
+        "",
+        f"[The whole leaderboard]({LINK})",
+    ]
+
+
+def test_it_is_shown_without_a_leaderboard_too(layout: RunLayout) -> None:
+    text = approval_text(layout, 1335, CHOSEN, LINK)
+    assert "| alpha | svm |" in text
+    assert text.endswith("There is no leaderboard: `evaluate` failed.")
+
+
+def approval() -> SubmissionApproval:
+    return SubmissionApproval(
+        task_id="approve", predictions=[], models=[], subject="?", response_timeout=timedelta(hours=36)
+    )
+
+
+def test_silence_is_no_approval_and_is_not_asked_again() -> None:
+    context: Any = {}
+    with pytest.raises(
+        AirflowFailException, match=r"nobody approved within 1 day, 12:00:00 \(NUMERAI_APPROVAL_HOURS\)"
+    ):
+        approval().execute_complete(context, {"error": "no answer", "error_type": "timeout"})
+
+
+def test_an_approval_lets_the_run_go_on() -> None:
+    context: Any = {}
+    event = {
+        "chosen_options": ["Approve"],
+        "params_input": {},
+        "responded_at": datetime.now(UTC),
+        "responded_by_user": None,
+    }
+    assert approval().execute_complete(context, event)["chosen_options"] == ["Approve"]
