@@ -58,3 +58,13 @@ def test_where_nothing_may_be_installed_that_is_said(
     ensure_browser(step, Commands(), tmp_path / "log", may_install=may_install)
     assert programs.calls() == []
     assert "will be skipped" in step.outcome
+
+
+def test_one_that_cannot_be_installed_stops_nothing_and_is_said(
+    programs: Programs, step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare_debian(monkeypatch)
+    programs.add("dpkg")
+    programs.add("apt-get", "exit 100")
+    ensure_browser(step, Commands(), tmp_path / "log", may_install=True)
+    assert "will be skipped: apt-get could not install chromium" in step.outcome
