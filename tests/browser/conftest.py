@@ -68,7 +68,7 @@ def make_hostile(data_dir: Path) -> RunLayout:
     return layout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def web_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUi]:
     """Start Airflow's API server on a database of its own, with one run of the DAG."""
     home = tmp_path_factory.mktemp("airflow")
@@ -134,7 +134,7 @@ def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"Airflow's API server did not start:\n{log.read_text()[-5_000:]}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Start Chromium; where there is none, the tests are skipped, and say so."""
     program = find_browser()
