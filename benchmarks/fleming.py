@@ -243,7 +243,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000], help="rows of both tables together")
     parser.add_argument("--tasks", nargs="+", help="only these tasks (adversarial_validation and tsne come first)")
-    parser.add_argument("--no-tasks", action="store_true", help="only the methods of 2018")
     parser.add_argument("--reference", nargs="*", choices=list(REFERENCES), default=list(REFERENCES))
     parser.add_argument("--no-reference", dest="reference", action="store_const", const=[])
     parser.add_argument("--maps", action="store_true", help="compare the models with and without t-SNE's maps instead")
@@ -252,8 +251,6 @@ def main() -> None:
     registry = load_registry(IMAGES)
     branch = [spec for spec in registry if spec.name in TASKS or "tsne" in spec.needs]
     tasks = [spec for spec in branch if not arguments.tasks or spec.name in {*arguments.tasks, *TASKS}]
-    if arguments.no_tasks:
-        tasks = []
     results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 
     def keep(section: str, name: str, measured: dict[str, Any]) -> None:
