@@ -217,7 +217,8 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     """Write the page."""
     introduction = (
         "Made by `benchmarks/fleming.py`; do not edit. Generated rows of 50 features, two thirds of them in the"
-        f" training table, on {platform.machine()} with {os.cpu_count()} cores, one after the other, beside other work; searches had"
+        f" training table, on {platform.machine()} with {os.cpu_count()} cores, one after the other, beside other work;"
+        " searches had"
         f" {SEARCH_SECONDS} s. *MiB* is the most memory the process held. The methods of 2018 run on today's"
         " scikit-learn, in the same image and on the same tables; logloss is that of the tournament's validation rows."
     )
