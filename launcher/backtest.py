@@ -14,6 +14,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -26,8 +27,8 @@ from launcher import airflow_home
 from launcher.airflow_api import AirflowApi, begin_of, end_of, now
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
-from launcher.follow import FINAL, what_went_wrong
-from launcher.run import STOPPING_PATIENCE, as_knob, unpaused, with_airflow
+from launcher.follow import FINAL, moment, what_went_wrong
+from launcher.run import STOPPING_PATIENCE, airflow_is_alive, as_knob, unpaused, with_airflow
 from numerai_pipeline.manifests import atomic_path
 from numerai_pipeline.run_layout import RunLayout
 
@@ -99,11 +100,9 @@ def _backtest(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStac
     choices = ", ".join(f"{name.upper()}={as_knob(value)}" for name, value in conf.items())
     session.screen.tick("Backtest", f"weeks {weeks.first} to {weeks.last}, {weeks.at_once} at once: {choices}")
 
-    def is_alive() -> bool:
-        record = session.services.find(airflow_home.SERVICE)
-        return record is not None and session.services.exit_code(record) is None
-
-    follower = BackfillFollower(api, session.screen, dag_id, weeks, session.checkout.data, is_alive)
+    follower = BackfillFollower(
+        api, session.screen, dag_id, weeks, session.checkout.data, partial(airflow_is_alive, session)
+    )
     follower.follow(lambda: airflow_home.ended_early(session.checkout))
     over = True
     return show(session.screen, follower.weeks, session.checkout.data, time.monotonic() - started)
@@ -162,7 +161,7 @@ class BackfillFollower:
             if week.over:
                 continue
             week.state = str(run["state"])
-            week.started, week.ended = (_moment(run.get(name)) for name in ("start_date", "end_date"))
+            week.started, week.ended = (moment(run.get(name)) for name in ("start_date", "end_date"))
             if week.over:
                 self._read(week)
                 self.screen.say(_line(week))
@@ -191,10 +190,6 @@ def read_scores(layout: RunLayout) -> dict[str, float | None]:
         return {str(row["model"]): row["corr"] for row in rows if row["kind"] != "reference"}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 def _line(week: Week) -> str:

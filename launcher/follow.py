@@ -66,8 +66,8 @@ class TaskView:
             state=instance.get("state"),
             attempt=instance.get("try_number") or 0,
             attempts=(instance.get("max_tries") or 0) + 1,
-            started=_moment(instance.get("start_date")),
-            ended=_moment(instance.get("end_date")),
+            started=moment(instance.get("start_date")),
+            ended=moment(instance.get("end_date")),
         )
 
     @property
@@ -237,5 +237,6 @@ def _one_line(text: str) -> str:
     return "".join(character for character in plain if character.isprintable())
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment(text: str | None) -> datetime | None:
+    """Read a moment as the REST API writes it; None where it gives none."""
     return datetime.fromisoformat(text) if text else None

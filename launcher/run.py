@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from launcher import airflow_home, practice_season
@@ -200,11 +201,7 @@ def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack
     choices = ", ".join(f"{name.upper()}={as_knob(value)}" for name, value in conf.items())
     session.screen.tick("Run", f"{run_id} started: {choices}")
 
-    def is_alive() -> bool:
-        record = session.services.find(airflow_home.SERVICE)
-        return record is not None and session.services.exit_code(record) is None
-
-    follower = Follower(api, session.screen, dag_id, run_id, is_alive)
+    follower = Follower(api, session.screen, dag_id, run_id, partial(airflow_is_alive, session))
     state = follower.follow(lambda: airflow_home.ended_early(session.checkout))
     over = True
     if state != "success":
@@ -215,6 +212,12 @@ def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack
     show_predictions(session.screen, api.return_value(dag_id, run_id, VERDICT_TASK), time.monotonic() - started)
     show_submissions(session.screen, submitted, asked_for=bool(conf.get("submit")))
     return 0
+
+
+def airflow_is_alive(session: Session) -> bool:
+    """Tell whether the Airflow that was started from this checkout still runs."""
+    record = session.services.find(airflow_home.SERVICE)
+    return record is not None and session.services.exit_code(record) is None
 
 
 def as_knob(value: Any) -> str:

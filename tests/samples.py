@@ -24,11 +24,14 @@ def task(**entry: object) -> dict[str, object]:
 
 
 def wait_for_a_waiter(lock: Path) -> None:
-    """Return once some process waits for a lock file, as the kernel's own list tells."""
-    while True:
+    """Return once some process waits for a lock file, as the kernel's own list tells; fail if none ever does."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         if lock.exists():
             inode = f":{lock.stat().st_ino} "
             waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line and inode in line]
             if waiting:
                 return
         time.sleep(0.02)
+    msg = f"nobody waits for {lock}"
+    raise AssertionError(msg)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import signal
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -20,8 +18,8 @@ from ._spaces import search_space
 from ._workers import Worker, wait_for_any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import FrameType
+    import signal
+    from collections.abc import Sequence
 
     from numerai_contract.task import Task
 
@@ -236,19 +234,3 @@ class Search:
             f"passed over the pipeline with logloss {candidate.loss:.5f}, which could not be fitted on all rows: "
             f"{outcome.words}"
         )
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[list[signal.Signals]]:
-    """Collect requests to stop (SIGTERM) instead of ending at once: there may be something to deliver."""
-    requests: list[signal.Signals] = []
-
-    def take(number: int, _frame: FrameType | None) -> None:
-        requests.append(signal.Signals(number))
-
-    before = signal.signal(signal.SIGTERM, take)
-    try:
-        yield requests
-    finally:
-        # once a request was heard, what is at hand is delivered, and another changes nothing
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if requests else before)

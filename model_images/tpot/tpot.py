@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from numerai_contract.progress import duration
 from numerai_contract.self_test import lay_preparations
+from numerai_contract.stopping import stop_requests
 from numerai_contract.task import Learned
 
 from ._plan import Plan
@@ -49,7 +50,7 @@ def run(task: Task) -> None:
     with task.progress.step("loading TPOT"):
         from ._export import export
         from ._lesson import read_lesson, share_out
-        from ._search import Search, stop_requests
+        from ._search import Search
 
     lesson = read_lesson(task, plan)
     room = share_out(task, lesson)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -91,12 +91,26 @@ def _check_ids(name: str, ids: pa.StringArray, expected: pa.StringArray) -> None
     raise BadInputError(msg)
 
 
+def first_outside(values: Any) -> tuple[int, str] | None:
+    """Find the first value (of a pyarrow array) that is not strictly between 0 and 1.
+
+    Returns
+    -------
+    (int, str) or None
+        Its place, from 0, and what is there in words; None when all are inside.
+    """
+    inside = pc.fill_null(pc.and_(pc.greater(values, 0.0), pc.less(values, 1.0)), fill_value=False)
+    row: int = pc.index(inside, value=False).as_py()
+    if row < 0:
+        return None
+    return row, f"the prediction {values[row]}" if values[row].is_valid else "no prediction"
+
+
 def _check_values(name: str, table: pa.Table) -> None:
     values = table.column(1).combine_chunks()
-    inside = pc.fill_null(pc.and_(pc.greater(values, 0.0), pc.less(values, 1.0)), fill_value=False)
-    row = pc.index(inside, value=False).as_py()
-    if row >= 0:
-        found = f"the prediction {values[row]}" if values[row].is_valid else "no prediction"
+    outside = first_outside(values)
+    if outside is not None:
+        row, found = outside
         msg = f"{name}: row {row + 1} (id {table['id'][row]}) has {found}: it must lie strictly between 0 and 1"
         raise BadInputError(msg)
     if pc.stddev(values).as_py() < LEAST_SPREAD:

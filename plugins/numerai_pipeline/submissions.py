@@ -24,7 +24,7 @@ from numerai_pipeline.manifests import (
     verified_manifest,
     write_manifest,
 )
-from numerai_pipeline.predictions import COLUMNS, LEAST_SPREAD
+from numerai_pipeline.predictions import COLUMNS, LEAST_SPREAD, first_outside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -245,10 +245,9 @@ def _check(name: str, rows: pa.Table, wanted: pa.StringArray) -> None:
     from numerai_tools.submissions import validate_submission_numerai  # heavy
 
     values = rows["prediction"].combine_chunks()
-    inside = pc.fill_null(pc.and_(pc.greater(values, 0.0), pc.less(values, 1.0)), fill_value=False)
-    row = pc.index(inside, value=False).as_py()
-    if row >= 0:
-        found = f"the prediction {values[row]}" if values[row].is_valid else "no prediction"
+    outside = first_outside(values)
+    if outside is not None:
+        row, found = outside
         msg = f"{name}: id {rows['id'][row]} has {found}: it must lie strictly between 0 and 1"
         raise BadInputError(msg)
     if pc.stddev(values).as_py() < LEAST_SPREAD:
