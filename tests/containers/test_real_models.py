@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.usefixtures("all_images")]
 
 FAST = ("svm", "xgboost", "wide_and_deep")
 SEARCHES = ("auto_sklearn", "auto_weka", "tpot")
+FEW_DIFFERENT = (*SEARCHES, "ensemble_selection")
 BRANCH = tuple(name for name in FLEMING if name not in SEARCHES)
 RunPipeline = Callable[..., Outcome]
 
@@ -62,8 +63,9 @@ def assert_predictions_are_whole(layout: RunLayout, model: str) -> None:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == pq.read_table(layout.tournament, columns=["id"])["id"].to_pylist()
     assert all(0 < float(row["prediction"]) < 1 for row in rows)
-    # what a search settles on may be a small tree, with few different predictions
-    assert len({row["prediction"] for row in rows}) > (1 if model in SEARCHES else len(rows) / 10)
+    # what a search settles on may be a small tree, with few different predictions, and a selection of one model alone
+    # is that model's ranks within each era
+    assert len({row["prediction"] for row in rows}) > (1 if model in FEW_DIFFERENT else len(rows) / 10)
 
 
 def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
