@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from launcher.airflow_home import cores
 from launcher.browser import ensure_browser
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED
@@ -49,7 +50,8 @@ def test(session: Session, knobs: Knobs) -> int:
                 ensure_browser(step, session.commands, log, may_install=knobs.may_install)
             checked = check(session)
             session.screen.note("Tests", "pytest, all of them")
-            tested = _run(session, ["pytest", *shlex.split(knobs.arguments)])
+            # one worker more than cores, as much of the time is spent waiting for containers and Airflow
+            tested = _run(session, ["pytest", "-n", str(cores() + 1), *shlex.split(knobs.arguments)])
         finally:
             session.signals.shield()
     if not checked and not tested:
