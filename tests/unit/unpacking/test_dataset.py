@@ -33,6 +33,7 @@ from tests.unit.unpacking.raw_files import (
     TRAINING,
     V5_FEATURES,
     archive_dataset,
+    as_downloaded,
     classic_dataset,
     csv_row,
     csv_table,
@@ -77,7 +78,7 @@ def unpacked(layout: RunLayout) -> Callable[..., UnpackedDataset]:
 
     def attempt(raw: RawDataset, **choices: Any) -> UnpackedDataset:
         usual = {"feature_set": "small", "target": None, "every_nth_era": 1, "inputs": "hash"}
-        return unpack(raw, layout, **{**usual, **choices})
+        return unpack(as_downloaded(raw), layout, **{**usual, **choices})
 
     return attempt
 
@@ -874,11 +875,11 @@ class TestTrouble:
 
 
 DAMAGED_FOOTERS = """
-import json, sys
+import hashlib, json, sys
 from pathlib import Path
 from numerai_pipeline.unpacking.dataset import unpack
 from numerai_pipeline.errors import PipelineError
-from numerai_pipeline.raw_dataset import RawDataset
+from numerai_pipeline.raw_dataset import RawDataset, RawFile
 from numerai_pipeline.run_layout import RunLayout
 
 raw, directory = RawDataset.from_json(json.loads(sys.argv[1])), sys.argv[2]
@@ -891,6 +892,7 @@ for position in range(len(whole) - 8 - footer, len(whole), 11):
         damaged = bytearray(whole)
         damaged[position] ^= flip
         path.write_bytes(damaged)
+        raw.files["train"] = RawFile(str(path), hashlib.sha256(damaged).hexdigest())
         try:
             unpack(raw, RunLayout(Path(directory)), feature_set="small", target=None, every_nth_era=1, inputs="hash",
                    force=True)
@@ -1014,7 +1016,7 @@ def test_any_mutation_is_refused_cleanly_or_unpacked_whole(
     layout = RunLayout(directory / "run")
 
     try:
-        outcome = unpack(raw, layout, feature_set="small", target=None, every_nth_era=2, inputs="hash")
+        outcome = unpack(as_downloaded(raw), layout, feature_set="small", target=None, every_nth_era=2, inputs="hash")
     except PipelineError:
         assert files_in(layout) == []
     else:

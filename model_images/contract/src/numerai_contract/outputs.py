@@ -142,7 +142,7 @@ def verify(path: Path, made_by: str = "unzip") -> bool:
         size, digest = int(recorded["bytes"]), str(recorded["sha256"])
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         message = f"{manifest.name}: not a manifest ({error!r}). {rerun(made_by)}"
         raise BadDataError(message) from error
     # the size first: it costs nothing and finds most files that were cut short
@@ -159,7 +159,7 @@ def is_finished(path: Path, inputs: str | None) -> bool:
     try:
         recorded = json.loads(manifest_path(path).read_text(encoding="utf-8"))
         return path.is_file() and recorded.get("inputs") == inputs and verify(path)
-    except (OSError, ValueError, AttributeError, BadDataError):
+    except (OSError, ValueError, AttributeError, RecursionError, BadDataError):
         return False
 
 
