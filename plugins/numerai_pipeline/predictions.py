@@ -86,11 +86,12 @@ def _read(predictions: Path) -> pa.Table:
     types = {"id": pa.string(), "prediction": pa.float64(), "probability": pa.float64()}
     try:
         table = pa.csv.read_csv(predictions, convert_options=pa.csv.ConvertOptions(column_types=types))
+        header = table.column_names  # read only now, and perhaps no text
     except (pa.ArrowException, ValueError) as error:
         msg = f"{predictions.name}: not a CSV of predictions: {error}"
         raise BadInputError(msg) from None
-    if table.column_names not in (COLUMNS, LEGACY_COLUMNS):
-        msg = f"{predictions.name}: the header is {','.join(table.column_names)!r}, not {','.join(COLUMNS)!r}"
+    if header not in (COLUMNS, LEGACY_COLUMNS):
+        msg = f"{predictions.name}: the header is {','.join(header)!r}, not {','.join(COLUMNS)!r}"
         raise BadInputError(msg)
     return table
 

@@ -161,6 +161,11 @@ def v5_dataset(
     (directory / "features.json").write_text(json.dumps(features if features is not None else features_json()))
     for kind, table in (tables or v5_tables()).items():
         pq.write_table(table, directory / f"{kind}.parquet", **writing)
+    return v5_files(directory)
+
+
+def v5_files(directory: Path) -> RawDataset:
+    """Describe a dataset of the v5 layout that lies in a folder."""
     files = {role: RawFile(str(directory / f"{role}.parquet"), "0" * 64) for role in ("train", "validation", "live")}
     files["features"] = RawFile(str(directory / "features.json"), "0" * 64)
     return as_downloaded(RawDataset("v5", "practice", "100", "v5.3", files))
