@@ -441,12 +441,15 @@ def predictions(ids: list[str]) -> Corpus:
     return found
 
 
+_OF_ANY_TYPE: tuple[Any, ...] = (None, -1, 1.5, 1e300, "x", [], {}, True, 2**70, "é" * 9)
+
+
 def manifests(path_name: str, content: bytes, digest: str) -> Corpus:
     """Manifests of a file, whole and broken."""
     whole = {"file": path_name, "sha256": digest, "bytes": len(content), "rows": 3, "columns": ["id"], "inputs": "abc"}
     found: dict[str, Any] = {"whole": whole, "a list": [whole], "null": None, "nothing in it": {}}
     for field in whole:
-        for value in (None, -1, 1.5, 1e300, "x", [], {}, True, 2**70, "é" * 9):
+        for value in _OF_ANY_TYPE:
             found[f"{field}: {value!r:.20}"] = {**whole, field: value}
         found[f"without {field}"] = {name: value for name, value in whole.items() if name != field}
     found["more than we know"] = {**whole, "colour": "red"}

@@ -106,8 +106,10 @@ def _check_content(place: Path, role: str, content: bytes, files: Files) -> list
 
 def _unpack(place: Path, role: str, content: bytes, files: Files) -> list[str]:
     raw_dir = place / "raw"
-    if role in ("training", "tournament"):
-        raw = classic_dataset(raw_dir, **{role: content})
+    if role == "training":
+        raw = classic_dataset(raw_dir, training=content)
+    elif role == "tournament":
+        raw = classic_dataset(raw_dir, tournament=content)
     elif role == "archive":
         raw_dir.mkdir()
         (raw_dir / "numerai_dataset_100.zip").write_bytes(content)
