@@ -105,6 +105,7 @@ class ModelOperator(BaseOperator):
         # what comes after the models takes what is there, and asks for no more
         self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK and not spec.after_models)
         self.left_before = registry.left_before(spec.name)
+        self.made_by = {left: each.name for each in registry.tasks.values() for left in each.leaves}
         self.environment = contract_environment(spec)
         self._container: ModelContainer | None = None
 
@@ -217,10 +218,10 @@ class ModelOperator(BaseOperator):
             raise BadInputError(msg)
 
     def _require_whole_inputs(self, layout: RunLayout) -> None:
-        """Look at the bytes of what the model will read, since not every image does, and for room for its predictions."""
+        """Look at the bytes of what it will read, since not every image does, and for room for what it leaves."""
         tables = [require_whole(table, "`unzip`") for table in (layout.training, layout.tournament)]
         for left in () if self.spec.after_models else self.left_before:
-            require_whole(layout.directory / left, " or ".join(f"`{name}`" for name in self.preparations))
+            require_whole(layout.directory / left, f"`{self.made_by[left]}`")
         rows = max(manifest.rows or 0 for manifest in tables)
         require_free_space(layout.directory, rows * BYTES_OF_A_PREDICTION, f"{self.spec.name}: what it leaves")
 

@@ -70,7 +70,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _translated(error, path) from error
     finally:
-        part.unlink(missing_ok=True)
+        # a volume on which nothing can be removed has said what is wrong with it already
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         pulse.forget_part(part)
 
 
