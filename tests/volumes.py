@@ -59,12 +59,23 @@ def small_volume(directory: Path, size: int) -> Iterator[Volume]:
 def make_read_only(directory: Path) -> None:
     """Make what a folder holds read-only, until :func:`make_writable`."""
     _mount("--bind", directory, directory, what="a read-only volume")
-    _mount("-o", "remount,ro,bind", directory, what="a read-only volume")
+    try:
+        _mount("-o", "remount,ro,bind", directory, what="a read-only volume")
+    except BaseException:
+        _unmount(directory)
+        raise
 
 
 def make_writable(directory: Path) -> None:
     """Undo :func:`make_read_only`."""
     _unmount(directory)
+
+
+def unmount_all(directory: Path) -> None:
+    """Undo whatever is mounted at a folder."""
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        if line.split()[4] == str(directory):
+            _unmount(directory)
 
 
 @contextmanager
