@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numerai_pipeline.model_container import ModelContainer
 
 RETRIES = 3
-BYTES_OF_A_PREDICTION = 64
+BYTES_OF_A_ROW = 64  # of predictions, or of a map: id and numbers
 
 
 def contract_environment(spec: ModelSpec) -> dict[str, str]:
@@ -223,7 +223,8 @@ class ModelOperator(BaseOperator):
         for left in () if self.spec.after_models else self.left_before:
             require_whole(layout.directory / left, f"`{self.made_by[left]}`")
         rows = max(manifest.rows or 0 for manifest in tables)
-        require_free_space(layout.directory, rows * BYTES_OF_A_PREDICTION, f"{self.spec.name}: what it leaves")
+        room = rows * BYTES_OF_A_ROW * max(1, len(self.spec.leaves))
+        require_free_space(layout.directory, room, f"{self.spec.name}: what it leaves")
 
     def _read_only(self, layout: RunLayout) -> tuple[Path, ...]:
         """List the files that the container may read and not change."""

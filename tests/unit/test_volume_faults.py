@@ -253,13 +253,14 @@ class TestSomebodyElsesVolume:
             fetch("data.csv", lambda: f"{address}/data.csv", data / "v5" / "data.csv", timeout=5)
 
     @pytest.mark.parametrize(
-        ("mode", "code", "said"),
+        ("mode", "predicts", "code", "said"),
         [
-            (0o555, 64, r"{data}/svm\.csv: its directory may not be written to by uid {uid}"),
-            (0o777, 66, r"{data}/training\.parquet: it cannot be read by uid {uid} \(Permission denied\)\. Give"),
+            (0o555, True, 64, r"{data}/svm\.csv: its directory may not be written to by uid {uid}"),
+            (0o555, False, 64, r"STORING is '{data}', which may not be written to by uid {uid}"),
+            (0o777, True, 66, r"{data}/training\.parquet: it cannot be read by uid {uid} \(Permission denied\)\. Give"),
         ],
     )
-    def test_a_container(self, mode: int, code: int, said: str) -> None:
+    def test_a_container(self, mode: int, predicts: bool, code: int, said: str) -> None:
         """The contract's own entry point, without root's right to everybody's files."""
         if os.geteuid() != 0 or shutil.which("setpriv") is None:
             pytest.skip("needs root and setpriv: NOT TESTED here that a model says whose right it lacks")
@@ -273,7 +274,8 @@ class TestSomebodyElsesVolume:
             for path in (data, data / "training.parquet"):
                 os.chown(path, NOBODY, NOBODY)
             data.chmod(mode)
-            told = {"TRAINING": "training.parquet", "TESTING": "training.parquet", "PREDICTING": "svm.csv"}
+            told = {"TRAINING": "training.parquet", "TESTING": "training.parquet"}
+            told |= {"PREDICTING": "svm.csv"} if predicts else {}
             done = subprocess.run(
                 [*LIKE_ANYBODY, sys.executable, "-m", "numerai_contract"],
                 env={

@@ -183,6 +183,21 @@ def check_writable(path: Path, name: str) -> None:
         raise _not_allowed(path)
 
 
+def check_directory(directory: Path, name: str) -> None:
+    """Make sure that files can be made in `directory`, which the parameter `name` gives.
+
+    Raises
+    ------
+    BadParameterError
+        When it may not be written to, or is not there.
+    """
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise BadParameterError(
+            f"{name} is {str(directory)!r}, which may not be written to by uid {os.getuid()}. "
+            "Mount it writable, and give that user the right to write in it."
+        )
+
+
 def _digest(path: Path) -> tuple[str, int]:
     """Compute the SHA-256 of a file in hexadecimal, and its size in bytes."""
     digest, size = hashlib.sha256(), 0
