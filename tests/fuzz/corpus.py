@@ -441,6 +441,43 @@ def predictions(ids: list[str]) -> Corpus:
     return found
 
 
+def told() -> dict[str, Corpus]:
+    """What tasks tell of themselves in JSON, whole and broken: file → name → content."""
+    scores = {"rows": 9, "eras": 3, "logloss": 0.69, "consistency": 0.5, "correlation": 0.01}
+    report = {"operation": "svm", "rows": {"training": 9}, "seconds": 1.5, "validation": scores, "chosen": {"c": 1}}
+    row = {"model": "svm", "kind": "model", "rank": 1, "corr": 0.01, "most_like": "xgboost", "concordant": True}
+    board = {"target": "target", "models": [row], "left_out": {"tpot": "it failed"}, "rank_correlations": {"svm": {}}}
+    era = {"era": 9, "rows": 3, "corr": 0.1}
+    evaluation = {"model": "svm", "by_era": [era], "distribution": {"edges": [0, 1], "validation": [3]}}
+    facts = {"source": "practice", "features": 5, "training": {"rows": 9}, "tournament": {"rows": 3}}
+    whole = {
+        "reports/svm.json": {**report, "notes": ["so it went"], "peak_memory_mib": 99},
+        "reports/adversarial_validation.json": {**report, "chosen": {"drift": [{"feature": "a", "auc": 0.5}]}},
+        "reports/ensemble.json": {**report, "chosen": {"ensemble_selection": {"weights": {"svm": 1.0}}}},
+        "reports/tpot.json": {**report, "chosen": {"search": {"candidates": [[1, 0.5]], "best": "svm"}}},
+        "leaderboard.json": board,
+        "reports/evaluation/svm.json": evaluation,
+        "run.json": facts,
+        "images/svm.json": {"image": "classic:1"},
+    }
+    return {file: _replaced_throughout(content) for file, content in whole.items()}
+
+
+def _replaced_throughout(content: dict[str, Any]) -> Corpus:
+    found: dict[str, Any] = {"whole": content, "a list": [content], "null": None}
+    for field, known in content.items():
+        for value in _OF_ANY_TYPE:
+            found[f"{field}: {value!r:.20}"] = {**content, field: value}
+            if isinstance(known, list):
+                found[f"{field} of {value!r:.20}"] = {**content, field: [value]}
+            if isinstance(known, dict):
+                for inner in known:
+                    found[f"{field}.{inner}: {value!r:.20}"] = {**content, field: {**known, inner: value}}
+    texts = {name: json.dumps(entry).encode() for name, entry in found.items()}
+    infinite = texts["whole"].replace(b"1", b"Infinity").replace(b"9", b"NaN")
+    return texts | {"infinite": infinite, "very deep": b"[" * 100_000, "huge": b'{"seconds": ' + b"9" * 4_000 + b"}"}
+
+
 _OF_ANY_TYPE: tuple[Any, ...] = (None, -1, 1.5, 1e300, "x", [], {}, True, 2**70, "é" * 9)
 
 

@@ -18,6 +18,7 @@ from practice.model import SeasonSize
 from practice.rounds import FIRST_ROUND
 from practice.season import META_MODEL, write_season
 from tests.unit.unpacking.raw_files import as_downloaded
+from tests.volumes import flip_a_byte
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
 FILES = {
@@ -84,6 +85,17 @@ def test_what_is_up_to_date_is_not_made_again(raw: RawDataset, layout: RunLayout
     lay_references(as_downloaded(newer), layout)
     assert layout.reference("example_predictions").stat().st_mtime_ns == times["example_predictions"]
     assert layout.reference("meta_model").stat().st_mtime_ns > times["meta_model"]
+
+
+def test_one_with_a_turned_byte_is_made_again_alone(raw: RawDataset, layout: RunLayout) -> None:
+    there = lay_references(raw, layout)
+    whole = {name: layout.reference(name).read_bytes() for name in there}
+    times = {name: layout.reference(name).stat().st_mtime_ns for name in there}
+    flip_a_byte(layout.reference("meta_model"))
+    assert lay_references(raw, layout) == there
+    assert {name: layout.reference(name).read_bytes() for name in there} == whole
+    assert layout.reference("meta_model").stat().st_mtime_ns > times["meta_model"]
+    assert layout.reference("example_predictions").stat().st_mtime_ns == times["example_predictions"]
 
 
 def test_a_dataset_without_any_leaves_none_of_an_earlier_one(raw: RawDataset, layout: RunLayout) -> None:
