@@ -450,7 +450,7 @@ def told() -> dict[str, Corpus]:
     era = {"era": 9, "rows": 3, "corr": 0.1}
     evaluation = {"model": "svm", "by_era": [era], "distribution": {"edges": [0, 1], "validation": [3]}}
     facts = {"source": "practice", "features": 5, "training": {"rows": 9}, "tournament": {"rows": 3}}
-    whole = {
+    whole: dict[str, dict[str, Any]] = {
         "reports/svm.json": {**report, "notes": ["so it went"], "peak_memory_mib": 99},
         "reports/adversarial_validation.json": {**report, "chosen": {"drift": [{"feature": "a", "auc": 0.5}]}},
         "reports/ensemble.json": {**report, "chosen": {"ensemble_selection": {"weights": {"svm": 1.0}}}},
