@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from launcher.knobs import Knobs
     from launcher.session import Session
 
-SUITES: dict[str, dict[str, str]] = {"test-fuzz": {"FUZZ_INPUTS": "12000"}}
+SUITES: dict[str, dict[str, str]] = {"test-fuzz": {"FUZZ_INPUTS": "13000"}}
 """Long suites, of which `make test` runs a part: their command, and the environment that makes all of it run."""
 TYPED = ("dags", "plugins", "launcher", "practice", "model_images", "benchmarks", "docs", "tests")
 
