@@ -33,6 +33,7 @@ LAUNCHER_KNOBS = {
     "backtest": ("WEEKS", "FROM", "TO", "AT_ONCE", "PORT", "NO_INSTALL"),
     "up": ("PORT", "NO_INSTALL"),
     "test": ("ARGS", "NO_INSTALL"),
+    "test-fuzz": ("ARGS", "NO_INSTALL"),
     "airflow": ("ARGS", "NO_INSTALL"),
 }
 # commands that run the DAG take its parameters as knobs
@@ -116,7 +117,7 @@ def parse_knobs(
     Parameters
     ----------
     command
-        Which command they are for: run, backtest, up, airflow, images, test, check, clean, down.
+        Which command they are for: run, backtest, up, airflow, images, test, test-fuzz, check, clean, down.
     overrides
         The knobs as given.
     model_names

@@ -1,4 +1,4 @@
-"""``make check`` and ``make test``: the same on every machine, with everything they need set up before."""
+"""``make check``, ``make test`` and the long suites: the same on every machine, with what they need set up before."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from launcher.errors import EXIT_FAILED
 from launcher.run import give_back_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from launcher.knobs import Knobs
     from launcher.session import Session
 
+SUITES: dict[str, dict[str, str]] = {"test-fuzz": {"FUZZ_INPUTS": "13000"}}
+"""Long suites, of which `make test` runs a part: their command, and the environment that makes all of it run."""
 TYPED = ("dags", "plugins", "launcher", "practice", "model_images", "benchmarks", "docs", "tests")
 
 
@@ -59,6 +61,16 @@ def test(session: Session, knobs: Knobs) -> int:
     return EXIT_FAILED if checked or tested else 0
 
 
+def suite(session: Session, knobs: Knobs, *, command: str) -> int:
+    """Run a long suite to its full length: the tests with the mark that its command names."""
+    mark = command.removeprefix("test-")
+    session.screen.note("Tests", f"pytest, those marked {mark!r}, all of them")
+    failed = _run(session, ["pytest", "-m", mark, *shlex.split(knobs.arguments)], SUITES[command])
+    if not failed:
+        session.screen.tick("All is well", f"every test marked {mark!r} passes")
+    return EXIT_FAILED if failed else 0
+
+
 def _passes(session: Session, title: str, words: Sequence[str]) -> bool:
     started = time.monotonic()
     if _run(session, words):
@@ -68,14 +80,15 @@ def _passes(session: Session, title: str, words: Sequence[str]) -> bool:
     return True
 
 
-def _run(session: Session, words: Sequence[str]) -> int:
-    """Run a tool of the environment in the foreground; returns its exit code.
+def _run(session: Session, words: Sequence[str], more: Mapping[str, str] | None = None) -> int:
+    """Run a tool of the environment in the foreground, with values for unset variables; returns its exit code.
 
     It stays in our process group: on Ctrl-C a test run tidies up by itself, and we wait for it to do so.
     """
     environment = {
         name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     }
+    environment = {**(more or {}), **environment}
     tool = subprocess.Popen([sys.executable, "-m", *words], cwd=session.checkout.root, env=environment)
     try:
         return tool.wait()

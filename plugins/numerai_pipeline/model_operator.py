@@ -17,10 +17,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.data_volume import container_user, give_to, installation_id
+from numerai_pipeline.disk import require_free_space
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.leaderboard.links import LeaderboardLink
 from numerai_pipeline.locks import alone_at
-from numerai_pipeline.manifests import atomic_path, file_sha256, read_manifest, verified_manifest
+from numerai_pipeline.manifests import atomic_path, file_sha256, read_manifest, require_whole, verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
 from numerai_pipeline.parameters import LONGEST_SEARCH, parse_parameters
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from numerai_pipeline.model_container import ModelContainer
 
 RETRIES = 3
+BYTES_OF_A_ROW = 64  # of predictions, or of a map: id and numbers
 
 
 def contract_environment(spec: ModelSpec) -> dict[str, str]:
@@ -103,6 +105,7 @@ class ModelOperator(BaseOperator):
         # what comes after the models takes what is there, and asks for no more
         self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK and not spec.after_models)
         self.left_before = registry.left_before(spec.name)
+        self.made_by = {left: each.name for each in registry.tasks.values() for left in each.leaves}
         self.environment = contract_environment(spec)
         self._container: ModelContainer | None = None
 
@@ -176,6 +179,7 @@ class ModelOperator(BaseOperator):
         from numerai_pipeline.model_container import ContainerRequest, ModelContainer
         from numerai_pipeline.predictions import accept_predictions
 
+        self._require_whole_inputs(layout)
         user = container_user(settings)
         for directory in (layout.directory, layout.predictions_directory, layout.reports_directory):
             give_to(user, directory)
@@ -212,6 +216,15 @@ class ModelOperator(BaseOperator):
             wanted = ", ".join((layout.report(self.spec.name).name, *self.spec.leaves))
             msg = f"{self.spec.name}: the container ended well but did not leave {wanted}, each with its manifest"
             raise BadInputError(msg)
+
+    def _require_whole_inputs(self, layout: RunLayout) -> None:
+        """Look at the bytes of what it will read, since not every image does, and for room for what it leaves."""
+        tables = [require_whole(table, "`unzip`") for table in (layout.training, layout.tournament)]
+        for left in () if self.spec.after_models else self.left_before:
+            require_whole(layout.directory / left, f"`{self.made_by[left]}`")
+        rows = max(manifest.rows or 0 for manifest in tables)
+        room = rows * BYTES_OF_A_ROW * max(1, len(self.spec.leaves))
+        require_free_space(layout.directory, room, f"{self.spec.name}: what it leaves")
 
     def _read_only(self, layout: RunLayout) -> tuple[Path, ...]:
         """List the files that the container may read and not change."""
