@@ -6,7 +6,8 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run backtest up airflow down images check test test-fuzz clean
+.PHONY: help run backtest up airflow down images check test test-fuzz clean \
+	server server-down server-logs server-upgrade server-backup server-restore server-user test-server
 .SILENT:
 
 override LAUNCHER := launcher/environment.sh
@@ -19,9 +20,12 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make airflow  Airflow's own command line, for the Airflow of `make up`: make airflow ARGS="dags list"
 ##   make down     Stop everything that was started from this checkout
 ##   make images   Build the model images whose code changed
+##   make server   Set up and start a server for a team by docker-compose (docs/operations.md)
+##   make server-down, server-logs, server-upgrade, server-backup, server-restore, server-user   What goes with it
 ##   make check    Look at the code: ruff, its formatter, mypy
 ##   make test     Set everything up, then `make check` and all the tests
 ##   make test-fuzz  Read thousands of broken zips and tables; `make test` reads some of them
+##   make test-server   The long tests of the server
 ##   make clean    Remove Airflow's home and the caches; with ALL=1 also data/, .venv and the images
 ##   make help     This text
 
@@ -43,6 +47,12 @@ down:
 images:
 	$(LAUNCHER) local images --from-make
 
+server:
+	$(LAUNCHER) local server --from-make
+
+server-down server-logs server-upgrade server-backup server-restore server-user:
+	$(LAUNCHER) local $@ --from-make
+
 check:
 	$(LAUNCHER) dev check --from-make
 
@@ -51,6 +61,9 @@ test:
 
 test-fuzz:
 	$(LAUNCHER) dev test-fuzz --from-make
+
+test-server:
+	$(LAUNCHER) dev test-server --from-make
 
 clean:
 	if [ -x .venv/bin/python ]; then $(IN_VENV) clean --from-make; else echo "Nothing was ever made here."; fi
@@ -86,5 +99,12 @@ help:
 ##   NO_INSTALL       1: never install anything with apt-get; say what is missing instead
 ##   ARGS             make test and test-fuzz: arguments for pytest, such as ARGS="-k knobs"; make airflow: what airflow should do
 ##   ALL              make clean: 1 removes data/, .venv, .uv and the model images as well
+##
+## Knobs of the server
+##   any setting      make server: what .env.example names; they go into .env when there is none
+##   SERVICE          make server-logs: only this one
+##   TO, DATA         make server-backup: the folder (backups/), and 1 for all of the data
+##   FROM             make server-restore: the folder of a backup
+##   NAME, ROLE       make server-user: viewer (the default), user, op or admin
 ##
 ## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/settings.py.

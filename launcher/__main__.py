@@ -15,8 +15,12 @@ from launcher.clean import clean
 from launcher.console import Screen
 from launcher.errors import EXIT_STOPPED, LauncherError, StoppedError
 from launcher.knobs import RUNNING, overrides_from_make, overrides_from_words, parse_knobs
-from launcher.quality import SUITES, check, suite, test
+from launcher.quality import SUITES, check, suite, test, test_server
 from launcher.run import give_back_engine, run
+from launcher.server import add_user, logs, server, upgrade
+from launcher.server import down as server_down
+from launcher.server_backup import backup, restore
+from launcher.server_settings import known_settings
 from launcher.session import Session
 from launcher.signals import StopSignals, watch_parent
 from launcher.up import down, up
@@ -33,9 +37,17 @@ PURPOSES = {
     "airflow": "run Airflow's own command line against the Airflow of `up`",
     "down": "stop everything that was started from this checkout",
     "images": "build the model images whose code changed",
+    "server": "set up and start the server of .env, by docker-compose",
+    "server-down": "stop the server; what it keeps stays",
+    "server-logs": "show what the server's services say",
+    "server-upgrade": "put the present code in the place of what the server runs",
+    "server-backup": "back up the server's database, secrets and results",
+    "server-restore": "put the server back as a backup has it",
+    "server-user": "make a user of the server, with a fresh password",
     "check": "look at the code: ruff, its formatter, mypy",
     "test": "set everything up, then check the code and run all tests",
     "test-fuzz": "read broken files by the thousand",
+    "test-server": "the long tests of the server",
     "clean": "remove Airflow's home and the caches",
 }
 
@@ -52,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides = overrides_from_make(os.environ.get("MAKEFLAGS", "")) if chosen.from_make else {}
         overrides |= overrides_from_words(chosen.knobs)
         models = session.registry.models if chosen.command in RUNNING else ()
-        return ACTIONS[chosen.command](session, parse_knobs(chosen.command, overrides, models))
+        settings = known_settings(session.checkout) if chosen.command == "server" else ()
+        return ACTIONS[chosen.command](
+            session, parse_knobs(chosen.command, overrides, models, server_settings=settings)
+        )
     except StoppedError:
         screen.close()
         screen.fail("Stopped", "everything that was started has been stopped")
@@ -82,9 +97,17 @@ ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "airflow": airflow,
     "down": lambda session, _: down(session),
     "images": _images,
+    "server": server,
+    "server-down": server_down,
+    "server-logs": logs,
+    "server-upgrade": upgrade,
+    "server-backup": backup,
+    "server-restore": restore,
+    "server-user": add_user,
     "check": lambda session, _: check(session),
     "test": test,
     **{command: partial(suite, command=command) for command in SUITES},
+    "test-server": test_server,
     "clean": clean,
 }
 

@@ -33,7 +33,7 @@ class BaseImages:
         self._checkout = checkout
         self._prefix = prefix
         self._registry_answers: bool | None = None
-        self._stand_ins = StandIns(docker, checkout, pull=self._pull, may_install=may_install, prefix=prefix)
+        self._stand_ins = StandIns(docker, checkout, pull=self.pull, may_install=may_install, prefix=prefix)
 
     def ensure(self, versions: Mapping[str, Sequence[str]], step: Step) -> None:
         """Provide the base image of each Python version.
@@ -53,12 +53,16 @@ class BaseImages:
         outcomes = [self._ensure_one(version, images, step) for version, images in versions.items()]
         step.done(", ".join(outcomes))
 
+    def ensure_debian(self, step: Step) -> None:
+        """Provide the base image of what needs no Python."""
+        self._stand_ins.ensure_debian(step)
+
     def _ensure_one(self, version: str, images: Sequence[str], step: Step) -> str:
         reference = self._prefix + python_image(version)
         if self._docker.has_image(reference):
             return f"{reference} is here"
         step.update(f"pulling {reference}")
-        if self._pull(reference):
+        if self.pull(reference):
             return f"{reference} pulled"
         try:
             self._stand_ins.build_python(version, reference, step)
@@ -73,7 +77,7 @@ class BaseImages:
             ) from None
         return f"{reference} built from Debian and this machine's CPython"
 
-    def _pull(self, reference: str) -> bool:
+    def pull(self, reference: str) -> bool:
         """Pull an image; False where no registry answers, which is then remembered."""
         if self._prefix or self._registry_answers is False:
             return False

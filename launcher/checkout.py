@@ -54,3 +54,13 @@ class Checkout:
     def services(self) -> Path:
         """Records of the background programs that were started."""
         return self.cache / "services"
+
+    @property
+    def env_file(self) -> Path:
+        """The settings and secrets of a server (`make server`)."""
+        return self.root / ".env"
+
+    @property
+    def backups(self) -> Path:
+        """Where backups of a server go unless told otherwise."""
+        return self.root / "backups"

@@ -35,12 +35,24 @@ LAUNCHER_KNOBS = {
     "test": ("ARGS", "NO_INSTALL"),
     "test-fuzz": ("ARGS", "NO_INSTALL"),
     "airflow": ("ARGS", "NO_INSTALL"),
+    "server-logs": ("SERVICE",),
+    "server-upgrade": ("NO_INSTALL",),
+    "server-backup": ("TO", "DATA"),
+    "server-restore": ("FROM", "NO_INSTALL"),
+    "server-user": ("NAME", "ROLE"),
+    "test-server": ("ARGS", "NO_INSTALL"),
 }
 # commands that run the DAG take its parameters as knobs
 RUNNING = ("run", "backtest")
 # a backtest chooses rounds by their weeks
 NOT_FOR_A_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT")
-OTHER_KNOBS = {"images": ("NO_INSTALL",), "clean": ("ALL",), "check": ("NO_INSTALL",), "down": ()}
+OTHER_KNOBS = {
+    "images": ("NO_INSTALL",),
+    "clean": ("ALL",),
+    "check": ("NO_INSTALL",),
+    "down": (),
+    "server-down": (),
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,8 @@ class Knobs:
         Passed on to the program that the command runs: pytest, or airflow.
     weeks
         For a backtest, which weeks.
+    server
+        For the commands of a server, the knobs of theirs as they were given.
     """
 
     conf: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +83,7 @@ class Knobs:
     everything: bool = False
     arguments: str = ""
     weeks: Weeks | None = None
+    server: dict[str, str] = field(default_factory=dict)
 
 
 def overrides_from_make(makeflags: str) -> dict[str, str]:
@@ -110,20 +125,27 @@ def overrides_from_words(words: Iterable[str]) -> dict[str, str]:
 
 
 def parse_knobs(
-    command: str, overrides: Mapping[str, str], model_names: Sequence[str] = (), *, directory: Path | None = None
+    command: str,
+    overrides: Mapping[str, str],
+    model_names: Sequence[str] = (),
+    *,
+    directory: Path | None = None,
+    server_settings: Sequence[str] = (),
 ) -> Knobs:
     """Check the knobs of a command, one by one and together.
 
     Parameters
     ----------
     command
-        Which command they are for: run, backtest, up, airflow, images, test, test-fuzz, check, clean, down.
+        Which command they are for, such as run or server-backup.
     overrides
         The knobs as given.
     model_names
         The models that can be picked.
     directory
         What a relative path of an archive starts from; the working directory by default.
+    server_settings
+        The settings of a server, which are the knobs of `make server`.
 
     Raises
     ------
@@ -134,6 +156,8 @@ def parse_knobs(
     if command == "backtest":
         schemas = {name: schema for name, schema in schemas.items() if name not in NOT_FOR_A_BACKTEST}
     own = LAUNCHER_KNOBS.get(command) or OTHER_KNOBS.get(command, ())
+    if command == "server":
+        own = (*server_settings, *(name for name in overrides if name.startswith("NUMERAI_")), "NO_INSTALL")
     known = [*schemas, *own]
     findings: list[str] = []
     conf: dict[str, Any] = {}
@@ -162,7 +186,8 @@ def parse_knobs(
     if findings:
         details = [f"The knobs of make {command}: {', '.join(known) or 'none'}", "What each is for: make help"]
         raise UsageError("; ".join(findings) if len(findings) == 1 else "\n  ".join(findings), *details)
-    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks)
+    server = {name: text for name, text in launcher.items() if name != "NO_INSTALL"} if "server" in command else {}
+    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks, server)
 
 
 def _run_schemas(model_names: Sequence[str]) -> dict[str, dict[str, Any]]:

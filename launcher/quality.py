@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from launcher.airflow_home import cores
 from launcher.browser import ensure_browser
+from launcher.compose import ensure_program
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED
 from launcher.run import give_back_engine
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 SUITES: dict[str, dict[str, str]] = {"test-fuzz": {"FUZZ_INPUTS": "13000"}}
 """Long suites, of which `make test` runs a part: their command, and the environment that makes all of it run."""
-TYPED = ("dags", "plugins", "launcher", "practice", "model_images", "benchmarks", "docs", "tests")
+TYPED = ("dags", "plugins", "launcher", "practice", "server", "model_images", "benchmarks", "docs", "tests")
 
 
 def check(session: Session) -> int:
@@ -51,9 +52,10 @@ def test(session: Session, knobs: Knobs) -> int:
                 log = session.checkout.logs / "apt.log"
                 ensure_browser(step, session.commands, log, may_install=knobs.may_install)
             checked = check(session)
-            session.screen.note("Tests", "pytest, all of them")
+            session.screen.note("Tests", "pytest, all but the long ones of the server (make test-server)")
             # one worker more than cores, as much of the time is spent waiting for containers and Airflow
-            tested = _run(session, ["pytest", "-n", str(cores() + 1), *shlex.split(knobs.arguments)])
+            words = ["pytest", "-n", str(cores() + 1), "-m", "not server"]
+            tested = _run(session, [*words, *shlex.split(knobs.arguments)])
         finally:
             session.signals.shield()
     if not checked and not tested:
@@ -69,6 +71,23 @@ def suite(session: Session, knobs: Knobs, *, command: str) -> int:
     if not failed:
         session.screen.tick("All is well", f"every test marked {mark!r} passes")
     return EXIT_FAILED if failed else 0
+
+
+def test_server(session: Session, knobs: Knobs) -> int:
+    """Run the long tests: servers of their own are set up, disturbed, backed up and taken down again."""
+    with ExitStack() as cleanup:
+        try:
+            cleanup.callback(give_back_engine, session)
+            with session.screen.step("Docker engine") as step:
+                session.engine.ensure(step, owner="run", may_install=knobs.may_install)
+            with session.screen.step("Compose") as step:
+                log = session.checkout.logs / "apt.log"
+                program = ensure_program(session.commands, step, log, may_install=knobs.may_install)
+                step.done(" ".join(program))
+            session.build_images(may_install=knobs.may_install)
+            return _run(session, ["pytest", "-m", "server", *shlex.split(knobs.arguments or "tests/server")])
+        finally:
+            session.signals.shield()
 
 
 def _passes(session: Session, title: str, words: Sequence[str]) -> bool:

@@ -151,7 +151,7 @@ class StandIns:
                 f"Install one, for instance with `uv python install {version}` or `pyenv install {version}`,"
                 " or make a registry reachable.",
             )
-        self._ensure_debian(step)
+        self.ensure_debian(step)
         step.update(f"building {reference} from Debian and CPython {version}")
         if version == DEBIANS_PYTHON:
             self._build(reference, DEBIANS_PYTHON_DOCKERFILE, None)
@@ -176,7 +176,14 @@ class StandIns:
     def _debian_tar(self) -> Path:
         return self._checkout.cache / f"debian-{SUITE}.tar"
 
-    def _ensure_debian(self, step: Step) -> None:
+    def ensure_debian(self, step: Step) -> None:
+        """Provide ``debian:bookworm-slim``: here already, pulled, or made of Debian's packages.
+
+        Raises
+        ------
+        LauncherError
+            When it cannot be had.
+        """
         if self._docker.has_image(self._debian) or self._pull(self._debian):
             return
         if not self._debian_tar.is_file():
