@@ -6,17 +6,16 @@ bounds the models' load and the first user, unless they are there. All of it may
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 USER = 50000
 """Airflow's user and group in the image (``server/airflow/Dockerfile``)."""
 POOL = "numerai_models"
-SECONDS = 600
 
 
 def give_to_airflow(directory: Path) -> None:
@@ -37,26 +36,27 @@ def become_airflow() -> None:
     os.setuid(USER)
 
 
-def airflow(*words: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run Airflow's command line.
+def airflow(*words: str) -> str:
+    """Do what Airflow's command line does, in this process: starting it costs seconds each time.
 
-    Raises
-    ------
-    SystemExit
-        When it fails and that is checked, with the end of what it said.
+    Returns
+    -------
+    str
+        What it printed.
     """
-    done = subprocess.run(
-        ["airflow", *words], input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    if check and done.returncode:
-        sys.exit(f"airflow {' '.join(words[:2])} failed:\n{(done.stdout + done.stderr)[-4000:]}")
-    return done
+    from airflow.cli.cli_parser import get_parser
+
+    arguments = get_parser().parse_args(words)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        arguments.func(arguments)
+    return said.getvalue()
 
 
 def ensure_pool() -> str:
     """Make the models' pool, unless there is one, whose size is the user's business then."""
     pool = os.environ.get("NUMERAI_POOL") or POOL
-    if airflow("pools", "get", pool, check=False).returncode == 0:
+    if pool in [each["pool"] for each in listed("pools")]:
         return f"pool {pool} is there"
     slots = os.environ.get("MODEL_SLOTS") or str(os.cpu_count() or 1)
     airflow("pools", "set", pool, slots, "Cores of the machine, shared by the models' containers.")
@@ -65,20 +65,21 @@ def ensure_pool() -> str:
 
 def ensure_first_user() -> str:
     """Make the first user, an administrator, unless there is any."""
-    listed = airflow("users", "list", "--output", "json").stdout
-    # what libraries say on the way to the answer stands before it
-    users = json.loads(listed[listed.index("[{") if "[{" in listed else listed.rindex("[") :])
+    users = listed("users")
     if users:
         return f"{len(users)} users are there"
     name, password = os.environ.get("ADMIN_USER") or "admin", os.environ["ADMIN_PASSWORD"]
-    make_user(name, "Admin", password)
+    facts = ["--firstname", name, "--lastname", "Admin", "--email", f"{name}@localhost"]
+    airflow("users", "create", "--username", name, "--role", "Admin", *facts, "--password", password)
     return f"user {name} made, with the password of .env"
 
 
-def make_user(name: str, role: str, password: str) -> None:
-    """Make a user; the password is not on the command line, which everybody on the host could read."""
-    facts = ["--firstname", name, "--lastname", role, "--email", f"{name}@localhost"]
-    airflow("users", "create", "--username", name, "--role", role, *facts, stdin=f"{password}\n{password}\n")
+def listed(what: str) -> list[dict[str, str]]:
+    """Have Airflow list its pools or users."""
+    said = airflow(what, "list", "--output", "json")
+    # what libraries say on the way to the answer stands before it
+    found: list[dict[str, str]] = json.loads(next(line for line in reversed(said.splitlines()) if line[:1] == "["))
+    return found
 
 
 def main() -> int:
@@ -89,9 +90,8 @@ def main() -> int:
         become_airflow()
     airflow("db", "migrate")
     print("the database is up to date", flush=True)
-    with ThreadPoolExecutor() as pool:
-        for said in pool.map(lambda task: task(), (ensure_pool, ensure_first_user)):
-            print(said, flush=True)
+    for ensure in (ensure_pool, ensure_first_user):
+        print(ensure(), flush=True)
     return 0
 
 

@@ -1,14 +1,15 @@
-"""The leaderboard's web application, inside Airflow's API server and for signed-in users only.
+"""The leaderboard's web application, inside Airflow's API server and for those who may see the DAG.
 
-Airflow does not sign users in for a plugin's application: every route here depends on Airflow's own ``get_user``,
-static files included, and the routes FastAPI would add by itself (its documentation) are off.
+Airflow does not sign users in for a plugin's application: every route here depends on Airflow's own question whether
+the signed-in user may read the tournament's DAG, static files included, and the routes FastAPI would add by itself (its
+documentation) are off.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from airflow.api_fastapi.core_api.security import get_user
+from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 
@@ -21,6 +22,8 @@ from numerai_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+DAG_ID = "numerai_tournament"
 
 # nothing from elsewhere, and no script or style that is not a file of ours
 POLICY = (
@@ -43,7 +46,7 @@ def create_app() -> FastAPI:
     """Make the application."""
     app = FastAPI(
         title="Numerai leaderboard",
-        dependencies=[Depends(get_user)],
+        dependencies=[Depends(requires_access_dag("GET", param_dag_id=DAG_ID))],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
