@@ -1,7 +1,8 @@
 """What is done once before Airflow's parts start: the service ``airflow-init`` of ``docker-compose.yaml``.
 
 As root it gives the data directory to Airflow's user; then, as that user, it migrates the database, makes the pool that
-bounds the models' load and the first user, unless they are there. All of it may be done again at every start.
+bounds the models' load and the first user, unless they are there, and tries
+whether models' containers share the data directory. All of it may be done again at every start.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 USER = 50000
 """Airflow's user and group in the image (``server/airflow/Dockerfile``)."""
 POOL = "numerai_models"
+PLUGINS = "/opt/numerai/plugins"
+CHECK_SECONDS = 300
 
 
 def give_to_airflow(directory: Path) -> None:
@@ -74,6 +78,20 @@ def ensure_first_user() -> str:
     return f"user {name} made, with the password of .env"
 
 
+def try_data_volume() -> None:
+    """Start a container that reads what is written here, and end with what is wrong where it cannot.
+
+    Raises
+    ------
+    SystemExit
+        When models' containers and Airflow do not share the data directory.
+    """
+    command = [sys.executable, "-m", "numerai_pipeline.check_data_volume"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": PLUGINS}, timeout=CHECK_SECONDS, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
 def listed(what: str) -> list[dict[str, str]]:
     """Have Airflow list its pools or users."""
     said = airflow(what, "list", "--output", "json")
@@ -92,6 +110,7 @@ def main() -> int:
     print("the database is up to date", flush=True)
     for ensure in (ensure_pool, ensure_first_user):
         print(ensure(), flush=True)
+    try_data_volume()
     return 0
 
 
