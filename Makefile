@@ -21,11 +21,16 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make down     Stop everything that was started from this checkout
 ##   make images   Build the model images whose code changed
 ##   make server   Set up and start a server for a team by docker-compose (docs/operations.md)
-##   make server-down, server-logs, server-upgrade, server-backup, server-restore, server-user   What goes with it
+##   make server-down     Stop the server; what it keeps stays
+##   make server-logs     Show what its services say
+##   make server-upgrade  Back it up and put the present code in the place of what runs; runs go on
+##   make server-backup   Back up its database, secrets and results
+##   make server-restore  Put it back as a backup has it: FROM=backups/…
+##   make server-user     Make a user of it: NAME=anna ROLE=viewer
 ##   make check    Look at the code: ruff, its formatter, mypy
 ##   make test     Set everything up, then `make check` and all the tests
 ##   make test-fuzz  Read thousands of broken zips and tables; `make test` reads some of them
-##   make test-server   The long tests of the server
+##   make test-server  The long tests of the server
 ##   make clean    Remove Airflow's home and the caches; with ALL=1 also data/, .venv and the images
 ##   make help     This text
 
@@ -103,8 +108,10 @@ help:
 ## Knobs of the server
 ##   any setting      make server: what .env.example names; they go into .env when there is none
 ##   SERVICE          make server-logs: only this one
-##   TO, DATA         make server-backup: the folder (backups/), and 1 for all of the data
+##   TO               make server-backup: the folder in which the backup's folder is made (backups/)
+##   DATA             make server-backup: 1 for all of the data, also what can be had again
 ##   FROM             make server-restore: the folder of a backup
-##   NAME, ROLE       make server-user: viewer (the default), user, op or admin
+##   NAME             make server-user: the new user's name
+##   ROLE             make server-user: viewer (the default), user, op or admin
 ##
 ## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/settings.py.

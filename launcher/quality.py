@@ -51,6 +51,8 @@ def test(session: Session, knobs: Knobs) -> int:
             with session.screen.step("Browser") as step:
                 log = session.checkout.logs / "apt.log"
                 ensure_browser(step, session.commands, log, may_install=knobs.may_install)
+            with session.screen.step("Compose") as step:
+                step.done(" ".join(ensure_program(session.commands, step, log, may_install=knobs.may_install)))
             checked = check(session)
             session.screen.note("Tests", "pytest, all but the long ones of the server (make test-server)")
             # one worker more than cores, as much of the time is spent waiting for containers and Airflow
@@ -82,8 +84,7 @@ def test_server(session: Session, knobs: Knobs) -> int:
                 session.engine.ensure(step, owner="run", may_install=knobs.may_install)
             with session.screen.step("Compose") as step:
                 log = session.checkout.logs / "apt.log"
-                program = ensure_program(session.commands, step, log, may_install=knobs.may_install)
-                step.done(" ".join(program))
+                step.done(" ".join(ensure_program(session.commands, step, log, may_install=knobs.may_install)))
             session.build_images(may_install=knobs.may_install)
             return _run(session, ["pytest", "-m", "server", *shlex.split(knobs.arguments or "tests/server")])
         finally:

@@ -1,8 +1,8 @@
 """What is done once before Airflow's parts start: the service ``airflow-init`` of ``docker-compose.yaml``.
 
 As root it gives the data directory to Airflow's user; then, as that user, it migrates the database, makes the pool that
-bounds the models' load and the first user, unless they are there, and tries
-whether models' containers share the data directory. All of it may be done again at every start.
+bounds the models' load and the first user, unless they are there, and tries whether models' containers share the data
+directory. All of it may be done again at every start.
 """
 
 from __future__ import annotations

@@ -96,6 +96,12 @@ elif MODE == "look around":
     print(f"files: {sorted(str(path) for path in Path('/data').rglob('*') if path.is_file())}")
     print(f"above: {sorted(path.name for path in Path('/data/..').iterdir())}")
     write("id,prediction", good)
+elif MODE == "wait":
+    # until the test says so, by making a file in here
+    print("waiting", flush=True)
+    while not Path("/tmp/go").exists():  # noqa: S108 - the container's own
+        time.sleep(0.1)
+    write("id,prediction", good)
 elif MODE == "hang":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:

@@ -1,0 +1,248 @@
+"""``make server`` from a fresh checkout to a run, through restarts, an upgrade, and the loss of everything."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import shutil
+import ssl
+import stat
+import subprocess
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from launcher.processes import wait_until
+from tests.containers.conftest import TOURNAMENT_IDS
+from tests.server.whole_server import DAG_ID, STAND_INS, WholeServer, build_stand_ins, copy_checkout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.server, pytest.mark.containers, pytest.mark.timeout(3600)]
+
+SERVICES = ("postgres", "socket-proxy", "api-server", "scheduler", "dag-processor", "triggerer")
+LEADERBOARD = "/numerai/leaderboard/api/runs"
+
+
+def write_archive(path: Path) -> None:
+    """Write a small zip of the classic layout."""
+    generator = random.Random(5)
+    features = [f"feature{number}" for number in range(1, 6)]
+
+    def table(ids: list[str], eras: list[str], kinds: list[str]) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(["id", "era", "data_type", *features, "target"])
+        for number, (row_id, era, kind) in enumerate(zip(ids, eras, kinds, strict=True)):
+            row = [round(generator.random(), 5) for _ in features]
+            writer.writerow([row_id, era, kind, *row, number % 2 if kind in ("train", "validation") else ""])
+        return text.getvalue()
+
+    count = len(TOURNAMENT_IDS)
+    kinds = ["validation"] * (count - 20) + ["test"] * 10 + ["live"] * 10
+    eras = [f"era{9 + number // 20}" if kind == "validation" else "eraX" for number, kind in enumerate(kinds)]
+    training = [f"t{number:04d}" for number in range(80)]
+    with zipfile.ZipFile(path, "w") as zipped:
+        rows = table(training, [f"era{number // 10 + 1}" for number in range(80)], ["train"] * 80)
+        zipped.writestr("numerai_training_data.csv", rows)
+        zipped.writestr("numerai_tournament_data.csv", table(TOURNAMENT_IDS, eras, kinds))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
+    """Set up one server for all of these tests, which build on one another."""
+    build_stand_ins()
+    root = tmp_path_factory.mktemp("server") / "checkout"
+    copy_checkout(root)
+    with (root.parent / "events").open("w+") as events:
+        form = ["--format", "{{json .}}", "--filter", "event=create", "--filter", "label=numerai.run"]
+        watcher = subprocess.Popen(["docker", "events", *form], stdout=events, text=True)
+        whole = WholeServer(root, events, watcher)
+        try:
+            whole.add_toys({"patient": {"MODE": "wait"}, "quick": {}})
+            write_archive(whole.archive)
+            settings = {**STAND_INS, "NUMERAI_SCHEDULE": "off", "NUMERAI_HOUSEKEEPING": "false"}
+            said = whole.make("server", *(f"{name}={value}" for name, value in settings.items())).stdout
+            assert "services are healthy" in said
+            yield whole
+        finally:
+            watcher.terminate()
+            watcher.wait()
+            for run in ("first", "restarts", "upgrade", "again"):
+                for container in whole.containers(run):
+                    subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=False)
+            whole.destroy()
+            whole.remove_images()
+
+
+def test_it_is_healthy_and_its_secrets_are_its_owners(server: WholeServer) -> None:
+    states = server.services()
+    assert sorted(states) == sorted([*SERVICES, "airflow-init"])
+    assert stat.S_IMODE((server.root / ".env").stat().st_mode) == 0o600
+    before = (server.root / ".env").read_bytes()
+    server.wait_until_healthy()
+    answer = server.make("server", "PORT=1999", check=False)
+    assert answer.returncode != 0
+    assert "never changed behind your back" in answer.stdout
+    assert (server.root / ".env").read_bytes() == before
+
+
+def test_airflow_runs_as_nobody_in_particular_and_holds_no_socket(server: WholeServer) -> None:
+    for service in ("api-server", "scheduler", "dag-processor", "triggerer"):
+        assert server.compose("exec", "-T", service, "id", "-u").strip() == "50000"
+        found = server.compose(
+            "exec", "-T", service, "sh", "-c", "ls /var/run/docker.sock /run/docker.sock 2>&1 || true"
+        )
+        assert found.count("No such file") == 2
+    code = (
+        "import docker; client = docker.from_env()\n"
+        "for call in (client.info, client.volumes.list, client.swarm.init):\n"
+        "    try: call(); print('passed')\n"
+        "    except docker.errors.APIError as error: print(error.status_code)"
+    )
+    assert server.compose("exec", "-T", "scheduler", "python", "-c", code).split() == ["403"] * 3
+
+
+def test_viewers_look_and_administrators_do(server: WholeServer) -> None:
+    said = server.make("server-user", "NAME=anna", "ROLE=viewer").stdout
+    password = said.split("Password", 1)[1].split()[0]
+    address = f"http://127.0.0.1:{server.settings['PORT']}"
+    with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
+
+        def signed_in(user: str, secret: str) -> dict[str, str]:
+            answer = client.post("/auth/token", json={"username": user, "password": secret})
+            assert answer.status_code == 201, answer.text
+            return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+        for user, guess in (("admin", "admin"), ("admin", "airflow"), ("airflow", "airflow"), ("anna", "anna")):
+            assert client.post("/auth/token", json={"username": user, "password": guess}).status_code == 401
+        viewer, admin = signed_in("anna", password), signed_in("admin", server.settings["ADMIN_PASSWORD"])
+        for path in ("/api/v2/dags", LEADERBOARD):
+            assert client.get(path).status_code == 401
+            assert client.get(path, headers=viewer).status_code == 200
+            assert client.get(path, headers=admin).status_code == 200
+        run = {"logical_date": None, "conf": {"source": "archive", "archive": str(server.archive)}}
+        assert client.post(f"/api/v2/dags/{DAG_ID}/dagRuns", json=run, headers=viewer).status_code == 403
+        assert client.get("/api/v2/connections", headers=viewer).status_code == 403
+        assert client.get("/api/v2/connections", headers=admin).status_code == 200
+
+
+def test_a_run_survives_the_restart_of_each_service(server: WholeServer) -> None:
+    server.trigger("restarts")
+    container = server.running_container("restarts", "patient")
+    restarted = datetime.now(UTC)
+    for service in SERVICES:
+        server.compose("restart", service)
+        if service == "scheduler":
+            restarted = datetime.now(UTC)
+        server.wait_until_healthy()
+        assert server.containers("restarts", of_task="patient") == [container]
+
+    def somebody_waits_for_it() -> bool:
+        found = server.task("restarts", "patient")
+        return found["state"] == "running" and datetime.fromisoformat(found["start_date"]) > restarted
+
+    assert wait_until(somebody_waits_for_it, 600, every=1), server.task("restarts", "patient")
+    server.let_go(container)
+    assert server.wait_for_end("restarts") == "success", server.api.task_instances(DAG_ID, "restarts")
+    assert server.made("restarts") == ["patient", "quick"]
+    assert server.containers("restarts") == []
+
+
+def test_a_run_survives_an_upgrade(server: WholeServer) -> None:
+    server.trigger("upgrade", seed=2)
+    container = server.running_container("upgrade", "patient")
+    dag = server.root / "dags" / "numerai_tournament.py"
+    dag.write_text(dag.read_text().replace('dag_display_name="Numerai tournament"', 'dag_display_name="Upgraded"'))
+    said = server.make("server-upgrade").stdout
+    assert "Backup" in said
+    assert server.containers("upgrade", of_task="patient") == [container]
+    shown = wait_until(lambda: (server.api.dag(DAG_ID) or {})["dag_display_name"] == "Upgraded", 300, every=1)
+    assert shown, server.api.dag(DAG_ID)
+    server.let_go(container)
+    assert server.wait_for_end("upgrade") == "success", server.api.task_instances(DAG_ID, "upgrade")
+    assert server.made("upgrade") == ["patient", "quick"]
+    assert server.containers("upgrade") == []
+
+
+def test_it_comes_back_from_a_backup_when_all_is_lost(server: WholeServer, tmp_path: Path) -> None:
+    connection = {"connection_id": "secret", "conn_type": "generic", "login": "id", "password": "of-the-backup"}
+    password = server.settings["ADMIN_PASSWORD"]
+    with httpx.Client(base_url=server.api.address, trust_env=False, timeout=60) as client:
+        token = client.post("/auth/token", json={"username": "admin", "password": password}).json()["access_token"]
+        answer = client.post("/api/v2/connections", json=connection, headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 201, answer.text
+    server.make("server-backup", f"TO={tmp_path}")
+    (backup,) = tmp_path.iterdir()
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o700
+    assert stat.S_IMODE((backup / "env").stat().st_mode) == 0o600
+
+    server.make("server-down")
+    toys, archive = server.data / "model_images", server.archive
+    shutil.copytree(toys, tmp_path / "toys")
+    shutil.copy2(archive, tmp_path / "archive.zip")
+    server.destroy()
+    shutil.rmtree(server.data)
+    (server.root / ".env").unlink()
+    # images and the archive are not of the backup: they are what the user has anyway
+    shutil.copytree(tmp_path / "toys", toys)
+    shutil.copy2(tmp_path / "archive.zip", archive)
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(backup, damaged)
+    with (damaged / "database.dump").open("ab") as file:
+        file.write(b"x")
+    refused = server.make("server-restore", f"FROM={damaged}", check=False)
+    assert refused.returncode != 0
+    assert "is not what was backed up" in refused.stdout
+    assert not (server.root / ".env").exists()
+
+    said = server.make("server-restore", f"FROM={backup}").stdout
+    assert "files put back" in said
+    assert server.settings["ADMIN_PASSWORD"] == password
+    assert server.api.run_state(DAG_ID, "restarts") == "success"
+    secret = server.compose("exec", "-T", "scheduler", "airflow", "connections", "get", "secret", "--output", "json")
+    assert "of-the-backup" in secret
+    # the predictions are back, so nothing is computed: only the tables are made again
+    server.trigger("again")
+    assert server.wait_for_end("again") == "success", server.api.task_instances(DAG_ID, "again")
+    assert server.made("again") == []
+    facts = json.loads((backup / "backup.json").read_text())
+    assert sorted(facts["sha256"]) == ["data.tar.gz", "database.dump", "env"]
+
+
+def test_it_is_reached_by_https(server: WholeServer, tmp_path: Path) -> None:
+    certificates = server.root / "server" / "tls" / "certificates"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(certificates / "key.pem"), "-out", str(certificates / "certificate.pem")]
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    subprocess.run([*new, *subject, *files], check=True, capture_output=True)
+    (certificates / "key.pem").chmod(0o600)
+    env_file = server.root / ".env"
+    changed = {"COMPOSE_PROFILES": "tls", "TLS_BIND": "127.0.0.1", "TLS_PORT": "18444", "COOKIE_SECURE": "True"}
+    changed["BASE_URL"] = f"https://127.0.0.1:{changed['TLS_PORT']}"
+    lines = [line for line in env_file.read_text().splitlines() if line.partition("=")[0] not in changed]
+    env_file.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in changed.items())]) + "\n")
+    server.make("server")
+    trusted = ssl.create_default_context(cafile=str(certificates / "certificate.pem"))
+    with httpx.Client(base_url=changed["BASE_URL"], verify=trusted, trust_env=False, timeout=60) as client:
+        page = client.get("/", follow_redirects=True)
+        assert page.status_code == 200
+        assert page.url.scheme == "https"
+        assert "max-age" in page.headers["strict-transport-security"]
+        cookies = client.get("/auth/login/").headers.get_list("set-cookie")
+        assert cookies
+        assert all("secure" in cookie.lower() for cookie in cookies)
+        assert client.get("/execution/health").status_code == 404
+        guesses = [
+            client.post("/auth/token", json={"username": "admin", "password": "x"}).status_code for _ in range(20)
+        ]
+        assert guesses[0] == 401
+        assert guesses[-1] == 429

@@ -1,0 +1,203 @@
+"""A server as its users have it: a checkout of its own, set up by ``make server``, with toys in place of the models."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from launcher.airflow_api import AirflowApi
+from launcher.processes import wait_until
+from launcher.server_settings import read_settings
+from numerai_pipeline.model_images import image_reference
+from tests.containers.conftest import TOURNAMENT_IDS
+from tests.samples import ROOT, task
+
+DAG_ID = "numerai_tournament"
+STAND_INS = {"POSTGRES_IMAGE": "numerai-stand-in-postgres", "TLS_IMAGE": "numerai-stand-in-nginx"}
+"""Setting → the image that stands in for the public one, built from the folder of its last word."""
+COMMAND_SECONDS = 1200
+RUN_SECONDS = 900
+
+
+def build_stand_ins() -> None:
+    """Build what stands in for the images of others, from Debian's packages."""
+    for setting, name in STAND_INS.items():
+        folder = (
+            ROOT / "tests" / "server" / "stand_ins" / setting.split("_", maxsplit=1)[0].lower().replace("tls", "nginx")
+        )
+        subprocess.run(
+            ["docker", "build", "--force-rm", "--quiet", "--tag", name, folder],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"DOCKER_BUILDKIT": "0"},
+        )
+
+
+def copy_checkout(target: Path) -> None:
+    """Make a checkout with the files as they are here, those that are not committed yet as well."""
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        source = ROOT / name
+        if source.is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name)
+    # the environment takes minutes to make, and is the same
+    (target / ".venv").symlink_to((ROOT / ".venv").resolve())
+
+
+@dataclass
+class WholeServer:
+    """A server and what a test asks of it."""
+
+    root: Path
+    events: IO[str]
+    watcher: subprocess.Popen[str]
+    wanted: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.root / "server-data"
+
+    @property
+    def archive(self) -> Path:
+        return self.data / "numerai_dataset.zip"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return read_settings((self.root / ".env").read_text())
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AIRFLOW"))}
+        # Airflow's containers see the toys at the same path, since they lie in the data directory
+        return kept | {"NUMERAI_IMAGES_DIR": str(self.data / "model_images"), "NUMERAI_DATA_DIR": str(self.data)}
+
+    def add_toys(self, tasks: dict[str, dict[str, str]]) -> None:
+        """Make a registry of toys in the data directory, each with its parameters."""
+        folder = self.data / "model_images"
+        for name in ("base", "contract"):
+            shutil.copytree(ROOT / "model_images" / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "tests" / "containers" / "toy", folder / "toy")
+        entries = {
+            name: task(image="toy", time_limit=60, parameters={"IDS": ",".join(TOURNAMENT_IDS), **parameters})
+            for name, parameters in tasks.items()
+        }
+        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": entries}
+        (folder / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+
+    def make(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Call make as its user does."""
+        done = subprocess.run(
+            ["make", *words],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def compose(self, *words: str) -> str:
+        """Call docker-compose by hand, with nothing but what .env says."""
+        done = subprocess.run(
+            ["docker-compose", *words],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @property
+    def api(self) -> AirflowApi:
+        """A client of the administrator."""
+        return self.api_of(self.settings["ADMIN_USER"], self.settings["ADMIN_PASSWORD"])
+
+    def api_of(self, user: str, password: str) -> AirflowApi:
+        file = self.root / ".cache" / f"{user}.json"
+        file.write_text(json.dumps({user: password}))
+        return AirflowApi(f"http://127.0.0.1:{self.settings['PORT']}", user, file, patience=180)
+
+    def services(self) -> dict[str, str]:
+        """Name each service's state: its health, or how it ended."""
+        project = self.settings["COMPOSE_PROJECT_NAME"]
+        form = '{{.Label "com.docker.compose.service"}}\t{{.Status}}'
+        words = ["docker", "ps", "--all", "--format", form, "--filter", f"label=com.docker.compose.project={project}"]
+        listed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        return dict(line.split("\t", 1) for line in listed.splitlines())
+
+    def wait_until_healthy(self) -> None:
+        def healthy() -> bool:
+            states = self.services()
+            states.pop("airflow-init", None)
+            return bool(states) and all("(healthy)" in state for state in states.values())
+
+        assert wait_until(healthy, 600, every=1), self.services()
+        # a scheduler of a moment ago counts as alive for a while: ask who really answers
+        assert self.api.wait_until_healthy(lambda: True, 300)
+
+    def trigger(self, run: str, **conf: Any) -> None:
+        self.api.trigger(DAG_ID, run, {"source": "archive", "archive": str(self.archive), **conf})
+
+    def wait_for_end(self, run: str) -> str:
+        api = self.api
+        assert wait_until(lambda: api.run_state(DAG_ID, run) in ("success", "failed"), RUN_SECONDS, every=1), (
+            api.task_instances(DAG_ID, run)
+        )
+        return api.run_state(DAG_ID, run)
+
+    def task(self, run: str, name: str) -> dict[str, Any]:
+        return next(each for each in self.api.task_instances(DAG_ID, run) if each["task_id"] == name)
+
+    def containers(self, run: str, *, of_task: str = "") -> list[str]:
+        """List the ids of a run's model containers, whether they run or not."""
+        filters = [f"label=numerai.run={run}"] + ([f"label=numerai.task={of_task}"] if of_task else [])
+        words = ["docker", "ps", "--all", "--quiet", "--no-trunc"]
+        words += [word for each in filters for word in ("--filter", each)]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+
+    def running_container(self, run: str, of_task: str) -> str:
+        assert wait_until(lambda: bool(self.containers(run, of_task=of_task)), RUN_SECONDS, every=0.5)
+        return self.containers(run, of_task=of_task)[0]
+
+    def made(self, run: str) -> list[str]:
+        """Name the tasks for which a container was ever made in a run, one for each container."""
+        self.events.seek(0)
+        facts = [json.loads(line)["Actor"]["Attributes"] for line in self.events if line.strip()]
+        return sorted(each["numerai.task"] for each in facts if each.get("numerai.run") == run)
+
+    def let_go(self, container: str) -> None:
+        """Tell a toy that waits to go on."""
+        subprocess.run(["docker", "exec", container, "touch", "/tmp/go"], check=True, capture_output=True)  # noqa: S108
+
+    def destroy(self) -> None:
+        """Remove the server with all it ever kept."""
+        if (self.root / ".env").exists():
+            subprocess.run(
+                ["docker-compose", "down", "--volumes", "--remove-orphans"],
+                cwd=self.root,
+                capture_output=True,
+                check=False,
+                timeout=300,
+            )
+
+    def remove_images(self) -> None:
+        settings = self.settings if (self.root / ".env").exists() else {}
+        folder = self.data / "model_images"
+        names = [settings.get("AIRFLOW_IMAGE", ""), settings.get("SOCKET_PROXY_IMAGE", "")]
+        names += [image_reference(folder, "toy")] if (folder / "toy").exists() else []
+        subprocess.run(["docker", "rmi", *filter(None, names)], capture_output=True, check=False)
