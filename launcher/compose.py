@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+import yaml
+
 from launcher import debian
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
 from launcher.processes import CommandError, Commands, end_of, wait_until
@@ -153,6 +155,19 @@ class Compose:
         )
         return done.returncode
 
+    def services(self) -> list[str]:
+        """Name the services of docker-compose.yaml, but for those of profiles that are off."""
+        # `config --services` of docker-compose 1.29 names those as well
+        described = yaml.safe_load((self._checkout.root / "docker-compose.yaml").read_text(encoding="utf-8"))[
+            "services"
+        ]
+        active = {profile.strip() for profile in self.settings.get("COMPOSE_PROFILES", "").split(",")}
+        return [
+            name
+            for name, service in described.items()
+            if "profiles" not in service or active.intersection(service["profiles"])
+        ]
+
     def parts(self) -> list[Part]:
         """List the containers of the server's services, whether they run or not."""
         label = f"label={PROJECT}={self.project}"
@@ -197,8 +212,7 @@ class Compose:
                 *(() if failed else (end_of(error.output, 15),)),
                 f"The full log: {log}",
             ) from None
-        wanted = set(self.run("config", "--services").split()) if not services else set(services)
-        self.wait_until_healthy(step, wanted)
+        self.wait_until_healthy(step, set(services or self.services()))
 
     def wait_until_healthy(self, step: Step, wanted: set[str], patience: float = 300.0) -> None:
         """Wait until these services are healthy.

@@ -77,7 +77,7 @@ def logs(session: Session, knobs: Knobs) -> int:
     """Show what the services say, until it is interrupted."""
     service = knobs.server.get("SERVICE", "")
     compose = existing(session)
-    known = compose.run("config", "--services").split()
+    known = compose.services()
     if service and service not in known:
         msg = f"SERVICE={service}: there is none; choose from {', '.join(sorted(known))}"
         raise UsageError(msg)
