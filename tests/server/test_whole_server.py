@@ -20,7 +20,7 @@ import pytest
 
 from launcher.processes import wait_until
 from tests.containers.conftest import TOURNAMENT_IDS
-from tests.server.whole_server import DAG_ID, STAND_INS, WholeServer, build_stand_ins, copy_checkout
+from tests.server.whole_server import DAG_ID, RUN_SECONDS, STAND_INS, WholeServer, build_stand_ins, copy_checkout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +132,22 @@ def test_viewers_look_and_administrators_do(server: WholeServer) -> None:
         assert client.post(f"/api/v2/dags/{DAG_ID}/dagRuns", json=run, headers=viewer).status_code == 403
         assert client.get("/api/v2/connections", headers=viewer).status_code == 403
         assert client.get("/api/v2/connections", headers=admin).status_code == 200
+
+
+def test_past_weeks_are_run_by_backfill(server: WholeServer) -> None:
+    conf = {"source": "archive", "archive": str(server.archive), "models": ["quick"]}
+    words = ["--dag-id", DAG_ID, "--from-date", "2026-06-06", "--to-date", "2026-06-14"]
+    words += ["--max-active-runs", "1", "--dag-run-conf", json.dumps(conf)]
+    server.compose("exec", "-T", "scheduler", "airflow", "backfill", "create", *words)
+    api = server.api
+
+    def runs() -> dict[str, str]:
+        return {run["dag_run_id"]: run["state"] for run in api.runs(DAG_ID, run_type="backfill")}
+
+    assert wait_until(lambda: set(runs().values()) in ({"success"}, {"failed"}), RUN_SECONDS, every=1), runs()
+    assert list(runs().values()) == ["success"] * 2
+    assert [server.made(run) for run in runs()] == [["quick"]] * 2
+    assert [server.containers(run) for run in runs()] == [[], []]
 
 
 def test_a_run_survives_the_restart_of_each_service(server: WholeServer) -> None:
