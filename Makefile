@@ -7,7 +7,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help run backtest up airflow down images check test test-fuzz clean \
-	server server-down server-logs server-upgrade server-backup server-restore server-user test-server
+	server server-down server-logs server-upgrade server-backup server-restore server-user worker test-server
 .SILENT:
 
 override LAUNCHER := launcher/environment.sh
@@ -27,6 +27,7 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make server-backup   Back up its database, secrets and results
 ##   make server-restore  Put it back as a backup has it: FROM=backups/…
 ##   make server-user     Make a user of it: NAME=anna ROLE=viewer
+##   make worker   Let this machine work for the server of another: BROKER=10.0.0.5
 ##   make check    Look at the code: ruff, its formatter, mypy
 ##   make test     Set everything up, then `make check` and all the tests
 ##   make test-fuzz  Read thousands of broken zips and tables; `make test` reads some of them
@@ -55,7 +56,7 @@ images:
 server:
 	$(LAUNCHER) local server --from-make
 
-server-down server-logs server-upgrade server-backup server-restore server-user:
+server-down server-logs server-upgrade server-backup server-restore server-user worker:
 	$(LAUNCHER) local $@ --from-make
 
 check:
@@ -111,7 +112,9 @@ help:
 ##   TO               make server-backup: the folder in which the backup's folder is made (backups/)
 ##   DATA             make server-backup: 1 for all of the data, also what can be had again
 ##   FROM             make server-restore: the folder of a backup
-##   NAME             make server-user: the new user's name
+##   NAME             make server-user: the new user's name; make worker: the worker's, else the machine's
 ##   ROLE             make server-user: viewer (the default), user, op or admin
+##   BROKER           make worker: address of the server's machine
+##   QUEUES           make worker: the queues it takes tasks from (default,cpu,big-memory)
 ##
 ## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/settings.py.

@@ -24,6 +24,7 @@ from launcher.server_settings import known_settings
 from launcher.session import Session
 from launcher.signals import StopSignals, watch_parent
 from launcher.up import down, up
+from launcher.worker import worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ PURPOSES = {
     "server-backup": "back up the server's database, secrets and results",
     "server-restore": "put the server back as a backup has it",
     "server-user": "make a user of the server, with a fresh password",
+    "worker": "let this machine work for the server of another",
     "check": "look at the code: ruff, its formatter, mypy",
     "test": "set everything up, then check the code and run all tests",
     "test-fuzz": "read broken files by the thousand",
@@ -104,6 +106,7 @@ ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "server-backup": backup,
     "server-restore": restore,
     "server-user": add_user,
+    "worker": worker,
     "check": lambda session, _: check(session),
     "test": test,
     **{command: partial(suite, command=command) for command in SUITES},

@@ -203,7 +203,8 @@ class Compose:
             Naming those that are not, with the end of what they said.
         """
         try:
-            self.run("up", "--detach", "--no-build", "--remove-orphans", *services, log=log)
+            alone = ("--no-deps", *services) if services else ("--remove-orphans",)
+            self.run("up", "--detach", "--no-build", *alone, log=log)
         except CommandError as error:
             failed = [part for part in self._parts_if_any() if part.state == "exited" and part.exit_code]
             raise LauncherError(

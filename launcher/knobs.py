@@ -40,10 +40,13 @@ LAUNCHER_KNOBS = {
     "server-backup": ("TO", "DATA"),
     "server-restore": ("FROM", "NO_INSTALL"),
     "server-user": ("NAME", "ROLE"),
+    "worker": ("BROKER", "NAME", "QUEUES", "NO_INSTALL"),
     "test-server": ("ARGS", "NO_INSTALL"),
 }
 # commands that run the DAG take its parameters as knobs
 RUNNING = ("run", "backtest")
+# commands of a server, which read their knobs themselves
+SERVING = ("server", "server-logs", "server-upgrade", "server-backup", "server-restore", "server-user", "worker")
 # a backtest chooses rounds by their weeks
 NOT_FOR_A_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT")
 OTHER_KNOBS = {
@@ -186,7 +189,7 @@ def parse_knobs(
     if findings:
         details = [f"The knobs of make {command}: {', '.join(known) or 'none'}", "What each is for: make help"]
         raise UsageError("; ".join(findings) if len(findings) == 1 else "\n  ".join(findings), *details)
-    server = {name: text for name, text in launcher.items() if name != "NO_INSTALL"} if "server" in command else {}
+    server = {name: text for name, text in launcher.items() if name != "NO_INSTALL"} if command in SERVING else {}
     return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks, server)
 
 

@@ -65,7 +65,7 @@ SOCKET_PROXY = OwnImage(
     ("server/socket_proxy",),
 )
 # images of others, and the profile in which they are needed
-FOREIGN = {"POSTGRES_IMAGE": "", "TLS_IMAGE": "tls"}
+FOREIGN = {"POSTGRES_IMAGE": "", "TLS_IMAGE": "tls", "REDIS_IMAGE": "celery"}
 
 
 class ServerImages:
@@ -77,8 +77,15 @@ class ServerImages:
         self._settings = settings
         self._bases = BaseImages(docker, checkout, may_install=may_install)
 
-    def ensure(self, step: Step) -> None:
+    def ensure(self, step: Step, *, foreign: bool = True) -> None:
         """Build what is ours and changed, pull what is not.
+
+        Parameters
+        ----------
+        step
+            Where to say what is going on.
+        foreign
+            Whether the images of others are needed: a worker does without.
 
         Raises
         ------
@@ -87,7 +94,7 @@ class ServerImages:
         """
         outcomes = [self._ensure_own(image, step) for image in (AIRFLOW, SOCKET_PROXY)]
         profiles = self._settings.get("COMPOSE_PROFILES", "").split(",")
-        for setting, profile in FOREIGN.items():
+        for setting, profile in FOREIGN.items() if foreign else ():
             if not profile or profile in profiles:
                 outcomes.append(self._ensure_foreign(setting, step))
         step.done(", ".join(outcomes))

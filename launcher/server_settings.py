@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from launcher.checkout import Checkout
 
 EXAMPLE = ".env.example"
-SECRETS = ("POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "ADMIN_PASSWORD")
+SECRETS = ("POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "REDIS_PASSWORD", "ADMIN_PASSWORD")
 LOCAL_SOCKET = Path("/var/run/docker.sock")
 PASSED_ON = "NUMERAI_"
 """Settings of the pipeline: what of them is set in the shell at the first `make server` goes into .env."""
@@ -127,6 +127,7 @@ def made_up(checkout: Checkout, chosen: Mapping[str, str]) -> dict[str, str]:
         "FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "JWT_SECRET": lambda: secrets.token_hex(32),
         "API_SECRET_KEY": lambda: secrets.token_hex(32),
+        "REDIS_PASSWORD": lambda: secrets.token_hex(24),
         "ADMIN_PASSWORD": lambda: secrets.token_urlsafe(18),
     }
     return {name: make() for name, make in made.items() if name not in chosen}

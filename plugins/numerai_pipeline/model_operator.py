@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 RETRIES = 3
 BYTES_OF_A_ROW = 64  # of predictions, or of a map: id and numbers
+BIG_MEMORY, SMALL = "big-memory", "cpu"
+"""Queues of Celery's, for workers on machines of different sizes; other executors have none."""
 
 
 def contract_environment(spec: ModelSpec) -> dict[str, str]:
@@ -83,6 +85,8 @@ class ModelOperator(BaseOperator):
 
     def __init__(self, *, spec: ModelSpec, registry: Registry, run_directory: str, **kwargs: Any) -> None:
         settings = load_settings()
+        if settings.big_memory is not None:
+            kwargs["queue"] = BIG_MEMORY if spec.memory >= settings.big_memory else SMALL
         super().__init__(
             pool=settings.pool,
             pool_slots=spec.pool_slots,

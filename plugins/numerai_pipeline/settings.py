@@ -153,6 +153,12 @@ class Settings(BaseSettings):
         " Airflow itself is root.",
     )
     pool: str = Field(default="numerai_models", min_length=1, description="Airflow pool that bounds the models' load.")
+    big_memory: int | None = Field(
+        default=None,
+        ge=1,
+        description="Memory, in MiB, from which a model's task goes to Airflow's queue `big-memory`, and others' to"
+        " `cpu`, for Celery's workers of different sizes; all are in the default queue if it is not set.",
+    )
     schedule: Annotated[str, AfterValidator(_days_or_off)] = Field(
         default=WEEKLY,
         description="The days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` by comma, or `off`: then"

@@ -8,6 +8,8 @@ their heartbeats as the API server knows them.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 import urllib.request
 
@@ -28,6 +30,8 @@ def ask(address: str) -> bytes:
 
 def trouble(part: str) -> str | None:
     """Say what is wrong with a part; None when nothing is."""
+    if part == "worker":
+        return _trouble_of_worker()
     try:
         if part == "scheduler":
             # it answers with a status and no content
@@ -38,6 +42,15 @@ def trouble(part: str) -> str | None:
     except (OSError, ValueError, LookupError) as error:
         return f"{part}: no good answer ({error})"
     return None if entry.get("status") == "healthy" else f"{part}: {entry}"
+
+
+def _trouble_of_worker() -> str | None:
+    # through the broker, as work comes to it; Celery alone is imported, not Airflow
+    from celery import Celery
+
+    name = f"celery@{socket.gethostname()}"
+    app = Celery(broker=os.environ["AIRFLOW__CELERY__BROKER_URL"])
+    return None if app.control.ping(destination=[name], timeout=ANSWER_SECONDS) else f"{name} does not answer"
 
 
 def main() -> int:

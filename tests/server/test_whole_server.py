@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import random
 import shutil
 import ssl
 import stat
 import subprocess
-import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +15,7 @@ import httpx
 import pytest
 
 from launcher.processes import wait_until
-from tests.containers.conftest import TOURNAMENT_IDS
-from tests.server.whole_server import DAG_ID, RUN_SECONDS, STAND_INS, WholeServer, build_stand_ins, copy_checkout
+from tests.server.whole_server import DAG_ID, RUN_SECONDS, WholeServer, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,55 +26,14 @@ SERVICES = ("postgres", "socket-proxy", "api-server", "scheduler", "dag-processo
 LEADERBOARD = "/numerai/leaderboard/api/runs"
 
 
-def write_archive(path: Path) -> None:
-    """Write a small zip of the classic layout."""
-    generator = random.Random(5)
-    features = [f"feature{number}" for number in range(1, 6)]
-
-    def table(ids: list[str], eras: list[str], kinds: list[str]) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["id", "era", "data_type", *features, "target"])
-        for number, (row_id, era, kind) in enumerate(zip(ids, eras, kinds, strict=True)):
-            row = [round(generator.random(), 5) for _ in features]
-            writer.writerow([row_id, era, kind, *row, number % 2 if kind in ("train", "validation") else ""])
-        return text.getvalue()
-
-    count = len(TOURNAMENT_IDS)
-    kinds = ["validation"] * (count - 20) + ["test"] * 10 + ["live"] * 10
-    eras = [f"era{9 + number // 20}" if kind == "validation" else "eraX" for number, kind in enumerate(kinds)]
-    training = [f"t{number:04d}" for number in range(80)]
-    with zipfile.ZipFile(path, "w") as zipped:
-        rows = table(training, [f"era{number // 10 + 1}" for number in range(80)], ["train"] * 80)
-        zipped.writestr("numerai_training_data.csv", rows)
-        zipped.writestr("numerai_tournament_data.csv", table(TOURNAMENT_IDS, eras, kinds))
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
     """Set up one server for all of these tests, which build on one another."""
-    build_stand_ins()
-    root = tmp_path_factory.mktemp("server") / "checkout"
-    copy_checkout(root)
-    with (root.parent / "events").open("w+") as events:
-        form = ["--format", "{{json .}}", "--filter", "event=create", "--filter", "label=numerai.run"]
-        watcher = subprocess.Popen(["docker", "events", *form], stdout=events, text=True)
-        whole = WholeServer(root, events, watcher)
-        try:
-            whole.add_toys({"patient": {"MODE": "wait"}, "quick": {}})
-            write_archive(whole.archive)
-            settings = {**STAND_INS, "NUMERAI_SCHEDULE": "off", "NUMERAI_HOUSEKEEPING": "false"}
-            said = whole.make("server", *(f"{name}={value}" for name, value in settings.items())).stdout
-            assert "services are healthy" in said
-            yield whole
-        finally:
-            watcher.terminate()
-            watcher.wait()
-            for run in ("first", "restarts", "upgrade", "again"):
-                for container in whole.containers(run):
-                    subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=False)
-            whole.destroy()
-            whole.remove_images()
+    with set_up(tmp_path_factory.mktemp("server") / "checkout") as whole:
+        whole.add_toys({"patient": {"MODE": "wait"}, "quick": {}})
+        said = whole.make_server({})
+        assert "services are healthy" in said
+        yield whole
 
 
 def test_it_is_healthy_and_its_secrets_are_its_owners(server: WholeServer) -> None:
@@ -103,7 +57,7 @@ def test_airflow_runs_as_nobody_in_particular_and_holds_no_socket(server: WholeS
         assert found.count("No such file") == 2
     code = (
         "import docker; client = docker.from_env()\n"
-        "for call in (client.info, client.volumes.list, client.swarm.init):\n"
+        "for call in (client.info, client.volumes.list, client.api.init_swarm):\n"
         "    try: call(); print('passed')\n"
         "    except docker.errors.APIError as error: print(error.status_code)"
     )
@@ -113,8 +67,7 @@ def test_airflow_runs_as_nobody_in_particular_and_holds_no_socket(server: WholeS
 def test_viewers_look_and_administrators_do(server: WholeServer) -> None:
     said = server.make("server-user", "NAME=anna", "ROLE=viewer").stdout
     password = said.split("Password", 1)[1].split()[0]
-    address = f"http://127.0.0.1:{server.settings['PORT']}"
-    with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=server.address, trust_env=False, timeout=60) as client:
 
         def signed_in(user: str, secret: str) -> dict[str, str]:
             answer = client.post("/auth/token", json={"username": user, "password": secret})

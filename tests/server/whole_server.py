@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import random
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +27,11 @@ from tests.containers.conftest import TOURNAMENT_IDS
 from tests.samples import ROOT, task
 
 DAG_ID = "numerai_tournament"
-STAND_INS = {"POSTGRES_IMAGE": "numerai-stand-in-postgres", "TLS_IMAGE": "numerai-stand-in-nginx"}
+STAND_INS = {
+    "POSTGRES_IMAGE": "numerai-stand-in-postgres",
+    "REDIS_IMAGE": "numerai-stand-in-redis",
+    "TLS_IMAGE": "numerai-stand-in-nginx",
+}
 """Setting → the image that stands in for the public one, built from the folder of its last word."""
 COMMAND_SECONDS = 1200
 RUN_SECONDS = 900
@@ -54,14 +64,36 @@ def copy_checkout(target: Path) -> None:
     (target / ".venv").symlink_to((ROOT / ".venv").resolve())
 
 
+def write_archive(path: Path) -> None:
+    """Write a small zip of the classic layout."""
+    generator = random.Random(5)
+    features = [f"feature{number}" for number in range(1, 6)]
+
+    def table(ids: list[str], eras: list[str], kinds: list[str]) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(["id", "era", "data_type", *features, "target"])
+        for number, (row_id, era, kind) in enumerate(zip(ids, eras, kinds, strict=True)):
+            row = [round(generator.random(), 5) for _ in features]
+            writer.writerow([row_id, era, kind, *row, number % 2 if kind in ("train", "validation") else ""])
+        return text.getvalue()
+
+    count = len(TOURNAMENT_IDS)
+    kinds = ["validation"] * (count - 20) + ["test"] * 10 + ["live"] * 10
+    eras = [f"era{9 + number // 20}" if kind == "validation" else "eraX" for number, kind in enumerate(kinds)]
+    training = [f"t{number:04d}" for number in range(80)]
+    with zipfile.ZipFile(path, "w") as zipped:
+        rows = table(training, [f"era{number // 10 + 1}" for number in range(80)], ["train"] * 80)
+        zipped.writestr("numerai_training_data.csv", rows)
+        zipped.writestr("numerai_tournament_data.csv", table(TOURNAMENT_IDS, eras, kinds))
+
+
 @dataclass
 class WholeServer:
     """A server and what a test asks of it."""
 
     root: Path
     events: IO[str]
-    watcher: subprocess.Popen[str]
-    wanted: dict[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> Path:
@@ -81,18 +113,32 @@ class WholeServer:
         # Airflow's containers see the toys at the same path, since they lie in the data directory
         return kept | {"NUMERAI_IMAGES_DIR": str(self.data / "model_images"), "NUMERAI_DATA_DIR": str(self.data)}
 
-    def add_toys(self, tasks: dict[str, dict[str, str]]) -> None:
-        """Make a registry of toys in the data directory, each with its parameters."""
+    @property
+    def address(self) -> str:
+        return f"http://{self.settings['BIND']}:{self.settings['PORT']}"
+
+    def add_toys(self, tasks: dict[str, dict[str, str]], **memory: int) -> None:
+        """Make a registry of toys in the data directory, each with its parameters, and some with more memory."""
         folder = self.data / "model_images"
         for name in ("base", "contract"):
             shutil.copytree(ROOT / "model_images" / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "tests" / "containers" / "toy", folder / "toy")
         entries = {
-            name: task(image="toy", time_limit=60, parameters={"IDS": ",".join(TOURNAMENT_IDS), **parameters})
+            name: task(
+                image="toy",
+                time_limit=60,
+                memory=memory.get(name, 512),
+                parameters={"IDS": ",".join(TOURNAMENT_IDS), **parameters},
+            )
             for name, parameters in tasks.items()
         }
         registry = {"images": {"toy": {"about": "A toy."}}, "tasks": entries}
         (folder / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+
+    def make_server(self, settings: dict[str, str]) -> str:
+        """Set it up with these settings beside those that all of these tests want; return what make said."""
+        usual = {**STAND_INS, "NUMERAI_SCHEDULE": "off", "NUMERAI_HOUSEKEEPING": "false"}
+        return self.make("server", *(f"{name}={value}" for name, value in {**usual, **settings}.items())).stdout
 
     def make(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Call make as its user does."""
@@ -130,7 +176,7 @@ class WholeServer:
     def api_of(self, user: str, password: str) -> AirflowApi:
         file = self.root / ".cache" / f"{user}.json"
         file.write_text(json.dumps({user: password}))
-        return AirflowApi(f"http://127.0.0.1:{self.settings['PORT']}", user, file, patience=180)
+        return AirflowApi(self.address, user, file, patience=180)
 
     def services(self) -> dict[str, str]:
         """Name each service's state: its health, or how it ended."""
@@ -195,9 +241,40 @@ class WholeServer:
                 timeout=300,
             )
 
+    def remove_model_containers(self) -> None:
+        installation = self.data / ".installation"
+        if installation.exists():
+            label = f"label=numerai={installation.read_text().strip()}"
+            listed = subprocess.run(
+                ["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True
+            )
+            if listed.stdout.split():
+                subprocess.run(["docker", "rm", "-f", *listed.stdout.split()], capture_output=True, check=False)
+
     def remove_images(self) -> None:
         settings = self.settings if (self.root / ".env").exists() else {}
         folder = self.data / "model_images"
         names = [settings.get("AIRFLOW_IMAGE", ""), settings.get("SOCKET_PROXY_IMAGE", "")]
         names += [image_reference(folder, "toy")] if (folder / "toy").exists() else []
         subprocess.run(["docker", "rmi", *filter(None, names)], capture_output=True, check=False)
+
+
+@contextmanager
+def set_up(root: Path) -> Iterator[WholeServer]:
+    """Make a checkout that a server can be set up in, and remove all that came of it in the end."""
+    build_stand_ins()
+    copy_checkout(root)
+    with (root.parent / "events").open("w+") as events:
+        form = ["--format", "{{json .}}", "--filter", "event=create", "--filter", "label=numerai.run"]
+        watcher = subprocess.Popen(["docker", "events", *form], stdout=events, text=True)
+        whole = WholeServer(root, events)
+        try:
+            whole.data.mkdir()
+            write_archive(whole.archive)
+            yield whole
+        finally:
+            watcher.terminate()
+            watcher.wait()
+            whole.remove_model_containers()
+            whole.destroy()
+            whole.remove_images()
