@@ -2,7 +2,8 @@
 
 A reader's path: ``__main__`` (the commands) → ``run`` (one run from nothing to predictions) → ``engine``,
 ``base_images``, ``images``, ``practice_season``, ``airflow_home`` (the set-up) → ``airflow_api`` and ``follow`` (the
-run itself) → ``processes`` and ``signals`` (how everything is stopped).
+run itself) → ``processes`` and ``signals`` (how everything is stopped). A server for a team is ``server`` (with
+``compose``, ``server_settings``, ``server_images``, ``server_backup``) and ``worker``.
 """
 
 from __future__ import annotations
