@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from launcher.session import Session
 
 OWNER = "up"
-# what is stopped for an upgrade or a restoration: all that works with the database
-AIRFLOW_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+# what is stopped for an upgrade or a restoration: all that works with the database, or for those that do
+AIRFLOW_PARTS = frozenset({"api-server", "scheduler", "dag-processor", "triggerer", "worker"})
 ROLES = ("Admin", "Op", "User", "Viewer")
 
 
@@ -53,12 +53,17 @@ def upgrade(session: Session, knobs: Knobs) -> int:
             # Models' containers work on meanwhile: the tasks that wait for them are tried again, and take them over.
             step.update("stopping Airflow; the models' containers work on")
             log = session.checkout.logs / "compose.log"
-            compose.run("stop", *AIRFLOW_PARTS, log=log)
+            stop_airflow(compose, log)
             step.update("migrating the database, starting (about a minute)")
             compose.start(step, log)
             step.done(f"{len(compose.parts())} services are healthy")
     say_where(session, server_settings.load(session.checkout))
     return 0
+
+
+def stop_airflow(compose: Compose, log: Path) -> None:
+    """Stop Airflow's parts, and leave the database, the proxy and the models' containers at work."""
+    compose.run("stop", *(name for name in compose.services() if name in AIRFLOW_PARTS), log=log)
 
 
 def down(session: Session, _: Knobs) -> int:

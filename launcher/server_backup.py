@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import server_settings
 from launcher.errors import LauncherError, UsageError
 from launcher.processes import CommandError, end_of
-from launcher.server import AIRFLOW_PARTS, existing, prepare, say_where
+from launcher.server import existing, prepare, say_where, stop_airflow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def restore(session: Session, knobs: Knobs) -> int:
         with session.screen.step("Restore") as step:
             step.update("stopping Airflow")
             compose.run("up", "--no-start", "--no-build", log=log)
-            compose.run("stop", *AIRFLOW_PARTS, log=log)
+            stop_airflow(compose, log)
             step.update("starting the database")
             compose.start(step, log, "postgres")
             step.update("reading the database back")
