@@ -22,7 +22,6 @@ import yaml
 from launcher.airflow_api import AirflowApi
 from launcher.processes import wait_until
 from launcher.server_settings import read_settings
-from numerai_pipeline.model_images import image_reference
 from tests.containers.conftest import TOURNAMENT_IDS
 from tests.samples import ROOT, task
 
@@ -253,9 +252,8 @@ class WholeServer:
 
     def remove_images(self) -> None:
         settings = self.settings if (self.root / ".env").exists() else {}
-        folder = self.data / "model_images"
+        # the toy's stays: other servers' toys are the same
         names = [settings.get("AIRFLOW_IMAGE", ""), settings.get("SOCKET_PROXY_IMAGE", "")]
-        names += [image_reference(folder, "toy")] if (folder / "toy").exists() else []
         subprocess.run(["docker", "rmi", *filter(None, names)], capture_output=True, check=False)
 
 
