@@ -11,7 +11,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.errors import NetworkError, ProtocolError
 from numerai_pipeline.parameters import parse_parameters
+from numerai_pipeline.reaper import reap
 from numerai_pipeline.run_dates import BACKFILL, SCHEDULED, run_date
+from numerai_pipeline.settings import load_settings
 from numerai_pipeline.submission_steps import check_in_advance
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class RoundSensor(BaseSensorOperator):
             parameters = parse_parameters(context["params"])
             if dag_run.run_type != BACKFILL:  # which hardly ever has something to submit
                 check_in_advance(parameters)
+            reap(load_settings(), context["ti"])
             day_opens = run_date(dag_run)
             why_not = _why_not_to_wait(parameters, str(getattr(dag_run.run_type, "value", dag_run.run_type)))
             if why_not or day_opens is None or parameters.source == "archive":

@@ -187,6 +187,13 @@ class Settings(BaseSettings):
         le=36_500,
         description="Housekeeping removes files of other rounds, and downloads, that were not used for so many days.",
     )
+    engine_patience: float = Field(
+        default=180.0,
+        gt=0,
+        le=86_400,
+        description="Seconds that a task waits for a Docker engine that does not answer, such as one that is restarted,"
+        " before it fails; its next try goes on with the same container.",
+    )
     keep_container_days: int = Field(
         default=1,
         ge=1,
