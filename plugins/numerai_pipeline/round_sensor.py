@@ -53,6 +53,12 @@ class RoundSensor(BaseSensorOperator):
         super().__init__(timeout=timeout, **kwargs)
         self._clock = clock
 
+    def pre_execute(self, context: Context) -> None:
+        """Remove containers for which nobody waits any more: a run needs the machine for its own."""
+        super().pre_execute(context)
+        with in_airflow_words():
+            reap(load_settings(), context["ti"])
+
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Pass, or wait; return the round that was waited for, if there was one."""
         dag_run = context["dag_run"]
@@ -60,7 +66,6 @@ class RoundSensor(BaseSensorOperator):
             parameters = parse_parameters(context["params"])
             if dag_run.run_type != BACKFILL:  # which hardly ever has something to submit
                 check_in_advance(parameters)
-            reap(load_settings(), context["ti"])
             day_opens = run_date(dag_run)
             why_not = _why_not_to_wait(parameters, str(getattr(dag_run.run_type, "value", dag_run.run_type)))
             if why_not or day_opens is None or parameters.source == "archive":
