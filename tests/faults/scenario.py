@@ -175,14 +175,16 @@ def wait_for_middle(house: House, run: str, stage: str) -> None:
     house.airflow.wait_for(lambda: house.airflow.instance(DAG, run, stage)["state"] == "running", f"{stage} works")
 
 
-def wait_for_lines(house: House, run: str, task: str) -> None:
+def wait_for_lines(house: House, run: str, task: str, dag: str = DAG) -> None:
     """Wait until a task's container has said something."""
+    labelled = "stock" if dag == "stock" else run
 
     def has_spoken() -> bool:
-        assert house.airflow.instance(DAG, run, task)["state"] not in ("success", "failed"), f"{task} is over"
+        assert house.airflow.instance(dag, run, task)["state"] not in ("success", "failed"), f"{task} is over"
         with contextlib.closing(house.engine.client) as client, contextlib.suppress(docker.errors.APIError):
             return any(
-                client.api.logs(container).count(b"\n") >= LINES_BEFORE for container in house.watch.running(run, task)
+                client.api.logs(container).count(b"\n") >= LINES_BEFORE
+                for container in house.watch.running(labelled, task)
             )
         return False
 
