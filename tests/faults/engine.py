@@ -80,6 +80,9 @@ class OwnEngine:
         with (self.folder / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    # without a network of its own it would take the machine's engine's bridge away (--bridge=none does)
+                    "unshare",
+                    "--net",
                     program,
                     f"--host={self.address}",
                     f"--containerd={self._containerd_socket}",
