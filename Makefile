@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run backtest up airflow down images check test clean
+.PHONY: help run backtest up airflow down images check test test-faults clean
 .SILENT:
 
 override LAUNCHER := launcher/environment.sh
@@ -21,6 +21,7 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make images   Build the model images whose code changed
 ##   make check    Look at the code: ruff, its formatter, mypy
 ##   make test     Set everything up, then `make check` and all the tests
+##   make test-faults  Kill what can be killed at every stage of a run; writes docs/reliability.md
 ##   make clean    Remove Airflow's home and the caches; with ALL=1 also data/, .venv and the images
 ##   make help     This text
 
@@ -47,6 +48,9 @@ check:
 
 test:
 	$(LAUNCHER) dev test --from-make
+
+test-faults:
+	$(LAUNCHER) dev test-faults --from-make
 
 clean:
 	if [ -x .venv/bin/python ]; then $(IN_VENV) clean --from-make; else echo "Nothing was ever made here."; fi
@@ -81,6 +85,7 @@ help:
 ##   PORT             port of Airflow's web page (8080, or the next free one)
 ##   NO_INSTALL       1: never install anything with apt-get; say what is missing instead
 ##   ARGS             make test: arguments for pytest, such as ARGS="-k knobs"; make airflow: what airflow should do
+##   SOAK             make test-faults: so many kills at random besides (0), such as SOAK=200
 ##   ALL              make clean: 1 removes data/, .venv, .uv and the model images as well
 ##
 ## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/settings.py.

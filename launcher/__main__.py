@@ -14,7 +14,7 @@ from launcher.clean import clean
 from launcher.console import Screen
 from launcher.errors import EXIT_STOPPED, LauncherError, StoppedError
 from launcher.knobs import RUNNING, overrides_from_make, overrides_from_words, parse_knobs
-from launcher.quality import check, test
+from launcher.quality import check, test, test_faults
 from launcher.run import give_back_engine, run
 from launcher.session import Session
 from launcher.signals import StopSignals, watch_parent
@@ -34,6 +34,7 @@ PURPOSES = {
     "images": "build the model images whose code changed",
     "check": "look at the code: ruff, its formatter, mypy",
     "test": "set everything up, then check the code and run all tests",
+    "test-faults": "kill everything that can be killed, at every stage of a run, and write docs/reliability.md",
     "clean": "remove Airflow's home and the caches",
 }
 
@@ -82,6 +83,7 @@ ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "images": _images,
     "check": lambda session, _: check(session),
     "test": test,
+    "test-faults": test_faults,
     "clean": clean,
 }
 

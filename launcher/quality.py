@@ -1,4 +1,4 @@
-"""``make check`` and ``make test``: the same on every machine, with everything they need set up before."""
+"""``make check``, ``make test`` and ``make test-faults``: the same on every machine, with everything they need set up before."""
 
 from __future__ import annotations
 
@@ -55,6 +55,24 @@ def test(session: Session, knobs: Knobs) -> int:
     if not checked and not tested:
         session.screen.tick("All is well", "the code is clean and every test passes")
     return EXIT_FAILED if checked or tested else 0
+
+
+def test_faults(session: Session, knobs: Knobs) -> int:
+    """Play every fault at every stage, ours beside the stock operator's, and as many kills at random as are asked for.
+
+    What comes of them is written into docs/reliability.md. Takes about three quarters of an hour, and with 200 kills
+    about half an hour more.
+    """
+    with ExitStack() as cleanup:
+        try:
+            cleanup.callback(give_back_engine, session)
+            with session.screen.step("Docker engine") as step:
+                session.engine.ensure(step, owner="run", may_install=knobs.may_install)
+            session.build_images(may_install=knobs.may_install)
+            os.environ |= {"FAULTS": "all", "SOAK": str(knobs.soak)}
+            return EXIT_FAILED if _run(session, ["pytest", "tests/faults", *shlex.split(knobs.arguments)]) else 0
+        finally:
+            session.signals.shield()
 
 
 def _passes(session: Session, title: str, words: Sequence[str]) -> bool:
