@@ -1,4 +1,4 @@
-"""``make check``, ``make test`` and ``make test-faults``: the same on every machine, with everything they need set up before."""
+"""``make check``, ``make test``, ``make test-faults``: the same on every machine, with all they need set up before."""
 
 from __future__ import annotations
 

@@ -198,8 +198,8 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=36_500,
-        description="Housekeeping removes containers for which no task waits so many days after they ended or, where one"
-        " still works, began. The start of a run does so at once.",
+        description="Housekeeping removes containers for which no task waits so many days after they ended or, where"
+        " one still works, began. The start of a run does so at once.",
     )
     notify_webhook: SecretHttpAddress | None = Field(
         default=None,
