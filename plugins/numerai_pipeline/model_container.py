@@ -141,7 +141,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             raise
         except BaseException as error:
             # Whatever was to be said to a supervisor that is gone failed as well.
-            self._raise_if_orphaned(context, error)
+            self._raise_if_orphaned(context)
             # A failure, a time-out, a kill, an interrupt: nobody will wait for this container any more.
             self._remove_in_any_case()
             self._keep_log(error)
@@ -179,7 +179,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             msg = f"{self.task_name}: stopped because Airflow said so (marked, cleared, out of time, or shut down)"
             raise AirflowException(msg)
 
-    def _raise_if_orphaned(self, context: Context, error: BaseException | None = None) -> None:
+    def _raise_if_orphaned(self, context: Context) -> None:
         """Leave the container to the next try when this process has lost its supervisor, and so its voice."""
         if os.getppid() == self._parent:
             return
@@ -187,7 +187,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             context["task_state_store"].get(self.external_id_key)
         except Exception as silence:
             msg = f"{self.task_name}: this process has lost its supervisor; the next try goes on with the container"
-            raise OrphanedError(msg) from error or silence
+            raise OrphanedError(msg) from silence
         self._parent = os.getppid()
 
     def _ask(self, question: Callable[[], Any]) -> Any:
