@@ -110,8 +110,9 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         self._parent = os.getppid()
         self._engine = PatientEngine(load_settings().engine_patience, self._is_stopped)
         self._followed: ContainerLog | None = None
+        self._meanwhile: Callable[[], object] = lambda: None
 
-    def run(self, context: Context, accept: Callable[[], None]) -> None:
+    def run(self, context: Context, accept: Callable[[], None], meanwhile: Callable[[], object] = lambda: None) -> None:
         """Run the container to its end, have what it left accepted, and remove it.
 
         Parameters
@@ -120,6 +121,8 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             The task's.
         accept : callable
             Takes what the container left out of the workspace, and raises when it is not good.
+        meanwhile : callable
+            Prepares for that while the container starts.
 
         Raises
         ------
@@ -132,6 +135,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         clock = threading.Timer(self.request.time_limit.total_seconds(), self._expire)
         clock.daemon = True
         clock.start()
+        self._meanwhile = meanwhile
         try:
             self._ask(self._need_image)
             self.execute_resumable(context)
@@ -183,8 +187,10 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         """Leave the container to the next try when this process has lost its supervisor, and so its voice."""
         if os.getppid() == self._parent:
             return
+        store = context.get("task_state_store")
         try:  # a terminal that was closed is no supervisor: where Airflow answers, all is well
-            context["task_state_store"].get(self.external_id_key)
+            if store is not None:
+                store.get(self.external_id_key)
         except Exception as silence:
             msg = f"{self.task_name}: this process has lost its supervisor; the next try goes on with the container"
             raise OrphanedError(msg) from silence
@@ -324,6 +330,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         """Follow the container to its end, pass its log on, and raise when it failed."""
         self.container_id = external_id
         self._raise_if_stopped()
+        self._meanwhile()
         log = self._followed = self._open_log(external_id, context)
         try:
             state = self._follow(external_id, log, context)

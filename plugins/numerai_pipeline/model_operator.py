@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, TriggerRule
@@ -206,14 +207,20 @@ class ModelOperator(BaseOperator):
         self._container = ModelContainer(task_id=self.task_id, request=request)
         if self._told_to_end:
             self._container.on_kill()
-        self._container.run(context, partial(self._accept, layout, request.workspace, inputs))
+        accept = partial(self._accept, layout, request.workspace, inputs)
+        self._container.run(context, accept, meanwhile=self._import_what_accepts)
+
+    def _import_what_accepts(self) -> None:
+        """Import pyarrow, which takes its time, while the container does so, too."""
+        if self.spec.predicts:
+            import_module("numerai_pipeline.predictions")
 
     def _accept(self, layout: RunLayout, workspace: Workspace, inputs: str) -> None:
         """Check what the container left, and only then bring it to the run's directory."""
-        from numerai_pipeline.predictions import accept_predictions
-
         name = self.spec.name
         if self.spec.predicts and not verified_manifest(layout.predictions(name), inputs=inputs):
+            from numerai_pipeline.predictions import accept_predictions
+
             left = workspace.inside.predictions(name)
             for path in (left, manifest_path(left)):
                 workspace.check_plain(path)

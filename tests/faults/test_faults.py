@@ -68,7 +68,7 @@ def test_nothing_is_lost_and_nothing_is_left(
         outcome = "success"
         if stage in TASKS:
             assert fault.containers in (None, containers)
-            outcome += ", container taken over" if containers == 1 else ", container started again"
+            outcome += ", same container" if containers == 1 else ", a new container"
         lost = max(took - (last - first).total_seconds(), 0.0)
         table.add(
             Row(fault.name, stage, "ModelOperator" if stage in TASKS else "PythonOperator", outcome, lost, "nothing")
