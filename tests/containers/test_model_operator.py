@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 from numerai_pipeline.leaderboard.board import read_run
 from numerai_pipeline.leaderboard.links import LeaderboardLink
@@ -287,7 +288,7 @@ def test_a_run_begins_by_removing_containers_that_nobody_waits_for(
     first = run_dag({"svm": {}})
     labels = {"numerai.dag": "numerai_tournament", "numerai.run": first.tasks["svm"].run_id, "numerai.task": "svm"}
 
-    def left_behind(**more: str) -> docker.models.containers.Container:
+    def left_behind(**more: str) -> Container:
         image = first.tasks["svm"].xcom_pull(task_ids="svm")["image"]
         return engine.containers.run(image, entrypoint=["sleep", "600"], labels=labels | more, detach=True)
 
