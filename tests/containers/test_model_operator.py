@@ -296,7 +296,7 @@ def test_a_run_begins_by_removing_containers_that_nobody_waits_for(
     others = left_behind(numerai="another installation")
     try:
         run_dag({"svm": {}})
-        assert f"removing container {ours.id[:12]}" in caplog.text
+        assert f"removing container {str(ours.id)[:12]}" in caplog.text
         assert {ours.id, others.id} & {each.id for each in engine.containers.list(all=True)} == {others.id}
     finally:
         for container in (ours, others):
