@@ -60,8 +60,7 @@ def test(session: Session, knobs: Knobs) -> int:
 def test_faults(session: Session, knobs: Knobs) -> int:
     """Play every fault at every stage, ours beside the stock operator's, and as many kills at random as are asked for.
 
-    What comes of them is written into docs/reliability.md. Takes about three quarters of an hour, and with 200 kills
-    about half an hour more.
+    What comes of them is written into docs/reliability.md. Takes about half an hour, and with 200 kills as much again.
     """
     with ExitStack() as cleanup:
         try:
