@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow.sdk import Context
+    from docker import APIClient
 
     from numerai_pipeline.workspace import Workspace
 
@@ -207,8 +208,13 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
     def _need_image(self) -> None:
         with reaching():
             client = self.cli
-        if client.images(name=self.image):
-            return
+        try:
+            # to list images takes an engine that has many of them a second
+            client.inspect_image(self.image)  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            self._pull_image(client)
+
+    def _pull_image(self, client: APIClient) -> None:
         self.log.info("pulling image %s", self.image)
         try:
             client.pull(self.image)
@@ -258,7 +264,16 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         return same_inputs and self._status(container["Id"]) in ("running", "succeeded")
 
     def _create(self) -> str:
-        cores = min(self.request.cores, self.cli.info()["NCPU"])
+        try:
+            return self._create_with(self.request.cores)
+        except docker.errors.APIError as error:
+            # more cores than its host has are refused; it is asked only then, which takes it a while
+            cores = self.cli.info()["NCPU"]
+            if error.status_code != 400 or cores >= self.request.cores:
+                raise
+            return self._create_with(cores)
+
+    def _create_with(self, cores: int) -> str:
         memory = self.request.memory * 2**20
         host_config = self.cli.create_host_config(
             mounts=self._mounts(),
@@ -366,6 +381,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             if state["Status"] in _ENDED:
                 self._ask(partial(log.follow, self.cli, container_id, to_its_end=False))
                 return self._with_word_from_kernel(container_id, state)
+            log.note_down()
             try:
                 log.follow(self.cli, container_id, to_its_end=True)
                 # The stream ends with the container, or with its connection. The pause before the next look:
@@ -374,7 +390,6 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
                 if not is_silence(error):
                     raise
                 self.log.debug("the log stream broke: %s", error)
-            log.note_down()
 
     def _look(self, container_id: str) -> dict[str, Any]:
         state: dict[str, Any] = self.cli.inspect_container(container_id)["State"]
