@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, TriggerRule
@@ -211,9 +210,11 @@ class ModelOperator(BaseOperator):
         self._container.run(context, accept, meanwhile=self._import_what_accepts)
 
     def _import_what_accepts(self) -> None:
-        """Import pyarrow, which takes its time, while the container does so, too."""
+        """Import pyarrow and pandas, which takes its time, while the container does so, too."""
         if self.spec.predicts:
-            import_module("numerai_pipeline.predictions")
+            from numerai_pipeline.predictions import warm_up
+
+            warm_up()
 
     def _accept(self, layout: RunLayout, workspace: Workspace, inputs: str) -> None:
         """Check what the container left, and only then bring it to the run's directory."""

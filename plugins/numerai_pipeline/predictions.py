@@ -21,6 +21,11 @@ LEAST_SPREAD = 1e-6
 _PLAIN = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")
 
 
+def warm_up() -> None:
+    """Have pyarrow import what it imports at first use: pandas, lest a value be one of its own."""
+    pc.index(pa.array([True]), value=True)
+
+
 def accept_predictions(predictions: Path, tournament: Path, *, inputs: str) -> Manifest:
     """Check a model's predictions and return their manifest.
 
