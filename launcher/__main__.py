@@ -15,7 +15,7 @@ from launcher.clean import clean
 from launcher.console import Screen
 from launcher.errors import EXIT_STOPPED, LauncherError, StoppedError
 from launcher.knobs import RUNNING, overrides_from_make, overrides_from_words, parse_knobs
-from launcher.quality import SUITES, check, suite, test
+from launcher.quality import SUITES, check, suite, test, test_faults
 from launcher.run import give_back_engine, run
 from launcher.session import Session
 from launcher.signals import StopSignals, watch_parent
@@ -35,6 +35,7 @@ PURPOSES = {
     "images": "build the model images whose code changed",
     "check": "look at the code: ruff, its formatter, mypy",
     "test": "set everything up, then check the code and run all tests",
+    "test-faults": "kill everything that can be killed, at every stage of a run, and write docs/reliability.md",
     "test-fuzz": "read broken files by the thousand",
     "clean": "remove Airflow's home and the caches",
 }
@@ -85,6 +86,7 @@ ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "check": lambda session, _: check(session),
     "test": test,
     **{command: partial(suite, command=command) for command in SUITES},
+    "test-faults": test_faults,
     "clean": clean,
 }
 

@@ -33,6 +33,7 @@ LAUNCHER_KNOBS = {
     "backtest": ("WEEKS", "FROM", "TO", "AT_ONCE", "PORT", "NO_INSTALL"),
     "up": ("PORT", "NO_INSTALL"),
     "test": ("ARGS", "NO_INSTALL"),
+    "test-faults": ("SOAK", "ARGS", "NO_INSTALL"),
     "test-fuzz": ("ARGS", "NO_INSTALL"),
     "airflow": ("ARGS", "NO_INSTALL"),
 }
@@ -61,6 +62,8 @@ class Knobs:
         Passed on to the program that the command runs: pytest, or airflow.
     weeks
         For a backtest, which weeks.
+    soak
+        For the fault suite, how many kills at random.
     """
 
     conf: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Knobs:
     everything: bool = False
     arguments: str = ""
     weeks: Weeks | None = None
+    soak: int = 0
 
 
 def overrides_from_make(makeflags: str) -> dict[str, str]:
@@ -117,7 +121,8 @@ def parse_knobs(
     Parameters
     ----------
     command
-        Which command they are for: run, backtest, up, airflow, images, test, test-fuzz, check, clean, down.
+        Which command they are for: run, backtest, up, airflow, images, test, test-faults, test-fuzz, check, clean,
+        down.
     overrides
         The knobs as given.
     model_names
@@ -152,7 +157,9 @@ def parse_knobs(
     forbidden, install_finding = _read_switch(
         "NO_INSTALL", launcher.get("NO_INSTALL", os.environ.get("NO_INSTALL", ""))
     )
-    findings.extend(finding for finding in (port_finding, all_finding, install_finding) if finding)
+    soak, soak_finding = _read_count("SOAK", launcher.get("SOAK", ""))
+    own_findings = (port_finding, all_finding, install_finding, soak_finding)
+    findings.extend(finding for finding in own_findings if finding)
     if command in RUNNING and not findings:
         findings.extend(_complete(conf, directory or Path.cwd()))
     weeks = None
@@ -162,7 +169,7 @@ def parse_knobs(
     if findings:
         details = [f"The knobs of make {command}: {', '.join(known) or 'none'}", "What each is for: make help"]
         raise UsageError("; ".join(findings) if len(findings) == 1 else "\n  ".join(findings), *details)
-    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks)
+    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks, soak)
 
 
 def _run_schemas(model_names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -230,6 +237,12 @@ def _read_switch(name: str, text: str) -> tuple[bool, str | None]:
     if word in TRUE:
         return True, None
     return False, None if word in FALSE else f"{name}={text}: neither yes nor no; write 1 or 0"
+
+
+def _read_count(name: str, text: str) -> tuple[int, str | None]:
+    if re.fullmatch(r"\d{0,5}", text.strip()):
+        return int(text.strip() or 0), None
+    return 0, f"{name}={text}: not a whole number from 0 to 99999"
 
 
 def _read_port(text: str | None) -> tuple[int, str | None]:
