@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run backtest up airflow down images check test test-fuzz clean \
+.PHONY: help run backtest up airflow down images check test test-faults test-fuzz clean \
 	server server-down server-logs server-upgrade server-backup server-restore server-user worker test-server
 .SILENT:
 
@@ -30,6 +30,7 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make worker   Let this machine work for the server of another: BROKER=10.0.0.5
 ##   make check    Look at the code: ruff, its formatter, mypy
 ##   make test     Set everything up, then `make check` and all the tests
+##   make test-faults  Kill what can be killed at every stage of a run; writes docs/reliability.md
 ##   make test-fuzz  Read thousands of broken zips and tables; `make test` reads some of them
 ##   make test-server  The long tests of the server
 ##   make clean    Remove Airflow's home and the caches; with ALL=1 also data/, .venv and the images
@@ -64,6 +65,9 @@ check:
 
 test:
 	$(LAUNCHER) dev test --from-make
+
+test-faults:
+	$(LAUNCHER) dev test-faults --from-make
 
 test-fuzz:
 	$(LAUNCHER) dev test-fuzz --from-make
@@ -104,6 +108,7 @@ help:
 ##   PORT             port of Airflow's web page (8080, or the next free one)
 ##   NO_INSTALL       1: never install anything with apt-get; say what is missing instead
 ##   ARGS             make test and test-fuzz: arguments for pytest, such as ARGS="-k knobs"; make airflow: what airflow should do
+##   SOAK             make test-faults: so many kills at random besides (0), such as SOAK=200
 ##   ALL              make clean: 1 removes data/, .venv, .uv and the model images as well
 ##
 ## Knobs of the server

@@ -3,8 +3,8 @@
 
 Every Monday, when no round opens, what nobody needs any more is removed:
 
-1. **containers** of this installation whose run is over, a day after they ended. Those of runs that still go on, or may
-   be tried again, stay; so do those of everybody else.
+1. **containers** of this installation for which no task waits any more, a day after they ended; the start of any run
+   removes them, too. Those of tasks that still go on, or may be tried again, stay; so do those of everybody else.
 2. **runs**: directories `rounds/<round>/<fingerprint>/` in which nothing was written for `keep_days`. Those of the
    last `keep_rounds` rounds of each source stay, and those that a run or a container still works in.
 3. **downloads** that no run asked for in `keep_days`: old versions, live data of old rounds, archives, and what was

@@ -15,7 +15,7 @@ from launcher.clean import clean
 from launcher.console import Screen
 from launcher.errors import EXIT_STOPPED, LauncherError, StoppedError
 from launcher.knobs import RUNNING, overrides_from_make, overrides_from_words, parse_knobs
-from launcher.quality import SUITES, check, suite, test, test_server
+from launcher.quality import SUITES, check, suite, test, test_faults, test_server
 from launcher.run import give_back_engine, run
 from launcher.server import add_user, logs, server, upgrade
 from launcher.server import down as server_down
@@ -48,6 +48,7 @@ PURPOSES = {
     "worker": "let this machine work for the server of another",
     "check": "look at the code: ruff, its formatter, mypy",
     "test": "set everything up, then check the code and run all tests",
+    "test-faults": "kill everything that can be killed, at every stage of a run, and write docs/reliability.md",
     "test-fuzz": "read broken files by the thousand",
     "test-server": "the long tests of the server",
     "clean": "remove Airflow's home and the caches",
@@ -111,6 +112,7 @@ ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "test": test,
     **{command: partial(suite, command=command) for command in SUITES},
     "test-server": test_server,
+    "test-faults": test_faults,
     "clean": clean,
 }
 

@@ -108,6 +108,11 @@ def airflow_environment(checkout: Checkout, *, port: int, practice_url: str | No
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        # a task hears that it was marked or cleared within two seconds, and outlives an API server that is away
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+        "WORKERS__MAX_FAILED_HEARTBEATS": "30",
+        # a scheduler that comes back takes what the last one left half-done in hand at once
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
         "API__HOST": HOST,
         "API__PORT": str(port),
         "API__BASE_URL": address,

@@ -33,6 +33,7 @@ LAUNCHER_KNOBS = {
     "backtest": ("WEEKS", "FROM", "TO", "AT_ONCE", "PORT", "NO_INSTALL"),
     "up": ("PORT", "NO_INSTALL"),
     "test": ("ARGS", "NO_INSTALL"),
+    "test-faults": ("SOAK", "ARGS", "NO_INSTALL"),
     "test-fuzz": ("ARGS", "NO_INSTALL"),
     "airflow": ("ARGS", "NO_INSTALL"),
     "server-logs": ("SERVICE",),
@@ -78,6 +79,8 @@ class Knobs:
         For a backtest, which weeks.
     server
         For the commands of a server, the knobs of theirs as they were given.
+    soak
+        For the fault suite, how many kills at random.
     """
 
     conf: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +90,7 @@ class Knobs:
     arguments: str = ""
     weeks: Weeks | None = None
     server: dict[str, str] = field(default_factory=dict)
+    soak: int = 0
 
 
 def overrides_from_make(makeflags: str) -> dict[str, str]:
@@ -179,7 +183,9 @@ def parse_knobs(
     forbidden, install_finding = _read_switch(
         "NO_INSTALL", launcher.get("NO_INSTALL", os.environ.get("NO_INSTALL", ""))
     )
-    findings.extend(finding for finding in (port_finding, all_finding, install_finding) if finding)
+    soak, soak_finding = _read_count("SOAK", launcher.get("SOAK", ""))
+    own_findings = (port_finding, all_finding, install_finding, soak_finding)
+    findings.extend(finding for finding in own_findings if finding)
     if command in RUNNING and not findings:
         findings.extend(_complete(conf, directory or Path.cwd()))
     weeks = None
@@ -190,7 +196,7 @@ def parse_knobs(
         details = [f"The knobs of make {command}: {', '.join(known) or 'none'}", "What each is for: make help"]
         raise UsageError("; ".join(findings) if len(findings) == 1 else "\n  ".join(findings), *details)
     server = {name: text for name, text in launcher.items() if name != "NO_INSTALL"} if command in SERVING else {}
-    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks, server)
+    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks, server, soak)
 
 
 def _run_schemas(model_names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -258,6 +264,12 @@ def _read_switch(name: str, text: str) -> tuple[bool, str | None]:
     if word in TRUE:
         return True, None
     return False, None if word in FALSE else f"{name}={text}: neither yes nor no; write 1 or 0"
+
+
+def _read_count(name: str, text: str) -> tuple[int, str | None]:
+    if re.fullmatch(r"\d{0,5}", text.strip()):
+        return int(text.strip() or 0), None
+    return 0, f"{name}={text}: not a whole number from 0 to 99999"
 
 
 def _read_port(text: str | None) -> tuple[int, str | None]:

@@ -65,6 +65,24 @@ def test(session: Session, knobs: Knobs) -> int:
     return EXIT_FAILED if checked or tested else 0
 
 
+def test_faults(session: Session, knobs: Knobs) -> int:
+    """Play every fault at every stage, ours beside the stock operator's, and as many kills at random as are asked for.
+
+    What comes of them is written into docs/reliability.md. Takes about half an hour, and with 200 kills as much again.
+    """
+    with ExitStack() as cleanup:
+        try:
+            cleanup.callback(give_back_engine, session)
+            with session.screen.step("Docker engine") as step:
+                session.engine.ensure(step, owner="run", may_install=knobs.may_install)
+            session.build_images(may_install=knobs.may_install)
+            settings = {"FAULTS": "all", "SOAK": str(knobs.soak)}
+            words = ["pytest", "-m", "faults", *shlex.split(knobs.arguments)]
+            return EXIT_FAILED if _run(session, words, settings) else 0
+        finally:
+            session.signals.shield()
+
+
 def suite(session: Session, knobs: Knobs, *, command: str) -> int:
     """Run a long suite to its full length: the tests with the mark that its command names."""
     mark = command.removeprefix("test-")

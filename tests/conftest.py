@@ -43,6 +43,7 @@ HOME = new_airflow_home()
 # The files that take longest, longest first, so that no worker is left alone with one at the end.
 LONG = (
     "tests/end_to_end",
+    "tests/faults",
     "tests/containers/test_real_models.py",
     "tests/images/test_auto_weka_image.py",
     "tests/images/test_auto_sklearn_image.py",
@@ -67,6 +68,8 @@ class TogetherScheduling(LoadScopeScheduling):
     """Hands each worker whole files of tests, in order, and to one of them all that want the checkout to themselves."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/faults"):
+            return "the house of faults"  # which takes longer to open than to play in
         return "the checkout" if nodeid.startswith(ONE_AT_A_TIME) else nodeid.split("::", 1)[0]
 
 

@@ -25,6 +25,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.disk import megabytes
@@ -32,10 +33,11 @@ from numerai_pipeline.errors import PipelineError
 from numerai_pipeline.leases import Lease, noted
 from numerai_pipeline.locks import lock_path, locked
 from numerai_pipeline.manifests import SUFFIX, discard, manifest_path
+from numerai_pipeline.reaper import ContainerOwner, unwanted_containers
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from docker import APIClient
@@ -256,35 +258,30 @@ def _remove_empty_folders(downloads: Path) -> None:
 
 
 def remove_containers(
-    sweep: Sweep, client: APIClient, installation: str, *, keep_days: int, is_active: Callable[[Lease], bool]
+    sweep: Sweep,
+    client: APIClient,
+    installation: str,
+    *,
+    keep_days: int,
+    is_wanted: Callable[[ContainerOwner], bool],
 ) -> None:
-    """Remove this installation's containers whose run is over, so many days after they ended or, working, began."""
-    for container in client.containers(all=True, size=True, filters={"label": f"numerai={installation}"}):
-        labels: Mapping[str, str] = container["Labels"]
-        lease = Lease(labels.get("numerai.dag", ""), labels.get("numerai.run", ""))
+    """Remove this installation's containers that nobody waits for, so many days after they ended or were made."""
+    from numerai_pipeline.docker_engine import remove_container
+
+    for container in unwanted_containers(client, installation, is_wanted):
+        owner = ContainerOwner.of(container["Labels"])
         since = _container_since(client, container["Id"])
-        if since is None or not sweep.older_than(since, keep_days) or is_active(lease):
+        if since is None or not sweep.older_than(since, keep_days):
             continue
-        name = f"container {container['Id'][:12]} ({container['State']}) of {labels.get('numerai.task')}, {lease.run}"
-        sweep.remove(
-            name,
-            container.get("SizeRw") or 0,
-            since,
-            partial(_remove_container, client, container["Id"]),
-        )
+        size = _container_size(client, container["Id"])
+        name = f"container {container['Id'][:12]} ({container['State']}) of {owner.task}, {owner.lease.run}"
+        sweep.remove(name, size, since, partial(remove_container, client, container["Id"]))
 
 
-def _remove_container(client: APIClient, container_id: str) -> None:
-    from docker.errors import APIError, NotFound
-
-    try:
-        client.remove_container(container_id, force=True, v=True)
-    except NotFound:
-        return
-    except APIError as error:
-        # 409: somebody else is removing it this very moment.
-        if error.status_code != 409:
-            raise
+def _container_size(client: APIClient, container_id: str) -> int:
+    """Bytes that a container wrote outside of its mounts."""
+    found = client.containers(all=True, size=True, filters={"id": container_id})
+    return sum(container.get("SizeRw") or 0 for container in found)
 
 
 def _container_since(client: APIClient, container_id: str) -> datetime | None:
@@ -312,7 +309,9 @@ def mounted_by_containers(client: APIClient, installation: str, settings: Settin
         if container["State"] not in ("exited", "dead")
         for mount in container["Mounts"]
     }
-    return lambda directory: str(volume.host_path(directory)) in sources
+    places = [PurePosixPath(source) for source in sources if source]
+    # a container mounts its workspace in the directory, and files of the directory
+    return lambda directory: any(place.is_relative_to(volume.host_path(directory)) for place in places)
 
 
 def _weigh(folder: Path) -> tuple[int, datetime]:

@@ -16,6 +16,7 @@ from numerai_pipeline.housekeeping import (
     remove_downloads,
     remove_runs,
 )
+from numerai_pipeline.reaper import ACTIVE_RUNS, asking_airflow
 from numerai_pipeline.run_layout import DataLayout
 from numerai_pipeline.settings import LEAST_DAYS, Settings, load_settings
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from docker import APIClient
 
     from numerai_pipeline.leases import Lease
-
-ACTIVE_STATES = ["queued", "running"]
 
 
 def form_fields(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -66,7 +65,7 @@ def clean_containers(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol)
             client,
             installation_id(settings.data_dir),
             keep_days=settings.keep_container_days,
-            is_active=_asking_airflow(ti),
+            is_wanted=asking_airflow(ti),
         )
         return sweep.finish()
 
@@ -106,7 +105,7 @@ def _sweep(params: Mapping[str, Any]) -> Sweep:
 
 def _asking_airflow(ti: RuntimeTaskInstanceProtocol) -> Callable[[Lease], bool]:
     def is_active(lease: Lease) -> bool:
-        return ti.get_dr_count(dag_id=lease.dag, run_ids=[lease.run], states=ACTIVE_STATES) > 0
+        return ti.get_dr_count(dag_id=lease.dag, run_ids=[lease.run], states=ACTIVE_RUNS) > 0
 
     return is_active
 

@@ -2,46 +2,56 @@
 
 ``DockerOperator`` brings the connection to the engine (address, TLS, registry login); what it does with containers
 is replaced here: limits that hold, no rights, labels instead of names, a log that is followed again when its stream
-breaks, and adoption of a container that an earlier try left running.
+breaks, and adoption of a container that an earlier try left. Whatever becomes of a task's process, at most one
+container of the task works at any time:
+
+- Told to end by Airflow (marked failed, cleared, out of time, shut down), it takes its container with it.
+- Killed, or left alone by its supervisor, it leaves the container to the next try, which finds it by its labels.
+- Without an engine it waits (``docker_engine.py``), and then leaves the container to the next try as well. A stream
+  that breaks says nothing about the container; only looking at the container does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import threading
-from collections import deque
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
-import requests
-import urllib3
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import ResumableJobMixin
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker.types import Mount
 
+from numerai_pipeline.container_exits import EXIT_KILLED, KEPT_LOG_LINES, verdict, write_failure_log
 from numerai_pipeline.container_limits import locked_down
+from numerai_pipeline.container_log import ContainerLog
 from numerai_pipeline.data_volume import find_data_volume
-from numerai_pipeline.manifests import discard
+from numerai_pipeline.docker_engine import EngineSilentError, PatientEngine, is_silence, reaching, remove_container
 from numerai_pipeline.run_layout import CONTAINER_RUN
 from numerai_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
-    from pathlib import Path
 
     from airflow.sdk import Context
+    from docker import APIClient
 
-EXIT_NOT_RETRIED = {64: "bad parameters", 65: "bad data", 66: "an input is missing"}
-EXIT_MEANING = EXIT_NOT_RETRIED | {70: "a bug", 75: "try again later"}
-EXIT_MEMORY = (71, 137)  # the container's own word for it, and the kernel's
-KEPT_LOG_LINES = 200
-# How the contract package begins its last line; the task says the same in its own words.
-_OWN_VERDICT = re.compile(r"^FAILED \(\d+, [^)]*\): ")
-# The engine's answers that say nothing about the container itself.
-_STREAM_BROKE = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+    from numerai_pipeline.workspace import Workspace
+
+TOLD_APART_BY = ("numerai", "numerai.dag", "numerai.run", "numerai.task")
+# The kernel's word that a container ran out of memory may come a moment after its end.
+_OOM_SECONDS = 1.0
+_ENDED = ("exited", "dead")
+
+
+class OrphanedError(AirflowException):
+    """The supervisor of this task is gone: nobody hears what the task says, and Airflow starts another try."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +64,8 @@ class ContainerRequest:
         Full name of the image.
     environment : dict
         The contract's variables.
-    run_directory : Path
-        The run's directory on the data volume; the container sees it as ``/data``.
-    read_only : tuple of Path
-        Files in it that the container may only read.
-    hidden : tuple of Path
-        Files in it that the container must not know: it finds them empty.
-    outputs : tuple of Path
-        Files it may leave; what an earlier container left there is removed before this one starts.
+    workspace : Workspace
+        What it sees as ``/data``.
     labels : dict
         ``numerai`` (installation id), ``numerai.dag``, ``.run``, ``.task``, ``.try``, ``.inputs``.
     user : str
@@ -76,10 +80,7 @@ class ContainerRequest:
 
     image: str
     environment: dict[str, str]
-    run_directory: Path
-    read_only: tuple[Path, ...]
-    hidden: tuple[Path, ...]
-    outputs: tuple[Path, ...]
+    workspace: Workspace
     labels: dict[str, str]
     user: str
     time_limit: timedelta
@@ -91,6 +92,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
     """Runs one container to its end, or takes over the one that an earlier try of the same task left."""
 
     external_id_key = "model_container"
+    log_key = "model_container_log"
 
     def __init__(self, *, request: ContainerRequest, **kwargs: Any) -> None:
         super().__init__(
@@ -104,12 +106,25 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             **kwargs,
         )
         self.request = request
+        self.task_name = request.labels["numerai.task"]
         self.container_id: str | None = None
-        self._expired = False
-        self.last_lines: deque[str] = deque(maxlen=KEPT_LOG_LINES)
+        self._expired = self._told_to_end = False
+        self._parent = os.getppid()
+        self._engine = PatientEngine(load_settings().engine_patience, self._is_stopped)
+        self._followed: ContainerLog | None = None
+        self._meanwhile: Callable[[], object] = lambda: None
 
-    def run(self, context: Context) -> None:
-        """Run the container to its end.
+    def run(self, context: Context, accept: Callable[[], None], meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Run the container to its end, have what it left accepted, and remove it.
+
+        Parameters
+        ----------
+        context : Context
+            The task's.
+        accept : callable
+            Takes what the container left out of the workspace, and raises when it is not good.
+        meanwhile : callable
+            Prepares for that while the container starts.
 
         Raises
         ------
@@ -118,27 +133,95 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         AirflowException
             When it can.
         """
-        self._need_image()
         # A timer of our own: Airflow's limit is fixed when the DAG is parsed, a search's time is chosen for each run.
         clock = threading.Timer(self.request.time_limit.total_seconds(), self._expire)
         clock.daemon = True
         clock.start()
+        self._meanwhile = meanwhile
         try:
+            self._ask(self._need_image)
             self.execute_resumable(context)
+            accept()
+        except (EngineSilentError, OrphanedError):
+            # The container may well be healthy: the next try finds it by its labels and goes on with it.
+            raise
+        except BaseException as error:
+            # Whatever was to be said to a supervisor that is gone failed as well.
+            self._raise_if_orphaned(context)
+            # A failure, a time-out, a kill, an interrupt: nobody will wait for this container any more.
+            self._remove_in_any_case()
+            self._keep_log(error)
+            self.request.workspace.salvage()
+            raise
         finally:
             clock.cancel()
+        self._remove_in_any_case()
+        self.request.workspace.remove()
+
+    def on_kill(self) -> None:
+        """Remove the container at once: it must be gone before Airflow's supervisor loses patience (5 s)."""
+        self._told_to_end = True
+        if self.container_id is not None:
+            remove_container(self.cli, self.container_id)
 
     def _expire(self) -> None:
         self._expired = True
-        self.on_kill()
+        if self.container_id is not None:
+            with contextlib.suppress(docker.errors.DockerException, OSError):
+                remove_container(self.cli, self.container_id)
+
+    def _is_stopped(self) -> bool:
+        return self._expired or self._told_to_end
+
+    def _raise_if_stopped(self) -> None:
+        if self._expired:
+            minutes = self.request.time_limit.total_seconds() / 60
+            msg = (
+                f"{self.task_name}: stopped after its time limit of {minutes:g} minutes; raise `time_limit` of task"
+                f" {self.task_name} in models.yaml, or run on fewer rows or features"
+            )
+            raise AirflowException(msg)
+        if self._told_to_end:
+            msg = f"{self.task_name}: stopped because Airflow said so (marked, cleared, out of time, or shut down)"
+            raise AirflowException(msg)
+
+    def _raise_if_orphaned(self, context: Context) -> None:
+        """Leave the container to the next try when this process has lost its supervisor, and so its voice."""
+        if os.getppid() == self._parent:
+            return
+        store = context.get("task_state_store")
+        try:  # a terminal that was closed is no supervisor: where Airflow answers, all is well
+            if store is not None:
+                store.get(self.external_id_key)
+        except Exception as silence:
+            msg = f"{self.task_name}: this process has lost its supervisor; the next try goes on with the container"
+            raise OrphanedError(msg) from silence
+        self._parent = os.getppid()
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Ask the engine, and wait for it where it does not answer, unless nobody waits for the answer any more."""
+        try:
+            return self._engine.ask(question)
+        except EngineSilentError:
+            self._raise_if_stopped()
+            raise
 
     def _need_image(self) -> None:
-        if self.cli.images(name=self.image):
-            return
+        with reaching():
+            client = self.cli
+        try:
+            # to list images takes an engine that has many of them a second
+            client.inspect_image(self.image)  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            self._pull_image(client)
+
+    def _pull_image(self, client: APIClient) -> None:
         self.log.info("pulling image %s", self.image)
         try:
-            self.cli.pull(self.image)
+            client.pull(self.image)
         except docker.errors.APIError as error:
+            if is_silence(error):
+                raise
             msg = (
                 f"image {self.image} is not on this machine and cannot be pulled ({error.explanation}): build the model"
                 " images with `make images`, or set NUMERAI_IMAGE_REGISTRY to where they are"
@@ -147,24 +230,33 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
 
     def submit_job(self, context: Context) -> str:  # noqa: ARG002 - the mixin's signature
         """Start a container and return its id; take over one of an earlier try if it does the very same work."""
+        # asked as a whole: where the engine took an order and could not say so, the labels tell
+        found: str = self._ask(self._take_over_or_start)
+        return found
+
+    def _take_over_or_start(self) -> str:
+        self.container_id = None
         for container in self._earlier_containers():
             if self.container_id is None and self._does_the_same(container):
                 self.container_id = container["Id"]
-                self.log.info("taking over container %s of an earlier try", self.container_id[:12])
+                self.log.info("taking over container %s of an earlier try", container["Id"][:12])
             else:
-                self.log.info("removing container %s, left by an earlier try", container["Id"][:12])
-                self._remove(container["Id"])
+                self.log.info(
+                    "removing container %s, left by an earlier try (%s)", container["Id"][:12], container["Status"]
+                )
+                remove_container(self.cli, container["Id"])
         if self.container_id is None:
-            for output in self.request.outputs:
-                discard(output)
-            self.container_id = self._create()
-            self.cli.start(self.container_id)
-            self.log.info("started container %s from %s", self.container_id[:12], self.image)
+            self.request.workspace.lay_out(self.request.user)
+            created = self._create()
+            self._raise_if_stopped()
+            self.container_id = created
+            self.cli.start(created)
+            self.log.info("started container %s from %s", created[:12], self.image)
+            self._raise_if_stopped()
         return self.container_id
 
     def _earlier_containers(self) -> list[dict[str, Any]]:
-        told_apart_by = ("numerai", "numerai.dag", "numerai.run", "numerai.task")
-        labels = [f"{name}={self.request.labels[name]}" for name in told_apart_by]
+        labels = [f"{name}={self.request.labels[name]}" for name in TOLD_APART_BY]
         containers: list[dict[str, Any]] = self.cli.containers(all=True, filters={"label": labels})
         return containers
 
@@ -185,124 +277,123 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
 
     def _mounts(self) -> list[Mount]:
         volume = find_data_volume(load_settings(), self.cli)
-        run = self.request.run_directory
-        sources = {path: str(volume.host_path(path)) for path in self.request.read_only}
-        sources |= dict.fromkeys(self.request.hidden, os.devnull)
+        workspace = self.request.workspace
+        sources = {path: str(volume.host_path(path)) for path in workspace.readable()}
+        sources |= dict.fromkeys(workspace.hidden, os.devnull)
 
-        def inside(path: Path) -> str:
-            return str(CONTAINER_RUN.directory / path.relative_to(run))
+        def inside(path: Any) -> str:
+            return str(CONTAINER_RUN.directory / path.relative_to(workspace.run.directory))
 
         return [
-            Mount(str(CONTAINER_RUN.directory), str(volume.host_path(run)), type="bind"),
+            Mount(str(CONTAINER_RUN.directory), str(volume.host_path(workspace.directory)), type="bind"),
             *(Mount(inside(path), source, "bind", read_only=True) for path, source in sources.items()),
         ]
 
     def get_job_status(self, external_id: Any, context: Context) -> str:  # noqa: ARG002 - the mixin's signature
         """Tell where an earlier try's container stands: running, succeeded, failed, other (inputs), or gone."""
-        container = next((found for found in self._earlier_containers() if found["Id"] == external_id), None)
+        status: str = self._ask(partial(self._earlier_status, external_id))
+        return status
+
+    def _earlier_status(self, container_id: str) -> str:
+        container = next((found for found in self._earlier_containers() if found["Id"] == container_id), None)
         if container is None:
             return "gone"
         if container["Labels"].get("numerai.inputs") != self.request.labels["numerai.inputs"]:
             return "other"
-        self.container_id = external_id
-        return self._status(external_id)
+        return self._status(container_id)
 
     def _status(self, container_id: str) -> str:
         state = self.cli.inspect_container(container_id)["State"]
-        if state["Status"] in ("running", "created", "restarting", "paused"):
-            return "running" if state["Status"] != "created" else "failed"
+        if state["Status"] in ("running", "restarting", "paused"):
+            return "running"
+        if state["Status"] == "created":  # nobody came to start it
+            return "failed"
         return "succeeded" if state["ExitCode"] == 0 else "failed"
 
     def is_job_active(self, status: str) -> bool:
-        """Tell whether the container still works."""
-        return status == "running"
+        """Tell whether a container is to be followed: one that ended well, too, for the log that nobody saw."""
+        return status in ("running", "succeeded")
 
     def is_job_succeeded(self, status: str) -> bool:
-        """Tell whether the container ended well."""
+        """Tell whether the container ended well; never asked for one that is followed."""
         return status == "succeeded"
 
-    def poll_until_complete(self, external_id: Any, context: Context) -> None:  # noqa: ARG002 - the mixin's signature
-        """Follow the container to its end, pass its log on, remove it, and raise when it failed."""
+    def poll_until_complete(self, external_id: Any, context: Context) -> None:
+        """Follow the container to its end, pass its log on, and raise when it failed."""
+        self.container_id = external_id
+        self._raise_if_stopped()
+        self._meanwhile()
+        log = self._followed = self._open_log(external_id, context)
         try:
-            state = self._follow(external_id)
+            state = self._follow(external_id, log, context)
         except docker.errors.NotFound:
-            task = self.request.labels["numerai.task"]
-            minutes = self.request.time_limit.total_seconds() / 60
-            msg = (
-                f"{task}: stopped after its time limit of {minutes:g} minutes; raise `time_limit` of task {task} in"
-                " models.yaml, or run on fewer rows or features"
-                if self._expired
-                else f"{task}: somebody removed the container while it ran"
-            )
+            self._raise_if_stopped()
+            msg = f"{self.task_name}: somebody removed the container while it ran"
             raise AirflowException(msg) from None
-        except (docker.errors.DockerException, *_STREAM_BROKE) as error:
-            # The container may well be healthy: the next try finds it by its labels and goes on with it.
-            msg = f"the Docker engine stopped answering: {error}"
-            raise AirflowException(msg) from error
-        except BaseException:
-            # A time-out, a kill, an interrupt: nobody will wait for this container any more.
-            self._remove(external_id)
-            raise
-        self._remove(external_id)
-        self._raise_if_failed(state)
+        self._raise_if_stopped()
+        error = verdict(self.task_name, state, self.request.memory, list(log.last_lines), self._engine.silent_seconds)
+        if error is not None:
+            raise error
 
-    def get_job_result(self, external_id: Any, context: Context) -> None:  # noqa: ARG002 - the mixin's signature
-        """Clean up after a container that ended well while nobody watched."""
-        self._remove(external_id)
+    def get_job_result(self, external_id: Any, context: Context) -> None:
+        """Give nothing: what a container leaves are files."""
 
-    def _follow(self, container_id: str) -> dict[str, Any]:
-        seen = ""
+    def _open_log(self, container_id: str, context: Context) -> ContainerLog:
+        """Begin where the last try that followed this container stopped."""
+        store = context.get("task_state_store")
+        noted = store.get(self.log_key) if store is not None else None
+        seen = noted["seen"] if isinstance(noted, dict) and noted.get("container") == container_id else ""
+
+        def note(stamp: str) -> None:
+            if store is not None:
+                store.set(self.log_key, {"container": container_id, "seen": stamp})
+
+        return ContainerLog(str(seen), partial(self.log.info, "%s"), note, KEPT_LOG_LINES)
+
+    def _follow(self, container_id: str, log: ContainerLog, context: Context) -> dict[str, Any]:
         while True:
+            self._raise_if_orphaned(context)
+            state = self._ask(partial(self._look, container_id))
+            self._raise_if_stopped()
+            if state["Status"] in _ENDED:
+                self._ask(partial(log.follow, self.cli, container_id, to_its_end=False))
+                return self._with_word_from_kernel(container_id, state)
+            log.note_down()
             try:
-                seen = self._pass_log_on(container_id, seen)
-                # Returns when the container has ended; its time limit is the pause before the next look.
+                log.follow(self.cli, container_id, to_its_end=True)
+                # The stream ends with the container, or with its connection. The pause before the next look:
                 self.cli.wait(container_id, timeout=5)
-            except _STREAM_BROKE as error:
+            except Exception as error:
+                if not is_silence(error):
+                    raise
                 self.log.debug("the log stream broke: %s", error)
-            state: dict[str, Any] = self.cli.inspect_container(container_id)["State"]
-            if state["Status"] in ("exited", "dead"):
-                self._pass_log_on(container_id, seen, follow=False)
-                return state
 
-    def _pass_log_on(self, container_id: str, seen: str, *, follow: bool = True) -> str:
-        """Write the log's lines that are newer than ``seen``, the engine's time stamp of the last one written."""
-        written_before, rest = seen, b""
-        for chunk in self.cli.logs(container_id, stream=True, follow=follow, timestamps=True):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                stamp, _, text = line.decode("utf-8", errors="replace").rstrip().partition(" ")
-                if stamp > written_before:
-                    self.last_lines.append(text)
-                    self.log.info("%s", text)
-                    seen = stamp
-        return seen
+    def _look(self, container_id: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.cli.inspect_container(container_id)["State"]
+        return state
 
-    def _raise_if_failed(self, state: dict[str, Any]) -> None:
-        code, task = state["ExitCode"], self.request.labels["numerai.task"]
-        if code == 0:
+    def _with_word_from_kernel(self, container_id: str, state: dict[str, Any]) -> dict[str, Any]:
+        deadline = time.monotonic() + _OOM_SECONDS
+        while state["ExitCode"] == EXIT_KILLED and not state["OOMKilled"] and time.monotonic() < deadline:
+            time.sleep(0.1)
+            state = self._ask(partial(self._look, container_id))
+        return state
+
+    def _remove_in_any_case(self) -> None:
+        """Remove the container; where the engine is away, that is left to the next try or to the reaper."""
+        if self.container_id is None:
             return
-        if state["OOMKilled"] or code in EXIT_MEMORY:
-            msg = (
-                f"{task}: not enough memory (exit code {code}): its limit is {self.request.memory} MiB; raise `memory`"
-                f" of task {task} in models.yaml, or run on fewer rows or features"
-            )
-            raise AirflowException(msg)
-        last = next((line for line in reversed(self.last_lines) if line.strip()), "it said nothing")
-        last = _OWN_VERDICT.sub("", last)
-        msg = f"{task}: {EXIT_MEANING.get(code, 'failed')} (exit code {code}): {last}"
-        raise AirflowFailException(msg) if code in EXIT_NOT_RETRIED else AirflowException(msg)
-
-    def _remove(self, container_id: str) -> None:
         try:
-            self.cli.remove_container(container_id, force=True, v=True)
-        except docker.errors.NotFound:
-            pass
-        except docker.errors.APIError as error:
-            # 409: somebody else is removing it this very moment.
-            if error.status_code != 409:
-                raise
+            self._engine.ask(partial(remove_container, self.cli, self.container_id))
+        except (AirflowException, docker.errors.DockerException, OSError) as error:
+            self.log.warning("container %s could not be removed: %s", self.container_id[:12], error)
 
-    def on_kill(self) -> None:
-        """Remove the container at once: it must be gone before Airflow's supervisor loses patience (5 s)."""
-        if self.container_id is not None:
-            self._remove(self.container_id)
+    def _keep_log(self, why: BaseException) -> None:
+        if self._followed is None or not self._followed.last_lines:
+            return
+        file = self.request.workspace.run.failure_log(self.task_name, int(self.request.labels["numerai.try"]))
+        try:
+            write_failure_log(file, why, self._followed.last_lines)
+            self.log.info("the end of its log is kept in %s", file)
+        except OSError as error:
+            self.log.warning("the end of its log could not be kept: %s", error)

@@ -8,20 +8,20 @@ processor.
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator, TriggerRule
 from airflow.sdk.exceptions import AirflowSkipException
 
 from numerai_pipeline.airflow_words import in_airflow_words
-from numerai_pipeline.data_volume import container_user, give_to, installation_id
+from numerai_pipeline.data_volume import container_user, installation_id
 from numerai_pipeline.disk import require_free_space
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.leaderboard.links import LeaderboardLink
 from numerai_pipeline.locks import alone_at
-from numerai_pipeline.manifests import atomic_path, file_sha256, read_manifest, require_whole, verified_manifest
+from numerai_pipeline.manifests import file_sha256, manifest_path, read_manifest, require_whole, verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
 from numerai_pipeline.parameters import LONGEST_SEARCH, parse_parameters
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from numerai_pipeline.model_container import ModelContainer
+    from numerai_pipeline.workspace import Workspace
 
 RETRIES = 3
 BYTES_OF_A_ROW = 64  # of predictions, or of a map: id and numbers
@@ -109,9 +110,11 @@ class ModelOperator(BaseOperator):
         # what comes after the models takes what is there, and asks for no more
         self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK and not spec.after_models)
         self.left_before = registry.left_before(spec.name)
+        self.others_leave = frozenset(name for each in registry if each.name != spec.name for name in each.leaves)
         self.made_by = {left: each.name for each in registry.tasks.values() for left in each.leaves}
         self.environment = contract_environment(spec)
         self._container: ModelContainer | None = None
+        self._told_to_end = False
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the container unless what it would leave is there already; return a summary of what it left."""
@@ -131,8 +134,6 @@ class ModelOperator(BaseOperator):
                     self.log.info("up to date: inputs, image and parameters unchanged")
                 else:
                     self._compute(context, settings, layout, inputs, parameters.automl_minutes)
-                    with atomic_path(layout.image_note(self.spec.name)) as temporary:
-                        temporary.write_text(json.dumps({"image": self.image}) + "\n", encoding="utf-8")
             return summary_of(self.spec.name, layout) | {"image": self.image}
 
     def _need_a_model(self, context: Context) -> None:
@@ -181,12 +182,8 @@ class ModelOperator(BaseOperator):
         self, context: Context, settings: Settings, layout: RunLayout, inputs: str, automl_minutes: int
     ) -> None:
         from numerai_pipeline.model_container import ContainerRequest, ModelContainer
-        from numerai_pipeline.predictions import accept_predictions
 
         self._require_whole_inputs(layout)
-        user = container_user(settings)
-        for directory in (layout.directory, layout.predictions_directory, layout.reports_directory):
-            give_to(user, directory)
         if self.spec.tables == "csv":
             from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
 
@@ -195,10 +192,7 @@ class ModelOperator(BaseOperator):
         request = ContainerRequest(
             image=self.image,
             environment={**self.environment, "INPUTS": inputs},
-            run_directory=layout.directory,
-            read_only=self._read_only(layout),
-            hidden=self._hidden(layout),
-            outputs=self._outputs(layout),
+            workspace=self._workspace(layout),
             labels={
                 "numerai": installation_id(settings.data_dir),
                 "numerai.dag": ti.dag_id,
@@ -207,19 +201,58 @@ class ModelOperator(BaseOperator):
                 "numerai.try": str(ti.try_number),
                 "numerai.inputs": inputs,
             },
-            user=user,
+            user=container_user(settings),
             time_limit=timedelta(minutes=self.spec.minutes(automl_minutes)),
             memory=self.spec.memory,
             cores=self.spec.cores,
         )
         self._container = ModelContainer(task_id=self.task_id, request=request)
-        self._container.run(context)
+        if self._told_to_end:
+            self._container.on_kill()
+        accept = partial(self._accept, layout, request.workspace, inputs)
+        self._container.run(context, accept, meanwhile=self._import_what_accepts)
+
+    def _import_what_accepts(self) -> None:
+        """Import pyarrow and pandas, which takes its time, while the container does so, too."""
         if self.spec.predicts:
-            accept_predictions(layout.predictions(self.spec.name), layout.tournament, inputs=inputs)
-        elif not self._is_done(layout, inputs):
-            wanted = ", ".join((layout.report(self.spec.name).name, *self.spec.leaves))
-            msg = f"{self.spec.name}: the container ended well but did not leave {wanted}, each with its manifest"
+            from numerai_pipeline.predictions import warm_up
+
+            warm_up()
+
+    def _accept(self, layout: RunLayout, workspace: Workspace, inputs: str) -> None:
+        """Check what the container left, and only then bring it to the run's directory."""
+        name = self.spec.name
+        if self.spec.predicts and not verified_manifest(layout.predictions(name), inputs=inputs):
+            from numerai_pipeline.predictions import accept_predictions
+
+            left = workspace.inside.predictions(name)
+            for path in (left, manifest_path(left)):
+                workspace.check_plain(path)
+            accept_predictions(left, layout.tournament, inputs=inputs)
+        workspace.bring_home(self.image)
+        if not self._is_done(layout, inputs):
+            wanted = ", ".join((layout.report(name).name, *self.spec.leaves))
+            msg = f"{name}: the container ended well but did not leave {wanted}, each with its manifest"
             raise BadInputError(msg)
+
+    def _workspace(self, layout: RunLayout) -> Workspace:
+        """Lay down what the container may read, what it must not know, and what it leaves."""
+        from numerai_pipeline.workspace import Workspace
+
+        own = [layout.predictions(self.spec.name)] if self.spec.predicts else []
+        own.append(layout.report(self.spec.name))
+        outputs = (*(str(path.relative_to(layout.directory)) for path in own), *self.spec.leaves)
+        return Workspace(
+            run=layout,
+            task=self.spec.name,
+            read_only=self._read_only(layout),
+            hidden=self._hidden(layout),
+            outputs=outputs,
+            # what comes after the models may fail, and what others then find must not be made from other models
+            kept=() if self.spec.after_models else self.spec.leaves,
+            others=self.others_leave,
+            scores_others=self.spec.after_models,
+        )
 
     def _require_whole_inputs(self, layout: RunLayout) -> None:
         """Look at the bytes of what it will read, since not every image does, and for room for what it leaves."""
@@ -242,14 +275,8 @@ class ModelOperator(BaseOperator):
         secrets = (layout.targets,)
         return tuple(path for path in secrets if path.is_file() and path.name not in self.spec.may_read)
 
-    def _outputs(self, layout: RunLayout) -> tuple[Path, ...]:
-        """List the files to remove before it starts; what a preparation has finished already, it may build on."""
-        outputs = [layout.predictions(self.spec.name), layout.report(self.spec.name)]
-        if self.spec.after_models:  # it may fail, and what others then find there must not be made from other models
-            outputs += [layout.directory / left for left in self.spec.leaves]
-        return tuple(outputs)
-
     def on_kill(self) -> None:
-        """Remove the container: nobody waits for it any more."""
+        """Remove the container, or start none: nobody waits for it any more."""
+        self._told_to_end = True
         if self._container is not None:
             self._container.on_kill()

@@ -29,6 +29,11 @@ LEAST_SPREAD = 1e-6
 _PLAIN = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")
 
 
+def warm_up() -> None:
+    """Have pyarrow import what it imports at first use: pandas, lest a value be one of its own."""
+    pc.index(pa.array([True]), value=True)
+
+
 def accept_predictions(predictions: Path, tournament: Path, *, inputs: str) -> Manifest:
     """Check a model's predictions and return their manifest.
 
@@ -98,7 +103,9 @@ def _read(predictions: Path) -> pa.Table:
 
 def _tournament_ids(tournament: Path) -> pa.StringArray:
     try:
-        return pq.read_table(tournament, columns=["id"])["id"].cast(pa.string()).combine_chunks()
+        # not read_table, whose machinery for data sets takes a quarter of a second to import
+        with pq.ParquetFile(tournament) as file:
+            return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
     except (pa.ArrowException, ValueError, OSError, LookupError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

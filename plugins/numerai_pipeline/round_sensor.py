@@ -11,7 +11,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.errors import NetworkError, ProtocolError
 from numerai_pipeline.parameters import parse_parameters
+from numerai_pipeline.reaper import reap
 from numerai_pipeline.run_dates import BACKFILL, SCHEDULED, run_date
+from numerai_pipeline.settings import load_settings
 from numerai_pipeline.submission_steps import check_in_advance
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ class RoundSensor(BaseSensorOperator):
     ) -> None:
         super().__init__(timeout=timeout, **kwargs)
         self._clock = clock
+
+    def pre_execute(self, context: Context) -> None:
+        """Remove containers for which nobody waits any more: a run needs the machine for its own."""
+        super().pre_execute(context)
+        with in_airflow_words():
+            reap(load_settings(), context["ti"])
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Pass, or wait; return the round that was waited for, if there was one."""

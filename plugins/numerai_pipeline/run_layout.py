@@ -151,8 +151,16 @@ class RunLayout:
         """The same for people, with all that was found out: HTML, one file."""
         return self.directory / "leaderboard.html"
 
+    def workspace(self, task: str) -> Path:
+        """Folder that a task's container works in (``workspace.py``); gone when it is done."""
+        return self.directory / ".work" / task
+
+    def failure_log(self, task: str, try_number: int) -> Path:
+        """Last lines of a container that failed: text."""
+        return self.directory / "logs" / f"{task}.try-{try_number}.log"
+
     def image_note(self, task: str) -> Path:
-        """Note on which image a task's results were made with: JSON, ``{"image": …}``."""
+        """Note on what a task's results were made with and on what it left: JSON, ``{"image": …, "files": […]}``."""
         return self.directory / "images" / f"{task}.json"
 
 

@@ -193,12 +193,19 @@ class Settings(BaseSettings):
         le=36_500,
         description="Housekeeping removes files of other rounds, and downloads, that were not used for so many days.",
     )
+    engine_patience: float = Field(
+        default=180.0,
+        gt=0,
+        le=86_400,
+        description="Seconds that a task waits for a Docker engine that does not answer, such as one that is restarted,"
+        " before it fails; its next try goes on with the same container.",
+    )
     keep_container_days: int = Field(
         default=1,
         ge=1,
         le=36_500,
-        description="Housekeeping removes containers of runs that are over so many days after they ended or, where one"
-        " still works for nobody, began.",
+        description="Housekeeping removes containers for which no task waits so many days after they ended or, where"
+        " one still works, began. The start of a run does so at once.",
     )
     notify_webhook: SecretHttpAddress | None = Field(
         default=None,

@@ -69,7 +69,7 @@ def sweep(engine: docker.DockerClient, data: DataLayout, *, days_later: float, d
     """Clean up as if it were so many days later; returns the ids of the containers that are there still."""
     cleaning = Sweep(datetime.now(tz=UTC) + timedelta(days=days_later), dry_run)
     installation = installation_id(data.root)
-    remove_containers(cleaning, engine.api, installation, keep_days=1, is_active=lambda lease: lease == ACTIVE)
+    remove_containers(cleaning, engine.api, installation, keep_days=1, is_wanted=lambda owner: owner.lease == ACTIVE)
     cleaning.finish()
     return [str(container.id) for container in engine.containers.list(all=True, filters={"label": "numerai"})]
 

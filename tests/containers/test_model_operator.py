@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import json
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 from numerai_pipeline.leaderboard.board import read_run
 from numerai_pipeline.leaderboard.links import LeaderboardLink
@@ -37,7 +39,8 @@ def ids_of(predictions: Path) -> list[str]:
 
 
 def test_every_model_leaves_predictions_of_all_ids_in_order(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {}, "xgboost": {"cores": 2}})
+    # more cores than any machine has: it gets those that there are
+    outcome = run_dag({"svm": {}, "xgboost": {"cores": 256}})
     layout = RunLayout(outcome.directory)
     assert outcome.state == "success"
     for model in ("svm", "xgboost"):
@@ -264,6 +267,42 @@ def test_a_model_cannot_spoil_its_inputs(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "write inputs"}}})
     assert "Read-only file system" in outcome.output
     assert verified_manifest(RunLayout(outcome.directory).training)
+
+
+def test_a_model_cannot_spoil_the_predictions_of_another(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "xgboost": {"parameters": {"MODE": "write predictions of another"}}})
+    assert states(outcome)["xgboost"] == "failed"
+    assert verified_manifest(RunLayout(outcome.directory).predictions("svm"))
+    assert not (outcome.directory / ".work").exists()
+
+
+def test_the_end_of_a_failed_containers_log_is_kept_with_the_run(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}})
+    kept = RunLayout(outcome.directory).failure_log("svm", 1).read_text()
+    assert "svm: bad data (exit code 65)" in kept
+    assert "[ 50 %] svm with seed" in kept
+
+
+def test_a_run_begins_by_removing_containers_that_nobody_waits_for(
+    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run_dag({"svm": {}})
+    labels = {"numerai.dag": "numerai_tournament", "numerai.run": first.tasks["svm"].run_id, "numerai.task": "svm"}
+
+    def left_behind(**more: str) -> Container:
+        image = first.tasks["svm"].xcom_pull(task_ids="svm")["image"]
+        return engine.containers.run(image, entrypoint=["sleep", "600"], labels=labels | more, detach=True)
+
+    ours = left_behind(numerai=(tmp_path / "data" / ".installation").read_text().strip())
+    others = left_behind(numerai="another installation")
+    try:
+        run_dag({"svm": {}})
+        assert f"removing container {str(ours.id)[:12]}" in caplog.text
+        assert {ours.id, others.id} & {each.id for each in engine.containers.list(all=True)} == {others.id}
+    finally:
+        for container in (ours, others):
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True)
 
 
 def test_a_model_cannot_see_the_true_targets_of_what_it_predicts(run_dag: RunDag) -> None:

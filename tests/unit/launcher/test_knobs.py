@@ -100,6 +100,9 @@ def test_an_archive_is_made_absolute_and_chooses_its_source(tmp_path: Path) -> N
 def test_each_command_has_knobs_of_its_own() -> None:
     assert parse_knobs("clean", {"ALL": "1"}).everything
     assert parse_knobs("test", {"ARGS": "-k knobs"}).arguments == "-k knobs"
+    assert parse_knobs("test-faults", {"SOAK": "200"}).soak == 200
+    with pytest.raises(UsageError, match="SOAK=many: not a whole number"):
+        parse_knobs("test-faults", {"SOAK": "many"})
     with pytest.raises(UsageError, match="make up has no knob MODELS"):
         parse_knobs("up", {"MODELS": "svm"})
 

@@ -1,0 +1,108 @@
+"""Removes containers that work, or wait to be taken over, for nobody.
+
+A container is ours by its labels: the installation's id, never a name. It is wanted as long as its run goes on and its
+task has not come to an end, for then a try of the task follows it or will take it over. Airflow is asked for both.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numerai_pipeline.leases import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+    from docker import APIClient
+
+    from numerai_pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ACTIVE_RUNS = ["queued", "running"]
+_OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+@dataclass(frozen=True)
+class ContainerOwner:
+    """The task that a container was started for, by its labels."""
+
+    lease: Lease
+    task: str
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str]) -> ContainerOwner:
+        """Read the labels of a container."""
+        lease = Lease(labels.get("numerai.dag", ""), labels.get("numerai.run", ""))
+        return cls(lease, labels.get("numerai.task", ""))
+
+
+def asking_airflow(ti: RuntimeTaskInstanceProtocol) -> Callable[[ContainerOwner], bool]:
+    """Build what tells whether a container is wanted, from the task that wants to know."""
+
+    def is_wanted(owner: ContainerOwner) -> bool:
+        lease = owner.lease
+        if not ti.get_dr_count(dag_id=lease.dag, run_ids=[lease.run], states=ACTIVE_RUNS):
+            return False
+        states = ti.get_task_states(dag_id=lease.dag, task_ids=[owner.task], run_ids=[lease.run])
+        return str(states.get(lease.run, {}).get(owner.task)) not in _OVER
+
+    return is_wanted
+
+
+def unwanted_containers(
+    client: APIClient, installation: str, is_wanted: Callable[[ContainerOwner], bool]
+) -> list[dict[str, Any]]:
+    """List this installation's containers that nobody waits for."""
+    ours = client.containers(all=True, filters={"label": f"numerai={installation}"})
+    answers: dict[ContainerOwner, bool] = {}
+    found = []
+    for container in ours:
+        owner = ContainerOwner.of(container["Labels"])
+        if owner not in answers:
+            answers[owner] = is_wanted(owner)
+        if not answers[owner]:
+            found.append(container)
+    return found
+
+
+def reap(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
+    """Remove this installation's containers that nobody waits for; return how many.
+
+    Where the engine does not answer, this only says so: who needs it finds that out for himself.
+    """
+    import docker
+    import requests
+    from docker.errors import DockerException
+
+    from numerai_pipeline.data_volume import installation_id
+    from numerai_pipeline.docker_engine import remove_container
+
+    if not (settings.data_dir / ".installation").exists():
+        return 0  # a new installation, which never had a container
+    try:
+        client = docker.from_env()
+    except (DockerException, requests.RequestException) as error:
+        log.warning("the Docker engine does not answer, so nobody looks for containers left behind: %s", error)
+        return 0
+    try:
+        unwanted = unwanted_containers(client.api, installation_id(settings.data_dir), asking_airflow(ti))
+        for container in unwanted:
+            owner = ContainerOwner.of(container["Labels"])
+            log.info(
+                "removing container %s (%s), for which nobody waits any more: task %s of run %s",
+                container["Id"][:12],
+                container["Status"],
+                owner.task,
+                owner.lease.run,
+            )
+            remove_container(client.api, container["Id"])
+    except (DockerException, requests.RequestException) as error:
+        log.warning("the search for containers left behind was broken off: %s", error)
+        return 0
+    finally:
+        client.close()
+    return len(unwanted)

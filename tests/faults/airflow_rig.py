@@ -1,0 +1,199 @@
+"""A real Airflow of the suite's own: API server, DAG processor and scheduler as services that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from launcher import airflow_home
+from launcher.airflow_api import AirflowApi
+from launcher.checkout import ROOT, Checkout
+from launcher.processes import session_members, wait_until
+
+DAG = airflow_home.DAG_ID
+PARTS = {"api-server": ("api-server",), "dag-processor": ("dag-processor",), "scheduler": ("scheduler",)}
+PATIENCE = 120.0
+# Tests cannot wait minutes until Airflow finds out that somebody died.
+QUICK = {
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+    "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+    "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+    "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+    "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+    "CORE__PARALLELISM": "4",
+    "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+    "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+    "LOGGING__LOGGING_LEVEL": "INFO",
+}
+POLICY = '''
+from datetime import timedelta
+
+
+def task_policy(task):
+    """Try again at once: the suite waits for it."""
+    task.retry_delay = timedelta(seconds=1)
+    task.retry_exponential_backoff = 0
+    if task.dag_id != "stock":
+        task.retries = 40
+'''
+
+
+class OwnAirflow:
+    """An Airflow in a folder of its own."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        for name in ("dags", "plugins"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "dags" / "numerai_housekeeping.py").unlink()
+        shutil.copy(Path(__file__).parent / "stock_dag.py", folder / "dags")
+        self.checkout = Checkout(folder)
+        self.data = folder / "data"
+        self.data.mkdir()
+        (self.checkout.airflow_home / "config").mkdir(parents=True)
+        (self.checkout.airflow_home / "config" / "airflow_local_settings.py").write_text(POLICY)
+        port = airflow_home.any_free_port()
+        told = airflow_home.airflow_environment(self.checkout, port=port, practice_url=None, scheduled=False)
+        inherited = {
+            name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|NUMERAI_|AIRFLOW", name)
+        }
+        quick = {f"AIRFLOW__{name}": value for name, value in QUICK.items()}
+        self.environment = inherited | told | quick | {"NUMERAI_DATA_DIR": str(self.data)} | settings
+        self.environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = f"{airflow_home.USER}:admin"
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.api = AirflowApi(
+            f"http://{airflow_home.HOST}:{port}", airflow_home.USER, airflow_home.password_file(self.checkout)
+        )
+
+    def start(self) -> None:
+        """Start all of it and wait until it is healthy and knows the DAGs."""
+        program = Path(sys.executable).with_name("airflow")
+        with (self.checkout.airflow_home / "migrate.log").open("ab") as log:
+            subprocess.run([program, "db", "migrate"], env=self.environment, check=True, stdout=log, stderr=log)
+        for part in PARTS:
+            self.start_part(part)
+        self.wait_until_healthy()
+        known = wait_until(lambda: all(map(self.api.dag, (DAG, "stock"))), PATIENCE, every=0.5)
+        assert known, self.api.import_errors()
+
+    def start_part(self, part: str) -> None:
+        """Start a part as a service manager would: in a session of its own."""
+        with (self.checkout.airflow_home / f"{part}.log").open("ab") as log:
+            self._running[part] = subprocess.Popen(
+                [Path(sys.executable).with_name("airflow"), *PARTS[part]],
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd=self.checkout.root,
+                start_new_session=True,
+            )
+
+    def wait_until_healthy(self) -> None:
+        """Wait until every part says that it is well."""
+
+        def alive() -> bool:
+            return all(part.poll() is None for part in self._running.values())
+
+        assert self.api.wait_until_healthy(alive, PATIENCE), {
+            part: (self.checkout.airflow_home / f"{part}.log").read_text(errors="replace")[-2000:] for part in PARTS
+        }
+
+    def end_part(self, part: str, number: signal.Signals, *, alone: bool = False) -> None:
+        """End a part by a signal and wait for it: with all it started, as a service manager does, or alone."""
+        process = self._running.pop(part)
+        members = [] if alone else session_members(process.pid)
+        if number == signal.SIGTERM:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+        for member in members:
+            with contextlib.suppress(psutil.Error):
+                member.kill()
+        if process.poll() is None:
+            process.kill()
+        process.wait(timeout=20)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End everything."""
+        for part in list(self._running):
+            self.end_part(part, signal.SIGKILL if part != "scheduler" else number)
+
+    def trigger(self, dag: str, run: str, conf: dict[str, Any]) -> None:
+        """Start a run."""
+        self.api.trigger(dag, run, conf)
+
+    def instance(self, dag: str, run: str, task: str) -> dict[str, Any]:
+        """What Airflow knows of a task of a run."""
+        return next(each for each in self.api.task_instances(dag, run) if each["task_id"] == task)
+
+    def wait_for(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> float:
+        """Wait until something has come true; returns how many seconds that took."""
+        began = time.monotonic()
+        assert wait_until(condition, patience, every=0.1), f"{what}: not within {patience:.0f} s"
+        return time.monotonic() - began
+
+    def process_of(self, dag: str, run: str, task: str) -> psutil.Process:
+        """The process that works on a task; fails where there is none."""
+        found: list[psutil.Process] = []
+
+        def works() -> bool:
+            instance = self.instance(dag, run, task)
+            assert instance["state"] not in ("success", "failed"), f"{task} is over"
+            if instance["state"] != "running" or not instance.get("pid"):
+                return False
+            with contextlib.suppress(psutil.Error):
+                found[:] = [psutil.Process(instance["pid"])]
+            return bool(found)
+
+        self.wait_for(works, f"{task} works")
+        return found[0]
+
+    def end_of_task(self, dag: str, run: str, task: str) -> None:
+        """Wait until a task has succeeded."""
+        self.wait_for(lambda: self.instance(dag, run, task)["state"] == "success", f"{task} succeeds")
+
+    def end_of_run(self, dag: str, run: str) -> str:
+        """Wait until a run is over and say how it ended."""
+        self.wait_for(lambda: self.api.run_state(dag, run) in ("success", "failed"), f"{run} is over")
+        return self.api.run_state(dag, run)
+
+    def mark_failed(self, dag: str, run: str, task: str) -> None:
+        """Mark a task as failed, as the web UI does."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}"
+        self.api._request("PATCH", path, json={"new_state": "failed"})
+
+    def clear(self, dag: str, run: str, task: str) -> None:
+        """Clear a task, as the web UI does."""
+        body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "only_failed": False}
+        self.api._request("POST", f"/api/v2/dags/{dag}/clearTaskInstances", json=body)
+
+    def said(self, dag: str, run: str, task: str, attempt: int) -> list[str]:
+        """What a task said in one of its tries."""
+        return [str(line["event"]) for line in self.api.log_events(dag, run, task, attempt)]
+
+    def stray_processes(self) -> list[str]:
+        """Command lines of processes of this Airflow that no running part of it answers for, and of working tasks."""
+        sessions = {process.pid for process in self._running.values()}
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if process.info["status"] == psutil.STATUS_ZOMBIE:
+                    continue
+                if process.environ().get("AIRFLOW_HOME") != str(self.checkout.airflow_home):
+                    continue
+                words = " ".join(process.info["cmdline"] or ())
+                if os.getsid(process.pid) not in sessions or "task runner" in words:
+                    found.append(f"{process.pid} {words}")
+        return found

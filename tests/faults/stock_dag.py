@@ -1,0 +1,35 @@
+"""The same container as a model's, started by the stock DockerOperator as its documentation shows it."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from airflow.providers.docker.operators.docker import DockerOperator
+from airflow.sdk import DAG
+from docker.types import Mount
+
+with DAG(
+    dag_id="stock",
+    schedule=None,
+    catchup=False,
+    params={"folder": "", "ticks": "40"},
+    default_args={"retries": 3, "retry_delay": timedelta(seconds=1)},
+) as dag:
+    DockerOperator(
+        task_id="stock",
+        image=os.environ["FAULTS_IMAGE"],
+        auto_remove="force",
+        mount_tmp_dir=False,
+        network_mode="none",
+        labels={"stock": "stock"},
+        execution_timeout=timedelta(seconds=60),
+        mounts=[Mount("/data", os.environ["FAULTS_STOCK_DATA"], type="bind")],
+        environment={
+            "OPERATION": "stock",
+            "SEED": "{{ run_id }}",
+            "IDS": "n0,n1",
+            "TICKS": "{{ params.ticks }}",
+            "PREDICTING": "/data/{{ run_id }}.csv",
+        },
+    )
