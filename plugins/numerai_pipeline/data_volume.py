@@ -136,14 +136,18 @@ def installation_id(data_dir: Path) -> str:
 
 
 def container_user(settings: Settings) -> str:
-    """User id (and group id) that model containers run as: never root.
+    """User id and group id, as ``uid:gid``, that model containers run as: neither is ever root's.
 
-    Airflow's own, so that both may write the volume; where Airflow itself is root, an unprivileged id.
+    Airflow's own, so that both may write the volume; where Airflow itself is root, an unprivileged id. A group that is
+    not known, or root's, as in Airflow's public images, becomes that of the user's number.
     """
-    if settings.container_user is not None:
-        return settings.container_user
     uid, gid = os.getuid(), os.getgid()
-    return f"{uid}:{gid}" if uid else f"{DEFAULT_CONTAINER_UID}:{DEFAULT_CONTAINER_UID}"
+    if settings.container_user is not None:
+        own, _, group = settings.container_user.partition(":")
+        uid, gid = int(own), int(group or 0)
+    elif uid == 0:
+        uid = gid = DEFAULT_CONTAINER_UID
+    return f"{uid}:{gid or uid}"
 
 
 def give_to(user: str, directory: Path) -> None:

@@ -37,6 +37,7 @@ EXIT_NOT_RETRIED = {64: "bad parameters", 65: "bad data", 66: "an input is missi
 EXIT_MEANING = EXIT_NOT_RETRIED | {70: "a bug", 75: "try again later"}
 EXIT_MEMORY = (71, 137)  # the container's own word for it, and the kernel's
 KEPT_LOG_LINES = 200
+CPU_PERIOD = 100_000  # microseconds
 # How the contract package begins its last line; the task says the same in its own words.
 _OWN_VERDICT = re.compile(r"^FAILED \(\d+, [^)]*\): ")
 # The engine's answers that say nothing about the container itself.
@@ -70,7 +71,7 @@ class ContainerRequest:
     memory : int
         Hard limit, MiB; there is no swap beyond it.
     cores : int
-        Hard limit; at most what the engine's host has.
+        Hard limit, where the engine's host has more.
     """
 
     image: str
@@ -172,13 +173,14 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         return same_inputs and self._status(container["Id"]) in ("running", "succeeded")
 
     def _create(self) -> str:
-        cores = min(self.request.cores, self.cli.info()["NCPU"])
         memory = self.request.memory * 2**20
         host_config = self.cli.create_host_config(
             mounts=self._mounts(),
             mem_limit=memory,
             memswap_limit=memory,
-            nano_cpus=cores * 10**9,
+            # a share of time, which may be more than the host has: so nobody has to ask the engine how much that is
+            cpu_period=CPU_PERIOD,
+            cpu_quota=self.request.cores * CPU_PERIOD,
             pids_limit=4096,
             network_mode=self.network_mode,
             init=True,

@@ -307,7 +307,7 @@ def test_containers_are_labelled_limited_and_without_rights(
     assert labels["numerai.try"] == "1"
     assert labels["numerai.inputs"]
     assert host["Memory"] == host["MemorySwap"] == 128 * 2**20
-    assert host["NanoCpus"] == 10**9
+    assert host["CpuQuota"] == host["CpuPeriod"] == 100_000
     assert host["NetworkMode"] == "none"
     assert host["ReadonlyRootfs"] is True
     assert host["Init"] is True

@@ -84,6 +84,16 @@ def test_containers_never_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert container_user(load_settings()) == "1234:100"
 
 
+@pytest.mark.parametrize(("user", "expected"), [("1234", "1234:1234"), ("1234:0", "1234:1234"), ("1234:5", "1234:5")])
+def test_containers_are_never_in_roots_group(monkeypatch: pytest.MonkeyPatch, user: str, expected: str) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 50000)
+    monkeypatch.setattr(os, "getgid", lambda: 0)
+    assert container_user(load_settings()) == "50000:50000"
+    load_settings.cache_clear()
+    monkeypatch.setenv("NUMERAI_CONTAINER_USER", user)
+    assert container_user(load_settings()) == expected
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give folders away")
 def test_a_folder_is_given_to_the_containers_user(tmp_path: Path) -> None:
     give_to("10001:10002", tmp_path / "run")

@@ -9,6 +9,7 @@ import math
 import os
 import random
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -84,6 +85,17 @@ elif MODE == "write predictions of another":
 elif MODE == "eat memory":
     eaten = bytearray(2**31)
     print(len(eaten))
+elif MODE == "look around":
+    # what there is beyond the run: other networks, an engine, other files
+    print(f"networks: {sorted(path.name for path in Path('/sys/class/net').iterdir())}")
+    try:
+        print(f"reached {socket.create_connection((os.environ['PROXY'], 2375), timeout=5)}")
+    except OSError as error:
+        print(f"not reached: {error.strerror}")
+    print(f"sockets: {[str(path) for path in Path('/').glob('*/**/*.sock')]}")
+    print(f"files: {sorted(str(path) for path in Path('/data').rglob('*') if path.is_file())}")
+    print(f"above: {sorted(path.name for path in Path('/data/..').iterdir())}")
+    write("id,prediction", good)
 elif MODE == "hang":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:

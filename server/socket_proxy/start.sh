@@ -1,0 +1,34 @@
+#!/bin/bash
+# Writes the settings, which are environment variables, into nginx's configuration and becomes nginx.
+set -euo pipefail
+
+fail() {
+    echo "socket proxy: $1" >&2
+    exit 64
+}
+
+case ${ENGINE} in
+    unix:///*) ENGINE_SERVER=unix:${ENGINE#unix://} ;;
+    tcp://*) ENGINE_SERVER=${ENGINE#tcp://} ;;
+    *) fail "ENGINE=${ENGINE}: neither unix:///path/of/the/socket nor tcp://host:port" ;;
+esac
+[[ ${ENGINE_SERVER} =~ ^[A-Za-z0-9._:/@+-]+$ ]] || fail "ENGINE=${ENGINE}: only letters, digits and . _ : / @ + - are taken"
+for name in ORDINARY_SECONDS QUIET_SECONDS; do
+    [[ ${!name} =~ ^[1-9][0-9]{0,7}$ ]] || fail "${name}=${!name}: not a number of seconds"
+done
+[[ ${CONTAINER_USER} =~ ^([1-9][0-9]*:[1-9][0-9]*)?$ ]] || fail "CONTAINER_USER=${CONTAINER_USER}: not of the form uid:gid, neither of them 0"
+if [[ ${ENGINE_SERVER} == unix:* ]]; then
+    socket=${ENGINE_SERVER#unix:}
+    [[ -S ${socket} ]] || fail "there is no socket at ${socket}: mount the engine's socket there"
+    SOCKET_GROUP=$(stat --dereference --format=%g "${socket}")
+    if ! [[ -r ${socket} && -w ${socket} ]]; then
+        fail "user $(id --user), groups $(id --groups), may not use ${socket} of group ${SOCKET_GROUP}: add that group (group_add; DOCKER_GID in .env)"
+    fi
+else
+    SOCKET_GROUP=0
+fi
+export ENGINE_SERVER SOCKET_GROUP
+
+envsubst '${ENGINE_SERVER} ${ORDINARY_SECONDS} ${QUIET_SECONDS}' \
+    < /opt/socket_proxy/nginx.conf.template > /tmp/nginx.conf
+exec /usr/sbin/nginx -c /tmp/nginx.conf

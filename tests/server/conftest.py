@@ -1,0 +1,108 @@
+"""What the server's tests share: the socket proxy in front of the real engine, and the toy that runs behind it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from launcher.processes import wait_until
+from tests.containers.conftest import airflow_database, archive, no_container_stays, run_dag, run_pipeline, toy_images
+from tests.samples import ROOT
+
+__all__ = ["airflow_database", "archive", "no_container_stays", "run_dag", "run_pipeline", "toy_images"]
+
+SOCKET = Path("/var/run/docker.sock")
+IMAGE = "numerai-tests-socket-proxy"
+PORT = 2375
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A socket proxy at work: its container, its host name for this process, and the folder it lets others mount."""
+
+    container: Container
+    host: str
+    data: Path
+
+    @property
+    def address(self) -> str:
+        return f"tcp://{self.host}:{PORT}"
+
+    @property
+    def log(self) -> str:
+        return self.container.logs().decode()
+
+
+@pytest.fixture(scope="session")
+def proxy_image(engine: docker.DockerClient) -> str:
+    image, _ = engine.images.build(path=str(ROOT / "server" / "socket_proxy"), tag=IMAGE, rm=True, forcerm=True)
+    return str(image.id)
+
+
+StartProxy = Callable[..., AbstractContextManager[Proxy]]
+
+
+@pytest.fixture(scope="session")
+def internal_network(engine: docker.DockerClient) -> Iterator[str]:
+    """A network that leads nowhere, as the one between Airflow and the proxy."""
+    name = f"numerai-tests-{uuid.uuid4().hex[:8]}"
+    network = engine.networks.create(name, internal=True)
+    yield name
+    network.remove()
+
+
+@pytest.fixture(scope="session")
+def start_proxy(engine: docker.DockerClient, proxy_image: str, internal_network: str) -> StartProxy:
+    """Run the proxy as the server does: without rights, nobody in particular, in the group of the socket."""
+
+    @contextmanager
+    def started(data: Path, socket: Path = SOCKET, **environment: str) -> Iterator[Proxy]:
+        container = engine.containers.create(
+            proxy_image,
+            environment=environment,
+            group_add=[str(socket.stat().st_gid)],
+            read_only=True,
+            tmpfs={"/tmp": "mode=1777"},  # noqa: S108 - the container's own
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            volumes=[f"{socket}:{SOCKET}", f"{data}:/data:ro"],
+            network=internal_network,
+        )
+        try:
+            container.start()
+
+            def is_healthy() -> bool:
+                return container.exec_run(["/opt/socket_proxy/healthy.sh"]).exit_code == 0
+
+            assert wait_until(is_healthy, 30, every=0.1), container.logs().decode()
+            container.reload()
+            host = container.attrs["NetworkSettings"]["Networks"][internal_network]["IPAddress"]
+            yield Proxy(container, host, data)
+        finally:
+            container.remove(force=True)
+
+    return started
+
+
+@pytest.fixture(scope="session")
+def proxy(start_proxy: StartProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Run one with all folders of these tests as its data volume."""
+    with start_proxy(tmp_path_factory.getbasetemp()) as started:
+        yield started
+
+
+@pytest.fixture
+def through_proxy(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """Let the pipeline know no other engine than the proxy."""
+    monkeypatch.setenv("DOCKER_HOST", proxy.address)
+    for name in [name for name in os.environ if name.startswith("DOCKER_") and name != "DOCKER_HOST"]:
+        monkeypatch.delenv(name)
+    return proxy

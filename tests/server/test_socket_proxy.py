@@ -1,0 +1,565 @@
+"""The socket proxy in front of the real engine: what the pipeline does works through it, and nothing else does."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import http.client
+import json
+import re
+import socket
+import socketserver
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import pytest
+from docker.models.containers import Container
+
+from launcher.processes import wait_until
+from numerai_pipeline.data_volume import installation_id
+from numerai_pipeline.housekeeping import Sweep, mounted_by_containers, remove_containers
+from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.model_registry import ModelSpec
+from numerai_pipeline.parameters import LONGEST_SEARCH
+from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.settings import load_settings
+from tests.containers.conftest import TOURNAMENT_IDS, Outcome
+from tests.server.conftest import PORT, SOCKET, Proxy, StartProxy
+
+pytestmark = pytest.mark.containers
+
+RunDag = Callable[..., Outcome]
+Start = Callable[..., Container]
+HIDDEN = "a file of another run"
+
+
+def ask(proxy: Proxy, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, str]:
+    """Send a request exactly as it is written; returns the answer's status and text."""
+    connection = http.client.HTTPConnection(proxy.host, PORT, timeout=60)
+    with contextlib.closing(connection):
+        connection.putrequest(method, path, skip_accept_encoding=True)
+        content = (body or "").encode()
+        for name, value in {"Content-Type": "application/json", **headers}.items():
+            connection.putheader(name.replace("_", "-"), value)
+        if content:
+            connection.putheader("Content-Length", str(len(content)))
+        connection.endheaders(content)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+# ---- what the pipeline does ----
+
+
+def test_a_whole_run_goes_through(run_dag: RunDag, through_proxy: Proxy) -> None:
+    outcome = run_dag({"svm": {}, "xgboost": {"cores": 2}}, seed=5)
+    assert outcome.state == "success", outcome.output
+    assert "[ 50 %] svm with seed 5" in outcome.output
+    for model in ("svm", "xgboost"):
+        assert len(RunLayout(outcome.directory).predictions(model).read_text().splitlines()) == len(TOURNAMENT_IDS) + 1
+    assert "403" not in through_proxy.log
+
+
+def test_errors_come_through_as_they_are(run_dag: RunDag, through_proxy: Proxy) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}}, retries=3)
+    assert "svm: bad data (exit code 65): training.parquet: column 'era' is missing (found: id)" in outcome.output
+
+
+def test_a_time_out_takes_the_container_with_it(
+    run_dag: RunDag, through_proxy: Proxy, monkeypatch: pytest.MonkeyPatch, engine: docker.DockerClient
+) -> None:
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.03)
+    outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
+    assert "svm: stopped after its time limit of 0.03 minutes" in outcome.output
+    label = f"numerai={installation_id(load_settings().data_dir)}"
+    assert engine.containers.list(all=True, filters={"label": label}) == []
+
+
+def test_a_model_container_sees_its_own_run_and_nothing_else(
+    run_dag: RunDag, through_proxy: Proxy, tmp_path: Path
+) -> None:
+    other = tmp_path / "data" / "rounds" / "archive" / "another" / HIDDEN
+    other.parent.mkdir(parents=True)
+    other.write_text("nobody's business")
+    outcome = run_dag({"svm": {"parameters": {"MODE": "look around", "PROXY": through_proxy.host}}})
+    assert outcome.state == "success"
+    said = outcome.output
+    assert "networks: ['lo']" in said
+    assert "not reached: Network is unreachable" in said
+    assert "sockets: []" in said
+    files = re.findall(r"files: \[(.*?)\]", said)[0]
+    assert "'/data/training.parquet'" in files
+    assert "another" not in files
+    assert HIDDEN not in said
+    assert re.search(r"above: \[.*'bin'.*'data'.*\]", said)  # the image's own root folder
+
+
+def test_an_image_that_is_not_here_is_asked_of_its_registry(through_proxy: Proxy) -> None:
+    client = docker.from_env().api
+    # nobody listens there: the engine says so at once
+    with pytest.raises(docker.errors.APIError, match="connection refused"):
+        client.pull("127.0.0.1:1/numerai-classic", "0123456789ab")
+
+
+def good_container(data: Path, image: str, **changes: Any) -> dict[str, Any]:
+    """Describe a container as the operator does, with some keys of its host configuration changed."""
+    return {
+        "Image": image,
+        "User": "10001:10001",
+        "Labels": {"numerai": "tests", "numerai.task": "svm"},
+        "Env": ["SEED=1"],
+        "HostConfig": {
+            "NetworkMode": "none",
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Memory": 2**27,
+            "MemorySwap": 2**27,
+            "CpuPeriod": 100_000,
+            "CpuQuota": 100_000,
+            "PidsLimit": 64,
+            "Init": True,
+            "Mounts": [{"Type": "bind", "Source": str(data / "run"), "Target": "/data", "ReadOnly": False}],
+            **changes,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def toy(toy_images: Path) -> str:
+    return image_reference(toy_images, "toy")
+
+
+@pytest.fixture
+def run_folder(proxy: Proxy) -> Path:
+    folder = proxy.data / "run"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def start(engine: docker.DockerClient, toy: str) -> Iterator[Start]:
+    """Start containers beside the proxy; they are removed at the end."""
+    started = []
+
+    def run(script: str = "import time; time.sleep(600)", **options: Any) -> Container:
+        made = engine.containers.run(
+            toy, [script], entrypoint=["python", "-u", "-c"], network_mode="none", init=True, detach=True, **options
+        )
+        started.append(made)
+        return made
+
+    yield run
+    for made in started:
+        with contextlib.suppress(docker.errors.NotFound):
+            made.remove(force=True, v=True)
+
+
+@pytest.fixture
+def created(engine: docker.DockerClient) -> Iterator[None]:
+    """Remove what a test creates through the proxy."""
+    yield
+    for container in engine.containers.list(all=True, filters={"label": "numerai=tests"}):
+        container.remove(force=True, v=True)
+
+
+def test_housekeeping_works_through_it(through_proxy: Proxy, start: Start, tmp_path: Path) -> None:
+    data = load_settings().data_dir
+    labels = {"numerai": installation_id(data), "numerai.dag": "d", "numerai.run": "r", "numerai.task": "svm"}
+    start(labels=labels, volumes=[f"{data}/rounds:/data"])
+    client = docker.from_env().api
+    mounted = mounted_by_containers(client, labels["numerai"], load_settings())
+    assert mounted(data / "rounds")
+    assert not mounted(data)
+    sweep = Sweep(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
+    remove_containers(sweep, client, labels["numerai"], keep_days=1, is_active=lambda _lease: False)
+    assert len(sweep.removed) == 1
+    assert client.containers(all=True, filters={"label": f"numerai={labels['numerai']}"}) == []
+
+
+# ---- what nobody may do ----
+
+FORBIDDEN = [
+    ("GET", "/info"),
+    ("GET", "/v1.41/info"),
+    ("GET", "/events"),
+    ("GET", "/system/df"),
+    ("POST", "/auth"),
+    ("POST", "/build"),
+    ("POST", "/v1.41/build?t=numerai-toy"),
+    ("POST", "/build/prune"),
+    ("POST", "/session"),
+    ("POST", "/commit?container={ours}"),
+    ("POST", "/containers/{ours}/exec"),
+    ("POST", "/exec/0123/start"),
+    ("POST", "/containers/{ours}/attach?stream=1"),
+    ("GET", "/containers/{ours}/archive?path=/"),
+    ("PUT", "/containers/{ours}/archive?path=/"),
+    ("GET", "/containers/{ours}/export"),
+    ("POST", "/containers/{ours}/update"),
+    ("POST", "/containers/{ours}/rename?name=x"),
+    ("POST", "/containers/{ours}/kill"),
+    ("POST", "/containers/{ours}/stop"),
+    ("POST", "/containers/prune"),
+    ("GET", "/containers/json"),
+    ("GET", "/containers/json?all=1&filters=%7B%22label%22%3A%5B%22com.example%3Dx%22%5D%7D"),
+    ("GET", "/containers/{other}/json"),
+    ("GET", "/containers/{other}/logs?stdout=1"),
+    ("POST", "/containers/{other}/wait"),
+    ("POST", "/containers/{other}/start"),
+    ("DELETE", "/containers/{other}?force=1"),
+    ("DELETE", "/containers/{ours}?force=1&link=1"),
+    ("POST", "/containers/create?name=postgres"),
+    ("POST", "/images/create?fromSrc=http://127.0.0.1:1/x.tar"),
+    ("POST", "/images/create?fromImage=x&fromImage=y"),
+    ("POST", "/images/load"),
+    ("POST", "/images/numerai-toy/push"),
+    ("POST", "/images/numerai-toy/tag?repo=x"),
+    ("DELETE", "/images/numerai-toy"),
+    ("POST", "/images/prune"),
+    ("GET", "/images/numerai-toy/get"),
+    ("GET", "/volumes"),
+    ("POST", "/volumes/create"),
+    ("DELETE", "/volumes/{volume}"),
+    ("POST", "/volumes/prune"),
+    ("GET", "/networks"),
+    ("POST", "/networks/create"),
+    ("POST", "/swarm/init"),
+    ("GET", "/nodes"),
+    ("POST", "/services/create"),
+    ("GET", "/secrets"),
+    ("GET", "/plugins"),
+    ("POST", "/plugins/pull?remote=x"),
+    # the same in other words
+    ("GET", "/containers/../info"),
+    ("GET", "/containers/%2e%2e/info"),
+    ("GET", "/v1.41/_ping/../info"),
+    ("GET", "//info"),
+    ("GET", "http://docker/info"),
+    ("GET", "/ordinary/info"),
+    ("GET", "/quiet/info"),
+    ("POST", "/create/containers/create"),
+    ("POST", "/containers/{ours}/start/../exec"),
+    ("POST", "/containers/{ours}%2fexec"),
+]
+
+
+@pytest.fixture
+def named_volume(engine: docker.DockerClient) -> Iterator[str]:
+    volume = engine.volumes.create(f"numerai-tests-{uuid.uuid4().hex[:8]}")
+    yield volume.name
+    volume.remove()  # it is there still
+
+
+def test_every_other_call_is_refused(proxy: Proxy, start: Start, named_volume: str) -> None:
+    ours, other = start(labels={"numerai": "tests"}), start()
+    answers = {}
+    for method, path in FORBIDDEN:
+        words = path.format(ours=ours.id, other=other.id, volume=named_volume)
+        answers[method, path] = ask(proxy, method, words, "{}" if method in ("POST", "PUT") else None)
+    assert {call: answer for call, answer in answers.items() if answer[0] != 403} == {}
+    assert {
+        call for call, answer in answers.items() if "socket proxy: " not in json.loads(answer[1])["message"]
+    } == set()
+    for container in (ours, other):
+        container.reload()
+        assert container.status == "running"
+    assert "GET /info is not among the Docker calls that the pipeline makes" in answers["GET", "/info"][1]
+    assert "it has no label numerai" in answers["DELETE", "/containers/{other}?force=1"][1]
+    assert '"GET /info HTTP/1.1" 403' in proxy.log
+
+
+def test_what_ends_a_connection_is_no_way_to_the_engine(proxy: Proxy, start: Start) -> None:
+    """Docker's exec and attach take the connection over: nothing may be sent after an `Upgrade`, or smuggled in."""
+    ours = start(labels={"numerai": "tests"})
+    status, _ = ask(proxy, "GET", "/_ping", Connection="Upgrade", Upgrade="tcp")
+    assert status == 200
+    status, _ = ask(proxy, "POST", f"/containers/{ours.id}/exec", "{}", Connection="Upgrade", Upgrade="tcp")
+    assert status == 403
+    # a form in the body of a pull would count as parameters
+    form = "fromSrc=http://127.0.0.1:1/x.tar&repo=evil"
+    path = "/v1.41/images/create?fromImage=127.0.0.1:1/numerai-x&tag=y"
+    status, text = ask(proxy, "POST", path, form, Content_Type="application/x-www-form-urlencoded")
+    assert status == 500
+    assert "127.0.0.1:1/v2/" in text  # it was a pull all the same
+
+
+def test_a_container_like_the_operators_is_made(
+    proxy: Proxy, run_folder: Path, toy: str, created: None, engine: docker.DockerClient
+) -> None:
+    body = good_container(proxy.data, toy)
+    body["HostConfig"]["Mounts"].append({"Type": "bind", "Source": "/dev/null", "Target": "/x", "ReadOnly": True})
+    body |= {"Hostname": None, "Tty": False, "Volumes": {}, "MacAddress": "", "NetworkingConfig": None}
+    status, text = ask(proxy, "POST", "/v1.41/containers/create", json.dumps(body))
+    assert status == 201, text
+    host = engine.containers.get(json.loads(text)["Id"]).attrs["HostConfig"]
+    for name in ("NetworkMode", "ReadonlyRootfs", "CapDrop", "SecurityOpt", "Memory", "CpuQuota", "PidsLimit", "Init"):
+        assert host[name] == body["HostConfig"][name]
+    assert [mount["Source"] for mount in host["Mounts"]] == [str(proxy.data / "run"), "/dev/null"]
+    assert [mount.get("ReadOnly", False) for mount in host["Mounts"]] == [False, True]
+
+
+BAD_HOST: list[dict[str, Any]] = [
+    {"Privileged": True},
+    {"privileged": True},
+    {"NetworkMode": "host"},
+    {"NetworkMode": "default"},
+    {"NetworkMode": "container:x"},
+    {"PidMode": "host"},
+    {"IpcMode": "host"},
+    {"UTSMode": "host"},
+    {"UsernsMode": "host"},
+    {"CgroupnsMode": "host"},
+    {"Cgroup": "x"},
+    {"CgroupParent": "/x"},
+    {"Binds": ["/:/host"]},
+    {"VolumesFrom": ["x"]},
+    {"CapAdd": ["SYS_ADMIN"]},
+    {"CapDrop": None},
+    {"CapDrop": ["CHOWN"]},
+    {"SecurityOpt": ["seccomp=unconfined"]},
+    {"SecurityOpt": ["no-new-privileges", "apparmor=unconfined"]},
+    {"SecurityOpt": None},
+    {"ReadonlyRootfs": False},
+    {"Devices": [{"PathOnHost": "/dev/sda", "PathInContainer": "/dev/sda", "CgroupPermissions": "rwm"}]},
+    {"DeviceCgroupRules": ["a *:* rwm"]},
+    {"DeviceRequests": [{"Count": -1}]},
+    {"GroupAdd": ["0"]},
+    {"Sysctls": {"kernel.x": "1"}},
+    {"Runtime": "other"},
+    {"LogConfig": {"Type": "syslog", "Config": {"syslog-address": "tcp://example.org"}}},
+    {"PortBindings": {"80/tcp": [{"HostPort": "80"}]}},
+    {"RestartPolicy": {"Name": "always"}},
+    {"MaskedPaths": ["/nothing"]},
+    {"Memory": 0},
+    {"PidsLimit": -1},
+    {"OomScoreAdj": -1000},
+]
+BAD_MOUNTS = [
+    {"Type": "bind", "Source": "/", "Target": "/host"},
+    {"Type": "bind", "Source": "/var/run/docker.sock", "Target": "/x"},
+    {"Type": "bind", "Source": "/dev/null", "Target": "/x", "ReadOnly": False},
+    {"Type": "bind", "Source": "{data}", "Target": "/x"},
+    {"Type": "bind", "Source": "{data}/run/../../..", "Target": "/x"},
+    {"Type": "bind", "Source": "{data}-of-others", "Target": "/x"},
+    {"Type": "bind", "source": "/", "Source": "{data}/run", "Target": "/x"},
+    {"Type": "bind", "Source": "{data}/run", "Target": "/x", "BindOptions": {"Propagation": "rshared"}},
+    {"Type": "volume", "Source": "postgres", "Target": "/x"},
+    {"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Options": {"device": "/", "o": "bind"}}}},
+    {"Type": "tmpfs", "Target": "/x"},
+    "everything",
+]
+BAD_CONTAINER: list[dict[str, Any]] = [
+    {"User": "0"},
+    {"User": ""},
+    {"User": "root"},
+    {"User": "10001"},
+    {"User": "10001:0"},
+    {"User": f"10001:{SOCKET.stat().st_gid}"},
+    {"User": "00:10001"},
+    {"Labels": None},
+    {"Labels": {"numerai": ""}},
+    {"Image": None},
+    {"HostConfig": None},
+    {"hostconfig": {"Privileged": True}},
+    {"Volumes": {"/x": {}}},
+    {"ExposedPorts": {"80/tcp": {}}},
+    {"NetworkingConfig": {"EndpointsConfig": {"bridge": {}}}},
+    {"Healthcheck": {"Test": ["CMD", "true"]}},
+    {"Tty": True},
+    {"Env": "all"},
+]
+
+
+def test_every_other_container_is_refused(proxy: Proxy, run_folder: Path, toy: str, created: None) -> None:
+    good = good_container(proxy.data, toy)
+    bodies = [good_container(proxy.data, toy, **change) for change in BAD_HOST]
+    bodies += [
+        good_container(proxy.data, toy, Mounts=[json.loads(json.dumps(mount).replace("{data}", str(proxy.data)))])
+        for mount in BAD_MOUNTS
+    ]
+    bodies += [copy.deepcopy(good) | change for change in BAD_CONTAINER]
+    passed = []
+    for body in bodies:
+        status, text = ask(proxy, "POST", "/v1.41/containers/create", json.dumps(body))
+        if status != 403 or "socket proxy: " not in text:
+            passed.append((body, status, text))
+    assert passed == []
+
+
+def test_what_is_wrong_with_a_container_is_said(proxy: Proxy, toy: str) -> None:
+    def said(body: dict[str, Any]) -> str:
+        return ask(proxy, "POST", "/v1.41/containers/create", json.dumps(body))[1]
+
+    assert "HostConfig.Privileged of a container is not among what" in said(
+        good_container(proxy.data, toy, Privileged=True)
+    )
+    assert 'HostConfig.NetworkMode of a container is \\"host\\"; it must be \\"none\\"' in said(
+        good_container(proxy.data, toy, NetworkMode="host")
+    )
+    mounts = [{"Type": "bind", "Source": "/etc", "Target": "/x"}]
+    assert f"may mount folders and files of the data volume, {proxy.data}, and nothing else" in said(
+        good_container(proxy.data, toy, Mounts=mounts)
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"HostConfig": {}} {"HostConfig": {}}', "Image=x"])
+def test_what_is_no_description_is_refused(proxy: Proxy, text: str) -> None:
+    status, said = ask(proxy, "POST", "/v1.41/containers/create", text)
+    assert status in (400, 403)
+    assert "socket proxy: " in said
+
+
+def test_what_is_looked_at_is_what_the_engine_gets(
+    proxy: Proxy, run_folder: Path, toy: str, created: None, engine: docker.DockerClient
+) -> None:
+    """Go merges what is given twice, and reads keys without regard to case; neither gets a right through."""
+    good = json.dumps(good_container(proxy.data, toy))
+    twice = '{"HostConfig": {"Privileged": true, "Binds": ["/:/host"]}, ' + good[1:]
+    status, text = ask(proxy, "POST", "/v1.41/containers/create", twice)
+    assert status == 201, text
+    host = engine.containers.get(json.loads(text)["Id"]).attrs["HostConfig"]
+    assert (host["Privileged"], host["Binds"]) == (False, None)
+    escaped = good.replace('"Memory"', '"Privile\\u0067ed": true, "Memory"')
+    assert ask(proxy, "POST", "/v1.41/containers/create", escaped)[0] == 403
+    assert ask(proxy, "POST", "/v1.41/containers/create", " " * 2**20 + good)[0] == 413
+
+
+# ---- how it is run ----
+
+
+def test_it_is_nobody_in_particular(proxy: Proxy) -> None:
+    processes = proxy.container.top(ps_args="-eo pid,uid,args")["Processes"]
+    assert {(user, words.split()[0]) for _, user, words in processes} == {("10001", "nginx:")}
+
+
+def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: str, created: None) -> None:
+    (tmp_path / "run").mkdir()
+    with start_proxy(tmp_path, CONTAINER_USER="50000:50000") as strict:
+        body = good_container(tmp_path, toy)
+        status, text = ask(strict, "POST", "/v1.41/containers/create", json.dumps(body))
+        assert status == 403
+        assert "50000:50000" in text
+        body["User"] = "50000:50000"
+        assert ask(strict, "POST", "/v1.41/containers/create", json.dumps(body))[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("environment", "group", "says"),
+    [
+        ({"ENGINE": "http://engine"}, True, "ENGINE=http://engine: neither unix:///path/of/the/socket nor tcp://host"),
+        ({"ENGINE": "unix:///nowhere.sock"}, True, "there is no socket at /nowhere.sock"),
+        ({"QUIET_SECONDS": "8d"}, True, "QUIET_SECONDS=8d: not a number of seconds"),
+        ({"CONTAINER_USER": "0:0"}, True, "CONTAINER_USER=0:0: not of the form uid:gid"),
+        ({}, False, "may not use /var/run/docker.sock of group"),
+    ],
+)
+def test_a_wrong_setting_is_named_at_its_start(
+    engine: docker.DockerClient, proxy_image: str, environment: dict[str, str], group: bool, says: str
+) -> None:
+    with pytest.raises(docker.errors.ContainerError) as refused:
+        engine.containers.run(
+            proxy_image,
+            environment=environment,
+            volumes=[f"{SOCKET}:{SOCKET}"],
+            group_add=[str(SOCKET.stat().st_gid)] if group else [],
+            remove=True,
+        )
+    assert refused.value.exit_status == 64
+    assert says in str(refused.value)
+
+
+class _Relay(socketserver.StreamRequestHandler):
+    """Passes a connection on to the engine, but leaves the question for its version without an answer."""
+
+    ended: threading.Event
+
+    def handle(self) -> None:
+        first = self.connection.recv(65536)
+        if b"/version" in first.split(b"\r\n", 1)[0]:
+            self.ended.wait()
+            return
+        with socket.socket(socket.AF_UNIX) as engine:
+            engine.connect(str(SOCKET))
+            engine.sendall(first)
+
+            def back() -> None:
+                with contextlib.suppress(OSError):
+                    while answer := engine.recv(65536):
+                        self.connection.sendall(answer)
+                    self.connection.shutdown(socket.SHUT_RDWR)
+
+            answering = threading.Thread(target=back, daemon=True)
+            answering.start()
+            with contextlib.suppress(OSError):
+                while more := self.connection.recv(65536):
+                    engine.sendall(more)
+                engine.shutdown(socket.SHUT_RDWR)
+            answering.join()
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Path]:
+    """A socket of an engine that sometimes does not answer."""
+    path = tmp_path / "relay.sock"
+    ended = threading.Event()
+    handler = type("Handler", (_Relay,), {"ended": ended})
+    server = socketserver.ThreadingUnixStreamServer(str(path), handler)
+    server.daemon_threads = True
+    path.chmod(0o660)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield path
+    ended.set()
+    server.shutdown()
+    thread.join()
+    server.socket.close()
+
+
+def test_a_training_may_be_silent_for_longer_than_other_calls_may_take(
+    start_proxy: StartProxy, tmp_path: Path, relay: Path, start: Start
+) -> None:
+    """The ordinary time limit is a second here; a call that is cut by it shows that the log was silent for longer."""
+    script = (
+        "import pathlib, time\nprint('begin')\n"
+        "while not pathlib.Path('/data/go').exists():\n  time.sleep(0.05)\nprint('end')"
+    )
+    training = start(script, labels={"numerai": "tests"}, volumes=[f"{tmp_path}:/data:ro"])
+    with start_proxy(tmp_path, relay, ORDINARY_SECONDS="1", QUIET_SECONDS="600") as proxy:
+        client = docker.APIClient(base_url=proxy.address, version="1.41")
+        training_id = str(training.id)
+        log = client.logs(training_id, stream=True, follow=True)
+        assert next(log) == b"begin\n"
+        outcome: list[Any] = []
+        waiting = threading.Thread(target=lambda: outcome.append(client.wait(training_id)))
+        waiting.start()
+        status, _ = ask(proxy, "GET", "/version")
+        assert status == 504
+        assert waiting.is_alive()
+        (tmp_path / "go").touch()
+        assert list(log) == [b"end\n"]
+        waiting.join(30)
+        assert outcome[0]["StatusCode"] == 0
+
+
+def test_a_client_that_has_gone_leaves_no_connection_to_the_engine(proxy: Proxy, start: Start) -> None:
+    training = start("import time\nprint('begin')\ntime.sleep(600)", labels={"numerai": "tests"})
+
+    def connections() -> int:
+        listed: Any = proxy.container.exec_run(["bash", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c socket:"])
+        return int(listed.output)
+
+    before = connections()
+    with contextlib.closing(http.client.HTTPConnection(proxy.host, PORT, timeout=60)) as client:
+        client.request("GET", f"/containers/{training.id}/logs?stdout=1&follow=1")
+        answer = client.getresponse()
+        assert b"begin" in answer.read1()
+        assert connections() == before + 2  # from the client, and to the engine
+        answer.close()
+    assert wait_until(lambda: connections() == before, 10)
