@@ -140,6 +140,7 @@ def _start_own_airflow(session: Session, knobs: Knobs, cleanup: ExitStack) -> Ai
 
     def images() -> None:
         session.build_images(may_install=knobs.may_install)
+        session.check_data_volume()
 
     def airflow() -> None:
         api = start_airflow(session, port=knobs.port, practice_port=practice_port, owner=OWNER)

@@ -92,6 +92,30 @@ class Session:
         with self.screen.step("Model images") as step:
             images.build(step)
 
+    def check_data_volume(self) -> None:
+        """See whether the engine's containers share the data directory: one on another machine does not.
+
+        Raises
+        ------
+        LauncherError
+            When they do not: both paths, and what to do.
+        """
+        import docker
+
+        from numerai_pipeline.check_data_volume import any_model_image, check_data_volume
+        from numerai_pipeline.settings import Settings
+
+        with self.screen.step("Data volume") as step:
+            settings = Settings(data_dir=self.checkout.data)
+            client = docker.from_env().api
+            try:
+                volume = check_data_volume(settings, client, any_model_image(self.registry, settings, client))
+            except BadInputError as error:
+                raise LauncherError(str(error)) from None
+            finally:
+                client.close()
+            step.done(f"{volume.inside}, shared with the engine's containers")
+
     def kept_up(self) -> KeptUp | None:
         """Find the Airflow that `make up` keeps running, if it does."""
         record = self.services.find(airflow_home.SERVICE)

@@ -66,6 +66,7 @@ def _start(session: Session, knobs: Knobs) -> KeptUp:
 
     def images() -> None:
         session.build_images(may_install=knobs.may_install)
+        session.check_data_volume()
 
     def airflow() -> None:
         apis.append(start_airflow(session, port=knobs.port, practice_port=practice_port, owner=OWNER))

@@ -22,6 +22,7 @@ from airflow.sdk import ResumableJobMixin
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from docker.types import Mount
 
+from numerai_pipeline.container_limits import locked_down
 from numerai_pipeline.data_volume import find_data_volume
 from numerai_pipeline.manifests import discard
 from numerai_pipeline.run_layout import CONTAINER_RUN
@@ -37,7 +38,6 @@ EXIT_NOT_RETRIED = {64: "bad parameters", 65: "bad data", 66: "an input is missi
 EXIT_MEANING = EXIT_NOT_RETRIED | {70: "a bug", 75: "try again later"}
 EXIT_MEMORY = (71, 137)  # the container's own word for it, and the kernel's
 KEPT_LOG_LINES = 200
-CPU_PERIOD = 100_000  # microseconds
 # How the contract package begins its last line; the task says the same in its own words.
 _OWN_VERDICT = re.compile(r"^FAILED \(\d+, [^)]*\): ")
 # The engine's answers that say nothing about the container itself.
@@ -173,23 +173,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         return same_inputs and self._status(container["Id"]) in ("running", "succeeded")
 
     def _create(self) -> str:
-        memory = self.request.memory * 2**20
-        host_config = self.cli.create_host_config(
-            mounts=self._mounts(),
-            mem_limit=memory,
-            memswap_limit=memory,
-            # a share of time, which may be more than the host has: so nobody has to ask the engine how much that is
-            cpu_period=CPU_PERIOD,
-            cpu_quota=self.request.cores * CPU_PERIOD,
-            pids_limit=4096,
-            network_mode=self.network_mode,
-            init=True,
-            read_only=True,
-            tmpfs={"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108 - the container's own, gone with it
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            shm_size="1g",
-        )
+        host_config = locked_down(self.cli, self._mounts(), memory=self.request.memory, cores=self.request.cores)
         container_id: str = self.cli.create_container(
             image=self.image,
             environment=self.environment,

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
+import yaml
 
-from tests.samples import ROOT
+from numerai_pipeline.check_data_volume import any_model_image, check_data_volume, main
+from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.settings import Settings
+from tests.samples import ROOT, task
 
 pytestmark = pytest.mark.containers
 
-LIBRARIES = ("docker", "pydantic-settings")
+LIBRARIES = ("docker", "jsonschema", "pydantic-settings", "pyyaml")
 SOCKET = "/var/run/docker.sock"
 
 
 @pytest.fixture(scope="module")
 def airflows_image(engine: docker.DockerClient) -> str:
+    return build_airflows_image(engine)
+
+
+def build_airflows_image(engine: docker.DockerClient) -> str:
     """Build a stand-in for Airflow's own image: Python and the libraries that finding the volume takes."""
     requirements = " ".join(f"{library}=={version(library)}" for library in LIBRARIES)
     image, _ = engine.images.build(
@@ -39,17 +52,37 @@ def named_volume(engine: docker.DockerClient) -> Iterator[str]:
     volume.remove()
 
 
-def run_inside(engine: docker.DockerClient, image: str, data: str, **settings: str) -> list[str]:
+SHARE = ("python", "/tests/share.py")
+CHECK = ("python", "-m", "numerai_pipeline.check_data_volume")
+
+
+def run_inside(
+    engine: docker.DockerClient,
+    image: str,
+    data: str,
+    words: tuple[str, ...] = SHARE,
+    images: Path | None = None,
+    user: str = "0:0",
+    **settings: str,
+) -> list[str]:
     output: bytes = engine.containers.run(
         image,
-        ["python", "/tests/share.py"],
+        list(words),
         volumes=[
             f"{data}:/opt/numerai",
             f"{SOCKET}:{SOCKET}",
             f"{ROOT / 'plugins'}:/plugins:ro",
             f"{Path(__file__).parent / 'inside'}:/tests:ro",
+            *([f"{images}:/images:ro"] if images else []),
         ],
-        environment={"PYTHONPATH": "/plugins", "NUMERAI_DATA_DIR": "/opt/numerai", **settings},
+        environment={
+            "PYTHONPATH": "/plugins",
+            "NUMERAI_DATA_DIR": "/opt/numerai",
+            "NUMERAI_IMAGES_DIR": "/images",
+            **settings,
+        },
+        user=user,
+        group_add=[str(Path(SOCKET).stat().st_gid)],
         remove=True,
         stderr=True,
     )
@@ -75,3 +108,120 @@ def test_a_setting_overrides_what_is_found(engine: docker.DockerClient, airflows
 def test_a_folder_that_is_not_shared_is_refused(engine: docker.DockerClient, airflows_image: str) -> None:
     with pytest.raises(docker.errors.ContainerError, match="/opt/elsewhere is not on a volume of Airflow"):
         run_inside(engine, airflows_image, "/srv/unused", NUMERAI_DATA_DIR="/opt/elsewhere")
+
+
+@pytest.fixture
+def toys(toy_images: Path, tmp_path: Path) -> Path:
+    """A folder of images with the toy as its only one, which every user may read."""
+    images = tmp_path / "images"
+    shutil.copytree(toy_images, images)
+    registry = {"images": {"toy": {"about": "A toy."}}, "tasks": {"svm": task(image="toy")}}
+    (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+    return images
+
+
+@pytest.fixture
+def toy(toys: Path) -> str:
+    return image_reference(toys, "toy")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "shared").mkdir()
+    return tmp_path / "shared"
+
+
+def refusal(settings: Settings, client: docker.APIClient, image: str) -> str:
+    with pytest.raises(BadInputError) as refused:
+        check_data_volume(settings, client, image)
+    assert not list(settings.data_dir.glob(".check-*"))
+    return str(refused.value)
+
+
+def test_a_shared_bind_passes_the_check_for_airflows_own_user(
+    engine: docker.DockerClient, airflows_image: str, data: Path, toys: Path
+) -> None:
+    os.chown(data, 50000, 0)
+    (said,) = run_inside(engine, airflows_image, str(data), CHECK, toys, user="50000:0")
+    assert said.startswith(
+        f"the data volume is shared: /opt/numerai for Airflow, {data} for the Docker engine at unix:"
+    )
+    assert "as user 50000:50000" in said
+    assert [path.name for path in data.iterdir()] == [".installation"]
+
+
+def test_a_shared_named_volume_passes_the_check(
+    engine: docker.DockerClient, airflows_image: str, named_volume: str, toys: Path
+) -> None:
+    (said,) = run_inside(engine, airflows_image, named_volume, CHECK, toys)
+    assert f"/opt/numerai for Airflow, {engine.volumes.get(named_volume).attrs['Mountpoint']} for the Docker" in said
+    assert "as user 10001:10001" in said
+
+
+def test_a_wrong_path_on_the_host_is_caught_with_both_paths_and_the_setting(
+    engine: docker.DockerClient, airflows_image: str, data: Path, toys: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "another").mkdir()
+    wrong = str(tmp_path / "another")
+    with pytest.raises(docker.errors.ContainerError) as refused:
+        run_inside(engine, airflows_image, str(data), CHECK, toys, NUMERAI_DATA_DIR_ON_HOST=wrong)
+    assert refused.value.exit_status == 1
+    said = str(refused.value)
+    assert "It is /opt/numerai for Airflow (NUMERAI_DATA_DIR)" in said
+    assert f"should be {wrong} for the Docker engine at unix:///var/run/docker.sock" in said
+    assert f"(NUMERAI_DATA_DIR_ON_HOST is {wrong})" in said
+    assert "the engine says: " in said
+    assert "bind source path does not exist" in said
+    assert [path.name for path in data.iterdir()] == [".installation"]
+
+
+def test_a_folder_of_the_same_name_on_another_host_is_caught(
+    engine: docker.DockerClient, data: Path, toy: str, tmp_path: Path
+) -> None:
+    """Both sides have the path, but it is not the same folder."""
+    other = tmp_path / "another"
+    settings = Settings(data_dir=data, data_dir_on_host=other)
+
+    class Client(docker.APIClient):
+        """Makes the folder that is to be mounted, empty, right before it is."""
+
+        def create_container(self, *args: Any, **kwargs: Any) -> Any:
+            for probe in data.glob(".check-*"):
+                (other / probe.name).mkdir(parents=True)
+                (other / probe.name).chmod(0o777)
+            return super().create_container(*args, **kwargs)
+
+    said = refusal(settings, Client(version="auto"), toy)
+    assert f"It is {data} for Airflow" in said
+    assert f"should be {other} for the Docker engine" in said
+    assert "a container of user 10001:10001 says: cat: /data/question: No such file or directory" in said
+
+
+def test_a_volume_that_the_containers_may_not_write_is_caught(
+    engine: docker.DockerClient, airflows_image: str, data: Path, toys: Path
+) -> None:
+    os.chown(data, 1234, 1234)
+    with pytest.raises(docker.errors.ContainerError) as refused:
+        run_inside(engine, airflows_image, str(data), CHECK, toys, user="1234:1234", NUMERAI_CONTAINER_USER="4321")
+    said = str(refused.value)
+    assert "a container of user 4321:4321 says: sh: 1: cannot create /data/answer: Permission denied" in said
+    assert "give it to the containers' user (NUMERAI_CONTAINER_USER)" in said
+
+
+def test_a_volume_that_airflow_may_not_write_is_caught(engine: docker.DockerClient, data: Path, toy: str) -> None:
+    (data / "file").touch()
+    said = refusal(Settings(data_dir=data / "file"), engine.api, toy)
+    assert f"Airflow (user {os.getuid()}) cannot write to its data directory {data / 'file'}: File exists" in said
+
+
+def test_a_check_without_an_image_says_which_it_looked_for(engine: docker.DockerClient, toys: Path) -> None:
+    settings = Settings(image_registry="nowhere.example/")
+    with pytest.raises(BadInputError, match=r"no model image is on the Docker engine .*looked for nowhere.example/"):
+        any_model_image(load_registry(toys), settings, engine.api)
+
+
+def test_a_check_without_an_engine_says_where_it_looked(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(toys))
+    with pytest.raises(SystemExit, match=r"FAILED: no Docker engine answers at tcp://127.0.0.1:9 \(DOCKER_HOST\)"):
+        main()

@@ -89,6 +89,7 @@ def test_one_command_leads_to_predictions(environment: dict[str, str]) -> None:
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "\x1b" not in answer.stdout
+    assert f"{ROOT / 'data'}, shared with the engine's containers" in answer.stdout
     assert "Run succeeded" in answer.stdout
     path = Path(re.findall(r"^  xgboost +(/.*\.csv)$", answer.stdout, flags=re.MULTILINE)[0])
     header, *rows = path.read_text().splitlines()

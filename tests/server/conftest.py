@@ -15,9 +15,20 @@ from docker.models.containers import Container
 
 from launcher.processes import wait_until
 from tests.containers.conftest import airflow_database, archive, no_container_stays, run_dag, run_pipeline, toy_images
+from tests.containers.test_data_volume import airflows_image, named_volume, toys
 from tests.samples import ROOT
 
-__all__ = ["airflow_database", "archive", "no_container_stays", "run_dag", "run_pipeline", "toy_images"]
+__all__ = [
+    "airflow_database",
+    "airflows_image",
+    "archive",
+    "named_volume",
+    "no_container_stays",
+    "run_dag",
+    "run_pipeline",
+    "toy_images",
+    "toys",
+]
 
 SOCKET = Path("/var/run/docker.sock")
 IMAGE = "numerai-tests-socket-proxy"
@@ -64,7 +75,7 @@ def start_proxy(engine: docker.DockerClient, proxy_image: str, internal_network:
     """Run the proxy as the server does: without rights, nobody in particular, in the group of the socket."""
 
     @contextmanager
-    def started(data: Path, socket: Path = SOCKET, **environment: str) -> Iterator[Proxy]:
+    def started(data: Path | str, socket: Path = SOCKET, **environment: str) -> Iterator[Proxy]:
         container = engine.containers.create(
             proxy_image,
             environment=environment,
@@ -85,7 +96,7 @@ def start_proxy(engine: docker.DockerClient, proxy_image: str, internal_network:
             assert wait_until(is_healthy, 30, every=0.1), container.logs().decode()
             container.reload()
             host = container.attrs["NetworkSettings"]["Networks"][internal_network]["IPAddress"]
-            yield Proxy(container, host, data)
+            yield Proxy(container, host, Path(data))
         finally:
             container.remove(force=True)
 

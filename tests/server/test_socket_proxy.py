@@ -10,7 +10,6 @@ import re
 import socket
 import socketserver
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,14 +21,18 @@ import pytest
 from docker.models.containers import Container
 
 from launcher.processes import wait_until
+from numerai_pipeline.check_data_volume import check_data_volume
 from numerai_pipeline.data_volume import installation_id
+from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.housekeeping import Sweep, mounted_by_containers, remove_containers
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import ModelSpec
 from numerai_pipeline.parameters import LONGEST_SEARCH
 from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.settings import Settings, load_settings
 from tests.containers.conftest import TOURNAMENT_IDS, Outcome
+from tests.containers.test_data_volume import CHECK
+from tests.samples import ROOT
 from tests.server.conftest import PORT, SOCKET, Proxy, StartProxy
 
 pytestmark = pytest.mark.containers
@@ -183,6 +186,42 @@ def test_housekeeping_works_through_it(through_proxy: Proxy, start: Start, tmp_p
     assert client.containers(all=True, filters={"label": f"numerai={labels['numerai']}"}) == []
 
 
+def test_airflow_in_a_container_without_a_socket_finds_and_shares_a_named_volume(
+    start_proxy: StartProxy,
+    engine: docker.DockerClient,
+    airflows_image: str,
+    named_volume: str,
+    internal_network: str,
+    toys: Path,
+) -> None:
+    with start_proxy(named_volume) as proxy:
+        said = engine.containers.run(
+            airflows_image,
+            list(CHECK),
+            volumes=[f"{named_volume}:/opt/numerai", f"{ROOT / 'plugins'}:/plugins:ro", f"{toys}:/images:ro"],
+            environment={
+                "PYTHONPATH": "/plugins",
+                "NUMERAI_DATA_DIR": "/opt/numerai",
+                "NUMERAI_IMAGES_DIR": "/images",
+                "DOCKER_HOST": proxy.address,
+            },
+            network=internal_network,
+            remove=True,
+            stderr=True,
+        ).decode()
+    assert f"{engine.volumes.get(named_volume).attrs['Mountpoint']} for the Docker engine at {proxy.address}" in said
+
+
+def test_a_wrong_path_on_the_host_is_told_by_the_check(through_proxy: Proxy, toy: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", data_dir_on_host=Path("/srv/another"))
+    with pytest.raises(BadInputError) as refused:
+        check_data_volume(settings, docker.from_env().api, toy)
+    assert f"It is {tmp_path / 'data'} for Airflow (NUMERAI_DATA_DIR)" in str(refused.value)
+    assert f"may mount folders and files of the data volume, {through_proxy.data}, and nothing else" in str(
+        refused.value
+    )
+
+
 # ---- what nobody may do ----
 
 FORBIDDEN = [
@@ -248,13 +287,6 @@ FORBIDDEN = [
     ("POST", "/containers/{ours}/start/../exec"),
     ("POST", "/containers/{ours}%2fexec"),
 ]
-
-
-@pytest.fixture
-def named_volume(engine: docker.DockerClient) -> Iterator[str]:
-    volume = engine.volumes.create(f"numerai-tests-{uuid.uuid4().hex[:8]}")
-    yield volume.name
-    volume.remove()  # it is there still
 
 
 def test_every_other_call_is_refused(proxy: Proxy, start: Start, named_volume: str) -> None:
