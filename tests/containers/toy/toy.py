@@ -37,6 +37,8 @@ def finish(path: Path) -> None:
 generator = random.Random(os.environ["SEED"])
 good = [round(generator.uniform(0.1, 0.9), 6) for _ in IDS]
 print(f"[ 50 %] {os.environ['OPERATION']} with seed {os.environ['SEED']}")
+if "WORD" in os.environ:
+    print(f"told: {os.environ['WORD']}")
 if MODE == "good":
     write("id,prediction", good)
 elif MODE == "of 2018":
@@ -56,7 +58,9 @@ elif MODE == "half":
     os.abort()
 elif MODE == "nothing":
     pass
-elif MODE == "prepare":
+elif MODE in ("prepare", "prepare when told"):
+    while MODE == "prepare when told" and not Path(os.environ["STORING"], "go").exists():
+        time.sleep(0.1)
     # what a preparation leaves: files for the tasks after it, each with its manifest, and a report
     for output in (os.environ["STORING"] + "/tsne/map.txt", os.environ["REPORTING"]):
         path = Path(output)
