@@ -471,9 +471,10 @@ def test_it_is_nobody_in_particular(proxy: Proxy) -> None:
     assert {(user, words.split()[0]) for _, user, words in processes} == {("10001", "nginx:")}
 
 
-def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: str, created: None) -> None:
+@pytest.mark.parametrize("user", ["50000:50000", "50000", "50000:0"])
+def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: str, created: None, user: str) -> None:
     (tmp_path / "run").mkdir()
-    with start_proxy(tmp_path, CONTAINER_USER="50000:50000") as strict:
+    with start_proxy(tmp_path, CONTAINER_USER=user) as strict:
         body = good_container(tmp_path, toy)
         status, text = ask(strict, "POST", "/v1.41/containers/create", json.dumps(body))
         assert status == 403
@@ -488,7 +489,7 @@ def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: 
         ({"ENGINE": "http://engine"}, True, "ENGINE=http://engine: neither unix:///path/of/the/socket nor tcp://host"),
         ({"ENGINE": "unix:///nowhere.sock"}, True, "there is no socket at /nowhere.sock"),
         ({"QUIET_SECONDS": "8d"}, True, "QUIET_SECONDS=8d: not a number of seconds"),
-        ({"CONTAINER_USER": "0:0"}, True, "CONTAINER_USER=0:0: not of the form uid:gid"),
+        ({"CONTAINER_USER": "0:0"}, True, "CONTAINER_USER=0:0: not of the form uid:gid, and never root"),
         ({}, False, "may not use /var/run/docker.sock of group"),
     ],
 )
