@@ -273,14 +273,14 @@ def remove_containers(
         since = _container_since(client, container["Id"])
         if since is None or not sweep.older_than(since, keep_days):
             continue
-        size = _container_size(client, container["Id"])
+        size = _container_size(client, installation, container["Id"])
         name = f"container {container['Id'][:12]} ({container['State']}) of {owner.task}, {owner.lease.run}"
         sweep.remove(name, size, since, partial(remove_container, client, container["Id"]))
 
 
-def _container_size(client: APIClient, container_id: str) -> int:
+def _container_size(client: APIClient, installation: str, container_id: str) -> int:
     """Bytes that a container wrote outside of its mounts."""
-    found = client.containers(all=True, size=True, filters={"id": container_id})
+    found = client.containers(all=True, size=True, filters={"id": container_id, "label": f"numerai={installation}"})
     return sum(container.get("SizeRw") or 0 for container in found)
 
 

@@ -9,6 +9,9 @@ import fs from 'fs';
 const DATA = '/data';
 const LABEL = 'numerai';
 const ID = '[A-Za-z0-9][A-Za-z0-9_.-]*';
+// registry, path and tag of an image; no part of its path can be `..`
+const PART = '[a-z0-9]+(?:[._-]+[a-z0-9]+)*';
+const IMAGE = `${PART}(?::[0-9]+)?(?:/${PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?`;
 
 // method, path, parameters it may have (some with one value only); `of` tells which containers it may be about, `quiet` that it may take long.
 const CALLS = [
@@ -16,6 +19,7 @@ const CALLS = [
     {method: 'HEAD', path: /^\/_ping$/, parameters: []},
     {method: 'GET', path: /^\/version$/, parameters: []},
     {method: 'GET', path: /^\/images\/json$/, parameters: ['only_ids', 'all', 'filters', 'filter', 'digests']},
+    {method: 'GET', path: new RegExp(`^/images/${IMAGE}/json$`), parameters: []},
     {method: 'POST', path: /^\/images\/create$/, parameters: ['fromImage', 'tag', 'platform'], quiet: true},
     {method: 'GET', path: /^\/containers\/json$/, parameters: ['all', 'limit', 'size', 'trunc_cmd', 'filters'], lists: true},
     {method: 'POST', path: /^\/containers\/create$/, parameters: [], creates: true},
@@ -49,7 +53,7 @@ async function decide(r) {
 
 async function pass(r) {
     const asked = r.variables.request_uri;
-    const parts = /^(\/v[0-9]+\.[0-9]+)?(\/[A-Za-z0-9_.\/-]*)(?:\?(.*))?$/.exec(asked);
+    const parts = /^(\/v[0-9]+\.[0-9]+)?(\/[A-Za-z0-9_.:\/-]*)(?:\?(.*))?$/.exec(asked);
     const call = parts && CALLS.find(each => each.method === r.method && each.path.test(parts[2]));
     if (!call) {
         throw refusal(`${r.method} ${asked.split('?')[0]} is not among the Docker calls that the pipeline makes`);

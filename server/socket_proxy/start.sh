@@ -16,7 +16,9 @@ esac
 for name in ORDINARY_SECONDS QUIET_SECONDS; do
     [[ ${!name} =~ ^[1-9][0-9]{0,7}$ ]] || fail "${name}=${!name}: not a number of seconds"
 done
-[[ ${CONTAINER_USER} =~ ^([1-9][0-9]*:[1-9][0-9]*)?$ ]] || fail "CONTAINER_USER=${CONTAINER_USER}: not of the form uid:gid, neither of them 0"
+# as the pipeline reads NUMERAI_CONTAINER_USER: without a group, or in root's, the group is the user's number
+[[ ${CONTAINER_USER} =~ ^([1-9][0-9]*)(:0)?$ ]] && CONTAINER_USER=${BASH_REMATCH[1]}:${BASH_REMATCH[1]}
+[[ ${CONTAINER_USER} =~ ^([1-9][0-9]*:[1-9][0-9]*)?$ ]] || fail "CONTAINER_USER=${CONTAINER_USER}: not of the form uid:gid, and never root"
 if [[ ${ENGINE_SERVER} == unix:* ]]; then
     socket=${ENGINE_SERVER#unix:}
     [[ -S ${socket} ]] || fail "there is no socket at ${socket}: mount the engine's socket there"
@@ -27,7 +29,7 @@ if [[ ${ENGINE_SERVER} == unix:* ]]; then
 else
     SOCKET_GROUP=0
 fi
-export ENGINE_SERVER SOCKET_GROUP
+export ENGINE_SERVER SOCKET_GROUP CONTAINER_USER
 
 envsubst '${ENGINE_SERVER} ${ORDINARY_SECONDS} ${QUIET_SECONDS}' \
     < /opt/socket_proxy/nginx.conf.template > /tmp/nginx.conf

@@ -10,6 +10,7 @@ import re
 import socket
 import socketserver
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,8 @@ pytestmark = pytest.mark.containers
 RunDag = Callable[..., Outcome]
 Start = Callable[..., Container]
 HIDDEN = "a file of another run"
+# nobody else's on the same engine
+INSTALLATION = f"tests-{uuid.uuid4().hex[:8]}"
 
 
 def ask(proxy: Proxy, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, str]:
@@ -115,7 +118,7 @@ def good_container(data: Path, image: str, **changes: Any) -> dict[str, Any]:
     return {
         "Image": image,
         "User": "10001:10001",
-        "Labels": {"numerai": "tests", "numerai.task": "svm"},
+        "Labels": {"numerai": INSTALLATION, "numerai.task": "svm"},
         "Env": ["SEED=1"],
         "HostConfig": {
             "NetworkMode": "none",
@@ -168,7 +171,7 @@ def start(engine: docker.DockerClient, toy: str) -> Iterator[Start]:
 def created(engine: docker.DockerClient) -> Iterator[None]:
     """Remove what a test creates through the proxy."""
     yield
-    for container in engine.containers.list(all=True, filters={"label": "numerai=tests"}):
+    for container in engine.containers.list(all=True, filters={"label": f"numerai={INSTALLATION}"}):
         container.remove(force=True, v=True)
 
 
@@ -181,7 +184,7 @@ def test_housekeeping_works_through_it(through_proxy: Proxy, start: Start, tmp_p
     assert mounted(data / "rounds")
     assert not mounted(data)
     sweep = Sweep(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
-    remove_containers(sweep, client, labels["numerai"], keep_days=1, is_active=lambda _lease: False)
+    remove_containers(sweep, client, labels["numerai"], keep_days=1, is_wanted=lambda _owner: False)
     assert len(sweep.removed) == 1
     assert client.containers(all=True, filters={"label": f"numerai={labels['numerai']}"}) == []
 
@@ -290,7 +293,7 @@ FORBIDDEN = [
 
 
 def test_every_other_call_is_refused(proxy: Proxy, start: Start, named_volume: str) -> None:
-    ours, other = start(labels={"numerai": "tests"}), start()
+    ours, other = start(labels={"numerai": INSTALLATION}), start()
     answers = {}
     for method, path in FORBIDDEN:
         words = path.format(ours=ours.id, other=other.id, volume=named_volume)
@@ -309,7 +312,7 @@ def test_every_other_call_is_refused(proxy: Proxy, start: Start, named_volume: s
 
 def test_what_ends_a_connection_is_no_way_to_the_engine(proxy: Proxy, start: Start) -> None:
     """Docker's exec and attach take the connection over: nothing may be sent after an `Upgrade`, or smuggled in."""
-    ours = start(labels={"numerai": "tests"})
+    ours = start(labels={"numerai": INSTALLATION})
     status, _ = ask(proxy, "GET", "/_ping", Connection="Upgrade", Upgrade="tcp")
     assert status == 200
     status, _ = ask(proxy, "POST", f"/containers/{ours.id}/exec", "{}", Connection="Upgrade", Upgrade="tcp")
@@ -471,9 +474,10 @@ def test_it_is_nobody_in_particular(proxy: Proxy) -> None:
     assert {(user, words.split()[0]) for _, user, words in processes} == {("10001", "nginx:")}
 
 
-def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: str, created: None) -> None:
+@pytest.mark.parametrize("user", ["50000:50000", "50000", "50000:0"])
+def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: str, created: None, user: str) -> None:
     (tmp_path / "run").mkdir()
-    with start_proxy(tmp_path, CONTAINER_USER="50000:50000") as strict:
+    with start_proxy(tmp_path, CONTAINER_USER=user) as strict:
         body = good_container(tmp_path, toy)
         status, text = ask(strict, "POST", "/v1.41/containers/create", json.dumps(body))
         assert status == 403
@@ -488,7 +492,7 @@ def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: 
         ({"ENGINE": "http://engine"}, True, "ENGINE=http://engine: neither unix:///path/of/the/socket nor tcp://host"),
         ({"ENGINE": "unix:///nowhere.sock"}, True, "there is no socket at /nowhere.sock"),
         ({"QUIET_SECONDS": "8d"}, True, "QUIET_SECONDS=8d: not a number of seconds"),
-        ({"CONTAINER_USER": "0:0"}, True, "CONTAINER_USER=0:0: not of the form uid:gid"),
+        ({"CONTAINER_USER": "0:0"}, True, "CONTAINER_USER=0:0: not of the form uid:gid, and never root"),
         ({}, False, "may not use /var/run/docker.sock of group"),
     ],
 )
@@ -562,7 +566,7 @@ def test_a_training_may_be_silent_for_longer_than_other_calls_may_take(
         "import pathlib, time\nprint('begin')\n"
         "while not pathlib.Path('/data/go').exists():\n  time.sleep(0.05)\nprint('end')"
     )
-    training = start(script, labels={"numerai": "tests"}, volumes=[f"{tmp_path}:/data:ro"])
+    training = start(script, labels={"numerai": INSTALLATION}, volumes=[f"{tmp_path}:/data:ro"])
     with start_proxy(tmp_path, relay, ORDINARY_SECONDS="1", QUIET_SECONDS="600") as proxy:
         client = docker.APIClient(base_url=proxy.address, version="1.41")
         training_id = str(training.id)
@@ -581,7 +585,7 @@ def test_a_training_may_be_silent_for_longer_than_other_calls_may_take(
 
 
 def test_a_client_that_has_gone_leaves_no_connection_to_the_engine(proxy: Proxy, start: Start) -> None:
-    training = start("import time\nprint('begin')\ntime.sleep(600)", labels={"numerai": "tests"})
+    training = start("import time\nprint('begin')\ntime.sleep(600)", labels={"numerai": INSTALLATION})
 
     def connections() -> int:
         listed: Any = proxy.container.exec_run(["bash", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c socket:"])

@@ -1,0 +1,250 @@
+"""The reverse proxy of docs/tls.md, with the certificate made as it says, before a real Airflow."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shlex
+import socket
+import ssl
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import httpx
+import pytest
+from docker.models.containers import Container
+
+from launcher import airflow_home
+from launcher.checkout import Checkout
+from launcher.processes import Services, wait_until
+from tests.samples import ROOT
+
+pytestmark = [pytest.mark.containers, pytest.mark.end_to_end]
+
+PATIENCE = 120.0
+NAME = "localhost"
+# as docker-compose.yaml has it
+RIGHTS = ["CHOWN", "DAC_READ_SEARCH", "SETGID", "SETUID"]
+
+
+def make_certificate(folder: Path) -> None:
+    """Make a certificate with the command that the documentation shows, for another name."""
+    (command,) = re.findall(r"^openssl (?:.*\\\n)*.*$", (ROOT / "docs" / "tls.md").read_text(), flags=re.MULTILINE)
+    words = shlex.split(
+        command.replace("\\\n", "").replace("numerai.example.org", NAME).replace("server/tls/certificates", str(folder))
+    )
+    subprocess.run(words, check=True, capture_output=True)
+    (folder / "key.pem").chmod(0o600)
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """Airflow's API server, on this machine alone; its port, and where its password is."""
+    checkout = Checkout(tmp_path_factory.mktemp("airflow"))
+    checkout.airflow_home.mkdir()
+    port = airflow_home.any_free_port()
+    environment = airflow_home.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
+    environment |= {
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__API__BASE_URL": f"https://{NAME}",
+        "NUMERAI_DATA_DIR": str(checkout.root / "data"),
+    }
+    program = str(Path(sys.executable).parent / "airflow")
+    migrated = subprocess.run(
+        [program, "db", "migrate"], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert migrated.returncode == 0, migrated.stdout + migrated.stderr
+    services = Services(checkout.services)
+    words = [program, "api-server", "--proxy-headers", "--host", airflow_home.HOST, "--port", str(port)]
+    log = airflow_home.log_file(checkout)
+    record = services.start("api-server", words, owner="test", log=log, env=environment)
+    try:
+
+        def answers() -> bool:
+            try:
+                found = httpx.get(f"http://{airflow_home.HOST}:{port}/api/v2/version", trust_env=False, timeout=5)
+            except httpx.HTTPError:
+                assert record.alive, log.read_text()
+                return False
+            return found.status_code == 200
+
+        assert wait_until(answers, PATIENCE, every=0.5), log.read_text()
+        yield port, airflow_home.password_file(checkout)
+    finally:
+        services.stop("api-server", grace=airflow_home.STOP_SECONDS)
+
+
+@dataclass
+class Outside:
+    """The page as others see it."""
+
+    container: Container
+    port: int
+    certificates: Path
+    password_file: Path
+
+    @property
+    def address(self) -> str:
+        return f"https://{NAME}:{self.port}"
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.certificates / "certificate.pem"))
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.address, verify=self.trust, trust_env=False, timeout=30)
+
+    def sign_in(self, client: httpx.Client) -> httpx.Response:
+        password = json.loads(self.password_file.read_text())[airflow_home.USER]
+        return client.post("/auth/token", json={"username": airflow_home.USER, "password": password})
+
+    def serial(self) -> str:
+        """Number of the certificate that is served."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            socket.create_connection((NAME, self.port), timeout=30) as raw,
+            context.wrap_socket(raw, server_hostname=NAME) as secure,
+        ):
+            served = secure.getpeercert(binary_form=True)
+        assert served
+        return ssl.DER_cert_to_PEM_cert(served)
+
+
+@pytest.fixture(scope="module")
+def outside(
+    engine: docker.DockerClient, airflow: tuple[int, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outside]:
+    inside_port, password_file = airflow
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificate(folder)
+    port = airflow_home.any_free_port()
+    text = (ROOT / "server" / "tls" / "nginx.conf").read_text()
+    for here, there in (
+        ("http://api-server:8080", f"http://{airflow_home.HOST}:{inside_port}"),
+        ("listen 8443 ssl;", f"listen {airflow_home.HOST}:{port} ssl;"),
+    ):
+        assert text.count(here) == 1
+        text = text.replace(here, there)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(text)
+    stand_in = ROOT / "tests" / "server" / "stand_ins" / "nginx"
+    image, _ = engine.images.build(path=str(stand_in), tag="numerai-tests-nginx", rm=True, forcerm=True)
+    container = engine.containers.create(
+        str(image.id),
+        name=f"numerai-tests-{uuid.uuid4().hex[:8]}",
+        network_mode="host",
+        volumes=[f"{configuration}:/etc/nginx/nginx.conf:ro", f"{folder}:/etc/nginx/certificates:ro"],
+        read_only=True,
+        tmpfs={"/tmp": ""},  # noqa: S108 - the container's own
+        cap_drop=["ALL"],
+        cap_add=RIGHTS,
+        security_opt=["no-new-privileges"],
+    )
+    try:
+        container.start()
+
+        def listens() -> bool:
+            try:
+                socket.create_connection((NAME, port), timeout=5).close()
+            except OSError:
+                return False
+            return True
+
+        assert wait_until(listens, 30, every=0.1), container.logs().decode()
+        yield Outside(container, port, folder, password_file)
+    finally:
+        container.remove(force=True)
+
+
+def test_one_signs_in_by_https_and_not_otherwise(outside: Outside) -> None:
+    with outside.client() as client:
+        assert client.get("/api/v2/dags").status_code == 401
+        assert client.get("/numerai/leaderboard/").status_code == 401
+        signed_in = outside.sign_in(client)
+        assert signed_in.status_code == 201
+        token = {"Authorization": f"Bearer {signed_in.json()['access_token']}"}
+        assert client.get("/api/v2/dags", headers=token).status_code == 200
+        assert client.get("/numerai/leaderboard/", headers=token).status_code == 200
+        assert signed_in.headers["Strict-Transport-Security"] == "max-age=31536000"
+        assert "nginx/" not in signed_in.headers["Server"]
+
+
+def test_without_tls_nothing_is_answered(outside: Outside) -> None:
+    answer = httpx.get(outside.address.replace("https", "http") + "/api/v2/version", trust_env=False, timeout=30)
+    assert (answer.status_code, "version" in answer.text) == (400, False)
+
+
+def test_the_certificate_is_the_one_that_was_made(outside: Outside) -> None:
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(outside.address, verify=ssl.create_default_context(), trust_env=False)
+    assert outside.serial() == (outside.certificates / "certificate.pem").read_text()
+
+
+def test_old_tls_is_refused(outside: Outside) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_connection((NAME, outside.port), timeout=30) as raw, pytest.raises(ssl.SSLError, match="ALERT"):
+        context.wrap_socket(raw, server_hostname=NAME)
+
+
+def test_cookies_are_for_https_only(outside: Outside, airflow: tuple[int, Path]) -> None:
+    """Airflow renews, or ends, what it keeps in a cookie: by https it says that it is secret to others."""
+    stale = {"Cookie": "_token=stale"}
+    with outside.client() as client:
+        by_https = client.get("/api/v2/dags", headers=stale).headers["Set-Cookie"]
+    plain = httpx.get(
+        f"http://{airflow_home.HOST}:{airflow[0]}/api/v2/dags", headers=stale, trust_env=False, timeout=30
+    )
+    assert "; Secure" in by_https
+    assert "; Secure" not in plain.headers["Set-Cookie"]
+
+
+def test_what_tasks_say_to_airflow_is_not_reachable(outside: Outside, airflow: tuple[int, Path]) -> None:
+    path = "/execution/health/ping"
+    assert httpx.get(f"http://{airflow_home.HOST}:{airflow[0]}{path}", trust_env=False, timeout=30).status_code == 200
+    for words in (path, "//execution/health/ping", "/x/../execution/health/ping", "/%65xecution/health/ping"):
+        # as it is written: an ordinary client would tidy it up
+        client = http.client.HTTPSConnection(NAME, outside.port, context=outside.trust, timeout=30)
+        with contextlib.closing(client):
+            client.request("GET", words)
+            answer = client.getresponse()
+            assert (words, answer.status, b"ok" in answer.read()) == (words, 404, False)
+
+
+def test_a_renewed_certificate_is_served_after_a_hang_up(outside: Outside) -> None:
+    before = outside.serial()
+    make_certificate(outside.certificates)
+    assert outside.serial() == before
+    outside.container.kill("SIGHUP")
+    renewed = (outside.certificates / "certificate.pem").read_text()
+    assert renewed != before
+
+    def is_served_by_all() -> bool:
+        processes = outside.container.top(ps_args="-eo pid,args")["Processes"]
+        workers = [words for _, words in processes if "worker" in words]
+        return outside.serial() == renewed and workers == ["nginx: worker process"]
+
+    assert wait_until(is_served_by_all, 30, every=0.1)
+    with outside.client() as client:
+        assert client.get("/api/v2/version").status_code == 200
+
+
+def test_guessing_passwords_is_slow(outside: Outside) -> None:
+    """The last test: whoever guessed has to wait before he may sign in."""
+    with outside.client() as client:
+        wrong = {"username": airflow_home.USER, "password": "wrong"}
+        answers = [client.post("/auth/token", json=wrong).status_code for _ in range(15)]
+        assert answers[0] == 401
+        assert answers[-1] == 429
+        assert client.get("/api/v2/version").status_code == 200
