@@ -182,7 +182,7 @@ def test_housekeeping_works_through_it(through_proxy: Proxy, start: Start, tmp_p
     client = docker.from_env().api
     mounted = mounted_by_containers(client, labels["numerai"], load_settings())
     assert mounted(data / "rounds")
-    assert not mounted(data)
+    assert not mounted(data / "downloads")
     sweep = Sweep(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
     remove_containers(sweep, client, labels["numerai"], keep_days=1, is_wanted=lambda _owner: False)
     assert len(sweep.removed) == 1
