@@ -40,7 +40,7 @@ ALWAYS = 1000
 
 
 def tournament(address: str, **options: Any) -> Tournament:
-    return Tournament(address, **{"timeout": 0.5, "patience": QUICK, **options})
+    return Tournament(address, **{"timeout": 20, "patience": QUICK, **options})
 
 
 @pytest.fixture(scope="module")
