@@ -67,6 +67,16 @@ def contract_environment(spec: ModelSpec) -> dict[str, str]:
     return environment | spec.parameters
 
 
+def _kind_of_container(settings: Settings) -> type[ModelContainer]:
+    if settings.engine == "swarm":
+        from numerai_pipeline.model_service import ModelService
+
+        return ModelService
+    from numerai_pipeline.model_container import ModelContainer
+
+    return ModelContainer
+
+
 class ModelOperator(BaseOperator):
     """Runs one entry of the registry in its container.
 
@@ -179,7 +189,7 @@ class ModelOperator(BaseOperator):
     def _compute(
         self, context: Context, settings: Settings, layout: RunLayout, inputs: str, automl_minutes: int
     ) -> None:
-        from numerai_pipeline.model_container import ContainerRequest, ModelContainer
+        from numerai_pipeline.model_container import ContainerRequest
 
         if self.spec.tables == "csv":
             from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
@@ -203,7 +213,7 @@ class ModelOperator(BaseOperator):
             memory=self.spec.memory,
             cores=self.spec.cores,
         )
-        self._container = ModelContainer(task_id=self.task_id, request=request)
+        self._container = _kind_of_container(settings)(task_id=self.task_id, request=request)
         if self._told_to_end:
             self._container.on_kill()
         self._container.run(context, partial(self._accept, layout, request.workspace, inputs))

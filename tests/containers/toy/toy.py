@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -69,6 +71,26 @@ elif MODE == "write predictions of another":
 elif MODE == "eat memory":
     eaten = bytearray(2**31)
     print(len(eaten))
+elif MODE == "look around":
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(f"rights {status['CapBnd'].strip()}, user {os.getuid()}, shared memory {shutil.disk_usage('/dev/shm').total}")
+    for place in ("/etc/spoilt", "/tmp/own", "/dev/shm/own"):
+        try:
+            Path(place).touch()
+            print(f"can write {place}")
+        except OSError as error:
+            print(f"cannot write {place}: {error.strerror}")
+    for address in ("1.1.1.1", "172.17.0.1"):
+        try:
+            socket.create_connection((address, 53), timeout=2).close()
+            print(f"can reach {address}")
+        except OSError as error:
+            print(f"cannot reach {address}: {error.strerror}")
+    write("id,prediction", good)
+elif MODE == "wait until told":
+    while not Path(os.environ["STORING"], "told").exists():
+        time.sleep(0.05)
+    write("id,prediction", good)
 elif MODE == "hang":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:

@@ -1,0 +1,19 @@
+"""Runs the DAG once, in a process that can be killed: ``python one_run.py DATE CONF``; prints what became of svm."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pendulum
+from airflow.dag_processing.dagbag import DagBag
+
+from tests.samples import ROOT
+
+if __name__ == "__main__":
+    dag = DagBag(ROOT / "dags", bundle_name="dags-folder").dags["numerai_tournament"]
+    for task in dag.tasks:
+        task.retries = 0
+    run = dag.test(run_conf=json.loads(sys.argv[2]), logical_date=pendulum.parse(sys.argv[1]))
+    instance = run.get_task_instance("svm")
+    print("svm became", instance.state, flush=True)

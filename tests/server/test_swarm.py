@@ -1,0 +1,176 @@
+"""Model tasks in the real DAG, as services of a real swarm of one node, in an engine of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import yaml
+
+from launcher.processes import wait_until
+from numerai_pipeline.data_volume import installation_id
+from numerai_pipeline.housekeeping import Sweep, mounted_by_containers, remove_services
+from numerai_pipeline.leases import Lease
+from numerai_pipeline.manifests import verified_manifest
+from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.model_registry import ModelSpec
+from numerai_pipeline.parameters import LONGEST_SEARCH
+from numerai_pipeline.reaper import ContainerOwner, unwanted_services
+from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.settings import load_settings
+from numerai_pipeline.swarm_services import remove_service, service_since
+from tests.containers.conftest import (
+    TOURNAMENT_IDS,
+    Outcome,
+    airflow_database,
+    archive,
+    run_dag,
+    run_pipeline,
+    toy_images,
+)
+from tests.samples import ROOT, task
+from tests.server.swarm import SwarmNode
+
+__all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "toy_images"]
+
+RunDag = Callable[..., Outcome]
+PATIENCE = 60.0
+DATE = "2026-01-03T12:00:00+00:00"
+
+pytestmark = pytest.mark.containers
+
+
+@pytest.fixture(scope="session")
+def node(toy_images: Path) -> Iterator[SwarmNode]:
+    """Set up a swarm of one node that has the toy image."""
+    found = SwarmNode()
+    try:
+        found.start()
+        found.init_swarm()
+        found.load(image_reference(toy_images, "toy"))
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def swarm(node: SwarmNode) -> Iterator[Any]:
+    """Connect to the swarm's manager."""
+    with contextlib.closing(node.client) as client:
+        yield client.api
+
+
+@pytest.fixture(autouse=True)
+def on_the_swarm(node: SwarmNode, swarm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the pipeline run its models on it; whatever a test does, none of its services is left."""
+    monkeypatch.setenv("DOCKER_HOST", node.address)
+    monkeypatch.setenv("NUMERAI_ENGINE", "swarm")
+    load_settings.cache_clear()
+    yield
+    left = swarm.services()
+    for service in left:
+        remove_service(swarm, service["ID"])
+    assert left == []
+    # of a service that ended by itself, the node removes the container in its own time
+    assert wait_until(lambda: node.containers() == [], PATIENCE, every=0.1)
+
+
+@pytest.fixture(autouse=True)
+def no_container_stays() -> None:
+    """Look at none of the machine's own engine."""
+
+
+def at_work(swarm: Any, *states: str) -> str:
+    """Wait until there is a service, in one of these states if any are named; return its id."""
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = [each["ServiceID"] for each in swarm.tasks() if not states or each["Status"]["State"] in states]
+        return bool(found)
+
+    assert wait_until(look, PATIENCE, every=0.05)
+    return found[0]
+
+
+def svm(outcome: Outcome) -> str:
+    return str(outcome.tasks["svm"].state)
+
+
+def test_a_model_runs_as_a_service_without_rights_and_without_a_way_out(run_dag: RunDag, swarm: Any) -> None:
+    seen: dict[str, Any] = {}
+
+    def look() -> None:
+        seen.update(swarm.inspect_service(at_work(swarm)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    outcome = run_dag({"svm": {"memory": 128, "parameters": {"MODE": "look around"}}}, seed=5)
+    watcher.join()
+    assert outcome.state == "success", outcome.output
+    assert verified_manifest(RunLayout(outcome.directory).predictions("svm"))
+    labels, template = seen["Spec"]["Labels"], seen["Spec"]["TaskTemplate"]
+    assert labels["numerai.run"] == outcome.tasks["svm"].run_id
+    assert labels["numerai.try"] == "1"
+    assert template["RestartPolicy"]["Condition"] == "none"
+    assert template["Resources"]["Limits"]["Pids"] == 4096
+    assert template["Resources"]["Limits"]["MemoryBytes"] == template["Resources"]["Reservations"]["MemoryBytes"]
+    assert template["Resources"]["Reservations"]["NanoCPUs"] == 10**9
+    assert not any("docker.sock" in mount.get("Source", "") for mount in template["ContainerSpec"]["Mounts"])
+    said = outcome.output
+    assert said.count("[ 50 %] svm with seed 5") == 1
+    user = os.getuid() or 10001
+    assert f"rights 0000000000000000, user {user}, shared memory 1073741824" in said
+    assert "cannot write /etc/spoilt: Read-only file system" in said
+    assert "can write /tmp/own" in said
+    assert "cannot reach 1.1.1.1: Network is unreachable" in said
+    assert "can reach 172" not in said.replace("cannot reach 172", "")
+
+
+@pytest.mark.parametrize(
+    ("entry", "says", "tries"),
+    [
+        ({"parameters": {"MODE": "bad data"}}, "svm: bad data (exit code 65): training.parquet: column 'era'", 1),
+        ({"parameters": {"MODE": "out of luck"}}, "svm: a bug (exit code 70): the moon was wrong", 2),
+    ],
+)
+def test_an_exit_code_means_the_same_as_on_one_engine(
+    run_dag: RunDag, entry: dict[str, Any], says: str, tries: int
+) -> None:
+    outcome = run_dag({"svm": entry}, retries=1)
+    assert svm(outcome) == "failed"
+    assert outcome.tasks["svm"].try_number == tries
+    assert says in outcome.output
+
+
+def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"memory": 64, "parameters": {"MODE": "eat memory"}}})
+    assert "its limit is 64 MiB; raise `memory` of task svm in models.yaml" in outcome.output
+
+
+def test_a_time_out_takes_the_service_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
+    outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
+    assert svm(outcome) == "failed"
+    assert "svm: stopped after its time limit of 0.05 minutes; raise `time_limit` of task svm" in outcome.output
+    assert "It never started" not in outcome.output
+
+
+def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_SWARM_CONSTRAINTS", "node.labels.numerai==models")
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
+    outcome = run_dag({"svm": {}})
+    assert svm(outcome) == "failed"
+    reason = "no suitable node (scheduling constraints not satisfied on 1 node)"
+    assert f"waits for a node: {reason}" in outcome.output
+    assert f"It never started: no node of the swarm had room for it ({reason})" in outcome.output
