@@ -14,6 +14,8 @@ if __name__ == "__main__":
     dag = DagBag(ROOT / "dags", bundle_name="dags-folder").dags["numerai_tournament"]
     for task in dag.tasks:
         task.retries = 0
-    run = dag.test(run_conf=json.loads(sys.argv[2]), logical_date=pendulum.parse(sys.argv[1]))
+    date = pendulum.parse(sys.argv[1])
+    # both decide the run's id, which tries of one task share
+    run = dag.test(run_conf=json.loads(sys.argv[2]), logical_date=date, run_after=date)
     instance = run.get_task_instance("svm")
     print("svm became", instance.state, flush=True)

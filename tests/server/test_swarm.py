@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
-import yaml
+from airflow.models import DagRun
+from airflow.utils.session import create_session
+from sqlalchemy import update
 
 from launcher.processes import wait_until
 from numerai_pipeline.data_volume import installation_id
 from numerai_pipeline.housekeeping import Sweep, mounted_by_containers, remove_services
-from numerai_pipeline.leases import Lease
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import ModelSpec
@@ -31,24 +31,26 @@ from numerai_pipeline.run_layout import RunLayout
 from numerai_pipeline.settings import load_settings
 from numerai_pipeline.swarm_services import remove_service, service_since
 from tests.containers.conftest import (
-    TOURNAMENT_IDS,
     Outcome,
     airflow_database,
     archive,
+    folder_of_toys,
     run_dag,
     run_pipeline,
     toy_images,
 )
-from tests.samples import ROOT, task
+from tests.samples import ROOT
 from tests.server.swarm import SwarmNode
 
 __all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "toy_images"]
 
 RunDag = Callable[..., Outcome]
-PATIENCE = 60.0
+PATIENCE = 240.0
 DATE = "2026-01-03T12:00:00+00:00"
 
 pytestmark = pytest.mark.containers
+# those that take long; the others are part of `make test`
+LONG = pytest.mark.server
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +105,59 @@ def at_work(swarm: Any, *states: str) -> str:
     return found[0]
 
 
+class Begun:
+    """A run in a process of its own, and what it has said so far."""
+
+    def __init__(self, archive: Path, log: Path) -> None:
+        self._log = log
+        conf = json.dumps({"source": "archive", "archive": str(archive)})
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, ROOT / "tests/server/one_run.py", DATE, conf],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/plugins"},
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def says(self, words: str) -> bool:
+        """Wait until it has said this."""
+        return bool(wait_until(lambda: words in self.output, PATIENCE, every=0.1))
+
+
+@pytest.fixture
+def begin(
+    airflow_database: None, toy_images: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Begun]]:
+    """Begin the one run of a date, each time as if its task were tried again, with what svm is to do."""
+    begun: list[Begun] = []
+    monkeypatch.setenv("NUMERAI_POOL", "default_pool")
+
+    def start(mode: str) -> Begun:
+        images = folder_of_toys(toy_images, tmp_path, {"svm": {"parameters": {"MODE": mode}}})
+        monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images))
+        begun.append(Begun(archive, tmp_path / f"output-{len(begun)}"))
+        return begun[-1]
+
+    yield start
+    for each in begun:
+        each.process.kill()
+        each.process.wait()
+
+
+@pytest.fixture
+def left_behind(begin: Callable[[str], Begun], swarm: Any) -> str:
+    """Leave a service at work whose task's process was killed; its id."""
+    run = begin("wait until told")
+    service = at_work(swarm, "running")
+    run.process.kill()
+    run.process.wait()
+    return service
+
+
 def svm(outcome: Outcome) -> str:
     return str(outcome.tasks["svm"].state)
 
@@ -137,6 +192,7 @@ def test_a_model_runs_as_a_service_without_rights_and_without_a_way_out(run_dag:
     assert "can reach 172" not in said.replace("cannot reach 172", "")
 
 
+@LONG
 @pytest.mark.parametrize(
     ("entry", "says", "tries"),
     [
@@ -153,11 +209,13 @@ def test_an_exit_code_means_the_same_as_on_one_engine(
     assert says in outcome.output
 
 
+@LONG
 def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"memory": 64, "parameters": {"MODE": "eat memory"}}})
     assert "its limit is 64 MiB; raise `memory` of task svm in models.yaml" in outcome.output
 
 
+@LONG
 def test_a_time_out_takes_the_service_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
@@ -166,6 +224,7 @@ def test_a_time_out_takes_the_service_with_it(run_dag: RunDag, monkeypatch: pyte
     assert "It never started" not in outcome.output
 
 
+@LONG
 def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_SWARM_CONSTRAINTS", "node.labels.numerai==models")
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
@@ -174,3 +233,76 @@ def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatc
     reason = "no suitable node (scheduling constraints not satisfied on 1 node)"
     assert f"waits for a node: {reason}" in outcome.output
     assert f"It never started: no node of the swarm had room for it ({reason})" in outcome.output
+
+
+@LONG
+def test_who_is_told_to_end_takes_the_service_with_it(
+    begin: Callable[[str], Begun], swarm: Any, node: SwarmNode
+) -> None:
+    run = begin("hang")
+    at_work(swarm, "running")
+    run.process.send_signal(signal.SIGTERM)
+    run.process.wait(timeout=PATIENCE)
+    assert (swarm.services(), node.containers()) == ([], [])
+    assert "svm: stopped because Airflow said so" in run.output
+    assert "svm became failed" in run.output
+
+
+@LONG
+def test_the_next_try_goes_on_with_the_service_of_a_killed_one(
+    begin: Callable[[str], Begun], left_behind: str, swarm: Any
+) -> None:
+    run = begin("wait until told")
+    assert run.says(f"taking over service {left_behind[:12]} of an earlier try"), run.output
+    mounts = swarm.inspect_service(left_behind)["Spec"]["TaskTemplate"]["ContainerSpec"]["Mounts"]
+    Path(mounts[0]["Source"], "told").touch()
+    run.process.wait(timeout=PATIENCE)
+    assert "svm became success" in run.output
+    assert "started service" not in run.output
+    assert run.output.count("[ 50 %] svm with seed") == 1
+
+
+@LONG
+def test_a_service_at_other_work_gives_way(begin: Callable[[str], Begun], left_behind: str) -> None:
+    run = begin("good")
+    run.process.wait(timeout=PATIENCE)
+    assert f"removing service {left_behind[:12]}, left by an earlier try (running)" in run.output
+    assert run.output.count("started service") == 1
+    assert "svm became success" in run.output
+
+
+@LONG
+def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Path) -> None:
+    settings = load_settings()
+    installation = installation_id(settings.data_dir)
+    mounted = mounted_by_containers(swarm, installation, settings)
+    (directory,) = settings.data_dir.glob("rounds/archive/*")
+    assert mounted(directory)
+    assert not mounted(directory.with_name("another"))
+    (service,) = unwanted_services(swarm, installation, lambda _owner: False)
+    assert service["Id"] == left_behind
+    owner = ContainerOwner.of(service["Labels"])
+    assert (owner.lease.dag, owner.task) == ("numerai_tournament", "svm")
+    assert unwanted_services(swarm, "another", lambda _owner: False) == []
+    since = service_since(swarm, left_behind)
+    assert since is not None
+
+    def clean(days: float, *, wanted: bool) -> list[str]:
+        sweep = Sweep(now=since + timedelta(days=days))
+        remove_services(sweep, swarm, installation, keep_days=1, is_wanted=lambda _owner: wanted)
+        return sweep.removed
+
+    assert clean(2, wanted=True) == []
+    assert clean(0.5, wanted=False) == []
+    assert clean(2, wanted=False) == [f"service {left_behind[:12]} (running) of svm, {owner.lease.run}"]
+    assert swarm.services() == []
+    assert service_since(swarm, left_behind) is None
+
+
+@LONG
+def test_a_run_that_begins_removes_services_for_which_nobody_waits(left_behind: str, run_dag: RunDag) -> None:
+    with create_session() as session:
+        session.execute(update(DagRun).values(state="failed"))
+    outcome = run_dag({"svm": {}})
+    assert f"removing service {left_behind[:12]} (running), for which nobody waits any more" in outcome.output
+    assert svm(outcome) == "success"

@@ -73,8 +73,9 @@ elif MODE == "eat memory":
     print(len(eaten))
 elif MODE == "look around":
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(f"rights {status['CapBnd'].strip()}, user {os.getuid()}, shared memory {shutil.disk_usage('/dev/shm').total}")
-    for place in ("/etc/spoilt", "/tmp/own", "/dev/shm/own"):
+    shared = shutil.disk_usage("/dev/shm").total  # noqa: S108 - the container's own
+    print(f"rights {status['CapBnd'].strip()}, user {os.getuid()}, shared memory {shared}")
+    for place in ("/etc/spoilt", "/tmp/own", "/dev/shm/own"):  # noqa: S108 - the container's own
         try:
             Path(place).touch()
             print(f"can write {place}")
