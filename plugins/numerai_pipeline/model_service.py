@@ -5,8 +5,9 @@ it. A service has one task that is never started again: Airflow tries again, and
 
 Traps of swarm services that are dealt with here: the provider's operator never ends for a task that waits for room,
 asks in a circle without a pause, and loses the log's end. A log that is followed never ends either, since a service
-could start another task. A removed service still works for a moment. A missing image is no error but a task that was
-rejected. A node kills what it finds unhealthy. ``docs/swarm.md`` says what a swarm cannot do.
+could start another task, and is waited for without end where its node is silent. A removed service still works for a
+moment. A missing image is no error but a task that was rejected. A node kills what it finds unhealthy.
+``docs/swarm.md`` says what a swarm cannot do.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from docker import types
 from numerai_pipeline.docker_engine import is_silence, reaching
 from numerai_pipeline.model_container import TOLD_APART_BY, ContainerRequest, ModelContainer
 from numerai_pipeline.settings import load_settings
-from numerai_pipeline.swarm_services import biggest_node, find_services, order_removal, remove_service, service_state
+from numerai_pipeline.swarm_services import (
+    NodeSilentError,
+    biggest_node,
+    find_services,
+    order_removal,
+    read_log,
+    remove_service,
+    service_state,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -169,31 +178,34 @@ class ModelService(ModelContainer, DockerSwarmOperator):
 
     def _pass_on(self, container_id: str, log: ContainerLog, *, to_its_end: bool) -> None:
         since = int(datetime.fromisoformat(log.read_until).timestamp()) if log.read_until else 0
-        stream = self.cli.service_logs(
-            container_id, stdout=True, stderr=True, timestamps=True, since=since, is_tty=False
-        )
-        log.follow(self._of_the_container(stream), to_its_end=False)
+        try:
+            pieces = read_log(self.cli, container_id, since)
+        except NodeSilentError as error:
+            self.log.warning("the log may have gaps: %s", error)
+            pieces = []
+        log.follow(self._of_the_container(pieces), to_its_end=False)
         if to_its_end:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def _of_the_container(self, stream: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in stream:
-            if chunk[:1].isdigit():  # a time stamp
-                yield chunk
+    def _of_the_container(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            if piece[:1].isdigit():  # a time stamp
+                yield piece
             else:
-                self.log.warning("the log may have gaps: %s", chunk.decode(errors="replace").strip())
+                self.log.warning("the log may have gaps: %s", piece.decode(errors="replace").strip())
 
     def _verdict(self, state: dict[str, Any], log: ContainerLog) -> AirflowException | None:
         failure = state["Failure"]
         if not failure:
             return super()._verdict(state, log)
+        # both may be so on one node only, and a registry that does not answer looks like the first: so tried again
         if failure.startswith("No such image"):
-            return AirflowFailException(
+            return AirflowException(
                 f"image {self.image} is not on node {state['Node']} and cannot be pulled there: put the model images in"
                 " a registry that all nodes reach and set NUMERAI_IMAGE_REGISTRY, or load them on every node"
             )
         if "bind source path does not exist" in failure:
-            return AirflowFailException(
+            return AirflowException(
                 f"{self.task_name}: node {state['Node']} does not have the data volume ({failure}): mount it at the"
                 " same path on every node, or keep the models off this one with NUMERAI_SWARM_CONSTRAINTS"
             )

@@ -6,11 +6,14 @@ whether a container ran out of memory is known to its node alone.
 
 from __future__ import annotations
 
+import struct
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
+import requests
+import urllib3
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +21,15 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 REMOVAL_SECONDS = 20.0
+LOG_SECONDS = 10.0
+# before each piece of a log: one byte that says which stream it is of, three of nothing, four for its length
+_PIECE = struct.Struct(">BxxxI")
 _ENDED = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
 _WENT_THROUGH = ("task: non-zero exit", "")
+
+
+class NodeSilentError(Exception):
+    """The node of a service does not hand out its log."""
 
 
 def find_services(client: APIClient, labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -91,6 +101,49 @@ def service_state(client: APIClient, service_id: str) -> dict[str, Any]:
     return _state("exited", code, node=node, failure=failure)
 
 
+def read_log(client: APIClient, service_id: str, since: int) -> list[bytes]:
+    """Read what there is of a service's log, in pieces that each begin with a time stamp, or say what went wrong.
+
+    The library's own way to read it waits for ever where a node is silent, and with it the manager.
+
+    Parameters
+    ----------
+    client : APIClient
+        A connection to a manager.
+    service_id : str
+        The service.
+    since : int
+        Seconds since 1970 from which on to read.
+
+    Raises
+    ------
+    NodeSilentError
+        When nothing comes for :data:`LOG_SECONDS`.
+    docker.errors.APIError
+        When the manager refuses.
+    """
+    address = f"{client.base_url}/v{client.api_version}/services/{service_id}/logs"
+    wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "since": since}
+    try:
+        response = client.get(address, params=wanted, timeout=LOG_SECONDS)
+        response.raise_for_status()
+    except requests.HTTPError as error:
+        docker.errors.create_api_error_from_http_exception(error)
+    except requests.RequestException as error:
+        if isinstance(error, requests.ReadTimeout) or isinstance(
+            error.args[0] if error.args else None, urllib3.exceptions.ReadTimeoutError
+        ):
+            msg = f"its node handed out nothing for {LOG_SECONDS:g} s"
+            raise NodeSilentError(msg) from error
+        raise
+    content, pieces, place = response.content, [], 0
+    while place + _PIECE.size <= len(content):
+        _, length = _PIECE.unpack_from(content, place)
+        place += _PIECE.size + length
+        pieces.append(content[place - length : place])
+    return pieces
+
+
 def service_since(client: APIClient, service_id: str) -> datetime | None:
     """When a service ended; for one that works or waits, when it was made; None for one that is gone."""
     try:
@@ -125,7 +178,8 @@ def remove_service(client: APIClient, service_id: str, patience: float = REMOVAL
 
 def biggest_node(client: APIClient) -> tuple[int, int]:
     """Cores and MiB of the node that has most of each; what is more than that, no node could ever reserve."""
-    sizes = [node["Description"]["Resources"] for node in client.nodes() if node["Spec"]["Availability"] == "active"]
+    ready = [node for node in client.nodes() if node["Status"]["State"] == "ready"]
+    sizes = [node["Description"]["Resources"] for node in ready if node["Spec"]["Availability"] == "active"]
     cores = max((size.get("NanoCPUs", 0) // 10**9 for size in sizes), default=0)
     memory = max((size.get("MemoryBytes", 0) // 2**20 for size in sizes), default=0)
     return max(cores, 1), memory
@@ -152,7 +206,7 @@ def _node(client: APIClient, task: dict[str, Any]) -> tuple[str, bool]:
         node = client.inspect_node(task["NodeID"])
     except docker.errors.NotFound:
         return task["NodeID"][:12], True
-    return node["Description"].get("Hostname", ""), node["Status"]["State"] == "down"
+    return node.get("Description", {}).get("Hostname", task["NodeID"][:12]), node["Status"]["State"] == "down"
 
 
 def _ran_out_of_memory(client: APIClient, task: dict[str, Any]) -> bool | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 
-import pendulum
 from airflow.dag_processing.dagbag import DagBag
 
 from tests.samples import ROOT
@@ -14,7 +14,7 @@ if __name__ == "__main__":
     dag = DagBag(ROOT / "dags", bundle_name="dags-folder").dags["numerai_tournament"]
     for task in dag.tasks:
         task.retries = 0
-    date = pendulum.parse(sys.argv[1])
+    date = datetime.fromisoformat(sys.argv[1])
     # both decide the run's id, which tries of one task share
     run = dag.test(run_conf=json.loads(sys.argv[2]), logical_date=date, run_after=date)
     instance = run.get_task_instance("svm")

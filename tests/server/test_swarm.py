@@ -236,6 +236,57 @@ def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatc
 
 
 @LONG
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        (
+            "NUMERAI_IMAGE_REGISTRY",
+            "127.0.0.1:9/nothing/",
+            "cannot be pulled there: put the model images in a registry",
+        ),
+        ("NUMERAI_DATA_DIR_ON_HOST", "/nowhere", "does not have the data volume (invalid mount config"),
+    ],
+)
+def test_a_node_that_lacks_something_is_named_with_what_to_do(
+    run_dag: RunDag, swarm: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    outcome = run_dag({"svm": {}})
+    assert svm(outcome) == "failed"
+    assert says in outcome.output
+    assert f"node {swarm.info()['Name']} " in outcome.output
+
+
+@LONG
+def test_a_node_that_is_drained_ends_its_models(run_dag: RunDag, swarm: Any) -> None:
+    def set_availability(availability: str) -> None:
+        (node,) = swarm.nodes()
+        swarm.update_node(node["ID"], node["Version"]["Index"], {**node["Spec"], "Availability": availability})
+
+    def drain() -> None:
+        at_work(swarm, "running")
+        set_availability("drain")
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    try:
+        outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
+    finally:
+        thread.join()
+        set_availability("active")
+    assert svm(outcome) == "failed"
+    assert f"svm: the swarm stopped it (shutdown): its node {swarm.info()['Name']} was drained" in outcome.output
+
+
+@LONG
+def test_an_engine_that_is_no_manager_is_refused(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST")
+    outcome = run_dag({"svm": {}}, retries=3)
+    assert outcome.tasks["svm"].try_number == 1
+    assert "NUMERAI_ENGINE=swarm needs a manager of a swarm" in outcome.output
+
+
+@LONG
 def test_who_is_told_to_end_takes_the_service_with_it(
     begin: Callable[[str], Begun], swarm: Any, node: SwarmNode
 ) -> None:

@@ -35,9 +35,9 @@ def nodes(toy_images: Path) -> Iterator[tuple[SwarmNode, SwarmNode, str]]:
         name = worker.join(manager)
         worker.load(image_reference(toy_images, "toy"))
         with contextlib.closing(manager.client) as client:
-            seen = client.api.inspect_node(name)
-            spec = {**seen["Spec"], "Labels": {"numerai": "models"}}
-            client.api.update_node(name, seen["Version"]["Index"], spec)
+            api: Any = client.api
+            seen = api.inspect_node(name)
+            api.update_node(name, seen["Version"]["Index"], {**seen["Spec"], "Labels": {"numerai": "models"}})
         yield manager, worker, name
     finally:
         worker.close()
@@ -70,8 +70,7 @@ def test_a_model_is_placed_followed_and_judged_on_another_node(
     assert "[ 50 %] svm with seed 5" in outcome.output
     assert "xgboost: killed (exit code 137), most likely because it needed more memory than its limit" in outcome.output
     assert swarm.services() == []
-    for node in (manager, worker):
-        assert wait_until(lambda node=node: node.containers() == [], PATIENCE, every=0.1)
+    assert wait_until(lambda: manager.containers() == worker.containers() == [], PATIENCE, every=0.1)
 
 
 def test_a_lost_node_is_a_failure_that_can_be_tried_again_and_ends_its_container_when_it_is_back(
