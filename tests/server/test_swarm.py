@@ -351,9 +351,11 @@ def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Pat
 
 
 @LONG
-def test_a_run_that_begins_removes_services_for_which_nobody_waits(left_behind: str, run_dag: RunDag) -> None:
+def test_a_run_that_begins_removes_services_for_which_nobody_waits(
+    left_behind: str, run_dag: RunDag, caplog: pytest.LogCaptureFixture
+) -> None:
     with create_session() as session:
         session.execute(update(DagRun).values(state="failed"))
     outcome = run_dag({"svm": {}})
-    assert f"removing service {left_behind[:12]} (running), for which nobody waits any more" in outcome.output
+    assert f"removing service {left_behind[:12]} (running), for which nobody waits any more" in caplog.text
     assert svm(outcome) == "success"
