@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run backtest up airflow down images check test test-faults clean
+.PHONY: help run backtest up airflow down images check test test-faults test-fuzz clean
 .SILENT:
 
 override LAUNCHER := launcher/environment.sh
@@ -22,6 +22,7 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make check    Look at the code: ruff, its formatter, mypy
 ##   make test     Set everything up, then `make check` and all the tests
 ##   make test-faults  Kill what can be killed at every stage of a run; writes docs/reliability.md
+##   make test-fuzz  Read thousands of broken zips and tables; `make test` reads some of them
 ##   make clean    Remove Airflow's home and the caches; with ALL=1 also data/, .venv and the images
 ##   make help     This text
 
@@ -51,6 +52,9 @@ test:
 
 test-faults:
 	$(LAUNCHER) dev test-faults --from-make
+
+test-fuzz:
+	$(LAUNCHER) dev test-fuzz --from-make
 
 clean:
 	if [ -x .venv/bin/python ]; then $(IN_VENV) clean --from-make; else echo "Nothing was ever made here."; fi
@@ -84,7 +88,7 @@ help:
 ## Knobs of the launcher
 ##   PORT             port of Airflow's web page (8080, or the next free one)
 ##   NO_INSTALL       1: never install anything with apt-get; say what is missing instead
-##   ARGS             make test: arguments for pytest, such as ARGS="-k knobs"; make airflow: what airflow should do
+##   ARGS             make test and test-fuzz: arguments for pytest, such as ARGS="-k knobs"; make airflow: what airflow should do
 ##   SOAK             make test-faults: so many kills at random besides (0), such as SOAK=200
 ##   ALL              make clean: 1 removes data/, .venv, .uv and the model images as well
 ##

@@ -128,12 +128,15 @@ def unpack_here(directory: Path, layout: str, paths: dict[str, str]) -> dict[str
     import resource
     import time
 
+    from numerai_pipeline.manifests import file_sha256
     from numerai_pipeline.raw_dataset import RawDataset, RawFile
     from numerai_pipeline.run_layout import RunLayout
     from numerai_pipeline.unpacking.dataset import unpack
 
     kind: Any = layout
-    raw = RawDataset(kind, "benchmark", "1", "v0", {role: RawFile(path, "") for role, path in paths.items()})
+    raw = RawDataset(
+        kind, "benchmark", "1", "v0", {role: RawFile(path, file_sha256(Path(path))) for role, path in paths.items()}
+    )
     began = time.perf_counter()
     unpack(raw, RunLayout(directory / "run"), feature_set="all", target=None, every_nth_era=1, inputs="benchmark")
     seconds = time.perf_counter() - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from launcher.airflow_command import airflow
@@ -14,7 +15,7 @@ from launcher.clean import clean
 from launcher.console import Screen
 from launcher.errors import EXIT_STOPPED, LauncherError, StoppedError
 from launcher.knobs import RUNNING, overrides_from_make, overrides_from_words, parse_knobs
-from launcher.quality import check, test, test_faults
+from launcher.quality import SUITES, check, suite, test, test_faults
 from launcher.run import give_back_engine, run
 from launcher.session import Session
 from launcher.signals import StopSignals, watch_parent
@@ -35,6 +36,7 @@ PURPOSES = {
     "check": "look at the code: ruff, its formatter, mypy",
     "test": "set everything up, then check the code and run all tests",
     "test-faults": "kill everything that can be killed, at every stage of a run, and write docs/reliability.md",
+    "test-fuzz": "read broken files by the thousand",
     "clean": "remove Airflow's home and the caches",
 }
 
@@ -83,6 +85,7 @@ ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "images": _images,
     "check": lambda session, _: check(session),
     "test": test,
+    **{command: partial(suite, command=command) for command in SUITES},
     "test-faults": test_faults,
     "clean": clean,
 }

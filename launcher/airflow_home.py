@@ -103,7 +103,8 @@ def airflow_environment(checkout: Checkout, *, port: int, practice_url: str | No
         "CORE__PARALLELISM": str(cores() + 2),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{checkout.airflow_home}/airflow.db",
+        # on a busy machine another process may hold the file for longer than SQLite's own five seconds
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{checkout.airflow_home}/airflow.db?timeout=60",
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",

@@ -34,6 +34,7 @@ LAUNCHER_KNOBS = {
     "up": ("PORT", "NO_INSTALL"),
     "test": ("ARGS", "NO_INSTALL"),
     "test-faults": ("SOAK", "ARGS", "NO_INSTALL"),
+    "test-fuzz": ("ARGS", "NO_INSTALL"),
     "airflow": ("ARGS", "NO_INSTALL"),
 }
 # commands that run the DAG take its parameters as knobs
@@ -120,7 +121,8 @@ def parse_knobs(
     Parameters
     ----------
     command
-        Which command they are for: run, backtest, up, airflow, images, test, test-faults, check, clean, down.
+        Which command they are for: run, backtest, up, airflow, images, test, test-faults, test-fuzz, check, clean,
+        down.
     overrides
         The knobs as given.
     model_names

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import docker
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import load_registry
@@ -17,6 +18,8 @@ from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from xdist.remote import Producer
 
 
 def new_airflow_home() -> tempfile.TemporaryDirectory[str]:
@@ -35,6 +38,45 @@ def new_airflow_home() -> tempfile.TemporaryDirectory[str]:
 
 # Here and not in a fixture: Airflow reads its home when it is imported, which another conftest.py may do right after.
 HOME = new_airflow_home()
+
+
+# The files that take longest, longest first, so that no worker is left alone with one at the end.
+LONG = (
+    "tests/end_to_end",
+    "tests/faults",
+    "tests/containers/test_real_models.py",
+    "tests/images/test_auto_weka_image.py",
+    "tests/images/test_auto_sklearn_image.py",
+    "tests/images/test_tpot_image.py",
+    "tests/containers",
+    "tests/images",
+)
+# What looks for processes and containers of the whole checkout, or starts a web server in it, goes one after the other.
+ONE_AT_A_TIME = ("tests/end_to_end", "tests/browser")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((at for at, place in enumerate(LONG) if item.nodeid.startswith(place)), len(LONG))
+
+    items.sort(key=rank)
+
+
+class TogetherScheduling(LoadScopeScheduling):
+    """Hands each worker whole files of tests, in order, and to one of them all that want the checkout to themselves."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/faults"):
+            return "the house of faults"  # which takes longer to open than to play in
+        return "the checkout" if nodeid.startswith(ONE_AT_A_TIME) else nodeid.split("::", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TogetherScheduling:
+    """Share the suite among workers; what pytest-xdist calls where it is asked for them (`-n 2`)."""
+    config.option.loadscopereorder = False
+    return TogetherScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # a block of terms, in bytes: large enough for a fast matrix product, small beside any memory limit
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 16 << 20
 
 
 def count(features: int) -> int:

@@ -9,8 +9,9 @@ Parameters of its own:
 ``MAX_TREES`` (1,000), ``LEARNING_RATE`` (0.05), ``MAX_DEPTH`` (3)
     How many trees at most, how far each moves the prediction, and how many questions it asks. A term is a product of
     two features already: on data with a known weak signal, 3 questions did as well as 4, and better than 2.
-``MAX_BIN`` (64)
-    Into how many bins a term is cut; 256 took longer and gained nothing there.
+``MAX_BIN`` (32)
+    Into how many bins a term is cut: more than a product of two five-bin features has values. On 60,000 rows of
+    continuous features, 64 took a quarter more memory for .0004 less logloss; 256 took longer and gained no more.
 ``COLSAMPLE`` (0.05)
     The share of the terms each tree may look at.
 ``MIN_CHILD_WEIGHT`` (10)
@@ -54,7 +55,7 @@ _MOST_TERMS_OF_ALL_ROWS = 1_000_000_000
 def run(task: Task) -> None:
     """Fit on the split's training part and predict the tournament table."""
     growth = Growth.read(task.parameters, learning_rate=0.05, max_depth=3, colsample=0.05)
-    growth.settings["max_bin"] = task.parameters.whole("MAX_BIN", 64, at_least=2, at_most=256)
+    growth.settings["max_bin"] = task.parameters.whole("MAX_BIN", 32, at_least=2, at_most=256)
     tables = SplitTables(
         task,
         targets.values(task.training),

@@ -32,7 +32,7 @@ import tenacity
 import urllib3.exceptions
 
 from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_zip
-from numerai_pipeline.disk import disk_full_named, require_free_space
+from numerai_pipeline.disk import disk_errors_named, require_free_space
 from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
 from numerai_pipeline.locks import alone_at
 from numerai_pipeline.manifests import (
@@ -412,8 +412,7 @@ def fetch(
     """
     patience = patience or Patience()
     source = _Source(name, presign, timeout)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with disk_full_named(destination.parent), _alone(destination):
+    with disk_errors_named(destination.parent), _alone(destination):
         if _is_current(destination, source, dict(about or {}), patience):
             manifest = verified_manifest(destination)
             if manifest is not None:
@@ -439,7 +438,8 @@ def _is_current(destination: Path, source: _Source, about: dict[str, Any], patie
 
 @contextmanager
 def _alone(destination: Path) -> Iterator[None]:
-    """Let only one task at a time download a file, and remove what a killed one left."""
+    """Let only one task at a time download a file into its folder, which is made, and remove what a killed one left."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
     with alone_at(destination, "downloading it") as really_alone:
         if really_alone:
             for left in destination.parent.glob(f".{glob.escape(destination.name)}.*.part"):

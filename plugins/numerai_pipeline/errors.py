@@ -39,5 +39,9 @@ class DiskFullError(PipelineError):
     """The data volume has no space left: worth trying again once there is room."""
 
 
+class VolumeError(BadInputError):
+    """The data volume may not be read or written: it is mounted read-only, or belongs to somebody else."""
+
+
 class SubmissionError(PipelineError):
     """An upload was refused, or not confirmed in time: worth trying again, for the last valid one counts."""

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numerai_pipeline.errors import BadInputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -103,9 +105,18 @@ def read_manifest(path: Path) -> Manifest | None:
     """Read the manifest of ``path``; None when there is none or it cannot be read as one."""
     try:
         content = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-        return Manifest(**content)
-    except (FileNotFoundError, ValueError, TypeError):
+        manifest = Manifest(**content)
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
+    whole = (
+        isinstance(manifest.sha256, str)
+        and type(manifest.bytes) is int
+        and isinstance(manifest.rows, int | None)
+        and isinstance(manifest.columns, list)
+        and isinstance(manifest.inputs, str | None)
+        and isinstance(manifest.about, dict)
+    )
+    return manifest if whole else None
 
 
 def verified_manifest(path: Path, *, inputs: str | None = None) -> Manifest | None:
@@ -124,6 +135,34 @@ def verified_manifest(path: Path, *, inputs: str | None = None) -> Manifest | No
     if inputs is not None and manifest.inputs != inputs:
         return None
     return manifest if file_sha256(path) == manifest.sha256 else None
+
+
+def require_whole(path: Path, made_by: str) -> Manifest:
+    """Return the manifest of ``path``, which must be what it says.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    made_by : str
+        The task to run again when it is not, or several.
+
+    Raises
+    ------
+    BadInputError
+        When there is no manifest, or the file is not the one it describes, such as after a byte was flipped.
+    """
+    manifest = verified_manifest(path)
+    if manifest is not None:
+        return manifest
+    if read_manifest(path) is None or not path.is_file():
+        msg = f"{path}: not there or never finished: clear {made_by} and run it again"
+        raise BadInputError(msg)
+    msg = (
+        f"{path}: its content is not what its manifest says: it was cut short or changed after it was written; clear"
+        f" {made_by} and run it again"
+    )
+    raise BadInputError(msg)
 
 
 def discard(path: Path) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow.sdk import Context
+    from docker import APIClient
 
     from numerai_pipeline.workspace import Workspace
 
@@ -114,8 +115,9 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         self._parent = os.getppid()
         self._engine = PatientEngine(load_settings().engine_patience, self._is_stopped)
         self._followed: ContainerLog | None = None
+        self._meanwhile: Callable[[], object] = lambda: None
 
-    def run(self, context: Context, accept: Callable[[], None]) -> None:
+    def run(self, context: Context, accept: Callable[[], None], meanwhile: Callable[[], object] = lambda: None) -> None:
         """Run the container to its end, have what it left accepted, and remove it.
 
         Parameters
@@ -124,6 +126,8 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             The task's.
         accept : callable
             Takes what the container left out of the workspace, and raises when it is not good.
+        meanwhile : callable
+            Prepares for that while the container starts.
 
         Raises
         ------
@@ -136,6 +140,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         clock = threading.Timer(self.request.time_limit.total_seconds(), self._expire)
         clock.daemon = True
         clock.start()
+        self._meanwhile = meanwhile
         try:
             self._ask(self._get_ready)
             self.execute_resumable(context)
@@ -187,8 +192,10 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         """Leave the container to the next try when this process has lost its supervisor, and so its voice."""
         if os.getppid() == self._parent:
             return
+        store = context.get("task_state_store")
         try:  # a terminal that was closed is no supervisor: where Airflow answers, all is well
-            context["task_state_store"].get(self.external_id_key)
+            if store is not None:
+                store.get(self.external_id_key)
         except Exception as silence:
             msg = f"{self.task_name}: this process has lost its supervisor; the next try goes on with the container"
             raise OrphanedError(msg) from silence
@@ -266,6 +273,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         """Follow the container to its end, pass its log on, and raise when it failed."""
         self.container_id = external_id
         self._raise_if_stopped()
+        self._meanwhile()
         log = self._followed = self._open_log(external_id, context)
         try:
             state = self._follow(external_id, log, context)
@@ -304,13 +312,13 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             if state["Status"] in _ENDED:
                 self._ask(partial(self._pass_on, container_id, log, to_its_end=False))
                 return self._with_word_from_kernel(container_id, state)
+            log.note_down()
             try:
                 self._pass_on(container_id, log, to_its_end=True)
             except Exception as error:
                 if not is_silence(error):
                     raise
                 self.log.debug("the log stream broke: %s", error)
-            log.note_down()
 
     def _with_word_from_kernel(self, container_id: str, state: dict[str, Any]) -> dict[str, Any]:
         deadline = time.monotonic() + _OOM_SECONDS
@@ -347,8 +355,13 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
     def _need_image(self) -> None:
         with reaching():
             client = self.cli
-        if client.images(name=self.image):
-            return
+        try:
+            # to list images takes an engine that has many of them a second
+            client.inspect_image(self.image)  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            self._pull_image(client)
+
+    def _pull_image(self, client: APIClient) -> None:
         self.log.info("pulling image %s", self.image)
         try:
             client.pull(self.image)
@@ -374,7 +387,16 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         return created
 
     def _create(self) -> str:
-        cores = min(self.request.cores, self.cli.info()["NCPU"])
+        try:
+            return self._create_with(self.request.cores)
+        except docker.errors.APIError as error:
+            # more cores than its host has are refused; it is asked only then, which takes it a while
+            cores = self.cli.info()["NCPU"]
+            if error.status_code != 400 or cores >= self.request.cores:
+                raise
+            return self._create_with(cores)
+
+    def _create_with(self, cores: int) -> str:
         memory = self.request.memory * 2**20
         host_config = self.cli.create_host_config(
             mounts=self._mounts(),

@@ -17,15 +17,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.data_volume import container_user, installation_id
+from numerai_pipeline.disk import require_free_space
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.leaderboard.links import LeaderboardLink
 from numerai_pipeline.locks import alone_at
-from numerai_pipeline.manifests import (
-    file_sha256,
-    manifest_path,
-    read_manifest,
-    verified_manifest,
-)
+from numerai_pipeline.manifests import file_sha256, manifest_path, read_manifest, require_whole, verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
 from numerai_pipeline.parameters import LONGEST_SEARCH, parse_parameters
@@ -43,6 +39,7 @@ if TYPE_CHECKING:
     from numerai_pipeline.workspace import Workspace
 
 RETRIES = 3
+BYTES_OF_A_ROW = 64  # of predictions, or of a map: id and numbers
 
 
 def contract_environment(spec: ModelSpec) -> dict[str, str]:
@@ -120,6 +117,7 @@ class ModelOperator(BaseOperator):
         self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK and not spec.after_models)
         self.left_before = registry.left_before(spec.name)
         self.others_leave = frozenset(name for each in registry if each.name != spec.name for name in each.leaves)
+        self.made_by = {left: each.name for each in registry.tasks.values() for left in each.leaves}
         self.environment = contract_environment(spec)
         self._container: ModelContainer | None = None
         self._told_to_end = False
@@ -191,6 +189,7 @@ class ModelOperator(BaseOperator):
     ) -> None:
         from numerai_pipeline.model_container import ContainerRequest
 
+        self._require_whole_inputs(layout)
         if self.spec.tables == "csv":
             from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
 
@@ -216,14 +215,22 @@ class ModelOperator(BaseOperator):
         self._container = _kind_of_container(settings)(task_id=self.task_id, request=request)
         if self._told_to_end:
             self._container.on_kill()
-        self._container.run(context, partial(self._accept, layout, request.workspace, inputs))
+        accept = partial(self._accept, layout, request.workspace, inputs)
+        self._container.run(context, accept, meanwhile=self._import_what_accepts)
+
+    def _import_what_accepts(self) -> None:
+        """Import pyarrow and pandas, which takes its time, while the container does so, too."""
+        if self.spec.predicts:
+            from numerai_pipeline.predictions import warm_up
+
+            warm_up()
 
     def _accept(self, layout: RunLayout, workspace: Workspace, inputs: str) -> None:
         """Check what the container left, and only then bring it to the run's directory."""
-        from numerai_pipeline.predictions import accept_predictions
-
         name = self.spec.name
         if self.spec.predicts and not verified_manifest(layout.predictions(name), inputs=inputs):
+            from numerai_pipeline.predictions import accept_predictions
+
             left = workspace.inside.predictions(name)
             for path in (left, manifest_path(left)):
                 workspace.check_plain(path)
@@ -252,6 +259,15 @@ class ModelOperator(BaseOperator):
             others=self.others_leave,
             scores_others=self.spec.after_models,
         )
+
+    def _require_whole_inputs(self, layout: RunLayout) -> None:
+        """Look at the bytes of what it will read, since not every image does, and for room for what it leaves."""
+        tables = [require_whole(table, "`unzip`") for table in (layout.training, layout.tournament)]
+        for left in () if self.spec.after_models else self.left_before:
+            require_whole(layout.directory / left, f"`{self.made_by[left]}`")
+        rows = max(manifest.rows or 0 for manifest in tables)
+        room = rows * BYTES_OF_A_ROW * max(1, len(self.spec.leaves))
+        require_free_space(layout.directory, room, f"{self.spec.name}: what it leaves")
 
     def _read_only(self, layout: RunLayout) -> tuple[Path, ...]:
         """List the files that the container may read and not change."""

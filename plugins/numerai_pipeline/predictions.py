@@ -10,7 +10,15 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.manifests import Manifest, atomic_path, read_manifest, verified_manifest, write_manifest
+from numerai_pipeline.manifests import (
+    Manifest,
+    atomic_path,
+    manifest_path,
+    read_manifest,
+    require_whole,
+    verified_manifest,
+    write_manifest,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +27,11 @@ COLUMNS = ["id", "prediction"]
 LEGACY_COLUMNS = ["id", "probability"]  # the form of 2018
 LEAST_SPREAD = 1e-6
 _PLAIN = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")
+
+
+def warm_up() -> None:
+    """Have pyarrow import what it imports at first use: pandas, lest a value be one of its own."""
+    pc.index(pa.array([True]), value=True)
 
 
 def accept_predictions(predictions: Path, tournament: Path, *, inputs: str) -> Manifest:
@@ -40,8 +53,18 @@ def accept_predictions(predictions: Path, tournament: Path, *, inputs: str) -> M
     ------
     BadInputError
         Naming the file, and the row or the id, when the ids are not exactly the tournament's in its order, a value
-        is missing or not strictly between 0 and 1, or all values are (almost) the same.
+        is missing or not strictly between 0 and 1, or all values are (almost) the same. The file stays for whoever
+        wants to look at it, without a manifest, so that it counts for nothing.
     """
+    try:
+        return _accepted(predictions, tournament, inputs)
+    except BadInputError:
+        # a container may have written one of its own: the next try must not find them finished
+        manifest_path(predictions).unlink(missing_ok=True)
+        raise
+
+
+def _accepted(predictions: Path, tournament: Path, inputs: str) -> Manifest:
     if not predictions.is_file():
         msg = f"{predictions.name}: the container ended well but left no predictions there"
         raise BadInputError(msg)
@@ -49,7 +72,12 @@ def accept_predictions(predictions: Path, tournament: Path, *, inputs: str) -> M
         msg = f"{predictions.name}: the file is not the one its manifest describes; run the task again"
         raise BadInputError(msg)
     table = _read(predictions)
-    _check_ids(predictions.name, table["id"].combine_chunks(), _tournament_ids(tournament))
+    try:
+        _check_ids(predictions.name, table["id"].combine_chunks(), _tournament_ids(tournament))
+    except BadInputError:
+        if read_manifest(tournament) is not None:  # a model must not be blamed for what happened to the table
+            require_whole(tournament, "`unzip`")
+        raise
     _check_values(predictions.name, table)
     if table.column_names == LEGACY_COLUMNS:
         with atomic_path(predictions) as temporary:
@@ -63,17 +91,26 @@ def _read(predictions: Path) -> pa.Table:
     types = {"id": pa.string(), "prediction": pa.float64(), "probability": pa.float64()}
     try:
         table = pa.csv.read_csv(predictions, convert_options=pa.csv.ConvertOptions(column_types=types))
-    except pa.ArrowInvalid as error:
+        header = table.column_names  # read only now, and perhaps no text
+    except (pa.ArrowException, ValueError) as error:
         msg = f"{predictions.name}: not a CSV of predictions: {error}"
         raise BadInputError(msg) from None
-    if table.column_names not in (COLUMNS, LEGACY_COLUMNS):
-        msg = f"{predictions.name}: the header is {','.join(table.column_names)!r}, not {','.join(COLUMNS)!r}"
+    if header not in (COLUMNS, LEGACY_COLUMNS):
+        msg = f"{predictions.name}: the header is {','.join(header)!r}, not {','.join(COLUMNS)!r}"
         raise BadInputError(msg)
     return table
 
 
 def _tournament_ids(tournament: Path) -> pa.StringArray:
-    return pq.read_table(tournament, columns=["id"])["id"].cast(pa.string()).combine_chunks()
+    try:
+        # not read_table, whose machinery for data sets takes a quarter of a second to import
+        with pq.ParquetFile(tournament) as file:
+            return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
+    except (pa.ArrowException, ValueError, OSError, LookupError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        msg = f"{tournament.name}: cannot be read ({error}): clear `unzip` and run it again"
+        raise BadInputError(msg) from error
 
 
 def _check_ids(name: str, ids: pa.StringArray, expected: pa.StringArray) -> None:
@@ -113,6 +150,6 @@ def _check_values(name: str, table: pa.Table) -> None:
         row, found = outside
         msg = f"{name}: row {row + 1} (id {table['id'][row]}) has {found}: it must lie strictly between 0 and 1"
         raise BadInputError(msg)
-    if pc.stddev(values).as_py() < LEAST_SPREAD:
+    if len(values) > 1 and pc.stddev(values).as_py() < LEAST_SPREAD:
         msg = f"{name}: all predictions are (almost) {values[0]}: the model learned nothing it could tell rows apart by"
         raise BadInputError(msg)

@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from numerai_pipeline.errors import BadInputError, NotFoundError
+from numerai_pipeline.manifests import file_sha256
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,33 @@ class RawDataset:
     def path(self, role: str) -> Path:
         """Path of the file with this role."""
         return Path(self.files[role].path)
+
+    def require_as_downloaded(self, roles: Iterable[str] | None = None) -> None:
+        """Make sure that files still have the content that was handed on.
+
+        Parameters
+        ----------
+        roles : iterable of str, optional
+            Which files; all when left out.
+
+        Raises
+        ------
+        NotFoundError
+            When one is gone.
+        BadInputError
+            When one was changed since: by another download, or by a damaged disk.
+        """
+        for role in self.files if roles is None else roles:
+            path = self.path(role)
+            if not path.is_file():
+                msg = f"{path} is gone: clear `download` and run it again"
+                raise NotFoundError(msg)
+            if file_sha256(path) != self.files[role].sha256:
+                msg = (
+                    f"{path}: its content is not what was downloaded: it was damaged or replaced since; clear"
+                    " `download` and run it again"
+                )
+                raise BadInputError(msg)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as XCom keeps them."""

@@ -94,6 +94,8 @@ def reap(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
     from numerai_pipeline.docker_engine import remove_container
     from numerai_pipeline.swarm_services import order_removal
 
+    if not (settings.data_dir / ".installation").exists():
+        return 0  # a new installation, which never had a container
     try:
         client = docker.from_env()
     except (DockerException, requests.RequestException) as error:

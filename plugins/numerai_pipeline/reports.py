@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from numerai_pipeline.leaderboard.plain import member, number
 from numerai_pipeline.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -26,16 +27,21 @@ def summary_of(task: str, layout: RunLayout) -> dict[str, Any]:
     if manifest is not None:
         summary |= {"predictions": str(layout.predictions(task)), "rows": manifest.rows}
     report = _read_report(layout, task)
-    validation = report.get("validation") or {}
+    scores = ("logloss", "consistency", "correlation")
     return summary | {
-        "seconds": report.get("seconds"),
-        **{score: validation.get(score) for score in ("logloss", "consistency", "correlation")},
+        "seconds": _number(member(report, "seconds")),
+        **{score: _number(member(report, "validation", score)) for score in scores},
     }
+
+
+def _number(value: Any) -> float | None:
+    """Give a number as it is; None for anything else that a container may have put there."""
+    return None if number(value) is None else value
 
 
 def _read_report(layout: RunLayout, task: str) -> dict[str, Any]:
     try:
         report = json.loads(layout.report(task).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # an image of 2018 leaves none
     return report if isinstance(report, dict) else {}

@@ -89,7 +89,12 @@ def run_pipeline(
 ) -> Callable[..., Outcome]:
     """Run the whole DAG in this process, with the real models unless told another folder of images."""
 
-    def run(images: Path = ROOT / "model_images", retries: int | None = 0, **conf: Any) -> Outcome:
+    def run(
+        images: Path = ROOT / "model_images",
+        retries: int | None = 0,
+        prepare: Callable[[DAG], None] | None = None,
+        **conf: Any,
+    ) -> Outcome:
         from airflow.dag_processing.dagbag import DagBag
 
         monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images))
@@ -101,6 +106,8 @@ def run_pipeline(
         if retries is not None:
             for each in dag.tasks:
                 each.retries = retries
+        if prepare is not None:
+            prepare(dag)
         run = dag.test(run_conf=conf, logical_date=None)
         unpacked = run.get_task_instance("unzip").xcom_pull(task_ids="unzip")
         return Outcome(
@@ -120,9 +127,15 @@ def run_dag(
 ) -> Callable[..., Outcome]:
     """Run the whole DAG on a small archive, with the toy in place of the models."""
 
-    def run(tasks: dict[str, dict[str, Any]], *, retries: int | None = 0, **conf: Any) -> Outcome:
+    def run(
+        tasks: dict[str, dict[str, Any]],
+        *,
+        retries: int | None = 0,
+        prepare: Callable[[DAG], None] | None = None,
+        **conf: Any,
+    ) -> Outcome:
         images = folder_of_toys(toy_images, tmp_path, tasks)
-        return run_pipeline(images, retries, **{"source": "archive", "archive": str(archive), **conf})
+        return run_pipeline(images, retries, prepare, **{"source": "archive", "archive": str(archive), **conf})
 
     return run
 

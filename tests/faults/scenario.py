@@ -123,6 +123,12 @@ def _to_engine(number: signal.Signals, away: float = 0.0) -> Callable[[House, st
     return strike
 
 
+def _hang_engine(house: House, _dag: str, _run: str, _task: str) -> None:
+    house.engine.pause()
+    time.sleep(15)  # the fault itself: so long it takes calls and answers none
+    house.engine.go_on()
+
+
 TASK_KILLED = Fault("the task's process is killed (SIGKILL)", _to_task(signal.SIGKILL), containers=1)
 TASK_ENDED = Fault("the task's process is told to end (SIGTERM)", _to_task(signal.SIGTERM), containers=2)
 SUPERVISOR_KILLED = Fault("its supervisor is killed (SIGKILL)", _to_supervisor(signal.SIGKILL), containers=1)
@@ -147,6 +153,7 @@ ENGINE_AWAY = Fault(
     live_restore=True,
     containers=1,
 )
+ENGINE_HANGS = Fault("the Docker engine hangs for 15 s", _hang_engine, containers=1)
 FAULTS = (
     TASK_KILLED,
     TASK_ENDED,
@@ -160,6 +167,7 @@ FAULTS = (
     ENGINE_ENDED_LIVE,
     ENGINE_KILLED_LIVE,
     ENGINE_AWAY,
+    ENGINE_HANGS,
 )
 
 

@@ -9,7 +9,6 @@ import pytest
 from tests.faults.airflow_rig import DAG
 from tests.faults.scenario import (
     AIRFLOW_KILLED,
-    ENGINE_ENDED,
     ENGINE_KILLED_LIVE,
     FAULTS,
     STAGES,
@@ -27,14 +26,14 @@ from tests.faults.table import Row, Table
 pytestmark = [pytest.mark.faults, pytest.mark.containers, pytest.mark.timeout(1200)]
 
 ALL = os.environ.get("FAULTS") == "all"
-# With `make test`: each kind of fault once, a killed task at every stage.
-SOME = ((TASK_KILLED, STAGES), (AIRFLOW_KILLED, ("tpot",)), (ENGINE_ENDED, ("tpot",)), (ENGINE_KILLED_LIVE, ("tpot",)))
+# With `make test`: a killed task at every stage, and the worst that can befall Airflow and the engine.
+SOME = ((TASK_KILLED, STAGES), (AIRFLOW_KILLED, ("tpot",)), (ENGINE_KILLED_LIVE, ("tpot",)))
 PLAYED = tuple((fault, STAGES) for fault in FAULTS) if ALL else SOME
 
 
 def stages_for(fault: Fault, stages: tuple[str, ...]) -> tuple[str, ...]:
     """Leave out stages that a fault does not concern, or that would only take long."""
-    if "away" in fault.name:
+    if "away" in fault.name or "hangs" in fault.name:
         return ("tpot",)
     return tuple(stage for stage in stages if stage in TASKS) if "engine" in fault.name else stages
 
@@ -68,7 +67,7 @@ def test_nothing_is_lost_and_nothing_is_left(
         outcome = "success"
         if stage in TASKS:
             assert fault.containers in (None, containers)
-            outcome += ", container taken over" if containers == 1 else ", container started again"
+            outcome += ", same container" if containers == 1 else ", a new container"
         lost = max(took - (last - first).total_seconds(), 0.0)
         table.add(
             Row(fault.name, stage, "ModelOperator" if stage in TASKS else "PythonOperator", outcome, lost, "nothing")

@@ -24,6 +24,7 @@ from tests.faults.table import Table
 
 KILLS = int(os.environ.get("SOAK") or "0")
 SEED = int(os.environ.get("SOAK_SEED") or "7")
+MOST_MINUTES = float(os.environ.get("SOAK_MINUTES") or "120")
 KILLS_PER_RUN = 10
 # how often each is drawn: what takes Airflow long to notice, seldom
 DRAWN: dict[Fault, int] = {
@@ -70,7 +71,7 @@ def test_random_kills(house: House, undisturbed: dict[str, bytes], table: Table)
     house.engine.restart(live_restore=True)
     struck: Counter[str] = Counter()
     began, runs = time.monotonic(), 0
-    while struck.total() < KILLS:
+    while struck.total() < KILLS and time.monotonic() - began < MOST_MINUTES * 60:
         runs += 1
         run = f"soak-{runs}"
         house.forget()

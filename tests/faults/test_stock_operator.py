@@ -48,7 +48,9 @@ def test_what_the_stock_operator_makes_of_it(house: House, table: Table, fault: 
     house.airflow.wait_for(lambda: not house.airflow.stray_processes(), "all processes have ended", 60)
     left = house.engine.remove_containers()
     containers, at_once = len(house.watch.seen[KEY]), house.watch.most_at_once[KEY]
-    outcome = f"{state}, {containers} containers" + (f", {at_once} at the same time" if at_once > 1 else "")
+    outcome = f"{state}, {containers} container{'s' if containers > 1 else ''}" + (
+        f", {at_once} at the same time" if at_once > 1 else ""
+    )
     table.add(
         Row(fault.name, "stock", "DockerOperator", outcome, seconds, f"{left} container(s)" if left else "nothing")
     )

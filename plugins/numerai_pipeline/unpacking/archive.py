@@ -7,21 +7,21 @@ checked against it while writing.
 from __future__ import annotations
 
 import copy
+import errno
 import logging
 import re
 import shutil
 import stat
-import struct
 import tempfile
 import unicodedata
 import zipfile
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.disk import disk_full_named, require_free_space
+from numerai_pipeline.content_checks import READABLE_COMPRESSIONS, ZIP_DAMAGE
+from numerai_pipeline.disk import disk_errors_named, require_free_space
 from numerai_pipeline.errors import BadInputError, NotFoundError, PipelineError
 from numerai_pipeline.progress import Progress
 
@@ -33,21 +33,7 @@ log = logging.getLogger(__name__)
 _BLOCK = 2**20
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _DIRECTORY_ENTRY = b"PK\x01\x02"
-# bzip2 and LZMA are left out on purpose: zipfile expands them without a bound on the memory of one step
-_COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _LONGEST_NAME = 255
-# what zipfile lets out, beside its own BadZipFile, when bytes are damaged or made up
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    MemoryError,
-)
 
 
 @dataclass(frozen=True)
@@ -109,7 +95,7 @@ def extract(archive: Path, directory: Path, *, limits: Limits = DEFAULT_LIMITS) 
     if not archive.is_file():
         msg = f"{archive}: there is no such file: give the path of a zip of the classic layout"
         raise NotFoundError(msg)
-    with _damage_named(archive), disk_full_named(directory.parent):
+    with _damage_named(archive), disk_errors_named(directory.parent):
         _check_form(archive)
         _check_member_count(archive, limits)
         with zipfile.ZipFile(archive) as opened:
@@ -136,11 +122,14 @@ def _damage_named(archive: Path) -> Iterator[None]:
         yield
     except PipelineError:
         raise
-    except _DAMAGE as error:
+    except ZIP_DAMAGE as error:
         msg = f"{archive.name}: the zip is damaged ({error or type(error).__name__}): download it again"
         raise BadInputError(msg) from error
     except OSError as error:
-        # seeking to an offset that a damaged directory made up is reported by the operating system
+        if error.errno == errno.EINVAL:
+            # how the operating system puts it that a damaged directory made up an offset
+            msg = f"{archive.name}: the zip is damaged (it points outside itself): download it again"
+            raise BadInputError(msg) from error
         msg = f"{archive.name}: could not be unpacked ({error}): check the file and the data volume"
         raise PipelineError(msg) from error
 
@@ -231,7 +220,7 @@ def _check_kind(archive: Path, info: zipfile.ZipInfo) -> None:
         raise _refusal(archive, info, f"is a special file (mode {kind:#o}): an archive may hold plain files only")
     if info.flag_bits & _ENCRYPTED:
         raise _refusal(archive, info, "is encrypted: give an archive without a password")
-    if info.compress_type not in _COMPRESSIONS:
+    if info.compress_type not in READABLE_COMPRESSIONS:
         reason = f"is compressed with method {info.compress_type}: only stored and deflated members can be read"
         raise _refusal(archive, info, f"{reason}; make the archive again")
 

@@ -12,14 +12,17 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from numerai_pipeline.disk import disk_full_named
-from numerai_pipeline.manifests import atomic_path, read_manifest, verified_manifest, write_manifest
+from numerai_pipeline.disk import disk_errors_named, require_free_space
+from numerai_pipeline.manifests import atomic_path, read_manifest, require_whole, verified_manifest, write_manifest
 from numerai_pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numerai_pipeline.run_layout import RunLayout
+
+# of a number and its comma, at least: what features of five values take
+_CELL_BYTES = 2
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +34,12 @@ def provide_csv_tables(layout: RunLayout) -> None:
 
     Raises
     ------
+    BadInputError
+        When a parquet table is not what its manifest says.
     DiskFullError
         When they do not fit on the volume.
     """
-    with disk_full_named(layout.directory):
+    with disk_errors_named(layout.directory):
         handle = os.open(layout.training, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)  # two models may want them at once
@@ -46,10 +51,12 @@ def provide_csv_tables(layout: RunLayout) -> None:
 
 def _provide(table: Path, csv: Path) -> None:
     source = read_manifest(table)
-    inputs = source.sha256 if source else None
-    if verified_manifest(csv, inputs=inputs):
+    if source is not None and verified_manifest(csv, inputs=source.sha256):
         return
+    inputs = require_whole(table, "`unzip`").sha256
     with pq.ParquetFile(table) as file, atomic_path(csv) as temporary:
+        cells = file.metadata.num_rows * file.metadata.num_columns
+        require_free_space(csv.parent, cells * _CELL_BYTES, f"writing {csv.name}")
         progress = Progress(log, f"{csv.name}: writing", file.metadata.num_rows, "rows")
         plain = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")
         with pa.csv.CSVWriter(temporary, file.schema_arrow, write_options=plain) as writer:

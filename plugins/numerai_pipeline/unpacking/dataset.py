@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from numerai_pipeline.disk import disk_full_named
+from numerai_pipeline.disk import disk_errors_named
 from numerai_pipeline.errors import BadInputError, PipelineError
 from numerai_pipeline.manifests import atomic_path, discard, manifest_path, verified_manifest, write_manifest
 from numerai_pipeline.progress import Progress
+from numerai_pipeline.unpacking import references
 from numerai_pipeline.unpacking.dataset_plan import DatasetPlan, make_plan
 from numerai_pipeline.unpacking.identifiers import IdRegister
 from numerai_pipeline.unpacking.row_checks import Place, check_rows
@@ -188,6 +189,7 @@ def unpack(
                 log.info("up to date: %s", known)
                 return known
             _remove_leftovers(layout)
+            raw.require_as_downloaded(role for role in raw.files if role not in references.ROLES)
             scratch = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}.", suffix=".part", dir=layout.directory))
             try:
                 with ExitStack() as opened:
@@ -202,7 +204,7 @@ def unpack(
 @contextmanager
 def _system_errors_named(directory: Path) -> Iterator[None]:
     try:
-        with disk_full_named(directory):
+        with disk_errors_named(directory):
             yield
     except OSError as error:
         msg = f"the operating system failed while unpacking into {directory}: {error}"

@@ -59,6 +59,7 @@ def lay_references(raw: RawDataset, layout: RunLayout) -> list[str]:
             continue
         discard(path)
         try:
+            raw.require_as_downloaded(present)
             table = _of_the_run([raw.path(role) for role in present], layout.tournament) if present else None
         except BadInputError as error:
             log.warning("%s is left out: %s", name, error)

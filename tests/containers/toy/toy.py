@@ -5,6 +5,7 @@ The ids it predicts are told to it in IDS, since it has no library to read a tab
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -23,6 +24,17 @@ def write(header: str, predictions: list[float]) -> None:
     Path(os.environ["PREDICTING"]).write_text(f"{header}\n{''.join(rows)}", encoding="ascii")
 
 
+def finish(path: Path) -> None:
+    content = path.read_bytes()
+    manifest = {
+        "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "inputs": os.environ["INPUTS"],
+    }
+    path.with_name(path.name + ".manifest.json").write_text(json.dumps(manifest), encoding="ascii")
+
+
 generator = random.Random(os.environ["SEED"])
 good = [round(generator.uniform(0.1, 0.9), 6) for _ in IDS]
 print(f"[ 50 %] {os.environ['OPERATION']} with seed {os.environ['SEED']}")
@@ -34,6 +46,15 @@ elif MODE == "one missing":
     write("id,prediction", good[:-1])
 elif MODE == "constant":
     write("id,prediction", [0.5] * len(IDS))
+elif MODE == "not a number":
+    write("id,prediction", [*good[:-1], math.nan])
+    finish(Path(os.environ["PREDICTING"]))
+elif MODE == "half":
+    # dies in the middle of writing, as for a bug in native code
+    content = "id,prediction\n" + "".join(f"{row_id},{value}\n" for row_id, value in zip(IDS, good, strict=True))
+    Path(os.environ["PREDICTING"]).write_text(content[: len(content) // 2], encoding="ascii")
+    print("half of the predictions are written")
+    os.abort()
 elif MODE == "nothing":
     pass
 elif MODE == "prepare":
@@ -42,13 +63,7 @@ elif MODE == "prepare":
         path = Path(output)
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}", encoding="ascii")
-        manifest = {
-            "file": path.name,
-            "sha256": hashlib.sha256(b"{}").hexdigest(),
-            "bytes": 2,
-            "inputs": os.environ["INPUTS"],
-        }
-        path.with_name(path.name + ".manifest.json").write_text(json.dumps(manifest), encoding="ascii")
+        finish(path)
 elif MODE == "use what was prepared":
     prepared = Path(os.environ["STORING"], "tsne/map.txt")
     print(f"prepared: {prepared.read_text(encoding='ascii')}")

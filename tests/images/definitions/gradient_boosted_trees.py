@@ -30,11 +30,11 @@ settings = {
     "max_depth": 3,
     "colsample_bytree": 0.05,
     "min_child_weight": 10,
-    "max_bin": 64,
+    "max_bin": 32,
     "seed": task.parameters.seed,
     "nthread": 2,
 }
-learning = xgboost.QuantileDMatrix(terms, tables.training_labels, max_bin=64)
+learning = xgboost.QuantileDMatrix(terms, tables.training_labels, max_bin=32)
 expected = xgboost.train(settings, learning, num_boost_round=report["trees"]).inplace_predict(rows)
 
 found = np.loadtxt(task.parameters.predicting, delimiter=",", skiprows=1, usecols=1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from numerai_pipeline.manifests import file_sha256
 from numerai_pipeline.raw_dataset import RawDataset, RawFile
 
 if TYPE_CHECKING:
@@ -84,9 +86,18 @@ def patch_zip(path: Path, *, name: str | None = None, **values: int) -> Path:
     return path
 
 
+def as_downloaded(raw: RawDataset) -> RawDataset:
+    """Describe the same files as they are now, as if they had been downloaded so."""
+    files = {
+        role: RawFile(file.path, file_sha256(raw.path(role))) if raw.path(role).is_file() else file
+        for role, file in raw.files.items()
+    }
+    return replace(raw, files=files)
+
+
 def archive_dataset(path: Path) -> RawDataset:
     """Describe a zip as the download task does."""
-    return RawDataset("archive", "archive", "100", path.name, {"archive": RawFile(str(path), "0" * 64)})
+    return as_downloaded(RawDataset("archive", "archive", "100", path.name, {"archive": RawFile(str(path), "0" * 64)}))
 
 
 def classic_dataset(
@@ -150,6 +161,11 @@ def v5_dataset(
     (directory / "features.json").write_text(json.dumps(features if features is not None else features_json()))
     for kind, table in (tables or v5_tables()).items():
         pq.write_table(table, directory / f"{kind}.parquet", **writing)
+    return v5_files(directory)
+
+
+def v5_files(directory: Path) -> RawDataset:
+    """Describe a dataset of the v5 layout that lies in a folder."""
     files = {role: RawFile(str(directory / f"{role}.parquet"), "0" * 64) for role in ("train", "validation", "live")}
     files["features"] = RawFile(str(directory / "features.json"), "0" * 64)
-    return RawDataset("v5", "practice", "100", "v5.3", files)
+    return as_downloaded(RawDataset("v5", "practice", "100", "v5.3", files))

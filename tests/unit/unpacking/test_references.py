@@ -17,6 +17,8 @@ from numerai_pipeline.unpacking.references import REFERENCES, lay_references
 from practice.model import SeasonSize
 from practice.rounds import FIRST_ROUND
 from practice.season import META_MODEL, write_season
+from tests.unit.unpacking.raw_files import as_downloaded
+from tests.volumes import flip_a_byte
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
 FILES = {
@@ -41,7 +43,7 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def raw(season: Path) -> RawDataset:
     files = {role: RawFile(str(season / name), f"{role:0<64}") for role, name in FILES.items()}
-    return RawDataset("v5", "practice", str(FIRST_ROUND), "v5.3", files)
+    return as_downloaded(RawDataset("v5", "practice", str(FIRST_ROUND), "v5.3", files))
 
 
 @pytest.fixture
@@ -72,15 +74,28 @@ def test_the_run_gets_those_of_its_own_rows(raw: RawDataset, layout: RunLayout, 
         assert manifest.rows == pq.read_metadata(layout.reference(name)).num_rows
 
 
-def test_what_is_up_to_date_is_not_made_again(raw: RawDataset, layout: RunLayout) -> None:
+def test_what_is_up_to_date_is_not_made_again(raw: RawDataset, layout: RunLayout, tmp_path: Path) -> None:
     lay_references(raw, layout)
     times = {name: layout.reference(name).stat().st_mtime_ns for name in ("example_predictions", "meta_model")}
     assert lay_references(raw, layout) == list(times)
     assert {name: layout.reference(name).stat().st_mtime_ns for name in times} == times
-    newer = replace(raw, files={**raw.files, "meta_model": replace(raw.files["meta_model"], sha256="1" * 64)})
-    lay_references(newer, layout)
+    other = tmp_path / "meta_model.parquet"
+    pq.write_table(pq.read_table(raw.path("meta_model")), other, compression="none")
+    newer = replace(raw, files={**raw.files, "meta_model": RawFile(str(other), "")})
+    lay_references(as_downloaded(newer), layout)
     assert layout.reference("example_predictions").stat().st_mtime_ns == times["example_predictions"]
     assert layout.reference("meta_model").stat().st_mtime_ns > times["meta_model"]
+
+
+def test_one_with_a_turned_byte_is_made_again_alone(raw: RawDataset, layout: RunLayout) -> None:
+    there = lay_references(raw, layout)
+    whole = {name: layout.reference(name).read_bytes() for name in there}
+    times = {name: layout.reference(name).stat().st_mtime_ns for name in there}
+    flip_a_byte(layout.reference("meta_model"))
+    assert lay_references(raw, layout) == there
+    assert {name: layout.reference(name).read_bytes() for name in there} == whole
+    assert layout.reference("meta_model").stat().st_mtime_ns > times["meta_model"]
+    assert layout.reference("example_predictions").stat().st_mtime_ns == times["example_predictions"]
 
 
 def test_a_dataset_without_any_leaves_none_of_an_earlier_one(raw: RawDataset, layout: RunLayout) -> None:
@@ -97,6 +112,8 @@ def test_a_damaged_one_is_left_out_and_stops_nothing(
     damaged.write_bytes(b"PAR1 and no more")
     files = {**raw.files, "meta_model": RawFile(str(damaged), "2" * 64)}
     assert lay_references(replace(raw, files=files), layout) == ["example_predictions"]
+    assert f"meta_model is left out: {damaged}: its content is not what was downloaded" in caplog.text
+    assert lay_references(as_downloaded(replace(raw, files=files)), layout) == ["example_predictions"]
     assert "meta_model is left out: meta_model.parquet: the parquet file is damaged" in caplog.text
 
 

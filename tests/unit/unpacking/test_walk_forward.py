@@ -18,6 +18,7 @@ from numerai_pipeline.raw_dataset import RawDataset
 from numerai_pipeline.run_layout import RunLayout
 from numerai_pipeline.unpacking.dataset import UnpackedDataset, unpack
 from tests.unit.unpacking.raw_files import v5_dataset, v5_table
+from tests.volumes import flip_a_byte
 
 TRAIN, VALIDATION = range(1, 31), range(31, 61)
 Walk = Callable[..., UnpackedDataset]
@@ -124,6 +125,15 @@ def test_what_came_later_changes_nothing(walk: Walk, layout: RunLayout, tmp_path
 def test_thinned_eras_are_counted_from_the_newest_that_was_known(walk: Walk, layout: RunLayout) -> None:
     walk(50, every_nth_era=10)
     assert eras_of(layout.training) == [1, 11, 21, 31, 41]
+
+
+def test_targets_with_a_turned_byte_are_put_away_again(walk: Walk, layout: RunLayout) -> None:
+    walk(50)
+    whole = layout.targets.read_bytes()
+    assert walk(50).up_to_date
+    flip_a_byte(layout.targets)
+    assert not walk(50).up_to_date
+    assert layout.targets.read_bytes() == whole
 
 
 def test_a_week_whose_targets_are_not_known_yet_is_predicted_all_the_same(walk: Walk, layout: RunLayout) -> None:

@@ -70,7 +70,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _translated(error, path) from error
     finally:
-        part.unlink(missing_ok=True)
+        # a volume on which nothing can be removed has said what is wrong with it already
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         pulse.forget_part(part)
 
 
@@ -142,7 +144,7 @@ def verify(path: Path, made_by: str = "unzip") -> bool:
         size, digest = int(recorded["bytes"]), str(recorded["sha256"])
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         message = f"{manifest.name}: not a manifest ({error!r}). {rerun(made_by)}"
         raise BadDataError(message) from error
     # the size first: it costs nothing and finds most files that were cut short
@@ -159,7 +161,7 @@ def is_finished(path: Path, inputs: str | None) -> bool:
     try:
         recorded = json.loads(manifest_path(path).read_text(encoding="utf-8"))
         return path.is_file() and recorded.get("inputs") == inputs and verify(path)
-    except (OSError, ValueError, AttributeError, BadDataError):
+    except (OSError, ValueError, AttributeError, RecursionError, BadDataError):
         return False
 
 
@@ -179,6 +181,21 @@ def check_writable(path: Path, name: str) -> None:
         raise _translated(error, path) from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise _not_allowed(path)
+
+
+def check_directory(directory: Path, name: str) -> None:
+    """Make sure that files can be made in `directory`, which the parameter `name` gives.
+
+    Raises
+    ------
+    BadParameterError
+        When it may not be written to, or is not there.
+    """
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise BadParameterError(
+            f"{name} is {str(directory)!r}, which may not be written to by uid {os.getuid()}. "
+            "Mount it writable, and give that user the right to write in it."
+        )
 
 
 def _digest(path: Path) -> tuple[str, int]:

@@ -37,7 +37,9 @@ def write(path: Path, ids: pa.ChunkedArray, columns: Mapping[str, pa.Array], inp
         pq.write_table(table, part)
 
 
-def read_for(table: Table, path: Path, columns: Sequence[str], *, made_by: str) -> dict[str, pa.ChunkedArray]:
+def read_for(
+    table: Table, path: Path, columns: Sequence[str], *, made_by: str, texts: Sequence[str] = ()
+) -> dict[str, pa.ChunkedArray]:
     """Read columns for the rows of a table, in the table's order.
 
     Parameters
@@ -50,6 +52,8 @@ def read_for(table: Table, path: Path, columns: Sequence[str], *, made_by: str) 
         Which of its columns.
     made_by
         The task that makes the file, for messages.
+    texts
+        Which of the columns are text; the others are floating point numbers.
 
     Returns
     -------
@@ -61,17 +65,22 @@ def read_for(table: Table, path: Path, columns: Sequence[str], *, made_by: str) 
     MissingInputError
         When there is no such file, or no manifest that says it is whole.
     BadDataError
-        When it differs from its manifest, lacks a column, a row or a value.
+        When it differs from its manifest, lacks a column, a row or a value, or a column is of another kind.
     """
     if not path.is_file() or not outputs.verify(path, made_by):
         raise MissingInputError(f"{path}: there is no such file, or it was never finished. {outputs.rerun(made_by)}")
     try:
         found = pq.read_table(path, columns=["id", *columns])
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise BadDataError(f"{path.name}: it cannot be read ({error}). {outputs.rerun(made_by)}") from error
     lacking = [name for name in ("id", *columns) if name not in found.column_names]
     if lacking:
         raise BadDataError(f"{path.name}: column {lacking[0]!r} is missing. {outputs.rerun(made_by)}")
+    for name, kind in zip(found.schema.names, found.schema.types):
+        good = pa.types.is_string(kind) if name in ("id", *texts) else pa.types.is_floating(kind)
+        if not good or found.schema.names.count(name) > 1:
+            wanted = "text" if name in ("id", *texts) else "numbers"
+            raise BadDataError(f"{path.name}: column {name!r} is not one column of {wanted}. {outputs.rerun(made_by)}")
     positions = pc.index_in(table.ids, value_set=found["id"].combine_chunks())
     if positions.null_count:
         row = pc.index(pc.is_null(positions), True).as_py()

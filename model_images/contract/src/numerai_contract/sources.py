@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # the columns of a table that are text; all others are numbers
 TEXT_COLUMNS = ("id", "era", "data_type")
+# what Arrow lets out when bytes are damaged or made up
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, ArithmeticError)
 _MISSING_NUMBERS = ["", "NA", "NaN", "nan", "null", "NULL"]
 
 
@@ -52,7 +55,9 @@ def open_source(path: Path) -> Source:
         message = f"{path}: there is no such file. Run the task that makes it (`unzip` for the run's tables) first."
         raise MissingInputError(message) from error
     except (PermissionError, IsADirectoryError) as error:
-        raise MissingInputError(f"{path}: it cannot be read ({error.strerror}).") from error
+        raise MissingInputError(
+            f"{path}: it cannot be read by uid {os.getuid()} ({error.strerror}). Give that user the right to read it."
+        ) from error
     # before its content is looked at: "changed since it was written" says more than "cannot be read"
     outputs.verify(path)
     if path.suffix == ".parquet":
@@ -70,11 +75,13 @@ class ParquetSource:
         try:
             # pre_buffer would hold whole row groups, of which Numerai's largest file has four
             self._file = pq.ParquetFile(path, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
+            schema = self._file.schema_arrow
+            names, types = schema.names, schema.types
+            self._rows = self._file.metadata.num_rows
+        except _DAMAGE as error:
             raise _unreadable(path, "Parquet", error) from error
-        schema = self._file.schema_arrow
-        _refuse_repeated(path, schema.names)
-        self._columns = dict(zip(schema.names, schema.types))
+        _refuse_repeated(path, names)
+        self._columns = dict(zip(names, types))
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -82,25 +89,21 @@ class ParquetSource:
         return self._columns
 
     def lacks_values(self, columns: Sequence[str]) -> bool:
-        """See `Source`. The file's own statistics answer when it has them; the values do when it has not."""
-        metadata = self._file.metadata
-        positions = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
-        for group in range(metadata.num_row_groups):
-            row_group = metadata.row_group(group)
-            for name in columns:
-                statistics = row_group.column(positions[name]).statistics
-                if statistics is None or not statistics.has_null_count:
-                    return any(column.null_count for batch in self.batches(columns, 65_536) for column in batch.columns)
-                if statistics.null_count:
-                    return True
-        return False
+        """See `Source`. Read from the values: Arrow's way to the statistics of a damaged footer ends the process."""
+        return any(column.null_count for batch in self.batches(columns, 65_536) for column in batch.columns)
 
     def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
+        found = 0
         try:
-            yield from self._file.iter_batches(batch_size=rows, columns=list(columns))
-        except (pa.ArrowInvalid, OSError) as error:
+            for batch in self._file.iter_batches(batch_size=rows, columns=list(columns)):
+                found += batch.num_rows
+                yield batch
+        except _DAMAGE as error:
             raise _unreadable(self._path, "Parquet", error) from error
+        if found != self._rows:
+            reason = ValueError(f"it has {found:,} rows, and its footer says {self._rows:,}")
+            raise _unreadable(self._path, "Parquet", reason)
 
 
 class CsvSource:
@@ -109,9 +112,10 @@ class CsvSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with path.open(encoding="utf-8", newline="") as stream:
+            # "sig": spreadsheets mark UTF-8 by three bytes, which Arrow passes over as well
+            with path.open(encoding="utf-8-sig", newline="") as stream:
                 names = next(csv.reader(stream), [])
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, csv.Error) as error:
             raise _unreadable(path, "CSV", error) from error
         _refuse_repeated(path, names)
         self._columns = {name: pa.string() if name in TEXT_COLUMNS else pa.float32() for name in names}
@@ -137,7 +141,7 @@ class CsvSource:
             for batch in pa_csv.open_csv(self._path, convert_options=convert):
                 for start in range(0, batch.num_rows, rows):
                     yield batch.slice(start, rows)
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise _unreadable(self._path, "CSV", error) from error
 
 

@@ -73,7 +73,7 @@ def read_split(storing: Path, table: Table) -> Split:
         When it differs from its manifest, lacks a row of the table, or leaves nothing on one of its two sides.
     """
     path = storing / FILE
-    columns = read_for(table, path, ("likeness", "split"), made_by=MADE_BY)
+    columns = read_for(table, path, ("likeness", "split"), made_by=MADE_BY, texts=("split",))
     words = columns["split"].to_numpy(zero_copy_only=False)
     validation = words == VALIDATION
     if validation.all() or not validation.any():

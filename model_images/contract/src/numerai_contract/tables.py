@@ -78,7 +78,7 @@ class Table:
             if feature_names is None
             else feature_names
         )
-        small = _read_small_columns(self._source)
+        small = _read_small_columns(path, self._source)
         self.ids: pa.ChunkedArray = small["id"]
         if not len(self.ids):
             raise BadDataError(f"{path.name}: the table has no rows. Clear the task `unzip` and run it again.")
@@ -206,17 +206,40 @@ def _require_columns(path: Path, source: Source, feature_names: Sequence[str] | 
             f"{path.name}: {len(missing):,} of the {len(feature_names or ()):,} features of the training table are "
             f"missing: {_listing(missing)}. Both tables must come from the same dataset and feature set."
         )
+    for name in TEXT_COLUMNS:
+        if not _is_text(columns[name]):
+            raise BadDataError(f"{path.name}: column {name!r} holds {columns[name]}, not text.")
     for name in (*(feature_names or features), "target"):
         if not (pa.types.is_integer(columns[name]) or pa.types.is_floating(columns[name])):
             raise BadDataError(f"{path.name}: column {name!r} holds {columns[name]}, not numbers.")
 
 
-def _read_small_columns(source: Source) -> dict[str, pa.ChunkedArray]:
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    # null: a column without a single value, which is refused by its row
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_null(kind)
+    )
+
+
+def _read_small_columns(path: Path, source: Source) -> dict[str, pa.ChunkedArray]:
     types = {**dict.fromkeys(TEXT_COLUMNS, pa.string()), "target": pa.float32()}
     chunks: dict[str, list[pa.Array]] = {name: [] for name in types}
     for batch in source.batches(list(types), 65_536):
         for name, kind in types.items():
-            chunks[name].append(batch.column(batch.schema.get_field_index(name)).cast(kind))
+            values = batch.column(batch.schema.get_field_index(name))
+            try:
+                # a number too large for float32 becomes infinite, and is refused as that
+                column = pc.cast(values, kind, safe=False)
+                # a damaged file may hold bytes that are no text
+                column.validate(full=True)
+            except pa.ArrowException as error:
+                raise BadDataError(f"{path.name}: column {name!r} cannot be read as {kind} ({error}).") from error
+            chunks[name].append(column)
     return {name: pa.chunked_array(chunks[name], type=kind) for name, kind in types.items()}
 
 

@@ -84,6 +84,9 @@ class Task:
         for name in ("PREDICTING", "REPORTING"):
             if name in self.parameters:
                 outputs.check_writable(self.parameters.path(name), name)
+        if "PREDICTING" not in self.parameters and "STORING" in self.parameters:
+            # a preparation leaves its files there, perhaps after hours
+            outputs.check_directory(self.parameters.storing, "STORING")
 
     @cached_property
     def training(self) -> Table:

@@ -1,0 +1,54 @@
+"""What the fuzzing saw, as a table: for the terminal, and for docs/robustness.md."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz.targets import TARGETS
+from tests.samples import ROOT
+
+PAGE = ROOT / "docs" / "robustness.md"
+BEGIN, END = "<!-- fuzz: written by make test-fuzz -->", "<!-- fuzz: end -->"
+ENOUGH = 10_000
+
+
+def table(outcomes: Sequence[Mapping[str, Any]]) -> str:
+    """Write a Markdown table: a line for each target, and one for all."""
+    lines = [
+        "| what reads it | inputs | of the corpus | used | refused, as | unclassified | left behind |",
+        "|---|---:|---:|---:|---|---:|---:|",
+    ]
+    lines += [_line(TARGETS[outcome["target"]].title, outcome) for outcome in outcomes]
+    total: dict[str, Any] = {
+        "inputs": sum(outcome["inputs"] for outcome in outcomes),
+        "from_corpus": sum(outcome["from_corpus"] for outcome in outcomes),
+        "left": sum(outcome["left"] for outcome in outcomes),
+        "outcomes": sum((Counter(outcome["outcomes"]) for outcome in outcomes), Counter()),
+    }
+    return "\n".join([*lines, _line("**all**", total)]) + "\n"
+
+
+def _line(title: str, outcome: Mapping[str, Any]) -> str:
+    counts = dict(outcome["outcomes"])
+    used, unclassified = counts.pop("accepted", 0), counts.pop("unclassified", 0)
+    refused = ", ".join(f"`{kind}` {count:,}" for kind, count in sorted(counts.items())) or "none"
+    cells = [title, f"{outcome['inputs']:,}", f"{outcome['from_corpus']:,}", f"{used:,}", refused]
+    return f"| {' | '.join(cells)} | {unclassified:,} | {outcome['left']:,} |"
+
+
+def write_page(outcomes: Sequence[Mapping[str, Any]], page: Path = PAGE) -> None:
+    """Put the table into the page, between its marks."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    said = (
+        f"{sum(outcome['inputs'] for outcome in outcomes):,} different inputs, seed {outcomes[0]['seed']}, in"
+        f" {sum(outcome['seconds'] for outcome in outcomes) / 60:.0f} minutes; Python {platform.python_version()},"
+        f" pyarrow {version('pyarrow')}, hypothesis {version('hypothesis')}, {platform.system()} {platform.machine()}."
+    )
+    page.write_text(f"{before}{BEGIN}\n{said}\n\n{table(outcomes)}{END}{after}", encoding="utf-8")

@@ -1,0 +1,429 @@
+"""A full, read-only or foreign volume, and turned bytes: each told where it arises, and a re-run mends the rest."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from numerai_contract import outputs
+from numerai_contract.embeddings import Embedding, read_embedding, write_embedding
+from numerai_contract.exits import BadDataError, BadParameterError, MissingInputError, TryAgainError
+from numerai_contract.predictions import write_predictions
+from numerai_contract.split import Split, read_split, write_split
+from numerai_contract.tables import Table
+from numerai_pipeline import disk
+from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.downloads import fetch
+from numerai_pipeline.errors import BadInputError, DiskFullError, VolumeError
+from numerai_pipeline.leases import Lease, note
+from numerai_pipeline.manifests import require_whole, verified_manifest, write_manifest
+from numerai_pipeline.predictions import accept_predictions
+from numerai_pipeline.raw_dataset import RawDataset
+from numerai_pipeline.run_layout import DataLayout, RunLayout
+from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
+from numerai_pipeline.unpacking.dataset import UnpackedDataset, unpack
+from tests.samples import ROOT
+from tests.unit.unpacking.raw_files import classic_dataset, csv_table, training_rows, v5_dataset
+from tests.volumes import NOBODY, flip_a_byte, of_somebody_else, read_only, small_volume
+
+LIKE_ANYBODY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+MIB = 2**20
+PLENTY = 512 * MIB
+
+
+def unpacked(raw: RawDataset, layout: RunLayout) -> UnpackedDataset:
+    return unpack(raw, layout, feature_set="small", target=None, every_nth_era=1, inputs="hash")
+
+
+def files_in(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+def many_rows(directory: Path) -> RawDataset:
+    """Make an archive of a few megabytes, which does not pack well."""
+    generator = random.Random(3)
+    rows = training_rows(eras=100, rows_per_era=60)
+    for row in rows:
+        row[3:6] = [f"{generator.random():.7f}" for _ in range(3)]
+    return classic_dataset(directory, training=csv_table(rows))
+
+
+class TestFullVolume:
+    @pytest.mark.parametrize("dataset", [classic_dataset, v5_dataset])
+    def test_unzip_says_so_before_it_begins_and_succeeds_with_room(
+        self, tmp_path: Path, dataset: Callable[[Path], RawDataset]
+    ) -> None:
+        raw = dataset(tmp_path / "raw")
+        with small_volume(tmp_path / "data", 4 * MIB) as volume:
+            layout = RunLayout(volume.directory / "run")
+            with pytest.raises(
+                DiskFullError, match=r"needs 6\d\.\d MB on the volume of .*, but only 4\.\d MB are free"
+            ):
+                unpacked(raw, layout)
+            assert files_in(volume.directory) == []
+            volume.resize(PLENTY)
+            assert unpacked(raw, layout).training.rows
+            assert verified_manifest(layout.training)
+
+    def test_a_volume_that_fills_up_while_the_tables_are_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(disk, "RESERVE", 0)
+        raw = many_rows(tmp_path / "raw")
+        tried = RunLayout(tmp_path / "tried")
+        unpacked(raw, tried)
+        packed = tried.training.stat().st_size
+        with small_volume(tmp_path / "data", PLENTY) as volume:
+            # room for the two unpacked CSV files, not for a table beside them
+            text = 6_000 * len("n001000,era100,train,0.1234567,0.1234567,0.1234567,1") + 2_000
+            volume.resize(text + packed // 2)
+            layout = RunLayout(volume.directory / "run")
+            with pytest.raises(DiskFullError, match=r"no space is left on the volume of .*make room there"):
+                unpacked(raw, layout)
+            assert files_in(volume.directory) == []
+            volume.resize(PLENTY)
+            unpacked(raw, layout)
+            assert layout.training.read_bytes() == tried.training.read_bytes()
+
+    def test_a_volume_that_fills_up_while_csv_tables_are_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        raw = many_rows(tmp_path / "raw")
+        with small_volume(tmp_path / "data", PLENTY) as volume:
+            layout = RunLayout(volume.directory / "run")
+            unpacked(raw, layout)
+            before = files_in(volume.directory)
+            # before: the reserve alone is more than there is
+            filler = volume.fill(left=MIB)
+            with pytest.raises(DiskFullError, match=r"writing training\.csv needs .* but only 1\.\d MB are free"):
+                provide_csv_tables(layout)
+            # while writing
+            filler.unlink()
+            monkeypatch.setattr(disk, "RESERVE", 0)
+            filler = volume.fill(left=150_000)
+            with pytest.raises(DiskFullError, match="no space is left"):
+                provide_csv_tables(layout)
+            assert files_in(volume.directory) == sorted([*before, filler.name])
+            assert verified_manifest(layout.training)
+            filler.unlink()
+            provide_csv_tables(layout)
+            assert all(verified_manifest(table) for table in layout.tables("csv"))
+
+    def test_a_volume_that_fills_up_during_a_download(self, tmp_path: Path) -> None:
+        with (
+            served(tmp_path / "web", {"data.csv": bytes(5 * MIB)}) as address,
+            small_volume(tmp_path / "data", 4 * MIB) as volume,
+        ):
+            place = volume.directory / "data.csv"
+            with pytest.raises(DiskFullError, match=f"no space is left on the volume of {volume.directory}"):
+                fetch("data.csv", lambda: f"{address}/data.csv", place, timeout=5)
+            assert files_in(volume.directory) == [".data.csv.lock"]
+            volume.resize(PLENTY)
+            fetch("data.csv", lambda: f"{address}/data.csv", place, timeout=5)
+            assert place.stat().st_size == 5 * MIB
+
+    def test_predictions_of_2018_that_cannot_be_rewritten_stay_as_they_are(self, tmp_path: Path) -> None:
+        with small_volume(tmp_path / "data", 16 * MIB) as volume:
+            ids = [f"n{number:09d}" for number in range(20_000)]
+            tournament, predictions = volume.directory / "tournament.parquet", volume.directory / "svm.csv"
+            pq.write_table(pa.table({"id": ids}), tournament)
+            lines = "".join(f"{row_id},0.{place % 9 + 1}\n" for place, row_id in enumerate(ids))
+            predictions.write_text(f"id,probability\n{lines}")
+            filler = volume.fill(left=64 * 1024)
+            before = files_in(volume.directory)
+            with (
+                pytest.raises(AirflowException, match="no space is left on the volume of") as caught,
+                in_airflow_words(),
+            ):
+                accept_predictions(predictions, tournament, inputs="abc")
+            assert not isinstance(caught.value, AirflowFailException), "worth trying again"
+            assert files_in(volume.directory) == before
+            filler.unlink()
+            accept_predictions(predictions, tournament, inputs="abc")
+            assert verified_manifest(predictions, inputs="abc")
+
+    @pytest.mark.parametrize("kind", ["predictions", "split"])
+    def test_what_a_model_wrote_before_stays_whole(self, tmp_path: Path, kind: str) -> None:
+        rows = 50_000
+        ids = pa.chunked_array([[f"n{number:09d}" for number in range(rows)]])
+        values = np.linspace(0.1, 0.9, rows)
+
+        def write(shift: float) -> Path:
+            if kind == "predictions":
+                path = volume.directory / "svm.csv"
+                write_predictions(path, ids, values + shift, "abc")
+                return path
+            likeness = (np.random.default_rng(1).random(rows) + shift).astype(np.float32)
+            return write_split(volume.directory, ids, Split(likeness, np.arange(rows) % 2 == 0), "abc")
+
+        with small_volume(tmp_path / "data", 16 * MIB) as volume:
+            path = write(0.0)
+            content = path.read_bytes()
+            filler = volume.fill(left=100_000)
+            before = files_in(volume.directory)
+            with pytest.raises(TryAgainError, match=rf"{path}: the disk is full, nothing was written. Make room"):
+                write(0.01)
+            assert (path.read_bytes(), files_in(volume.directory)) == (content, before)
+            assert outputs.is_finished(path, "abc")
+            filler.unlink()
+            write(0.01)
+            assert path.read_bytes() != content
+            assert outputs.is_finished(path, "abc")
+
+
+class TestReadOnlyVolume:
+    def test_unzip(self, tmp_path: Path) -> None:
+        raw, data = classic_dataset(tmp_path / "raw"), tmp_path / "data"
+        data.mkdir()
+        with (
+            read_only(data),
+            pytest.raises(VolumeError, match=rf"{data}/run: its volume is mounted read-only .*mount it"),
+        ):
+            unpacked(raw, RunLayout(data / "run"))
+        assert unpacked(raw, RunLayout(data / "run")).training.rows
+
+    def test_download(self, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        data.mkdir()
+        with served(tmp_path / "web", {"data.csv": b"id\n"}) as address:
+            with read_only(data), pytest.raises(VolumeError, match=rf"{data}\S*: its volume is mounted read-only"):
+                fetch("data.csv", lambda: f"{address}/data.csv", data / "v5" / "data.csv", timeout=5)
+            assert fetch("data.csv", lambda: f"{address}/data.csv", data / "v5" / "data.csv", timeout=5)
+
+    def test_whatever_else_a_task_writes_fails_at_once(self, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        data.mkdir()
+        with (
+            read_only(data),
+            pytest.raises(AirflowFailException, match=rf"{data}/\S+: its volume is mounted read-only"),
+            in_airflow_words(),
+        ):
+            note(DataLayout(data), DataLayout(data).run("1", "abc"), Lease("dag", "run"))
+
+    def test_a_container(self, tmp_path: Path) -> None:
+        path = tmp_path / "data" / "svm.csv"
+        path.parent.mkdir()
+        with read_only(path.parent):
+            with pytest.raises(
+                BadParameterError, match=f"{path}: its directory may not be written to .*Mount it writable"
+            ):
+                outputs.check_writable(path, "PREDICTING")
+            with (
+                pytest.raises(BadParameterError, match="may not be written to"),
+                outputs.output(path, rows=1, columns=[], inputs=None) as part,
+            ):
+                part.write_text("x")
+        outputs.check_writable(path, "PREDICTING")
+
+
+class TestSomebodyElsesVolume:
+    def test_unzip(self) -> None:
+        with of_somebody_else() as data, tempfile.TemporaryDirectory(prefix="raw-") as raw_dir:
+            raw = classic_dataset(Path(raw_dir))
+            uid, owner = os.geteuid(), data.stat().st_uid
+            said = (
+                rf"{data}/run: uid {uid} has no right to it .*{data} belongs to uid {owner}, mode 0555.*chown -R {uid}"
+            )
+            with pytest.raises(VolumeError, match=said):
+                unpacked(raw, RunLayout(data / "run"))
+            assert files_in(data) == []
+
+    def test_download(self, tmp_path: Path) -> None:
+        with (
+            served(tmp_path / "web", {"data.csv": b"id\n"}) as address,
+            of_somebody_else() as data,
+            pytest.raises(VolumeError, match=rf"{data}/\S+: uid \d+ has no right to it .*chown"),
+        ):
+            fetch("data.csv", lambda: f"{address}/data.csv", data / "v5" / "data.csv", timeout=5)
+
+    @pytest.mark.parametrize(
+        ("mode", "predicts", "code", "said"),
+        [
+            (0o555, True, 64, r"{data}/svm\.csv: its directory may not be written to by uid {uid}"),
+            (0o555, False, 64, r"STORING is '{data}', which may not be written to by uid {uid}"),
+            (0o777, True, 66, r"{data}/training\.parquet: it cannot be read by uid {uid} \(Permission denied\)\. Give"),
+        ],
+    )
+    def test_a_container(self, mode: int, predicts: bool, code: int, said: str) -> None:
+        """The contract's own entry point, without root's right to everybody's files."""
+        if os.geteuid() != 0 or shutil.which("setpriv") is None:
+            pytest.skip("needs root and setpriv: NOT TESTED here that a model says whose right it lacks")
+        with tempfile.TemporaryDirectory(prefix="volume-") as name:
+            data = Path(name)
+            operations = data / "operations"
+            operations.mkdir()
+            (operations / "svm.py").write_text("def run(task):\n    task.training\n")
+            (data / "training.parquet").write_bytes(b"secret")
+            (data / "training.parquet").chmod(0o600)
+            for path in (data, data / "training.parquet"):
+                os.chown(path, NOBODY, NOBODY)
+            data.chmod(mode)
+            told = {"TRAINING": "training.parquet", "TESTING": "training.parquet"}
+            told |= {"PREDICTING": "svm.csv"} if predicts else {}
+            done = subprocess.run(
+                [*LIKE_ANYBODY, sys.executable, "-m", "numerai_contract"],
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": str(ROOT / "model_images" / "contract" / "src"),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "OPERATIONS_DIR": str(operations),
+                    "OPERATION": "svm",
+                    "STORING": name,
+                    **{variable: str(data / file) for variable, file in told.items()},
+                },
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == code, done.stdout + done.stderr
+            assert re.search(said.format(data=data, uid=os.getuid()), done.stdout.splitlines()[-1])
+
+
+class TestTurnedBytes:
+    """In every kind of file that one task leaves for another."""
+
+    @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0])
+    @pytest.mark.parametrize("name", ["training.parquet", "tournament.parquet", "training.csv", "tournament.csv"])
+    def test_a_table_is_refused_by_its_reader_and_made_anew(self, tmp_path: Path, name: str, share: float) -> None:
+        raw, layout = classic_dataset(tmp_path / "raw"), RunLayout(tmp_path / "run")
+        unpacked(raw, layout)
+        provide_csv_tables(layout)
+        path = layout.directory / name
+        whole = {file: (layout.directory / file).read_bytes() for file in files_in(layout.directory)}
+        ages = {file: (layout.directory / file).stat().st_mtime_ns for file in whole}
+        flip_a_byte(path, share)
+        with pytest.raises(
+            BadDataError, match=rf"{name}: its content is not what its manifest .*`unzip` and run it again"
+        ):
+            Table(path)
+        with pytest.raises(
+            BadInputError, match=rf"{name}: its content is not what its manifest .*`unzip` and run it again"
+        ):
+            require_whole(path, "`unzip`")
+        if name.endswith(".parquet"):
+            assert not unpacked(raw, layout).up_to_date
+        else:
+            assert unpacked(raw, layout).up_to_date
+        provide_csv_tables(layout)
+        assert {file: (layout.directory / file).read_bytes() for file in whole} == whole
+        made = {file for file in whole if (layout.directory / file).stat().st_mtime_ns != ages[file]}
+        parquet = {table.name for table in layout.tables("parquet")}
+        expected = parquet if name in parquet else {name}
+        assert made == {file for file in whole if any(file in (each, f"{each}.manifest.json") for each in expected)}
+
+    def test_no_csv_table_is_made_from_a_turned_one(self, tmp_path: Path) -> None:
+        layout = RunLayout(tmp_path / "run")
+        unpacked(classic_dataset(tmp_path / "raw"), layout)
+        flip_a_byte(layout.training)
+        before = files_in(layout.directory)
+        with pytest.raises(BadInputError, match=r"training\.parquet: its content is not what its manifest says"):
+            provide_csv_tables(layout)
+        assert files_in(layout.directory) == before
+
+    @pytest.mark.parametrize("role", ["train", "validation", "live", "features", "archive"])
+    def test_a_download_is_refused_by_unzip(self, tmp_path: Path, role: str) -> None:
+        raw = classic_dataset(tmp_path / "raw") if role == "archive" else v5_dataset(tmp_path / "raw")
+        layout = RunLayout(tmp_path / "run")
+        content = raw.path(role).read_bytes()
+        flip_a_byte(raw.path(role))
+        with pytest.raises(
+            BadInputError, match=f"{raw.path(role)}: its content is not what was downloaded.*`download`"
+        ):
+            unpacked(raw, layout)
+        assert files_in(layout.directory) == []
+        raw.path(role).write_bytes(content)
+        assert unpacked(raw, layout).training.rows
+
+    @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 1.0])
+    @pytest.mark.parametrize("kind", ["split", "map"])
+    def test_what_a_preparation_left_is_refused_by_its_reader(self, tmp_path: Path, kind: str, share: float) -> None:
+        unpacked(classic_dataset(tmp_path / "raw"), RunLayout(tmp_path))
+        table = Table(tmp_path / "training.parquet")
+        rows = len(table)
+        if kind == "split":
+            path = write_split(tmp_path, table.ids, Split(np.zeros(rows, np.float32), np.arange(rows) % 2 == 0), "abc")
+            read: Callable[[], object] = lambda: read_split(tmp_path, table)  # noqa: E731
+        else:
+            path = write_embedding(tmp_path, Embedding(30), table.ids, np.zeros((rows, 2), np.float32), "abc")
+            read = lambda: read_embedding(tmp_path, Embedding(30), table)  # noqa: E731
+        read()
+        flip_a_byte(path, share)
+        with pytest.raises(BadDataError, match=rf"{path.name}: its content is not what its manifest .* Clear the task"):
+            read()
+        assert not outputs.is_finished(path, "abc")
+        path.unlink()
+        with pytest.raises(MissingInputError, match=rf"{path}: there is no such file"):
+            read()
+
+    def test_predictions_are_not_blamed_for_a_turned_tournament_table(self, tmp_path: Path) -> None:
+        predictions, tournament = tmp_path / "svm.csv", tmp_path / "tournament.parquet"
+        pq.write_table(pa.table({"id": ["aaaa", "bbbb"]}), tournament, compression="none", use_dictionary=False)
+        write_manifest(tournament, rows=2, columns=["id"])
+        tournament.write_bytes(tournament.read_bytes().replace(b"aaaa", b"aaab"))
+        predictions.write_text("id,prediction\naaaa,0.2\nbbbb,0.6\n")
+        with pytest.raises(BadInputError, match=r"tournament\.parquet: its content is not what its manifest says"):
+            accept_predictions(predictions, tournament, inputs="abc")
+
+
+def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
+    """A container may have written a manifest of its own, which holds: the next try must not take it for done."""
+    predictions, tournament = tmp_path / "svm.csv", tmp_path / "tournament.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"]}), tournament)
+    predictions.write_text("id,prediction\na,0.2\nb,nan\n")
+    write_manifest(predictions, rows=2, inputs="abc")
+    with pytest.raises(BadInputError, match=r"svm\.csv: row 2 \(id b\) has no prediction"):
+        accept_predictions(predictions, tournament, inputs="abc")
+    assert verified_manifest(predictions, inputs="abc") is None
+    assert predictions.exists(), "for whoever wants to look at it"
+
+
+def test_an_error_that_says_nothing_of_the_volume_passes_as_it_is() -> None:
+    with pytest.raises(FileNotFoundError), in_airflow_words():
+        Path("/nowhere/at/all").read_bytes()
+    with pytest.raises(ConnectionRefusedError), in_airflow_words():
+        raise ConnectionRefusedError(13, "refused")
+
+
+class served:  # noqa: N801 - a context manager that reads like one
+    """Serve files over HTTP without telling their length."""
+
+    def __init__(self, folder: Path, files: dict[str, bytes]) -> None:
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+        class Silent(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+            def send_header(self, keyword: str, value: str) -> None:
+                if keyword != "Content-Length":
+                    super().send_header(keyword, value)
+
+        self._server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(Silent, directory=str(folder))
+        )
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
