@@ -88,7 +88,7 @@ def _bounds(field: FieldInfo) -> str:
 
 def _default(field: FieldInfo) -> str:
     value: Any = field.default
-    if value is PydanticUndefined or value is None or value in ("", []):
+    if value is PydanticUndefined or value is None or value in ("", [], ()):
         return ""
     if isinstance(value, bool):
         return f"`{json.dumps(value)}`"

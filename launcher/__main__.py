@@ -15,7 +15,7 @@ from launcher.clean import clean
 from launcher.console import Screen
 from launcher.errors import EXIT_STOPPED, LauncherError, StoppedError
 from launcher.knobs import RUNNING, overrides_from_make, overrides_from_words, parse_knobs
-from launcher.quality import SUITES, check, suite, test, test_faults, test_server
+from launcher.quality import SUITES, check, suite, test
 from launcher.run import give_back_engine, run
 from launcher.server import add_user, logs, server, upgrade
 from launcher.server import down as server_down
@@ -111,8 +111,6 @@ ACTIONS: dict[str, Callable[[Session, Knobs], int]] = {
     "check": lambda session, _: check(session),
     "test": test,
     **{command: partial(suite, command=command) for command in SUITES},
-    "test-server": test_server,
-    "test-faults": test_faults,
     "clean": clean,
 }
 

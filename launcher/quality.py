@@ -18,13 +18,17 @@ from launcher.errors import EXIT_FAILED
 from launcher.run import give_back_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from launcher.knobs import Knobs
     from launcher.session import Session
 
-SUITES: dict[str, dict[str, str]] = {"test-fuzz": {"FUZZ_INPUTS": "13000"}}
-"""Long suites, of which `make test` runs a part: their command, and the environment that makes all of it run."""
+SUITES: dict[str, dict[str, str]] = {
+    "test-faults": {"FAULTS": "all"},
+    "test-fuzz": {"FUZZ_INPUTS": "13000"},
+    "test-server": {},
+}
+"""Long suites, of which `make test` runs a part or none: their command, and what makes all of it run."""
 TYPED = ("dags", "plugins", "launcher", "practice", "server", "model_images", "benchmarks", "docs", "tests")
 
 
@@ -41,60 +45,40 @@ def check(session: Session) -> int:
 
 
 def test(session: Session, knobs: Knobs) -> int:
-    """Set up what the tests need, then check the code and run all tests."""
-    with ExitStack() as cleanup:
-        try:
-            cleanup.callback(give_back_engine, session)
-            with session.screen.step("Docker engine") as step:
-                session.engine.ensure(step, owner="run", may_install=knobs.may_install)
-            session.build_images(may_install=knobs.may_install)
-            with session.screen.step("Browser") as step:
-                log = session.checkout.logs / "apt.log"
-                ensure_browser(step, session.commands, log, may_install=knobs.may_install)
-            with session.screen.step("Compose") as step:
-                step.done(" ".join(ensure_program(session.commands, step, log, may_install=knobs.may_install)))
-            checked = check(session)
-            session.screen.note("Tests", "pytest, all but the long ones of the server (make test-server)")
-            # one worker more than cores, as much of the time is spent waiting for containers and Airflow
-            words = ["pytest", "-n", str(cores() + 1), "-m", "not server"]
-            tested = _run(session, [*words, *shlex.split(knobs.arguments)])
-        finally:
-            session.signals.shield()
-    if not checked and not tested:
+    """Set up what the tests need, then check the code and run all tests but the long ones of the server."""
+
+    def play() -> int:
+        with session.screen.step("Browser") as step:
+            ensure_browser(step, session.commands, session.checkout.logs / "apt.log", may_install=knobs.may_install)
+        checked = check(session)
+        session.screen.note("Tests", "pytest, all but the long ones of the server (make test-server)")
+        # one worker more than cores, as much of the time is spent waiting for containers and Airflow
+        words = ["pytest", "-n", str(cores() + 1), "-m", "not server", *shlex.split(knobs.arguments)]
+        return _run(session, words) or checked
+
+    failed = _with_containers(session, knobs, play)
+    if not failed:
         session.screen.tick("All is well", "the code is clean and every test passes")
-    return EXIT_FAILED if checked or tested else 0
-
-
-def test_faults(session: Session, knobs: Knobs) -> int:
-    """Play every fault at every stage, ours beside the stock operator's, and as many kills at random as are asked for.
-
-    What comes of them is written into docs/reliability.md. Takes about half an hour, and with 200 kills as much again.
-    """
-    with ExitStack() as cleanup:
-        try:
-            cleanup.callback(give_back_engine, session)
-            with session.screen.step("Docker engine") as step:
-                session.engine.ensure(step, owner="run", may_install=knobs.may_install)
-            session.build_images(may_install=knobs.may_install)
-            settings = {"FAULTS": "all", "SOAK": str(knobs.soak)}
-            words = ["pytest", "-m", "faults", *shlex.split(knobs.arguments)]
-            return EXIT_FAILED if _run(session, words, settings) else 0
-        finally:
-            session.signals.shield()
+    return EXIT_FAILED if failed else 0
 
 
 def suite(session: Session, knobs: Knobs, *, command: str) -> int:
     """Run a long suite to its full length: the tests with the mark that its command names."""
     mark = command.removeprefix("test-")
-    session.screen.note("Tests", f"pytest, those marked {mark!r}, all of them")
-    failed = _run(session, ["pytest", "-m", mark, *shlex.split(knobs.arguments)], SUITES[command])
+
+    def play() -> int:
+        session.screen.note("Tests", f"pytest, those marked {mark!r}, all of them")
+        more = {**SUITES[command], **({"SOAK": str(knobs.soak)} if knobs.soak else {})}
+        return _run(session, ["pytest", "-m", mark, *shlex.split(knobs.arguments)], more)
+
+    failed = _with_containers(session, knobs, play)
     if not failed:
         session.screen.tick("All is well", f"every test marked {mark!r} passes")
     return EXIT_FAILED if failed else 0
 
 
-def test_server(session: Session, knobs: Knobs) -> int:
-    """Run the long tests: servers of their own are set up, disturbed, backed up and taken down again."""
+def _with_containers(session: Session, knobs: Knobs, play: Callable[[], int]) -> int:
+    """Play tests where there are an engine, docker-compose and the images; gives back what was started."""
     with ExitStack() as cleanup:
         try:
             cleanup.callback(give_back_engine, session)
@@ -104,7 +88,7 @@ def test_server(session: Session, knobs: Knobs) -> int:
                 log = session.checkout.logs / "apt.log"
                 step.done(" ".join(ensure_program(session.commands, step, log, may_install=knobs.may_install)))
             session.build_images(may_install=knobs.may_install)
-            return _run(session, ["pytest", "-m", "server", *shlex.split(knobs.arguments or "tests/server")])
+            return play()
         finally:
             session.signals.shield()
 

@@ -33,7 +33,7 @@ def verdict(
     task : str
         Its task.
     state : dict
-        Its state, as ``docker inspect`` shows it.
+        Its state, as ``docker inspect`` shows it; ``OOMKilled`` is None where nobody can tell.
     memory : int
         Its limit, MiB.
     last_lines : sequence of str
@@ -58,6 +58,12 @@ def verdict(
         return AirflowException(
             f"{task}: the Docker engine stopped answering, for {silent_seconds:.0f} s, and its containers ended with it"
             f" (exit code {code}); the next try starts anew. With `live-restore` the engine leaves them running"
+        )
+    if code == EXIT_KILLED and state["OOMKilled"] is None:
+        return AirflowException(
+            f"{task}: killed (exit code {code}), most likely because it needed more memory than its limit of {memory}"
+            f" MiB, which its node alone knows: raise `memory` of task {task} in models.yaml, or run on fewer rows or"
+            " features"
         )
     if code == EXIT_KILLED:
         return AirflowException(

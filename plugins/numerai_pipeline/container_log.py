@@ -7,9 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from docker import APIClient
+    from collections.abc import Callable, Iterable
 
 SECONDS_BETWEEN_NOTES = 2.0
 
@@ -37,11 +35,24 @@ class ContainerLog:
         self._noted_at = time.monotonic()
         self.last_lines: deque[str] = deque(maxlen=keep)
 
-    def follow(self, client: APIClient, container_id: str, *, to_its_end: bool) -> None:
-        """Pass on what is new in the log: until the container ends, or only what is there by now."""
+    @property
+    def read_until(self) -> str:
+        """Time stamp of the last line that was read; empty before the first."""
+        return self._remembered
+
+    def follow(self, stream: Iterable[bytes], *, to_its_end: bool) -> None:
+        """Pass on what is new in a stream of the log, with time stamps.
+
+        Parameters
+        ----------
+        stream : iterable of bytes
+            The log from its beginning, or from any moment up to :attr:`read_until`.
+        to_its_end : bool
+            Whether the stream goes on until the container ends, and a line without an end is one that broke off.
+        """
         # of one stream, lines of the same moment are all passed on
         seen, remembered, rest = self._seen, self._remembered, b""
-        for chunk in client.logs(container_id, timestamps=True, stream=True, follow=to_its_end):
+        for chunk in stream:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._take(line, seen, remembered)

@@ -33,7 +33,7 @@ from numerai_pipeline.errors import PipelineError
 from numerai_pipeline.leases import Lease, noted
 from numerai_pipeline.locks import lock_path, locked
 from numerai_pipeline.manifests import SUFFIX, discard, manifest_path
-from numerai_pipeline.reaper import ContainerOwner, unwanted_containers
+from numerai_pipeline.reaper import ContainerOwner, unwanted_containers, unwanted_services
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 
 if TYPE_CHECKING:
@@ -278,6 +278,26 @@ def remove_containers(
         sweep.remove(name, size, since, partial(remove_container, client, container["Id"]))
 
 
+def remove_services(
+    sweep: Sweep,
+    client: APIClient,
+    installation: str,
+    *,
+    keep_days: int,
+    is_wanted: Callable[[ContainerOwner], bool],
+) -> None:
+    """Remove this installation's services of a swarm that nobody waits for, as its containers."""
+    from numerai_pipeline.swarm_services import order_removal, service_since
+
+    for service in unwanted_services(client, installation, is_wanted):
+        since = service_since(client, service["Id"])
+        if since is None or not sweep.older_than(since, keep_days):
+            continue
+        owner = ContainerOwner.of(service["Labels"])
+        name = f"service {service['Id'][:12]} ({service['Status']}) of {owner.task}, {owner.lease.run}"
+        sweep.remove(name, 0, since, partial(order_removal, client, service["Id"]))
+
+
 def _container_size(client: APIClient, installation: str, container_id: str) -> int:
     """Bytes that a container wrote outside of its mounts."""
     found = client.containers(all=True, size=True, filters={"id": container_id, "label": f"numerai={installation}"})
@@ -300,15 +320,15 @@ def _container_since(client: APIClient, container_id: str) -> datetime | None:
 def mounted_by_containers(client: APIClient, installation: str, settings: Settings) -> Callable[[Path], bool]:
     """Build what tells whether one of this installation's working containers mounts a directory of the volume."""
     from numerai_pipeline.data_volume import find_data_volume
+    from numerai_pipeline.swarm_services import find_services, has_ended
 
     volume = find_data_volume(settings, client)
-    containers = client.containers(all=True, filters={"label": f"numerai={installation}"})
-    sources = {
-        mount.get("Source")
-        for container in containers
-        if container["State"] not in ("exited", "dead")
-        for mount in container["Mounts"]
-    }
+    ours = f"numerai={installation}"
+    containers = client.containers(all=True, filters={"label": ours})
+    working = [container for container in containers if container["State"] not in ("exited", "dead")]
+    if settings.engine == "swarm":
+        working += [service for service in find_services(client, [ours]) if not has_ended(service["Status"])]
+    sources = {mount.get("Source") for container in working for mount in container["Mounts"]}
     places = [PurePosixPath(source) for source in sources if source]
     # a container mounts its workspace in the directory, and files of the directory
     return lambda directory: any(place.is_relative_to(volume.host_path(directory)) for place in places)

@@ -15,6 +15,7 @@ from numerai_pipeline.housekeeping import (
     remove_containers,
     remove_downloads,
     remove_runs,
+    remove_services,
 )
 from numerai_pipeline.reaper import ACTIVE_RUNS, asking_airflow
 from numerai_pipeline.run_layout import DataLayout
@@ -60,13 +61,14 @@ def clean_containers(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol)
     settings = load_settings()
     sweep = _sweep(params)
     with in_airflow_words(), _docker_engine() as client:
-        remove_containers(
-            sweep,
-            client,
-            installation_id(settings.data_dir),
-            keep_days=settings.keep_container_days,
-            is_wanted=asking_airflow(ti),
-        )
+        for remove in (remove_containers, remove_services) if settings.engine == "swarm" else (remove_containers,):
+            remove(
+                sweep,
+                client,
+                installation_id(settings.data_dir),
+                keep_days=settings.keep_container_days,
+                is_wanted=asking_airflow(ti),
+            )
         return sweep.finish()
 
 

@@ -9,6 +9,9 @@ container of the task works at any time:
 - Killed, or left alone by its supervisor, it leaves the container to the next try, which finds it by its labels.
 - Without an engine it waits (``docker_engine.py``), and then leaves the container to the next try as well. A stream
   that breaks says nothing about the container; only looking at the container does.
+
+All of this holds for a container on one engine and for one that a swarm starts (``model_service.py``). What differs
+is how a container is started, found, looked at, read and removed: the methods below the line "How an engine does it".
 """
 
 from __future__ import annotations
@@ -93,6 +96,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
 
     external_id_key = "model_container"
     log_key = "model_container_log"
+    noun = "container"
 
     def __init__(self, *, request: ContainerRequest, **kwargs: Any) -> None:
         super().__init__(
@@ -139,7 +143,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         clock.start()
         self._meanwhile = meanwhile
         try:
-            self._ask(self._need_image)
+            self._ask(self._get_ready)
             self.execute_resumable(context)
             accept()
         except (EngineSilentError, OrphanedError):
@@ -162,13 +166,13 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         """Remove the container at once: it must be gone before Airflow's supervisor loses patience (5 s)."""
         self._told_to_end = True
         if self.container_id is not None:
-            remove_container(self.cli, self.container_id)
+            self._remove(self.container_id)
 
     def _expire(self) -> None:
         self._expired = True
         if self.container_id is not None:
             with contextlib.suppress(docker.errors.DockerException, OSError):
-                remove_container(self.cli, self.container_id)
+                self._remove(self.container_id)
 
     def _is_stopped(self) -> bool:
         return self._expired or self._told_to_end
@@ -206,6 +210,149 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             self._raise_if_stopped()
             raise
 
+    def submit_job(self, context: Context) -> str:  # noqa: ARG002 - the mixin's signature
+        """Start a container and return its id; take over one of an earlier try if it does the very same work."""
+        # asked as a whole: where the engine took an order and could not say so, the labels tell
+        found: str = self._ask(self._take_over_or_start)
+        return found
+
+    def _take_over_or_start(self) -> str:
+        self.container_id = None
+        for container in self._earlier_containers():
+            if self.container_id is None and self._does_the_same(container):
+                self.container_id = container["Id"]
+                self.log.info("taking over %s %s of an earlier try", self.noun, container["Id"][:12])
+            else:
+                self.log.info(
+                    "removing %s %s, left by an earlier try (%s)",
+                    self.noun,
+                    container["Id"][:12],
+                    container["Status"],
+                )
+                self._remove_wholly(container["Id"])
+        if self.container_id is None:
+            self.request.workspace.lay_out(self.request.user)
+            self.container_id = self._start()
+            self.log.info("started %s %s from %s", self.noun, self.container_id[:12], self.image)
+            self._raise_if_stopped()
+        return self.container_id
+
+    def _does_the_same(self, container: dict[str, Any]) -> bool:
+        same_inputs = container["Labels"].get("numerai.inputs") == self.request.labels["numerai.inputs"]
+        return same_inputs and self._status(container["Id"]) in ("running", "succeeded")
+
+    def get_job_status(self, external_id: Any, context: Context) -> str:  # noqa: ARG002 - the mixin's signature
+        """Tell where an earlier try's container stands: running, succeeded, failed, other (inputs), or gone."""
+        status: str = self._ask(partial(self._earlier_status, external_id))
+        return status
+
+    def _earlier_status(self, container_id: str) -> str:
+        container = next((found for found in self._earlier_containers() if found["Id"] == container_id), None)
+        if container is None:
+            return "gone"
+        if container["Labels"].get("numerai.inputs") != self.request.labels["numerai.inputs"]:
+            return "other"
+        return self._status(container_id)
+
+    def _status(self, container_id: str) -> str:
+        state = self._look(container_id)
+        if state["Status"] in ("running", "restarting", "paused"):
+            return "running"
+        if state["Status"] == "created":  # nobody came to start it
+            return "failed"
+        return "succeeded" if state["ExitCode"] == 0 else "failed"
+
+    def is_job_active(self, status: str) -> bool:
+        """Tell whether a container is to be followed: one that ended well, too, for the log that nobody saw."""
+        return status in ("running", "succeeded")
+
+    def is_job_succeeded(self, status: str) -> bool:
+        """Tell whether the container ended well; never asked for one that is followed."""
+        return status == "succeeded"
+
+    def poll_until_complete(self, external_id: Any, context: Context) -> None:
+        """Follow the container to its end, pass its log on, and raise when it failed."""
+        self.container_id = external_id
+        self._raise_if_stopped()
+        self._meanwhile()
+        log = self._followed = self._open_log(external_id, context)
+        try:
+            state = self._follow(external_id, log, context)
+        except docker.errors.NotFound:
+            self._raise_if_stopped()
+            msg = f"{self.task_name}: somebody removed the {self.noun} while it ran"
+            raise AirflowException(msg) from None
+        self._raise_if_stopped()
+        error = self._verdict(state, log)
+        if error is not None:
+            raise error
+
+    def _verdict(self, state: dict[str, Any], log: ContainerLog) -> AirflowException | None:
+        return verdict(self.task_name, state, self.request.memory, list(log.last_lines), self._engine.silent_seconds)
+
+    def get_job_result(self, external_id: Any, context: Context) -> None:
+        """Give nothing: what a container leaves are files."""
+
+    def _open_log(self, container_id: str, context: Context) -> ContainerLog:
+        """Begin where the last try that followed this container stopped."""
+        store = context.get("task_state_store")
+        noted = store.get(self.log_key) if store is not None else None
+        seen = noted["seen"] if isinstance(noted, dict) and noted.get("container") == container_id else ""
+
+        def note(stamp: str) -> None:
+            if store is not None:
+                store.set(self.log_key, {"container": container_id, "seen": stamp})
+
+        return ContainerLog(str(seen), partial(self.log.info, "%s"), note, KEPT_LOG_LINES)
+
+    def _follow(self, container_id: str, log: ContainerLog, context: Context) -> dict[str, Any]:
+        while True:
+            self._raise_if_orphaned(context)
+            state = self._ask(partial(self._look, container_id))
+            self._raise_if_stopped()
+            if state["Status"] in _ENDED:
+                self._ask(partial(self._pass_on, container_id, log, to_its_end=False))
+                return self._with_word_from_kernel(container_id, state)
+            log.note_down()
+            try:
+                self._pass_on(container_id, log, to_its_end=True)
+            except Exception as error:
+                if not is_silence(error):
+                    raise
+                self.log.debug("the log stream broke: %s", error)
+
+    def _with_word_from_kernel(self, container_id: str, state: dict[str, Any]) -> dict[str, Any]:
+        deadline = time.monotonic() + _OOM_SECONDS
+        while state["ExitCode"] == EXIT_KILLED and not state["OOMKilled"] and time.monotonic() < deadline:
+            time.sleep(0.1)
+            state = self._ask(partial(self._look, container_id))
+        return state
+
+    def _remove_in_any_case(self) -> None:
+        """Remove the container; where the engine is away, that is left to the next try or to the reaper."""
+        if self.container_id is None:
+            return
+        try:
+            self._engine.ask(partial(self._remove_wholly, self.container_id))
+        except (AirflowException, docker.errors.DockerException, OSError) as error:
+            self.log.warning("%s %s could not be removed: %s", self.noun, self.container_id[:12], error)
+
+    def _keep_log(self, why: BaseException) -> None:
+        if self._followed is None or not self._followed.last_lines:
+            return
+        file = self.request.workspace.run.failure_log(self.task_name, int(self.request.labels["numerai.try"]))
+        try:
+            write_failure_log(file, why, self._followed.last_lines)
+            self.log.info("the end of its log is kept in %s", file)
+        except OSError as error:
+            self.log.warning("the end of its log could not be kept: %s", error)
+
+    # How an engine does it
+
+    def _get_ready(self) -> None:
+        """See to it that a container can be started."""
+        self._need_image()
+
     def _need_image(self) -> None:
         with reaching():
             client = self.cli
@@ -228,41 +375,17 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             )
             raise AirflowFailException(msg) from None
 
-    def submit_job(self, context: Context) -> str:  # noqa: ARG002 - the mixin's signature
-        """Start a container and return its id; take over one of an earlier try if it does the very same work."""
-        # asked as a whole: where the engine took an order and could not say so, the labels tell
-        found: str = self._ask(self._take_over_or_start)
-        return found
-
-    def _take_over_or_start(self) -> str:
-        self.container_id = None
-        for container in self._earlier_containers():
-            if self.container_id is None and self._does_the_same(container):
-                self.container_id = container["Id"]
-                self.log.info("taking over container %s of an earlier try", container["Id"][:12])
-            else:
-                self.log.info(
-                    "removing container %s, left by an earlier try (%s)", container["Id"][:12], container["Status"]
-                )
-                remove_container(self.cli, container["Id"])
-        if self.container_id is None:
-            self.request.workspace.lay_out(self.request.user)
-            created = self._create()
-            self._raise_if_stopped()
-            self.container_id = created
-            self.cli.start(created)
-            self.log.info("started container %s from %s", created[:12], self.image)
-            self._raise_if_stopped()
-        return self.container_id
-
     def _earlier_containers(self) -> list[dict[str, Any]]:
         labels = [f"{name}={self.request.labels[name]}" for name in TOLD_APART_BY]
         containers: list[dict[str, Any]] = self.cli.containers(all=True, filters={"label": labels})
         return containers
 
-    def _does_the_same(self, container: dict[str, Any]) -> bool:
-        same_inputs = container["Labels"].get("numerai.inputs") == self.request.labels["numerai.inputs"]
-        return same_inputs and self._status(container["Id"]) in ("running", "succeeded")
+    def _start(self) -> str:
+        created = self._create()
+        self._raise_if_stopped()
+        self.container_id = created
+        self.cli.start(created)
+        return created
 
     def _create(self) -> str:
         host_config = locked_down(self.cli, self._mounts(), memory=self.request.memory, cores=self.request.cores)
@@ -289,111 +412,21 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
             *(Mount(inside(path), source, "bind", read_only=True) for path, source in sources.items()),
         ]
 
-    def get_job_status(self, external_id: Any, context: Context) -> str:  # noqa: ARG002 - the mixin's signature
-        """Tell where an earlier try's container stands: running, succeeded, failed, other (inputs), or gone."""
-        status: str = self._ask(partial(self._earlier_status, external_id))
-        return status
-
-    def _earlier_status(self, container_id: str) -> str:
-        container = next((found for found in self._earlier_containers() if found["Id"] == container_id), None)
-        if container is None:
-            return "gone"
-        if container["Labels"].get("numerai.inputs") != self.request.labels["numerai.inputs"]:
-            return "other"
-        return self._status(container_id)
-
-    def _status(self, container_id: str) -> str:
-        state = self.cli.inspect_container(container_id)["State"]
-        if state["Status"] in ("running", "restarting", "paused"):
-            return "running"
-        if state["Status"] == "created":  # nobody came to start it
-            return "failed"
-        return "succeeded" if state["ExitCode"] == 0 else "failed"
-
-    def is_job_active(self, status: str) -> bool:
-        """Tell whether a container is to be followed: one that ended well, too, for the log that nobody saw."""
-        return status in ("running", "succeeded")
-
-    def is_job_succeeded(self, status: str) -> bool:
-        """Tell whether the container ended well; never asked for one that is followed."""
-        return status == "succeeded"
-
-    def poll_until_complete(self, external_id: Any, context: Context) -> None:
-        """Follow the container to its end, pass its log on, and raise when it failed."""
-        self.container_id = external_id
-        self._raise_if_stopped()
-        self._meanwhile()
-        log = self._followed = self._open_log(external_id, context)
-        try:
-            state = self._follow(external_id, log, context)
-        except docker.errors.NotFound:
-            self._raise_if_stopped()
-            msg = f"{self.task_name}: somebody removed the container while it ran"
-            raise AirflowException(msg) from None
-        self._raise_if_stopped()
-        error = verdict(self.task_name, state, self.request.memory, list(log.last_lines), self._engine.silent_seconds)
-        if error is not None:
-            raise error
-
-    def get_job_result(self, external_id: Any, context: Context) -> None:
-        """Give nothing: what a container leaves are files."""
-
-    def _open_log(self, container_id: str, context: Context) -> ContainerLog:
-        """Begin where the last try that followed this container stopped."""
-        store = context.get("task_state_store")
-        noted = store.get(self.log_key) if store is not None else None
-        seen = noted["seen"] if isinstance(noted, dict) and noted.get("container") == container_id else ""
-
-        def note(stamp: str) -> None:
-            if store is not None:
-                store.set(self.log_key, {"container": container_id, "seen": stamp})
-
-        return ContainerLog(str(seen), partial(self.log.info, "%s"), note, KEPT_LOG_LINES)
-
-    def _follow(self, container_id: str, log: ContainerLog, context: Context) -> dict[str, Any]:
-        while True:
-            self._raise_if_orphaned(context)
-            state = self._ask(partial(self._look, container_id))
-            self._raise_if_stopped()
-            if state["Status"] in _ENDED:
-                self._ask(partial(log.follow, self.cli, container_id, to_its_end=False))
-                return self._with_word_from_kernel(container_id, state)
-            log.note_down()
-            try:
-                log.follow(self.cli, container_id, to_its_end=True)
-                # The stream ends with the container, or with its connection. The pause before the next look:
-                self.cli.wait(container_id, timeout=5)
-            except Exception as error:
-                if not is_silence(error):
-                    raise
-                self.log.debug("the log stream broke: %s", error)
-
     def _look(self, container_id: str) -> dict[str, Any]:
         state: dict[str, Any] = self.cli.inspect_container(container_id)["State"]
         return state
 
-    def _with_word_from_kernel(self, container_id: str, state: dict[str, Any]) -> dict[str, Any]:
-        deadline = time.monotonic() + _OOM_SECONDS
-        while state["ExitCode"] == EXIT_KILLED and not state["OOMKilled"] and time.monotonic() < deadline:
-            time.sleep(0.1)
-            state = self._ask(partial(self._look, container_id))
-        return state
+    def _pass_on(self, container_id: str, log: ContainerLog, *, to_its_end: bool) -> None:
+        """Pass on what is new in the log, and return when it is worth another look at the container."""
+        log.follow(self.cli.logs(container_id, timestamps=True, stream=True, follow=to_its_end), to_its_end=to_its_end)
+        if to_its_end:
+            # The stream ends with the container, or with its connection. The pause before the next look:
+            self.cli.wait(container_id, timeout=5)
 
-    def _remove_in_any_case(self) -> None:
-        """Remove the container; where the engine is away, that is left to the next try or to the reaper."""
-        if self.container_id is None:
-            return
-        try:
-            self._engine.ask(partial(remove_container, self.cli, self.container_id))
-        except (AirflowException, docker.errors.DockerException, OSError) as error:
-            self.log.warning("container %s could not be removed: %s", self.container_id[:12], error)
+    def _remove(self, container_id: str) -> None:
+        """Have a container removed, at once, working or not; one that is gone is fine."""
+        remove_container(self.cli, container_id)
 
-    def _keep_log(self, why: BaseException) -> None:
-        if self._followed is None or not self._followed.last_lines:
-            return
-        file = self.request.workspace.run.failure_log(self.task_name, int(self.request.labels["numerai.try"]))
-        try:
-            write_failure_log(file, why, self._followed.last_lines)
-            self.log.info("the end of its log is kept in %s", file)
-        except OSError as error:
-            self.log.warning("the end of its log could not be kept: %s", error)
+    def _remove_wholly(self, container_id: str) -> None:
+        """Remove a container and return when nothing of it works any more."""
+        self._remove(container_id)

@@ -66,6 +66,16 @@ def contract_environment(spec: ModelSpec) -> dict[str, str]:
     return environment | spec.parameters
 
 
+def _kind_of_container(settings: Settings) -> type[ModelContainer]:
+    if settings.engine == "swarm":
+        from numerai_pipeline.model_service import ModelService
+
+        return ModelService
+    from numerai_pipeline.model_container import ModelContainer
+
+    return ModelContainer
+
+
 class ModelOperator(BaseOperator):
     """Runs one entry of the registry in its container.
 
@@ -181,7 +191,7 @@ class ModelOperator(BaseOperator):
     def _compute(
         self, context: Context, settings: Settings, layout: RunLayout, inputs: str, automl_minutes: int
     ) -> None:
-        from numerai_pipeline.model_container import ContainerRequest, ModelContainer
+        from numerai_pipeline.model_container import ContainerRequest
 
         self._require_whole_inputs(layout)
         if self.spec.tables == "csv":
@@ -206,7 +216,7 @@ class ModelOperator(BaseOperator):
             memory=self.spec.memory,
             cores=self.spec.cores,
         )
-        self._container = ModelContainer(task_id=self.task_id, request=request)
+        self._container = _kind_of_container(settings)(task_id=self.task_id, request=request)
         if self._told_to_end:
             self._container.on_kill()
         accept = partial(self._accept, layout, request.workspace, inputs)

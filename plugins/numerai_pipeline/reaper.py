@@ -57,7 +57,19 @@ def unwanted_containers(
     client: APIClient, installation: str, is_wanted: Callable[[ContainerOwner], bool]
 ) -> list[dict[str, Any]]:
     """List this installation's containers that nobody waits for."""
-    ours = client.containers(all=True, filters={"label": f"numerai={installation}"})
+    return _unwanted(client.containers(all=True, filters={"label": f"numerai={installation}"}), is_wanted)
+
+
+def unwanted_services(
+    client: APIClient, installation: str, is_wanted: Callable[[ContainerOwner], bool]
+) -> list[dict[str, Any]]:
+    """List this installation's services of the swarm that nobody waits for."""
+    from numerai_pipeline.swarm_services import find_services
+
+    return _unwanted(find_services(client, [f"numerai={installation}"]), is_wanted)
+
+
+def _unwanted(ours: list[dict[str, Any]], is_wanted: Callable[[ContainerOwner], bool]) -> list[dict[str, Any]]:
     answers: dict[ContainerOwner, bool] = {}
     found = []
     for container in ours:
@@ -70,7 +82,7 @@ def unwanted_containers(
 
 
 def reap(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
-    """Remove this installation's containers that nobody waits for; return how many.
+    """Remove this installation's containers, and services of a swarm, that nobody waits for; return how many.
 
     Where the engine does not answer, this only says so: who needs it finds that out for himself.
     """
@@ -80,6 +92,7 @@ def reap(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
 
     from numerai_pipeline.data_volume import installation_id
     from numerai_pipeline.docker_engine import remove_container
+    from numerai_pipeline.swarm_services import order_removal
 
     if not (settings.data_dir / ".installation").exists():
         return 0  # a new installation, which never had a container
@@ -89,20 +102,32 @@ def reap(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
         log.warning("the Docker engine does not answer, so nobody looks for containers left behind: %s", error)
         return 0
     try:
-        unwanted = unwanted_containers(client.api, installation_id(settings.data_dir), asking_airflow(ti))
+        installation, is_wanted = installation_id(settings.data_dir), asking_airflow(ti)
+        unwanted = unwanted_containers(client.api, installation, is_wanted)
         for container in unwanted:
-            owner = ContainerOwner.of(container["Labels"])
-            log.info(
-                "removing container %s (%s), for which nobody waits any more: task %s of run %s",
-                container["Id"][:12],
-                container["Status"],
-                owner.task,
-                owner.lease.run,
-            )
+            _say(container, "container")
             remove_container(client.api, container["Id"])
+        if settings.engine == "swarm":
+            services = unwanted_services(client.api, installation, is_wanted)
+            for service in services:
+                _say(service, "service")
+                order_removal(client.api, service["Id"])
+            unwanted += services
     except (DockerException, requests.RequestException) as error:
         log.warning("the search for containers left behind was broken off: %s", error)
         return 0
     finally:
         client.close()
     return len(unwanted)
+
+
+def _say(container: dict[str, Any], noun: str) -> None:
+    owner = ContainerOwner.of(container["Labels"])
+    log.info(
+        "removing %s %s (%s), for which nobody waits any more: task %s of run %s",
+        noun,
+        container["Id"][:12],
+        container["Status"],
+        owner.task,
+        owner.lease.run,
+    )

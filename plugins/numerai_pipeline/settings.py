@@ -104,7 +104,15 @@ def _mapping(value: object) -> object:
     return dict(pairs)
 
 
+def _constraint(value: str) -> str:
+    if not re.fullmatch(r"(node|engine)\.[\w.-]+\s*(==|!=)\s*[^\s=!]+", value):
+        msg = f"{value!r} is no constraint of a swarm, such as node.labels.numerai==models or node.role!=manager"
+        raise ValueError(msg)
+    return value
+
+
 Event = Literal["failed", "missed", "finished"]
+Constraint = Annotated[str, AfterValidator(_constraint)]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 SecretHttpAddress = Annotated[SecretStr, AfterValidator(_secret_http_address)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
@@ -151,6 +159,20 @@ class Settings(BaseSettings):
         pattern=r"^[1-9]\d*(:\d+)?$",
         description="User (and group) id of the model containers; never root. Airflow's own by default, or 10001 where"
         " Airflow itself is root.",
+    )
+    engine: Literal["docker", "swarm"] = Field(
+        default="docker",
+        description="How model containers are started: `docker`, on the engine beside Airflow, or `swarm`, as services"
+        " on any node of a Docker Swarm (`docs/swarm.md`).",
+    )
+    swarm_network: str = Field(
+        default="numerai-models",
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        description="Overlay network of the models in a swarm; made when it is not there, as one that leads nowhere.",
+    )
+    swarm_constraints: Annotated[tuple[Constraint, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(),
+        description="Placement constraints of the models in a swarm, by comma, such as `node.labels.numerai==models`.",
     )
     pool: str = Field(default="numerai_models", min_length=1, description="Airflow pool that bounds the models' load.")
     big_memory: int | None = Field(

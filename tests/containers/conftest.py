@@ -134,17 +134,23 @@ def run_dag(
         prepare: Callable[[DAG], None] | None = None,
         **conf: Any,
     ) -> Outcome:
-        entries = {}
-        for name, entry in tasks.items():
-            parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters", {})}
-            entries[name] = task(image="toy", parameters=parameters, **entry)
-        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": entries}
-        images = tmp_path / "model_images"
-        shutil.copytree(toy_images, images, dirs_exist_ok=True)
-        (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+        images = folder_of_toys(toy_images, tmp_path, tasks)
         return run_pipeline(images, retries, prepare, **{"source": "archive", "archive": str(archive), **conf})
 
     return run
+
+
+def folder_of_toys(toy_images: Path, tmp_path: Path, tasks: dict[str, dict[str, Any]]) -> Path:
+    """Make a folder of images whose registry has these tasks, all of them toys."""
+    entries = {}
+    for name, entry in tasks.items():
+        parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters", {})}
+        entries[name] = task(image="toy", parameters=parameters, **entry)
+    registry = {"images": {"toy": {"about": "A toy."}}, "tasks": entries}
+    images = tmp_path / "model_images"
+    shutil.copytree(toy_images, images, dirs_exist_ok=True)
+    (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+    return images
 
 
 @pytest.fixture(autouse=True)

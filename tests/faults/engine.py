@@ -80,9 +80,7 @@ class OwnEngine:
         with (self.folder / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    # without a network of its own it would take the machine's engine's bridge away (--bridge=none does)
-                    "unshare",
-                    "--net",
+                    *self.own_network(),
                     program,
                     f"--host={self.address}",
                     f"--containerd={self._containerd_socket}",
@@ -101,6 +99,13 @@ class OwnEngine:
             )
         answered = wait_until(self.answers, START_SECONDS, every=0.1)
         assert answered, (self.folder / "dockerd.log").read_text()[-2000:]
+
+    def own_network(self) -> list[str]:
+        """Give the words that start a program in a network of its own.
+
+        Without one it would take the bridge of the machine's engine away, which --bridge=none does.
+        """
+        return ["unshare", "--net"]
 
     def answers(self) -> bool:
         """Whether it answers."""

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from numerai_pipeline.container_exits import verdict, write_failure_log
 
 
-def ended(code: int, *, out_of_memory: bool = False) -> dict[str, Any]:
+def ended(code: int, *, out_of_memory: bool | None = False) -> dict[str, Any]:
     return {"ExitCode": code, "OOMKilled": out_of_memory}
 
 
@@ -23,6 +23,7 @@ def ended(code: int, *, out_of_memory: bool = False) -> dict[str, Any]:
         (ended(137, out_of_memory=True), 0.0, "its limit is 512 MiB; raise `memory` of task svm", False),
         (ended(71), 0.0, "its limit is 512 MiB; raise `memory` of task svm", False),
         (ended(137), 0.0, "svm: killed from outside (exit code 137)", False),
+        (ended(137, out_of_memory=None), 0.0, "most likely because it needed more memory than its limit of 512", False),
         (ended(137), 12.0, "the Docker engine stopped answering, for 12 s, and its containers ended with it", False),
         (ended(143), 12.0, "the Docker engine stopped answering, for 12 s, and its containers ended with it", False),
         # its own verdict counts whatever the engine did meanwhile

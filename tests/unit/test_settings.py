@@ -36,6 +36,11 @@ def test_the_schedule_is_days_or_off(monkeypatch: pytest.MonkeyPatch, value: str
     assert load_settings().schedule == meaning
 
 
+def test_placement_constraints_are_given_by_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_SWARM_CONSTRAINTS", "node.labels.numerai==models, node.role != manager")
+    assert load_settings().swarm_constraints == ("node.labels.numerai==models", "node.role != manager")
+
+
 def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_API_URL", "")
     assert load_settings().api_url == NUMERAI_API_URL
@@ -53,6 +58,9 @@ def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) ->
         ("NUMERAI_SCHEDULE", "tue,sun", "'sun' is not a day on which rounds open; choose from tue, wed, thu, fri, sat"),
         ("NUMERAI_SCHEDULE", "0 13 * * 6", "or 'off'"),
         ("NUMERAI_ROUND_POLL", "0.5", "greater than or equal to 1"),
+        ("NUMERAI_ENGINE", "podman", "'docker' or 'swarm'"),
+        ("NUMERAI_SWARM_CONSTRAINTS", "numerai=models", "'numerai=models' is no constraint of a swarm"),
+        ("NUMERAI_SWARM_NETWORK", "--host", "should match"),
     ],
 )
 def test_a_mistake_names_the_variable_and_its_value(

@@ -1,0 +1,48 @@
+"""Docker engines of the suite's own, joined to a swarm."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+
+from tests.faults.engine import OwnEngine
+
+MANAGER, WORKER = "10.77.0.1", "10.77.0.2"
+
+
+class SwarmNode(OwnEngine):
+    """An engine in a network of its own, whose loopback is up: a swarm talks to itself over it."""
+
+    def own_network(self) -> list[str]:
+        """Bring the loopback up first."""
+        return ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$0" "$@"']
+
+    def init_swarm(self, address: str = "127.0.0.1") -> None:
+        """Make it the first manager of a swarm."""
+        with contextlib.closing(self.client) as client:
+            client.swarm.init(advertise_addr=address, listen_addr=f"{address}:2377")
+
+    def join(self, manager: SwarmNode) -> str:
+        """Make it a worker of a manager's swarm, over a cable between their two networks; its id there."""
+        ends = ((manager, MANAGER), (self, WORKER))
+        cable = [["name", "swarm0", "netns", str(node.pid)] for node, _ in ends]
+        _run("ip", "link", "add", *cable[0], "type", "veth", "peer", *cable[1])
+        for node, address in ends:
+            inside = ("nsenter", f"--target={node.pid}", "--net", "ip")
+            _run(*inside, "address", "add", f"{address}/24", "dev", "swarm0")
+            _run(*inside, "link", "set", "swarm0", "up")
+        manager.init_swarm(MANAGER)
+        with contextlib.closing(manager.client) as client, contextlib.closing(self.client) as own:
+            token = client.api.inspect_swarm()["JoinTokens"]["Worker"]
+            own.swarm.join([f"{MANAGER}:2377"], token, advertise_addr=WORKER, listen_addr=f"{WORKER}:2377")
+            return str(own.info()["Swarm"]["NodeID"])
+
+    @property
+    def pid(self) -> int:
+        """The process that is the engine."""
+        assert self._process is not None
+        return self._process.pid
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)

@@ -1,0 +1,361 @@
+"""Model tasks in the real DAG, as services of a real swarm of one node, in an engine of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.models import DagRun
+from airflow.utils.session import create_session
+from sqlalchemy import update
+
+from launcher.processes import wait_until
+from numerai_pipeline.data_volume import installation_id
+from numerai_pipeline.housekeeping import Sweep, mounted_by_containers, remove_services
+from numerai_pipeline.manifests import verified_manifest
+from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.model_registry import ModelSpec
+from numerai_pipeline.parameters import LONGEST_SEARCH
+from numerai_pipeline.reaper import ContainerOwner, unwanted_services
+from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.settings import load_settings
+from numerai_pipeline.swarm_services import remove_service, service_since
+from tests.containers.conftest import (
+    Outcome,
+    airflow_database,
+    archive,
+    folder_of_toys,
+    run_dag,
+    run_pipeline,
+    toy_images,
+)
+from tests.samples import ROOT
+from tests.server.swarm import SwarmNode
+
+__all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "toy_images"]
+
+RunDag = Callable[..., Outcome]
+PATIENCE = 240.0
+DATE = "2026-01-03T12:00:00+00:00"
+
+pytestmark = pytest.mark.containers
+# those that take long; the others are part of `make test`
+LONG = pytest.mark.server
+
+
+@pytest.fixture(scope="session")
+def node(toy_images: Path) -> Iterator[SwarmNode]:
+    """Set up a swarm of one node that has the toy image."""
+    found = SwarmNode()
+    try:
+        found.start()
+        found.init_swarm()
+        found.load(image_reference(toy_images, "toy"))
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def swarm(node: SwarmNode) -> Iterator[Any]:
+    """Connect to the swarm's manager."""
+    with contextlib.closing(node.client) as client:
+        yield client.api
+
+
+@pytest.fixture(autouse=True)
+def on_the_swarm(node: SwarmNode, swarm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the pipeline run its models on it; whatever a test does, none of its services is left."""
+    monkeypatch.setenv("DOCKER_HOST", node.address)
+    monkeypatch.setenv("NUMERAI_ENGINE", "swarm")
+    load_settings.cache_clear()
+    yield
+    left = swarm.services()
+    for service in left:
+        remove_service(swarm, service["ID"])
+    assert left == []
+    # of a service that ended by itself, the node removes the container in its own time
+    assert wait_until(lambda: node.containers() == [], PATIENCE, every=0.1)
+
+
+@pytest.fixture(autouse=True)
+def no_container_stays() -> None:
+    """Look at none of the machine's own engine."""
+
+
+def at_work(swarm: Any, *states: str) -> str:
+    """Wait until there is a service, in one of these states if any are named; return its id."""
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = [each["ServiceID"] for each in swarm.tasks() if not states or each["Status"]["State"] in states]
+        return bool(found)
+
+    assert wait_until(look, PATIENCE, every=0.05)
+    return found[0]
+
+
+class Begun:
+    """A run in a process of its own, and what it has said so far."""
+
+    def __init__(self, archive: Path, log: Path) -> None:
+        self._log = log
+        conf = json.dumps({"source": "archive", "archive": str(archive)})
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, ROOT / "tests/server/one_run.py", DATE, conf],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/plugins"},
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def says(self, words: str) -> bool:
+        """Wait until it has said this."""
+        return bool(wait_until(lambda: words in self.output, PATIENCE, every=0.1))
+
+
+@pytest.fixture
+def begin(
+    airflow_database: None, toy_images: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Begun]]:
+    """Begin the one run of a date, each time as if its task were tried again, with what svm is to do."""
+    begun: list[Begun] = []
+    monkeypatch.setenv("NUMERAI_POOL", "default_pool")
+
+    def start(mode: str) -> Begun:
+        images = folder_of_toys(toy_images, tmp_path, {"svm": {"parameters": {"MODE": mode}}})
+        monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images))
+        begun.append(Begun(archive, tmp_path / f"output-{len(begun)}"))
+        return begun[-1]
+
+    yield start
+    for each in begun:
+        each.process.kill()
+        each.process.wait()
+
+
+@pytest.fixture
+def left_behind(begin: Callable[[str], Begun], swarm: Any) -> str:
+    """Leave a service at work whose task's process was killed; its id."""
+    run = begin("wait until told")
+    service = at_work(swarm, "running")
+    run.process.kill()
+    run.process.wait()
+    return service
+
+
+def svm(outcome: Outcome) -> str:
+    return str(outcome.tasks["svm"].state)
+
+
+def test_a_model_runs_as_a_service_without_rights_and_without_a_way_out(run_dag: RunDag, swarm: Any) -> None:
+    seen: dict[str, Any] = {}
+
+    def look() -> None:
+        seen.update(swarm.inspect_service(at_work(swarm)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    outcome = run_dag({"svm": {"memory": 128, "parameters": {"MODE": "look at rights"}}}, seed=5)
+    watcher.join()
+    assert outcome.state == "success", outcome.output
+    assert verified_manifest(RunLayout(outcome.directory).predictions("svm"))
+    labels, template = seen["Spec"]["Labels"], seen["Spec"]["TaskTemplate"]
+    assert labels["numerai.run"] == outcome.tasks["svm"].run_id
+    assert labels["numerai.try"] == "1"
+    assert template["RestartPolicy"]["Condition"] == "none"
+    assert template["Resources"]["Limits"]["Pids"] == 4096
+    assert template["Resources"]["Limits"]["MemoryBytes"] == template["Resources"]["Reservations"]["MemoryBytes"]
+    assert template["Resources"]["Reservations"]["NanoCPUs"] == 10**9
+    assert not any("docker.sock" in mount.get("Source", "") for mount in template["ContainerSpec"]["Mounts"])
+    said = outcome.output
+    assert said.count("[ 50 %] svm with seed 5") == 1
+    user = os.getuid() or 10001
+    assert f"rights 0000000000000000, user {user}, shared memory 1073741824" in said
+    assert "cannot write /etc/spoilt: Read-only file system" in said
+    assert "can write /tmp/own" in said
+    assert "cannot reach 1.1.1.1: Network is unreachable" in said
+    assert "can reach 172" not in said.replace("cannot reach 172", "")
+
+
+@LONG
+@pytest.mark.parametrize(
+    ("entry", "says", "tries"),
+    [
+        ({"parameters": {"MODE": "bad data"}}, "svm: bad data (exit code 65): training.parquet: column 'era'", 1),
+        ({"parameters": {"MODE": "out of luck"}}, "svm: a bug (exit code 70): the moon was wrong", 2),
+    ],
+)
+def test_an_exit_code_means_the_same_as_on_one_engine(
+    run_dag: RunDag, entry: dict[str, Any], says: str, tries: int
+) -> None:
+    outcome = run_dag({"svm": entry}, retries=1)
+    assert svm(outcome) == "failed"
+    assert outcome.tasks["svm"].try_number == tries
+    assert says in outcome.output
+
+
+@LONG
+def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"memory": 64, "parameters": {"MODE": "eat memory"}}})
+    assert "its limit is 64 MiB; raise `memory` of task svm in models.yaml" in outcome.output
+
+
+@LONG
+def test_a_time_out_takes_the_service_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
+    outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
+    assert svm(outcome) == "failed"
+    assert "svm: stopped after its time limit of 0.05 minutes; raise `time_limit` of task svm" in outcome.output
+    assert "It never started" not in outcome.output
+
+
+@LONG
+def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_SWARM_CONSTRAINTS", "node.labels.numerai==models")
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
+    outcome = run_dag({"svm": {}})
+    assert svm(outcome) == "failed"
+    reason = "no suitable node (scheduling constraints not satisfied on 1 node)"
+    assert f"waits for a node: {reason}" in outcome.output
+    assert f"It never started: no node of the swarm had room for it ({reason})" in outcome.output
+
+
+@LONG
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        (
+            "NUMERAI_IMAGE_REGISTRY",
+            "127.0.0.1:9/nothing/",
+            "cannot be pulled there: put the model images in a registry",
+        ),
+        ("NUMERAI_DATA_DIR_ON_HOST", "/nowhere", "does not have the data volume (invalid mount config"),
+    ],
+)
+def test_a_node_that_lacks_something_is_named_with_what_to_do(
+    run_dag: RunDag, swarm: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    outcome = run_dag({"svm": {}})
+    assert svm(outcome) == "failed"
+    assert says in outcome.output
+    assert f"node {swarm.info()['Name']} " in outcome.output
+
+
+@LONG
+def test_a_node_that_is_drained_ends_its_models(run_dag: RunDag, swarm: Any) -> None:
+    def set_availability(availability: str) -> None:
+        (node,) = swarm.nodes()
+        swarm.update_node(node["ID"], node["Version"]["Index"], {**node["Spec"], "Availability": availability})
+
+    def drain() -> None:
+        at_work(swarm, "running")
+        set_availability("drain")
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    try:
+        outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
+    finally:
+        thread.join()
+        set_availability("active")
+    assert svm(outcome) == "failed"
+    assert f"svm: the swarm stopped it (shutdown): its node {swarm.info()['Name']} was drained" in outcome.output
+
+
+@LONG
+def test_an_engine_that_is_no_manager_is_refused(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST")
+    outcome = run_dag({"svm": {}}, retries=3)
+    assert outcome.tasks["svm"].try_number == 1
+    assert "NUMERAI_ENGINE=swarm needs a manager of a swarm" in outcome.output
+
+
+@LONG
+def test_who_is_told_to_end_takes_the_service_with_it(
+    begin: Callable[[str], Begun], swarm: Any, node: SwarmNode
+) -> None:
+    run = begin("hang")
+    at_work(swarm, "running")
+    run.process.send_signal(signal.SIGTERM)
+    run.process.wait(timeout=PATIENCE)
+    assert (swarm.services(), node.containers()) == ([], [])
+    assert "svm: stopped because Airflow said so" in run.output
+    assert "svm became failed" in run.output
+
+
+@LONG
+def test_the_next_try_goes_on_with_the_service_of_a_killed_one(
+    begin: Callable[[str], Begun], left_behind: str, swarm: Any
+) -> None:
+    run = begin("wait until told")
+    assert run.says(f"taking over service {left_behind[:12]} of an earlier try"), run.output
+    mounts = swarm.inspect_service(left_behind)["Spec"]["TaskTemplate"]["ContainerSpec"]["Mounts"]
+    Path(mounts[0]["Source"], "told").touch()
+    run.process.wait(timeout=PATIENCE)
+    assert "svm became success" in run.output
+    assert "started service" not in run.output
+    assert run.output.count("[ 50 %] svm with seed") == 1
+
+
+@LONG
+def test_a_service_at_other_work_gives_way(begin: Callable[[str], Begun], left_behind: str) -> None:
+    run = begin("good")
+    run.process.wait(timeout=PATIENCE)
+    assert f"removing service {left_behind[:12]}, left by an earlier try (running)" in run.output
+    assert run.output.count("started service") == 1
+    assert "svm became success" in run.output
+
+
+@LONG
+def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Path) -> None:
+    settings = load_settings()
+    installation = installation_id(settings.data_dir)
+    mounted = mounted_by_containers(swarm, installation, settings)
+    (directory,) = settings.data_dir.glob("rounds/archive/*")
+    assert mounted(directory)
+    assert not mounted(directory.with_name("another"))
+    (service,) = unwanted_services(swarm, installation, lambda _owner: False)
+    assert service["Id"] == left_behind
+    owner = ContainerOwner.of(service["Labels"])
+    assert (owner.lease.dag, owner.task) == ("numerai_tournament", "svm")
+    assert unwanted_services(swarm, "another", lambda _owner: False) == []
+    since = service_since(swarm, left_behind)
+    assert since is not None
+
+    def clean(days: float, *, wanted: bool) -> list[str]:
+        sweep = Sweep(now=since + timedelta(days=days))
+        remove_services(sweep, swarm, installation, keep_days=1, is_wanted=lambda _owner: wanted)
+        return sweep.removed
+
+    assert clean(2, wanted=True) == []
+    assert clean(0.5, wanted=False) == []
+    assert clean(2, wanted=False) == [f"service {left_behind[:12]} (running) of svm, {owner.lease.run}"]
+    assert swarm.services() == []
+    assert service_since(swarm, left_behind) is None
+
+
+@LONG
+def test_a_run_that_begins_removes_services_for_which_nobody_waits(
+    left_behind: str, run_dag: RunDag, caplog: pytest.LogCaptureFixture
+) -> None:
+    with create_session() as session:
+        session.execute(update(DagRun).values(state="failed"))
+    outcome = run_dag({"svm": {}})
+    assert f"removing service {left_behind[:12]} (running), for which nobody waits any more" in caplog.text
+    assert svm(outcome) == "success"
