@@ -157,7 +157,9 @@ def _settings(session: Session, knobs: Knobs) -> tuple[dict[str, str], str]:
     checkout = session.checkout
     if checkout.env_file.exists():
         settings = server_settings.load(checkout)
-        differing = {name: text for name, text in knobs.server.items() if settings.get(name, "") != text}
+        # knobs of other commands, such as a restoration's FROM, are no settings
+        chosen = {name: text for name, text in knobs.server.items() if name != "FROM"}
+        differing = {name: text for name, text in chosen.items() if settings.get(name, "") != text}
         if differing:
             said = ", ".join(f"{name}={text}" for name, text in differing.items())
             msg = f"{said}: not what {checkout.env_file} says, which is never changed behind your back"
