@@ -71,7 +71,8 @@ def sweep(engine: docker.DockerClient, data: DataLayout, *, days_later: float, d
     installation = installation_id(data.root)
     remove_containers(cleaning, engine.api, installation, keep_days=1, is_wanted=lambda owner: owner.lease == ACTIVE)
     cleaning.finish()
-    return [str(container.id) for container in engine.containers.list(all=True, filters={"label": "numerai"})]
+    # one call: others' containers may go while each is looked at
+    return [str(container["Id"]) for container in engine.api.containers(all=True, filters={"label": "numerai"})]
 
 
 def test_containers_of_runs_that_are_over_go_and_all_others_stay(

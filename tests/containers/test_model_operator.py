@@ -14,6 +14,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 
+from numerai_pipeline.data_volume import installation_id
 from numerai_pipeline.leaderboard.board import read_run
 from numerai_pipeline.leaderboard.links import LeaderboardLink
 from numerai_pipeline.leases import Lease, noted
@@ -328,7 +329,8 @@ def test_containers_are_labelled_limited_and_without_rights(
 
     def look_when_it_hangs() -> None:
         for event in engine.events(decode=True, filters={"type": "container", "event": "start", "label": "numerai"}):
-            if event["Actor"]["Attributes"]["numerai.task"] == "svm":
+            labels = event["Actor"]["Attributes"]
+            if labels["numerai.task"] == "svm" and labels["numerai"] == installation_id(tmp_path / "data"):
                 container = engine.containers.get(event["id"])
                 seen.update(container.attrs)
                 container.kill()

@@ -175,8 +175,6 @@ TABLE: dict[str, tuple[list[Fault], type[Exception] | None]] = {
     "503 for ever": ([fault("status", status=503, count=ALWAYS)], NetworkError),
     "HTML once": ([fault("html")], None),
     "HTML for ever": ([fault("html", count=ALWAYS)], NetworkError),
-    "slow once": ([fault("delay", seconds=0.8)], None),
-    "slow for ever": ([fault("delay", seconds=0.8, count=ALWAYS)], NetworkError),
     "refused once": ([fault("graphql_error", message="Internal error")], None),
     "refused for ever": ([fault("graphql_error", message="Internal error", count=ALWAYS)], ProtocolError),
     "not there": ([fault("graphql_error", message="Dataset not found")], NotFoundError),
@@ -196,6 +194,19 @@ def test_every_failure_ends_in_the_answer_or_its_error(
         with pytest.raises(error, match=server.address):
             api.round_by_number(1335)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("count", "error"), [(1, None), (ALWAYS, NetworkError)], ids=["once", "for ever"])
+def test_an_answer_that_is_late_is_asked_for_again(
+    server: PracticeServer, count: int, error: type[Exception] | None
+) -> None:
+    server.faults.add(fault("delay", seconds=0.8 if error else 8, count=count))
+    if error is None:
+        # what is not held back has all the time that a busy machine may need
+        assert tournament(server.address, timeout=4).round_by_number(1335).number == 1335
+    else:
+        with pytest.raises(error, match=server.address):
+            tournament(server.address, timeout=0.3).round_by_number(1335)
 
 
 def test_connection_refused() -> None:
