@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,6 +166,7 @@ def start(services: Services, checkout: Checkout, environment: dict[str, str], o
     """Start Airflow; it takes half a minute until it is healthy (see `airflow_api.wait_until_healthy`)."""
     checkout.airflow_home.mkdir(parents=True, exist_ok=True)
     checkout.data.mkdir(parents=True, exist_ok=True)
+    let_read_while_written(checkout)
     return services.start(
         SERVICE,
         [Path(sys.executable).parent / "airflow", "standalone"],
@@ -173,6 +175,16 @@ def start(services: Services, checkout: Checkout, environment: dict[str, str], o
         env=environment,
         cwd=checkout.root,
     )
+
+
+def let_read_while_written(checkout: Checkout) -> None:
+    """Give Airflow's database a write-ahead log, which the file keeps.
+
+    Without one, somebody who reads and somebody who writes keep each other out, and SQLite ends a deadlock between two
+    of Airflow's processes by failing one of them at once: "database is locked", whatever its timeout.
+    """
+    with contextlib.closing(sqlite3.connect(checkout.airflow_home / "airflow.db", timeout=60)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
 
 
 def ended_early(checkout: Checkout) -> LauncherError:

@@ -23,6 +23,7 @@ from launcher.follow import FINAL, own_words
 from launcher.processes import Services, wait_until
 from numerai_pipeline.data_volume import installation_id
 from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.run_layout import RunLayout
 from tests.containers.conftest import TOURNAMENT_IDS, archive
 from tests.samples import ROOT, task
 
@@ -233,7 +234,7 @@ def test_a_commit_made_during_a_run_does_not_change_that_run(
     # until Airflow knows the new graph
     assert wait_until(lambda: "svm" in running.api.task_order(DAG), PATIENCE, every=0.5)
     directory = running.api.return_value(DAG, "one", "unzip")["directory"]
-    (running.data / directory / "go").touch()
+    (RunLayout(running.data / directory).workspace("tsne") / "go").touch()
 
     one = running.ended("one")
     assert (one["state"], one["bundle_version"]) == ("success", first)

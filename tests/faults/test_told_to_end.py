@@ -52,12 +52,14 @@ def test_the_next_try_goes_on_with_the_log_where_the_last_one_stopped(house: Hou
     house.forget()
     house.airflow.trigger(DAG, "log", house.conf())
     wait_for_lines(house, "log", TASK)
+
+    def passed_on(attempt: int) -> list[str]:
+        return [line for line in house.airflow.said(DAG, "log", TASK, attempt) if line.startswith(f"{TASK} 0")]
+
+    house.airflow.wait_for(lambda: bool(passed_on(1)), f"what {TASK} says is in Airflow's log")
     house.airflow.process_of(DAG, "log", TASK).kill()
     assert house.airflow.end_of_run(DAG, "log") == "success"
-    words = f"{TASK} 0"
-    first, second = (
-        [line for line in house.airflow.said(DAG, "log", TASK, attempt) if line.startswith(words)] for attempt in (1, 2)
-    )
+    first, second = passed_on(1), passed_on(2)
     assert first
     assert second
     # what was said in the last two seconds before the end may be said again, nothing is left out

@@ -21,7 +21,7 @@ def test_finds_a_known_signal_the_same_way_twice(runner: Runner) -> None:
     write_split_tables(runner.directory, few_floats)
     ended = good(runner.run(MODEL))
     report = ended.report
-    assert report["validation"]["logloss"] < 0.63
+    assert report["validation"]["logloss"] < 0.64
     assert report["validation"]["correlation"] > 0.3
     assert report["split"]["logloss"] < 0.66
     assert report["split"]["logloss"] == pytest.approx(report["chosen"]["best_held_out_logloss"], abs=1e-5)

@@ -57,7 +57,9 @@ elif MODE == "half":
     os.abort()
 elif MODE == "nothing":
     pass
-elif MODE == "prepare":
+elif MODE in ("prepare", "prepare when told"):
+    while MODE == "prepare when told" and not Path(os.environ["STORING"], "go").exists():
+        time.sleep(0.1)
     # what a preparation leaves: files for the tasks after it, each with its manifest, and a report
     for output in (os.environ["STORING"] + "/tsne/map.txt", os.environ["REPORTING"]):
         path = Path(output)

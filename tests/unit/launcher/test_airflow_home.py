@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 
 from launcher import practice_season
-from launcher.airflow_home import airflow_environment, choose_port, is_free
+from launcher.airflow_home import airflow_environment, choose_port, is_free, let_read_while_written
 from launcher.checkout import ROOT, Checkout
 from numerai_pipeline.settings import load_settings
 
@@ -101,3 +103,21 @@ def test_the_users_own_data_directory_is_kept(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("NUMERAI_DATA_DIR", str(tmp_path / "elsewhere"))
     environment = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=False)
     assert environment["NUMERAI_DATA_DIR"] == str(tmp_path / "elsewhere")
+
+
+def test_airflow_s_database_can_be_read_while_it_is_written(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    checkout.airflow_home.mkdir(parents=True)
+    let_read_while_written(checkout)
+    database = checkout.airflow_home / "airflow.db"
+    with (
+        contextlib.closing(sqlite3.connect(database)) as writer,
+        contextlib.closing(sqlite3.connect(database)) as reader,
+    ):
+        writer.execute("CREATE TABLE runs (id)")
+        writer.execute("INSERT INTO runs VALUES (1)")
+        writer.commit()
+        rows = reader.execute("SELECT id FROM runs UNION SELECT 2")
+        assert rows.fetchone() == (1,)  # and more to come
+        writer.execute("INSERT INTO runs VALUES (3)")
+        writer.commit()
