@@ -38,6 +38,8 @@ def finish(path: Path) -> None:
 generator = random.Random(os.environ["SEED"])
 good = [round(generator.uniform(0.1, 0.9), 6) for _ in IDS]
 print(f"[ 50 %] {os.environ['OPERATION']} with seed {os.environ['SEED']}")
+if "WORD" in os.environ:
+    print(f"told: {os.environ['WORD']}")
 if MODE == "good":
     write("id,prediction", good)
 elif MODE == "of 2018":
