@@ -102,7 +102,8 @@ def restore(session: Session, knobs: Knobs) -> int:
         log = session.checkout.logs / "compose.log"
         with session.screen.step("Restore") as step:
             step.update("stopping Airflow")
-            compose.run("up", "--no-start", "--no-build", log=log)
+            # a container that has the volumes; without --no-deps it would wait for the health of what does not run
+            compose.run("up", "--no-start", "--no-deps", "--no-build", "triggerer", log=log)
             stop_airflow(compose, log)
             step.update("starting the database")
             compose.start(step, log, "postgres")
