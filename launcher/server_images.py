@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launcher.base_images import BaseImages, python_image
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
 from launcher.processes import CommandError, end_of
-from numerai_pipeline.model_images import PYTHON
+from numerai_pipeline.model_images import PYTHON, content_hash, source_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from launcher.checkout import Checkout
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 LABEL = "numerai.made-from"
 BUILD_SECONDS = 3600.0
-LEFT_OUT = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
 
 
 @dataclass(frozen=True)
@@ -158,16 +155,4 @@ class ServerImages:
 
 def made_from_hash(root: Path, image: OwnImage) -> str:
     """Hash of all files an image is built from, by name and content: 12 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in _files(root, image):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()[:12]
-
-
-def _files(root: Path, image: OwnImage) -> Iterator[Path]:
-    for name in image.inputs:
-        path = root / name
-        for found in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if found.is_file() and not LEFT_OUT.intersection(found.parts) and not re.search(r"\.pyc$", found.name):
-                yield found
+    return content_hash(root, (path for name in image.inputs for path in source_files(root / name)))

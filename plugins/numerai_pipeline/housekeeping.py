@@ -269,13 +269,11 @@ def remove_containers(
     from numerai_pipeline.docker_engine import remove_container
 
     for container in unwanted_containers(client, installation, is_wanted):
-        owner = ContainerOwner.of(container["Labels"])
         since = _container_since(client, container["Id"])
-        if since is None or not sweep.older_than(since, keep_days):
-            continue
-        size = _container_size(client, installation, container["Id"])
-        name = f"container {container['Id'][:12]} ({container['State']}) of {owner.task}, {owner.lease.run}"
-        sweep.remove(name, size, since, partial(remove_container, client, container["Id"]))
+        if since is not None and sweep.older_than(since, keep_days):
+            size = _container_size(client, installation, container["Id"])
+            name = _name("container", container, container["State"])
+            sweep.remove(name, size, since, partial(remove_container, client, container["Id"]))
 
 
 def remove_services(
@@ -291,11 +289,14 @@ def remove_services(
 
     for service in unwanted_services(client, installation, is_wanted):
         since = service_since(client, service["Id"])
-        if since is None or not sweep.older_than(since, keep_days):
-            continue
-        owner = ContainerOwner.of(service["Labels"])
-        name = f"service {service['Id'][:12]} ({service['Status']}) of {owner.task}, {owner.lease.run}"
-        sweep.remove(name, 0, since, partial(order_removal, client, service["Id"]))
+        if since is not None and sweep.older_than(since, keep_days):
+            name = _name("service", service, service["Status"])
+            sweep.remove(name, 0, since, partial(order_removal, client, service["Id"]))
+
+
+def _name(noun: str, container: dict[str, Any], state: str) -> str:
+    owner = ContainerOwner.of(container["Labels"])
+    return f"{noun} {container['Id'][:12]} ({state}) of {owner.task}, {owner.lease.run}"
 
 
 def _container_size(client: APIClient, installation: str, container_id: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.airflow_words import in_airflow_words
@@ -17,17 +18,15 @@ from numerai_pipeline.housekeeping import (
     remove_runs,
     remove_services,
 )
-from numerai_pipeline.reaper import ACTIVE_RUNS, asking_airflow
+from numerai_pipeline.reaper import asking_airflow, run_goes_on
 from numerai_pipeline.run_layout import DataLayout
 from numerai_pipeline.settings import LEAST_DAYS, Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
     from docker import APIClient
-
-    from numerai_pipeline.leases import Lease
 
 
 def form_fields(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -83,7 +82,7 @@ def clean_runs(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> di
             keep_rounds=params["keep_rounds"],
             keep_days=params["keep_days"],
             mounted=mounted_by_containers(client, installation_id(settings.data_dir), settings),
-            is_active=_asking_airflow(ti),
+            is_active=partial(run_goes_on, ti),
         )
         return sweep.finish()
 
@@ -103,13 +102,6 @@ def clean_downloads(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sweep(params: Mapping[str, Any]) -> Sweep:
     return Sweep(now=datetime.now(tz=UTC), dry_run=params["dry_run"])
-
-
-def _asking_airflow(ti: RuntimeTaskInstanceProtocol) -> Callable[[Lease], bool]:
-    def is_active(lease: Lease) -> bool:
-        return ti.get_dr_count(dag_id=lease.dag, run_ids=[lease.run], states=ACTIVE_RUNS) > 0
-
-    return is_active
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 BASE = "base"
@@ -26,9 +26,23 @@ def image_inputs(images_dir: Path, image: str) -> Iterator[Path]:
     The base is made from its own folder alone; every other image also from the contract package and the base.
     """
     for folder in (image,) if image == BASE else (image, *_SHARED_FOLDERS):
-        for path in sorted((images_dir / folder).rglob("*")):
-            if path.is_file() and not _LEFT_OUT.intersection(path.parts) and path.suffix != ".pyc":
-                yield path
+        yield from source_files(images_dir / folder)
+
+
+def source_files(path: Path) -> Iterator[Path]:
+    """All files at or below a path that somebody wrote, in a fixed order: no caches."""
+    for found in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if found.is_file() and not _LEFT_OUT.intersection(found.parts) and found.suffix != ".pyc":
+            yield found
+
+
+def content_hash(root: Path, files: Iterable[Path], begin: str = "") -> str:
+    """Hash of files by their names below ``root`` and contents, after a text: 12 hexadecimal digits."""
+    digest = hashlib.sha256(begin.encode())
+    for path in files:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def image_tag(images_dir: Path, image: str, python: str = PYTHON) -> str:
@@ -41,11 +55,7 @@ def image_tag(images_dir: Path, image: str, python: str = PYTHON) -> str:
     """
     if not (images_dir / image / "Dockerfile").is_file():
         raise FileNotFoundError(images_dir / image / "Dockerfile")
-    digest = hashlib.sha256(f"python {python}\n".encode())
-    for path in image_inputs(images_dir, image):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(images_dir).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()[:12]
+    return content_hash(images_dir, image_inputs(images_dir, image), f"python {python}\n")
 
 
 def image_reference(images_dir: Path, image: str, python: str = PYTHON, registry: str = "") -> str:

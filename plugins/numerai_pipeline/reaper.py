@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ACTIVE_RUNS = ["queued", "running"]
+_ACTIVE_RUNS = ["queued", "running"]
 _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
@@ -40,12 +40,17 @@ class ContainerOwner:
         return cls(lease, labels.get("numerai.task", ""))
 
 
+def run_goes_on(ti: RuntimeTaskInstanceProtocol, lease: Lease) -> bool:
+    """Ask Airflow whether a run is not over yet."""
+    return ti.get_dr_count(dag_id=lease.dag, run_ids=[lease.run], states=_ACTIVE_RUNS) > 0
+
+
 def asking_airflow(ti: RuntimeTaskInstanceProtocol) -> Callable[[ContainerOwner], bool]:
     """Build what tells whether a container is wanted, from the task that wants to know."""
 
     def is_wanted(owner: ContainerOwner) -> bool:
         lease = owner.lease
-        if not ti.get_dr_count(dag_id=lease.dag, run_ids=[lease.run], states=ACTIVE_RUNS):
+        if not run_goes_on(ti, lease):
             return False
         states = ti.get_task_states(dag_id=lease.dag, task_ids=[owner.task], run_ids=[lease.run])
         return str(states.get(lease.run, {}).get(owner.task)) not in _OVER
