@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
 from launcher.errors import LauncherError
 
@@ -162,8 +162,22 @@ class AirflowApi:
         return [int(one["id"]) for one in found if one["completed_at"] is None]
 
     def cancel_backfill(self, backfill: int, *, patience: float | None = None) -> None:
-        """End a backfill: what has not begun does not begin."""
+        """End a backfill: what has not begun does not begin.
+
+        Airflow answers before its database says so, and takes no other backfill of the DAG until it does.
+        """
         self._request("PUT", f"/api/v2/backfills/{backfill}/cancel", accept=(404, 409), patience=patience)
+        attempts = Retrying(
+            retry=retry_if_result(lambda over: not over),
+            stop=stop_after_delay(self._patience if patience is None else patience),
+            wait=wait_fixed(0.2),
+            retry_error_callback=lambda _: None,
+        )
+        attempts(self._backfill_is_over, backfill, patience)
+
+    def _backfill_is_over(self, backfill: int, patience: float | None) -> bool:
+        answer = self._request("GET", f"/api/v2/backfills/{backfill}", accept=(404,), patience=patience)
+        return answer.status_code == 404 or _object(answer)["completed_at"] is not None
 
     def runs(self, dag_id: str, **filters: str) -> list[dict[str, Any]]:
         """Give a DAG's runs, each with id, type, state and dates.

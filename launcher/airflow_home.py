@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import socket
-import sqlite3
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ HOST = "127.0.0.1"
 USER = "admin"
 # where the pipeline looks for the keys of the practice season's account, in Airflow's words
 PRACTICE_CONNECTION = "AIRFLOW_CONN_NUMERAI_PRACTICE"
+SETTINGS = Path(__file__).with_name("airflow_settings")
 START_SECONDS = 240.0
 STOP_SECONDS = 7.0
 # No port at all: the log servers would listen on every interface, and nobody on one machine needs them.
@@ -128,6 +128,8 @@ def airflow_environment(checkout: Checkout, *, port: int, practice_url: str | No
         "NUMERAI_DATA_DIR": str(checkout.data),
         # Airflow starts its parts by the name `airflow`
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        # where Airflow finds its local settings
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(SETTINGS), os.environ.get("PYTHONPATH")))),
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
         "SCARF_ANALYTICS": "false",
@@ -166,7 +168,6 @@ def start(services: Services, checkout: Checkout, environment: dict[str, str], o
     """Start Airflow; it takes half a minute until it is healthy (see `airflow_api.wait_until_healthy`)."""
     checkout.airflow_home.mkdir(parents=True, exist_ok=True)
     checkout.data.mkdir(parents=True, exist_ok=True)
-    let_read_while_written(checkout)
     return services.start(
         SERVICE,
         [Path(sys.executable).parent / "airflow", "standalone"],
@@ -175,16 +176,6 @@ def start(services: Services, checkout: Checkout, environment: dict[str, str], o
         env=environment,
         cwd=checkout.root,
     )
-
-
-def let_read_while_written(checkout: Checkout) -> None:
-    """Give Airflow's database a write-ahead log, which the file keeps.
-
-    Without one, somebody who reads and somebody who writes keep each other out, and SQLite ends a deadlock between two
-    of Airflow's processes by failing one of them at once: "database is locked", whatever its timeout.
-    """
-    with contextlib.closing(sqlite3.connect(checkout.airflow_home / "airflow.db", timeout=60)) as database:
-        database.execute("PRAGMA journal_mode=WAL")
 
 
 def ended_early(checkout: Checkout) -> LauncherError:

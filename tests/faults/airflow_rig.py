@@ -80,7 +80,6 @@ class OwnAirflow:
     def start(self) -> None:
         """Start all of it and wait until it is healthy and knows the DAGs."""
         program = Path(sys.executable).with_name("airflow")
-        airflow_home.let_read_while_written(self.checkout)
         with (self.checkout.airflow_home / "migrate.log").open("ab") as log:
             subprocess.run([program, "db", "migrate"], env=self.environment, check=True, stdout=log, stderr=log)
         for part in PARTS:

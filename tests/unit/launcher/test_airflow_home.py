@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import socket
-import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from launcher import practice_season
-from launcher.airflow_home import airflow_environment, choose_port, is_free, let_read_while_written
+from launcher.airflow_home import airflow_environment, choose_port, is_free
 from launcher.checkout import ROOT, Checkout
 from numerai_pipeline.settings import load_settings
 
@@ -105,19 +106,30 @@ def test_the_users_own_data_directory_is_kept(tmp_path: Path, monkeypatch: pytes
     assert environment["NUMERAI_DATA_DIR"] == str(tmp_path / "elsewhere")
 
 
-def test_airflow_s_database_can_be_read_while_it_is_written(tmp_path: Path) -> None:
+BACKFILL_AND_ANOTHER = """
+import contextlib, sqlite3, sys
+from sqlalchemy import text
+from airflow.settings import Session, initialize
+initialize()
+with Session() as session:
+    session.execute(text("CREATE TABLE runs (id)"))
+    session.commit()
+    with contextlib.closing(sqlite3.connect(sys.argv[1], timeout=0)) as other, session.begin_nested():
+        session.execute(text("SELECT id FROM runs")).all()
+        with contextlib.suppress(sqlite3.OperationalError):  # it would wait for its turn
+            other.execute("INSERT INTO runs VALUES (1)")
+            other.commit()
+        session.execute(text("INSERT INTO runs VALUES (2)"))
+    session.commit()
+    print("rows:", session.execute(text("SELECT id FROM runs")).all())
+"""
+
+
+def test_a_savepoint_in_airflow_s_database_writes_though_another_process_wrote(tmp_path: Path) -> None:
+    """What `airflow backfill create` does while the scheduler works."""
     checkout = Checkout(tmp_path)
     checkout.airflow_home.mkdir(parents=True)
-    let_read_while_written(checkout)
-    database = checkout.airflow_home / "airflow.db"
-    with (
-        contextlib.closing(sqlite3.connect(database)) as writer,
-        contextlib.closing(sqlite3.connect(database)) as reader,
-    ):
-        writer.execute("CREATE TABLE runs (id)")
-        writer.execute("INSERT INTO runs VALUES (1)")
-        writer.commit()
-        rows = reader.execute("SELECT id FROM runs UNION SELECT 2")
-        assert rows.fetchone() == (1,)  # and more to come
-        writer.execute("INSERT INTO runs VALUES (3)")
-        writer.commit()
+    environment = airflow_environment(checkout, port=8080, practice_url=None, scheduled=False)
+    command = [sys.executable, "-c", BACKFILL_AND_ANOTHER, str(checkout.airflow_home / "airflow.db")]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert "rows: [(2,)]" in done.stdout, done.stderr
