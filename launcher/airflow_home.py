@@ -31,7 +31,6 @@ HOST = "127.0.0.1"
 USER = "admin"
 # where the pipeline looks for the keys of the practice season's account, in Airflow's words
 PRACTICE_CONNECTION = "AIRFLOW_CONN_NUMERAI_PRACTICE"
-SETTINGS = Path(__file__).with_name("airflow_settings")
 START_SECONDS = 240.0
 STOP_SECONDS = 7.0
 # No port at all: the log servers would listen on every interface, and nobody on one machine needs them.
@@ -106,6 +105,7 @@ def airflow_environment(checkout: Checkout, *, port: int, practice_url: str | No
         "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         # on a busy machine another process may hold the file for longer than SQLite's own five seconds
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{checkout.airflow_home}/airflow.db?timeout=60",
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "numerai_pipeline.sqlite_savepoints.CONNECT_ARGS",
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
@@ -128,8 +128,6 @@ def airflow_environment(checkout: Checkout, *, port: int, practice_url: str | No
         "NUMERAI_DATA_DIR": str(checkout.data),
         # Airflow starts its parts by the name `airflow`
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        # where Airflow finds its local settings
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(SETTINGS), os.environ.get("PYTHONPATH")))),
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
         "SCARF_ANALYTICS": "false",

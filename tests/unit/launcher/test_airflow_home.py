@@ -130,6 +130,7 @@ def test_a_savepoint_in_airflow_s_database_writes_though_another_process_wrote(t
     checkout = Checkout(tmp_path)
     checkout.airflow_home.mkdir(parents=True)
     environment = airflow_environment(checkout, port=8080, practice_url=None, scheduled=False)
+    environment["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(ROOT / "plugins")
     command = [sys.executable, "-c", BACKFILL_AND_ANOTHER, str(checkout.airflow_home / "airflow.db")]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert "rows: [(2,)]" in done.stdout, done.stderr
