@@ -56,6 +56,8 @@ with DAG(
     catchup=False,
     # A scheduled run that waits for its round must not keep others from running; the pool bounds the models' load.
     max_active_runs=3,
+    # When the next week's round opens, what still works on this one would only be in its way.
+    dagrun_timeout=timedelta(days=7),
     params={name: Param(**field) for name, field in form_fields(registry.models, submit=settings.submit).items()},
     tags=["numerai"],
     default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},

@@ -70,6 +70,7 @@ def test_every_task_ends_some_day_and_is_tried_again() -> None:
     tasks = [task for dag in load_dags().values() for task in dag.tasks]
     assert all(task.execution_timeout is not None for task in tasks)
     assert all(task.retries for task in tasks)
+    assert load_dags()["numerai_tournament"].dagrun_timeout == timedelta(days=7)
 
 
 def test_housekeeping_is_weekly_and_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:

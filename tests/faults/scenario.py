@@ -20,7 +20,8 @@ from tests.faults.watch import Watch
 
 # one after the other, so that each can be struck in the middle of its work
 TASKS = {"tsne": "a preparation", "tpot": "a model", "evaluate": "what comes after the models"}
-STAGES = ("download", "unzip", *TASKS)
+LONG_STAGES = ("download", "unzip", *TASKS)
+STAGES = ("wait_for_round", *LONG_STAGES, "leaderboard", "exploring")
 LINES_BEFORE = 4
 SEED = 5
 
@@ -175,10 +176,10 @@ def wait_for_middle(house: House, run: str, stage: str) -> None:
     """Wait until a stage of a run is in the middle of its work."""
     if stage == "download":
         assert house.server.halfway.wait(timeout=120)
-    elif stage == "unzip":
-        house.airflow.process_of(DAG, run, stage)
-    else:
+    elif stage in TASKS:
         wait_for_lines(house, run, stage)
+    else:
+        house.airflow.process_of(DAG, run, stage)
     # Airflow, too, must know that it works
     house.airflow.wait_for(lambda: house.airflow.instance(DAG, run, stage)["state"] == "running", f"{stage} works")
 

@@ -11,6 +11,7 @@ from tests.faults.scenario import (
     AIRFLOW_KILLED,
     ENGINE_KILLED_LIVE,
     FAULTS,
+    LONG_STAGES,
     STAGES,
     TASK_KILLED,
     TASKS,
@@ -26,8 +27,8 @@ from tests.faults.table import Row, Table
 pytestmark = [pytest.mark.faults, pytest.mark.containers, pytest.mark.timeout(1200)]
 
 ALL = os.environ.get("FAULTS") == "all"
-# With `make test`: a killed task at every stage, and the worst that can befall Airflow and the engine.
-SOME = ((TASK_KILLED, STAGES), (AIRFLOW_KILLED, ("tpot",)), (ENGINE_KILLED_LIVE, ("tpot",)))
+# With `make test`: a killed task at every stage that takes long, and the worst that can befall Airflow and the engine.
+SOME = ((TASK_KILLED, LONG_STAGES), (AIRFLOW_KILLED, ("tpot",)), (ENGINE_KILLED_LIVE, ("tpot",)))
 PLAYED = tuple((fault, STAGES) for fault in FAULTS) if ALL else SOME
 
 
@@ -47,12 +48,13 @@ def test_nothing_is_lost_and_nothing_is_left(
     house.engine.restart(live_restore=fault.live_restore)
     house.forget()
     began = {}
-    with held_download(house, struck):
+    with held_download(house, struck), house.airflow.held(struck) as let_go:
         house.airflow.trigger(DAG, run, house.conf())
         for stage in struck:
             wait_for_middle(house, run, stage)
             began[stage] = start_of(house, DAG, run, stage)
             fault.strike(house, DAG, run, stage)
+            let_go(stage)
             if stage == "download":
                 house.server.go_on()
             house.airflow.end_of_task(DAG, run, stage)

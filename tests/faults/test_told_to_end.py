@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ PROMISED_SECONDS = 5.0
 ENDED_BY: dict[str, Callable[[OwnAirflow, str], None]] = {
     "the task is marked failed": lambda airflow, run: airflow.mark_failed(DAG, run, TASK),
     "the run is marked failed": lambda airflow, run: airflow.api.fail_run(DAG, run, note="a test"),
+    "the run's time is up (dagrun_timeout)": lambda airflow, run: airflow.let_time_pass(DAG, run, days=8),
     "the task is cleared": lambda airflow, run: airflow.clear(DAG, run, TASK),
 }
 
@@ -27,7 +29,7 @@ ENDED_BY: dict[str, Callable[[OwnAirflow, str], None]] = {
 def test_what_is_ended_takes_its_container_with_it(
     house: House, undisturbed: dict[str, bytes], table: Table, what: str
 ) -> None:
-    run = what.replace(" ", "-")
+    run = re.sub(r"\W+", "-", what)
     house.forget()
     house.airflow.trigger(DAG, run, house.conf())
     wait_for_lines(house, run, TASK)

@@ -72,7 +72,7 @@ def ours(models: list[NDArray[np.float64]], targets: list[NDArray[np.float64]], 
 
 
 found = []
-for seed in range(5):
+for seed in range(2):
     for binary in (False, True):
         models, targets = draw(seed, binary=binary)
         found.append([ours(models, targets, binary=binary), plainly(models, targets, binary=binary)])
