@@ -223,11 +223,9 @@ class ModelOperator(BaseOperator):
         self._container.run(context, accept, meanwhile=self._import_what_accepts)
 
     def _import_what_accepts(self) -> None:
-        """Import pyarrow and pandas, which takes its time, while the container does so, too."""
+        """Import pyarrow, which takes its time, while the container does so, too."""
         if self.spec.predicts:
-            from numerai_pipeline.predictions import warm_up
-
-            warm_up()
+            import numerai_pipeline.predictions  # noqa: F401
 
     def _accept(self, layout: RunLayout, workspace: Workspace, inputs: str) -> None:
         """Check what the container left, and only then bring it to the run's directory."""

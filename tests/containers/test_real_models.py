@@ -41,11 +41,13 @@ def all_images(model_image: Callable[[str], str]) -> None:
 
 @pytest.fixture
 def hasty_images(tmp_path: Path) -> Path:
-    """The real images under a registry in which t-SNE draws rough maps: here they need to be there, not to be good."""
+    """The real images under a registry of rough maps and short searches: here they need to be there, not to be good."""
     directory = tmp_path / "model_images"
     shutil.copytree(ROOT / "model_images", directory)
     registry = yaml.safe_load((directory / "models.yaml").read_text())
-    registry["tasks"]["tsne"].setdefault("parameters", {})["ITERATIONS"] = 50
+    hastily = {"tsne": {"ITERATIONS": 50}, "auto_sklearn": {"RUN_LIMIT": 3}, "tpot": {"RUN_LIMIT": 4}}
+    for name, parameters in hastily.items():
+        registry["tasks"][name].setdefault("parameters", {}).update(parameters)
     (directory / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     return directory
 
