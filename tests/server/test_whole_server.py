@@ -15,6 +15,8 @@ import httpx
 import pytest
 
 from launcher.processes import wait_until
+from practice.rounds import round_open_at
+from tests.samples import task
 from tests.server.whole_server import DAG_ID, RUN_SECONDS, WholeServer, set_up
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.server, pytest.mark.containers, pytest.mark.timeout(3600)]
 
 SERVICES = ("postgres", "socket-proxy", "api-server", "scheduler", "dag-processor", "triggerer")
+WEEKDAYS = ("tue", "wed", "thu", "fri", "sat")
 LEADERBOARD = "/numerai/leaderboard/api/runs"
 
 
@@ -191,6 +194,27 @@ def test_it_comes_back_from_a_backup_when_all_is_lost(server: WholeServer, tmp_p
     assert sorted(facts["sha256"]) == ["data.tar.gz", "database.dump", "env"]
 
 
+def test_the_schedule_brings_a_run_of_the_round_that_is_open(server: WholeServer) -> None:
+    """A generated season is Numerai here, and the day of its open round the day of the schedule."""
+    server.write_registry({"weekly": task(image="toy", tables="csv")})
+    today = round_open_at(datetime.now(UTC))
+    season = "http://practice:8000"
+    changed = {"COMPOSE_PROFILES": "practice", "NUMERAI_API_URL": season, "NUMERAI_PRACTICE_URL": season}
+    server.change_settings({**changed, "NUMERAI_SCHEDULE": WEEKDAYS[today.weekday]})
+    api = server.api
+
+    def scheduled() -> list[tuple[str, str]]:
+        return [(run["dag_run_id"], run["state"]) for run in api.runs(DAG_ID, run_type="scheduled")]
+
+    assert wait_until(lambda: any(state in ("success", "failed") for _, state in scheduled()), RUN_SECONDS, every=1)
+    ((run, state),) = scheduled()
+    assert state == "success", api.task_instances(DAG_ID, run)
+    assert server.made(run) == ["weekly"]
+    assert server.containers(run) == []
+    (predictions,) = (server.data / "rounds" / str(today.number)).glob("*/predictions/weekly.csv")
+    assert len(predictions.read_text().splitlines()) > 100
+
+
 def test_it_is_reached_by_https(server: WholeServer, tmp_path: Path) -> None:
     certificates = server.root / "server" / "tls" / "certificates"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -198,12 +222,9 @@ def test_it_is_reached_by_https(server: WholeServer, tmp_path: Path) -> None:
     new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     subprocess.run([*new, *subject, *files], check=True, capture_output=True)
     (certificates / "key.pem").chmod(0o600)
-    env_file = server.root / ".env"
     changed = {"COMPOSE_PROFILES": "tls", "TLS_BIND": "127.0.0.1", "TLS_PORT": "18444", "COOKIE_SECURE": "True"}
     changed["BASE_URL"] = f"https://127.0.0.1:{changed['TLS_PORT']}"
-    lines = [line for line in env_file.read_text().splitlines() if line.partition("=")[0] not in changed]
-    env_file.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in changed.items())]) + "\n")
-    server.make("server")
+    server.change_settings(changed)
     trusted = ssl.create_default_context(cafile=str(certificates / "certificate.pem"))
     with httpx.Client(base_url=changed["BASE_URL"], verify=trusted, trust_env=False, timeout=60) as client:
         page = client.get("/", follow_redirects=True)

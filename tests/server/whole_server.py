@@ -131,8 +131,19 @@ class WholeServer:
             )
             for name, parameters in tasks.items()
         }
-        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": entries}
-        (folder / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+        self.write_registry(entries)
+
+    def write_registry(self, tasks: dict[str, dict[str, object]]) -> None:
+        """Have these tasks of the toy's instead of those before."""
+        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": tasks}
+        (self.data / "model_images" / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
+
+    def change_settings(self, changed: dict[str, str]) -> None:
+        """Change .env by hand and start the server anew with it."""
+        env_file = self.root / ".env"
+        lines = [line for line in env_file.read_text().splitlines() if line.partition("=")[0] not in changed]
+        env_file.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in changed.items())]) + "\n")
+        self.make("server")
 
     def make_server(self, settings: dict[str, str]) -> str:
         """Set it up with these settings beside those that all of these tests want; return what make said."""
