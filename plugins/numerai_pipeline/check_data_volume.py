@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.data_volume import DataVolume, container_user, find_data_volume, give_to, installation_id
 from numerai_pipeline.errors import BadInputError, PipelineError
-from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import Registry, load_registry
 from numerai_pipeline.settings import Settings, load_settings
 
@@ -140,10 +139,7 @@ def any_model_image(registry: Registry, settings: Settings, client: APIClient) -
     BadInputError
         When there is none.
     """
-    names = [
-        image_reference(registry.directory, name, spec.python, settings.image_registry)
-        for name, spec in registry.images.items()
-    ]
+    names = [settings.image_registry + name for name in registry.references.values()]
     for name in names:
         if client.images(name=name):
             return name

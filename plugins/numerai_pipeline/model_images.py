@@ -58,6 +58,6 @@ def image_tag(images_dir: Path, image: str, python: str = PYTHON) -> str:
     return content_hash(images_dir, image_inputs(images_dir, image), f"python {python}\n")
 
 
-def image_reference(images_dir: Path, image: str, python: str = PYTHON, registry: str = "") -> str:
-    """Full name of an image, such as ``numerai-classic:0f3a…``; ``registry`` ends with a slash or is empty."""
-    return f"{registry}numerai-{image.replace('_', '-')}:{image_tag(images_dir, image, python)}"
+def image_reference(images_dir: Path, image: str, python: str = PYTHON) -> str:
+    """Full name of an image, such as ``numerai-classic:0f3a…``, without the address of a registry."""
+    return f"numerai-{image.replace('_', '-')}:{image_tag(images_dir, image, python)}"

@@ -22,7 +22,6 @@ from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.leaderboard.links import LeaderboardLink
 from numerai_pipeline.locks import alone_at
 from numerai_pipeline.manifests import file_sha256, manifest_path, read_manifest, require_whole, verified_manifest
-from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
 from numerai_pipeline.parameters import LONGEST_SEARCH, parse_parameters
 from numerai_pipeline.reports import summary_of
@@ -113,8 +112,7 @@ class ModelOperator(BaseOperator):
         )
         self.spec = spec
         self.run_directory = run_directory
-        python = registry.images[spec.image].python
-        self.image = image_reference(registry.directory, spec.image, python, settings.image_registry)
+        self.image = settings.image_registry + registry.references[spec.image]
         self.serves = registry.served_by(spec.name)
         self.models = registry.models if spec.after_models else ()
         # what comes after the models takes what is there, and asks for no more

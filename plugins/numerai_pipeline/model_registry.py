@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.model_images import PYTHON
+from numerai_pipeline.model_images import PYTHON, image_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -146,6 +147,11 @@ class Registry:
     def groups(self) -> tuple[str, ...]:
         """Names of the groups the tasks are drawn in."""
         return tuple(dict.fromkeys(spec.group for spec in self if spec.group is not None))
+
+    @cached_property
+    def references(self) -> dict[str, str]:
+        """Full name of each image, without an address: a hash of all its files, which many tasks ask for."""
+        return {spec.name: image_reference(self.directory, spec.name, spec.python) for spec in self.images.values()}
 
     def served_by(self, name: str) -> frozenset[str]:
         """Names of the models that a task serves: itself if it predicts, and those that need it, directly or not.

@@ -14,6 +14,7 @@ import pytest
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import TriggerRule
 
+from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_operator import ModelOperator
 from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.settings import load_settings
@@ -71,6 +72,15 @@ def test_every_task_ends_some_day_and_is_tried_again() -> None:
     assert all(task.execution_timeout is not None for task in tasks)
     assert all(task.retries for task in tasks)
     assert load_dags()["numerai_tournament"].dagrun_timeout == timedelta(days=7)
+
+
+def test_images_have_the_tag_of_their_code_and_the_address_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_IMAGE_REGISTRY", "ghcr.io/me/")
+    load_settings.cache_clear()
+    tasks = load_dags()["numerai_tournament"].tasks
+    found = {each.task_id: each.image for each in tasks if isinstance(each, ModelOperator)}
+    for name, image, python in (("svm", "classic", "3.12"), ("auto_sklearn", "auto_sklearn", "3.9")):
+        assert found[name] == f"ghcr.io/me/{image_reference(ROOT / 'model_images', image, python)}"
 
 
 def test_housekeeping_is_weekly_and_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:

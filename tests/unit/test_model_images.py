@@ -19,8 +19,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_a_reference_names_image_and_content(images: Path) -> None:
-    reference = image_reference(images, "classic", registry="ghcr.io/me/")
-    assert reference == f"ghcr.io/me/numerai-classic:{image_tag(images, 'classic')}"
+    assert image_reference(images, "classic") == f"numerai-classic:{image_tag(images, 'classic')}"
     assert len(image_tag(images, "classic")) == 12
 
 
