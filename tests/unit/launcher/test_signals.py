@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
 from launcher.checkout import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # A launcher in small: it says when it is ready, and how it ended.
@@ -30,9 +32,13 @@ except StoppedError:
 """
 
 
-def start(tmp_path: Path) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """Start the listener by make, in a session of its own; gives make and what the listener says."""
     (tmp_path / "listener.py").write_text(LISTENER)
     (tmp_path / "Makefile").write_text(f"listen:\n\t@{sys.executable} {tmp_path}/listener.py\n")
+    # what runs in the background of a shell ignores it, and so does all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         ["make", "--no-print-directory", "-C", str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -42,24 +48,25 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process, process.stdout
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_make_alone_stops_what_make_started(tmp_path: Path, number: signal.Signals) -> None:
-    make = start(tmp_path)
-    assert make.stdout is not None
-    with make:
+    with started(tmp_path) as (make, said):
         make.send_signal(number)
-        assert make.stdout.readline() == "stopped\n"
+        assert said.readline() == "stopped\n"
 
 
 @pytest.mark.timeout(60)
 def test_a_terminals_ctrl_c_stops_it_once(tmp_path: Path) -> None:
-    make = start(tmp_path)
-    assert make.stdout is not None
-    with make:
+    with started(tmp_path) as (make, said):
         os.killpg(make.pid, signal.SIGINT)
-        assert make.stdout.read() == "stopped\n"
+        assert said.read() == "stopped\n"
