@@ -52,8 +52,8 @@ def test(session: Session, knobs: Knobs) -> int:
             ensure_browser(step, session.commands, session.checkout.logs / "apt.log", may_install=knobs.may_install)
         checked = check(session)
         session.screen.note("Tests", "pytest, all but the long ones of the server (make test-server)")
-        # two workers more than cores, as much of the time is spent waiting for containers and Airflow
-        words = ["pytest", "-n", str(cores() + 2), "-m", "not server", *shlex.split(knobs.arguments)]
+        # one worker more than cores, as much of the time is spent waiting for containers and Airflow
+        words = ["pytest", "-n", str(cores() + 1), "-m", "not server", *shlex.split(knobs.arguments)]
         return _run(session, words) or checked
 
     failed = _with_containers(session, knobs, play)
