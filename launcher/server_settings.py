@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import pwd
 import re
 import secrets
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLE = ".env.example"
 SECRETS = ("POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "REDIS_PASSWORD", "ADMIN_PASSWORD")
 LOCAL_SOCKET = Path("/var/run/docker.sock")
+SUBORDINATE_GROUPS = Path("/etc/subgid")
 PASSED_ON = "NUMERAI_"
 """Settings of the pipeline: what of them is set in the shell at the first `make server` goes into .env."""
 
@@ -107,6 +109,48 @@ def write_first(checkout: Checkout, wanted: Mapping[str, str], environment: Mapp
     return load(checkout)
 
 
+def socket_group(socket: Path) -> int:
+    """Give the number of the group that an engine's socket belongs to, as the engine's containers see it."""
+    found = socket.stat()
+    if found.st_uid == 0:
+        return found.st_gid
+    try:
+        user = pwd.getpwuid(found.st_uid)
+    except KeyError:  # a user of another machine's list, who has no groups here
+        return 0
+    ranges = SUBORDINATE_GROUPS.read_text(encoding="utf-8") if SUBORDINATE_GROUPS.exists() else ""
+    return group_within(found.st_gid, user, ranges)
+
+
+def group_within(group: int, user: pwd.struct_passwd, ranges: str) -> int:
+    """Translate a group of the host to what it is within a user's rootless engine.
+
+    Parameters
+    ----------
+    group : int
+        Its number on the host.
+    user : pwd.struct_passwd
+        Whose engine it is: the user's own group is 0 there.
+    ranges : str
+        Content of ``/etc/subgid``; the groups that it gives the user are 1 and what follows there, range by range.
+
+    Returns
+    -------
+    int
+        0 as well for a group that the engine does not have.
+    """
+    before = 1
+    for line in ranges.splitlines():
+        name, _, numbers = line.partition(":")
+        first, _, count = numbers.partition(":")
+        if name not in (user.pw_name, str(user.pw_uid)) or not (first.isdecimal() and count.isdecimal()):
+            continue
+        if group != user.pw_gid and int(first) <= group < int(first) + int(count):
+            return before + group - int(first)
+        before += int(count)
+    return 0
+
+
 def made_up(checkout: Checkout, chosen: Mapping[str, str]) -> dict[str, str]:
     """Make up secrets, and find out what follows from the machine."""
     project = project_name(checkout)
@@ -120,7 +164,7 @@ def made_up(checkout: Checkout, chosen: Mapping[str, str]) -> dict[str, str]:
         "NUMERAI_DATA_DIR": lambda: data,
         "DATA_VOLUME": lambda: data,
         "DOCKER_SOCKET": lambda: str(socket),
-        "DOCKER_GID": lambda: str(socket.stat().st_gid) if socket.exists() else "0",
+        "DOCKER_GID": lambda: str(socket_group(socket)) if socket.exists() else "0",
         "PORT": lambda: port,
         "BASE_URL": lambda: f"http://{airflow_home.HOST}:{port}",
         "POSTGRES_PASSWORD": lambda: secrets.token_hex(24),

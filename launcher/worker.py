@@ -64,6 +64,8 @@ def worker_settings(settings: Mapping[str, str], knobs: Mapping[str, str]) -> di
         msg = "BROKER is empty: at which address is the server?"
         raise UsageError(msg, "Such as: make worker BROKER=10.0.0.5 QUEUES=big-memory")
     engine_socket = Path(settings.get("DOCKER_SOCKET") or server_settings.LOCAL_SOCKET)
+    # another machine's group of the socket has another number
+    group = str(server_settings.socket_group(engine_socket)) if engine_socket.exists() else settings["DOCKER_GID"]
     return {
         **settings,
         "BROKER_ADDRESS": f"{host}:{port or settings.get('REDIS_PORT') or '6379'}",
@@ -72,6 +74,5 @@ def worker_settings(settings: Mapping[str, str], knobs: Mapping[str, str]) -> di
         "WORKER_QUEUES": knobs.get("QUEUES") or settings.get("WORKER_QUEUES") or "default,cpu,big-memory",
         "WORKER_CONCURRENCY": settings.get("WORKER_CONCURRENCY") or str(os.cpu_count() or 1),
         "COMPOSE_PROFILES": "celery",
-        # another machine's group of the socket has another number
-        "DOCKER_GID": str(engine_socket.stat().st_gid) if engine_socket.exists() else settings["DOCKER_GID"],
+        "DOCKER_GID": group,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import pwd
 import shutil
 import stat
 from typing import TYPE_CHECKING
@@ -80,3 +81,28 @@ def test_what_is_missing_or_quoted_is_named(checkout: Checkout) -> None:
     checkout.env_file.write_text(text.replace("BIND=127.0.0.1", 'BIND="127.0.0.1"'))
     with pytest.raises(LauncherError, match="BIND: write the value without quotes"):
         server_settings.load(checkout)
+
+
+@pytest.mark.parametrize(
+    ("group", "within"),
+    [
+        (1001, 0),  # the user's own
+        (100104, 105),  # that of a host that has a group `docker`, of number 105
+        (100000, 1),
+        (165535, 65536),
+        (300000, 65537),  # the second range goes on where the first ends
+        (165536, 0),
+        (200000, 0),  # somebody else's
+    ],
+)
+def test_a_rootless_engine_has_groups_of_its_own(group: int, within: int) -> None:
+    anna = pwd.struct_passwd(("anna", "x", 1001, 1001, "", "/home/anna", "/bin/sh"))
+    ranges = "# made by useradd\nben:200000:65536\nanna:100000:65536\n1001:300000:10\nanna:unreadable\n"
+    assert server_settings.group_within(group, anna, ranges) == within
+
+
+def test_the_group_of_an_engine_that_is_not_rootless_is_its_sockets(tmp_path: Path) -> None:
+    socket = tmp_path / "docker.sock"
+    socket.touch()
+    found = socket.stat()
+    assert server_settings.socket_group(socket) == (found.st_gid if found.st_uid == 0 else 0)
