@@ -39,6 +39,11 @@ def stages_for(fault: Fault, stages: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(stage for stage in stages if stage in TASKS) if "engine" in fault.name else stages
 
 
+def operator_of(stage: str) -> str:
+    """Name the operator of a stage's task."""
+    return "ModelOperator" if stage in TASKS else "RoundSensor" if stage == "wait_for_round" else "PythonOperator"
+
+
 @pytest.mark.parametrize(("fault", "stages"), PLAYED, ids=[fault.name for fault, _ in PLAYED])
 def test_nothing_is_lost_and_nothing_is_left(
     house: House, undisturbed: dict[str, bytes], table: Table, fault: Fault, stages: tuple[str, ...]
@@ -71,6 +76,4 @@ def test_nothing_is_lost_and_nothing_is_left(
             assert fault.containers in (None, containers)
             outcome += ", same container" if containers == 1 else ", a new container"
         lost = max(took - (last - first).total_seconds(), 0.0)
-        table.add(
-            Row(fault.name, stage, "ModelOperator" if stage in TASKS else "PythonOperator", outcome, lost, "nothing")
-        )
+        table.add(Row(fault.name, stage, operator_of(stage), outcome, lost, "nothing"))
