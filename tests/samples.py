@@ -15,6 +15,8 @@ FLEMING = (
     "gradient_boosted_trees",
     "tpot",
 )
+# the days on which rounds open, as NUMERAI_SCHEDULE has them, by their place in the week
+ROUND_DAYS = ("tue", "wed", "thu", "fri", "sat")
 INDEPENDENT = ("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka")
 
 

@@ -30,13 +30,13 @@ from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season
 from practice.server import PracticeServer, running
+from tests.samples import ROUND_DAYS
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeout(900)]
 
 SIZE = SeasonSize(rows_per_era=60, train_eras=20, validation_eras=30, small=8, medium=10, all_features=12)
 DAG = airflow_home.DAG_ID
 IMAGES = ("classic", "evaluation")
-WEEKDAYS = ("tue", "wed", "thu", "fri", "sat")
 PATIENCE = 300.0
 
 
@@ -139,7 +139,7 @@ def installation(
         "NUMERAI_API_URL": season.address,
         "NUMERAI_PRACTICE_URL": season.address,
         # the day of the round that is open now, whose run Airflow makes up for at once
-        "NUMERAI_SCHEDULE": WEEKDAYS[today.weekday],
+        "NUMERAI_SCHEDULE": ROUND_DAYS[today.weekday],
     }
     found = Installation(checkout, environment, season.season)
     try:

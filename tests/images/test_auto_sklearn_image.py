@@ -41,7 +41,7 @@ def test_a_minute_finds_what_can_be_learned_and_tells_of_it(runner: Runner) -> N
     validation, chosen = ended.report["validation"], ended.report["chosen"]
     # below a coin's by 0.039 to 0.043 in four runs on two cores, by 0.021 where others left it little of them; the
     # linear part alone is worth 0.018
-    assert validation["logloss"] < signal.coin_toss - 0.012
+    assert validation["logloss"] < signal.linear
     assert validation["consistency"] == 1
     assert validation["correlation"] > 0.2
     assert ended.report["rows"] == {"training": 36_000, "held_out": 10_000, "tournament": 10_100}

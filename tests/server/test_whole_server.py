@@ -16,7 +16,7 @@ import pytest
 
 from launcher.processes import wait_until
 from practice.rounds import round_open_at
-from tests.samples import task
+from tests.samples import ROUND_DAYS, task
 from tests.server.whole_server import DAG_ID, RUN_SECONDS, WholeServer, set_up
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.server, pytest.mark.containers, pytest.mark.timeout(3600)]
 
 SERVICES = ("postgres", "socket-proxy", "api-server", "scheduler", "dag-processor", "triggerer")
-WEEKDAYS = ("tue", "wed", "thu", "fri", "sat")
 LEADERBOARD = "/numerai/leaderboard/api/runs"
 
 
@@ -200,7 +199,7 @@ def test_the_schedule_brings_a_run_of_the_round_that_is_open(server: WholeServer
     today = round_open_at(datetime.now(UTC))
     season = "http://practice:8000"
     changed = {"COMPOSE_PROFILES": "practice", "NUMERAI_API_URL": season, "NUMERAI_PRACTICE_URL": season}
-    server.change_settings({**changed, "NUMERAI_SCHEDULE": WEEKDAYS[today.weekday]})
+    server.change_settings({**changed, "NUMERAI_SCHEDULE": ROUND_DAYS[today.weekday]})
     api = server.api
 
     def scheduled() -> list[tuple[str, str]]:
