@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from launcher.airflow_home import cores
 from launcher.base_images import python_image
 from launcher.console import seconds
 from launcher.errors import LauncherError
@@ -12,7 +16,7 @@ from launcher.processes import CommandError, end_of
 from numerai_pipeline.model_images import BASE, image_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from launcher.console import Step
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 LABEL = "numerai.image"
 _BASE_NAME = "base-python"
 BUILD_SECONDS = 3600.0
+# a build downloads, unpacks and compiles, and hardly ever keeps a core busy; more at once would only share the network
+MOST_AT_ONCE = 4
 
 
 def python_versions(images: Mapping[str, str]) -> dict[str, list[str]]:
@@ -66,16 +72,34 @@ class ModelImages:
         """
         references = self.references()
         missing = self.missing()
-        outcomes = []
-        for number, name in enumerate(missing, start=1):
-            counted = f" ({number} of {len(missing)})" if len(missing) > 1 else ""
-            step.update(f"building {references[name]}{counted}")
-            started = time.monotonic()
-            self._build_one(name, references)
-            outcomes.append(f"{name} built in {seconds(time.monotonic() - started)}")
+        bases = [name for name in missing if name not in self._images]
+        took: dict[str, float] = {}
+        for together in (bases, [name for name in missing if name not in bases]):
+            self._build_side_by_side(together, references, _Builds(step, references, len(missing), took))
+        outcomes = [f"{name} built in {seconds(took[name])}" for name in missing]
         unchanged = [name for name in references if name not in missing]
         outcomes += [f"{', '.join(unchanged)} unchanged"] if unchanged else []
         step.done("; ".join(outcomes))
+
+    def _build_side_by_side(self, names: Sequence[str], references: Mapping[str, str], builds: _Builds) -> None:
+        """Build images that do not stand on each other; when one fails, those under way still come to their end."""
+
+        def build_one(name: str) -> None:
+            with builds.under_way(name):
+                self._build_one(name, references)
+
+        with ThreadPoolExecutor(min(cores(), MOST_AT_ONCE)) as pool:
+            try:
+                for built in as_completed([pool.submit(build_one, name) for name in names]):
+                    built.result()
+            except LauncherError:
+                pool.shutdown(cancel_futures=True)
+                raise
+            except BaseException:
+                # a stop: nobody waits for the others any more
+                self._docker.commands.cancel()
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def _build_one(self, name: str, references: Mapping[str, str]) -> None:
         python = self._images.get(name)
@@ -96,6 +120,31 @@ class ModelImages:
         except CommandError as error:
             msg = f"the image {name} could not be built"
             raise LauncherError(msg, end_of(error.output), f"The full log: {log}") from None
+
+
+class _Builds:
+    """Says which images are being built, and remembers how long each took."""
+
+    def __init__(self, step: Step, references: Mapping[str, str], total: int, took: dict[str, float]) -> None:
+        self._step, self._references, self._total, self._took = step, references, total, took
+        self._names: list[str] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def under_way(self, name: str) -> Iterator[None]:
+        """Count an image as being built meanwhile."""
+        started = time.monotonic()
+        self._say(begun=name)
+        yield
+        self._took[name] = time.monotonic() - started
+        self._say(ended=name)
+
+    def _say(self, *, begun: str = "", ended: str = "") -> None:
+        with self._lock:
+            self._names = [name for name in [*self._names, begun] if name and name != ended]
+            if self._names:
+                counted = f" ({len(self._took)} of {self._total} done)" if self._total > 1 else ""
+                self._step.update(f"building {', '.join(self._references[name] for name in self._names)}{counted}")
 
 
 def _base_name(python: str) -> str:

@@ -7,14 +7,18 @@ import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
+
+import psutil
 
 from launcher.airflow_home import cores
 from launcher.browser import ensure_browser
 from launcher.compose import ensure_program
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED
+from launcher.processes import CommandError
 from launcher.run import give_back_engine
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ SUITES: dict[str, dict[str, str]] = {
     "test-server": {},
 }
 """Long suites, of which `make test` runs a part or none: their command, and what makes all of it run."""
+MEMORY_OF_A_WORKER = 4 << 30
+"""Bytes that a worker of the tests may come to, its containers included."""
 TYPED = ("dags", "plugins", "launcher", "practice", "server", "model_images", "benchmarks", "docs", "tests")
 
 
@@ -50,16 +56,27 @@ def test(session: Session, knobs: Knobs) -> int:
     def play() -> int:
         with session.screen.step("Browser") as step:
             ensure_browser(step, session.commands, session.checkout.logs / "apt.log", may_install=knobs.may_install)
-        checked = check(session)
         session.screen.note("Tests", "pytest, all but the long ones of the server (make test-server)")
-        # one worker more than cores, as much of the time is spent waiting for containers and Airflow
-        words = ["pytest", "-n", str(cores() + 1), "-m", "not server", *shlex.split(knobs.arguments)]
-        return _run(session, words) or checked
+        words = ["pytest", "-n", str(_workers()), "-m", "not server", *shlex.split(knobs.arguments)]
+        return _run(session, words)
 
-    failed = _with_containers(session, knobs, play)
-    if not failed:
+    # what the code looks like takes a core, which images that are downloaded and installed leave idle
+    with ThreadPoolExecutor(1) as beside:
+        checked = beside.submit(check, session)
+        try:
+            failed = _with_containers(session, knobs, play)
+        except BaseException:
+            session.commands.cancel()
+            raise
+    if not (failed or checked.result()):
         session.screen.tick("All is well", "the code is clean and every test passes")
-    return EXIT_FAILED if failed else 0
+        return 0
+    return EXIT_FAILED
+
+
+def _workers() -> int:
+    """Choose how many tests run side by side: more than cores, as they wait for containers and Airflow a good deal."""
+    return max(1, min(cores() + 2, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
 
 
 def suite(session: Session, knobs: Knobs, *, command: str) -> int:
@@ -95,8 +112,11 @@ def _with_containers(session: Session, knobs: Knobs, play: Callable[[], int]) ->
 
 def _passes(session: Session, title: str, words: Sequence[str]) -> bool:
     started = time.monotonic()
-    if _run(session, words):
-        session.screen.fail(title, f"{' '.join(words[:2])} found something (above)")
+    colours = {"FORCE_COLOR": "1"} if session.screen.live else {}
+    try:
+        session.commands.run([sys.executable, "-m", *words], cwd=session.checkout.root, env=colours)
+    except CommandError as error:
+        session.screen.fail(title, f"{' '.join(words[:2])} found something:", error.output)
         return False
     session.screen.tick(title, f"nothing found ({seconds(time.monotonic() - started)})")
     return True

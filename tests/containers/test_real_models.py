@@ -45,7 +45,12 @@ def hasty_images(tmp_path: Path) -> Path:
     directory = tmp_path / "model_images"
     shutil.copytree(ROOT / "model_images", directory)
     registry = yaml.safe_load((directory / "models.yaml").read_text())
-    hastily = {"tsne": {"ITERATIONS": 50}, "auto_sklearn": {"RUN_LIMIT": 3}, "tpot": {"RUN_LIMIT": 4}}
+    hastily = {
+        "tsne": {"ITERATIONS": 50},
+        "auto_sklearn": {"RUN_LIMIT": 3},
+        "auto_weka": {"RUN_LIMIT": 2},
+        "tpot": {"RUN_LIMIT": 4},
+    }
     for name, parameters in hastily.items():
         registry["tasks"][name].setdefault("parameters", {}).update(parameters)
     (directory / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))

@@ -1,4 +1,4 @@
-"""One house for the whole suite, and what a run leaves in it when nobody disturbs it."""
+"""One house for the whole suite, open no longer than that, and what a run leaves in it when nobody disturbs it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.faults.scenario import TASKS, House
 from tests.faults.table import Table
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def house(engine: docker.DockerClient) -> Iterator[House]:
     with open_house(engine) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def undisturbed(house: House) -> dict[str, bytes]:
     """Let a run go through in peace; gives what it left."""
     house.forget()
@@ -31,7 +31,7 @@ def undisturbed(house: House) -> dict[str, bytes]:
     return results
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def table() -> Table:
     """Gather what became of each fault."""
     return Table()

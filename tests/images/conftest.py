@@ -77,7 +77,8 @@ class Runner:
                 "PREDICTING": f"/data/predictions/{operation}.csv",
                 "REPORTING": f"/data/reports/{operation}.json",
                 "STORING": "/data",
-                "THREADS": "2",
+                # the cores are those of the other workers of the suite as well
+                "THREADS": "1",
                 "MEMORY_LIMIT": "2048",
                 **environment,
             },

@@ -37,7 +37,7 @@ def _good(ended: Ended) -> Ended:
 
 def test_a_minute_finds_what_can_be_learned_and_tells_of_it(runner: Runner) -> None:
     signal = write_known_signal(runner.directory)
-    ended = _good(runner.run(MODEL, TIME_LIMIT="60", INPUTS="0f3a"))
+    ended = _good(runner.run(MODEL, TIME_LIMIT="60", THREADS="2", INPUTS="0f3a"))
     validation, chosen = ended.report["validation"], ended.report["chosen"]
     # below a coin's by 0.039 to 0.043 in four runs on two cores, by 0.021 where others left it little of them; the
     # linear part alone is worth 0.018
@@ -73,11 +73,11 @@ def test_finds_nothing_where_there_is_nothing_and_is_not_constant(runner: Runner
 
 def test_a_run_limit_tries_the_same_candidates_in_the_same_order(runner: Runner) -> None:
     write_tables(runner.directory)
-    # beyond the first tries, which are always the same: two that the optimizer chose
-    limits = {"TIME_LIMIT": "100", "RUN_LIMIT": "8", "ROW_LIMIT": "1000"}
+    # beyond the first tries, which are always the same: one that the optimizer chose
+    limits = {"TIME_LIMIT": "100", "RUN_LIMIT": "7", "ROW_LIMIT": "1000"}
     first, again = (_good(runner.run(MODEL, {}, **limits)) for _ in range(2))
     tried = first.report["chosen"]["candidates"]
-    assert len(tried["first"]) == 8
+    assert len(tried["first"]) == 7
     assert again.report["chosen"]["candidates"]["order"] == tried["order"]
     assert again.predictions_bytes == first.predictions_bytes
     assert "learning from 1,000 of 3,000 rows, drawn evenly from all eras (ROW_LIMIT)" in first.report["notes"]
@@ -124,13 +124,6 @@ def test_too_little_memory_for_any_says_so(runner: Runner) -> None:
     assert "MEMORY_LIMIT is '700'" in ended.lines[-1]
 
 
-def test_takes_missing_and_constant_features(runner: Runner) -> None:
-    write_tables(runner.directory, spoil=spoilt)
-    ended = _good(runner.run(MODEL, {}, **SHORT))
-    assert ended.report["chosen"]["runs"]["succeeded"] == 3
-    assert ended.report["validation"]["logloss"] < 0.685
-
-
 def test_takes_five_bins_and_grades(runner: Runner) -> None:
     write_tables(runner.directory, five_bins, graded)
     ended = _good(runner.run(MODEL, {}, **SHORT))
@@ -143,15 +136,16 @@ def test_takes_five_bins_and_grades(runner: Runner) -> None:
     assert report["validation"]["correlation"] > 0.1
 
 
-def _many(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
-    return random.integers(0, 5, (rows, 780), dtype=np.int8)
+def _many(random: np.random.Generator, rows: int) -> NDArray[np.float32]:
+    return random.random((rows, 780)).astype(np.float32)
 
 
-def test_takes_many_features(runner: Runner) -> None:
-    write_tables(runner.directory, _many)
+def test_takes_many_features_of_which_some_are_missing_or_constant(runner: Runner) -> None:
+    write_tables(runner.directory, _many, spoil=spoilt)
     report = _good(runner.run(MODEL, {}, **SHORT)).report
     assert report["features"] == 780
     assert report["chosen"]["runs"]["succeeded"] == 3
+    assert report["validation"]["logloss"] < 0.69
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 IMAGE = "auto_weka"
 FOLDER = ROOT / "model_images" / "auto_weka"
 # a limit of runs, and times that nobody reaches: what is tried depends on the seed alone
-FEW_RUNS = {"RUN_LIMIT": "2", "TIME_LIMIT": "200", "TIME_LIMIT_PART": "100", "THREADS": "1"}
+FEW_RUNS = {"RUN_LIMIT": "1", "TIME_LIMIT": "200", "TIME_LIMIT_PART": "100", "THREADS": "1"}
 # what two searches at once need, and what predicts beside them
 ROOM = {"mem_limit": "3g", "memswap_limit": "3g"}
 TWO = {"THREADS": "2", "MEMORY_LIMIT": "3072"}
@@ -172,7 +172,7 @@ def test_gives_the_best_that_is_ready_when_asked_to_stop(runner: Runner) -> None
     assert 0 < report["chosen"]["seconds_searched"] < 300
     assert report["validation"]["correlation"] > 0.1
     # the very same as of one who has nothing else to do, and all the memory
-    alone = good(runner.run("auto_weka", {}, **FEW_RUNS | {"RUN_LIMIT": "1"}))
+    alone = good(runner.run("auto_weka", {}, **FEW_RUNS))
     assert [report["chosen"][name] for name in ("learner", "options")] == [
         alone.report["chosen"][name] for name in ("learner", "options")
     ]

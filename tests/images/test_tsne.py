@@ -259,10 +259,3 @@ def test_mistakes_end_before_the_work(runner: Runner, environment: dict[str, str
     assert ended.code == 64
     assert last_line in ended.lines[-1]
     assert not (runner.directory / "tsne").exists()
-
-
-def test_the_image_tries_it_when_built(runner: Runner) -> None:
-    said = runner.engine.containers.run(
-        runner.image, ["--self-test"], remove=True, network_mode="none", environment={"THREADS": "2"}
-    )
-    assert b"self-test of tsne: passed in " in said

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from rich.console import Console
 
 from launcher.console import Screen
 from launcher.docker_cli import Docker
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, StoppedError
 from launcher.images import ModelImages, python_versions
-from launcher.processes import Commands
+from launcher.processes import Commands, wait_until
+from launcher.signals import STOPPING, StopSignals
 from numerai_pipeline.model_images import image_reference
 
 if TYPE_CHECKING:
@@ -46,11 +51,17 @@ def engine(programs: Programs) -> Programs:
                     shift
                 done
                 echo "Step 1/1 : FROM scratch"
-                [[ ! -e {programs.folder}/broken ]] && touch "$built/$tag" ;;
+                [[ -e {programs.folder}/happens ]] && source {programs.folder}/happens
+                touch "$built/$tag" ;;
         esac
         """,
     )
     return programs
+
+
+def happens(engine: Programs, script: str) -> None:
+    """Let something happen in each build; $tag is the image's name."""
+    (engine.folder / "happens").write_text(script)
 
 
 def build(images_dir: Path, tmp_path: Path) -> str:
@@ -63,7 +74,10 @@ def build(images_dir: Path, tmp_path: Path) -> str:
 
 def test_all_are_built_on_the_base_they_need(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
     said = build(images_dir, tmp_path)
-    base, old_base, classic, auto = engine.calls("docker build ")
+    calls = engine.calls("docker build ")
+    # the bases come first; those that do not stand on each other come in any order
+    base, old_base = sorted(calls[:2], reverse=True, key=lambda call: "3.12" in call)
+    classic, auto = sorted(calls[2:], reverse=True, key=lambda call: "classic" in call)
     assert "--build-arg PYTHON_IMAGE=python:3.12-slim-bookworm" in base
     assert "--build-arg PYTHON_IMAGE=python:3.9-slim-bookworm" in old_base
     assert f"--build-arg BASE={image_reference(images_dir, 'base')}" in classic
@@ -89,11 +103,64 @@ def test_what_changed_is_built_again(images_dir: Path, tmp_path: Path, engine: P
 
 
 def test_a_build_that_fails_shows_its_end(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
-    (engine.folder / "broken").touch()
-    with pytest.raises(LauncherError, match=r"the image base-python3\.12 could not be built") as raised:
+    happens(engine, "[[ $tag == numerai-classic:* ]] && exit 1")
+    with pytest.raises(LauncherError, match="the image classic could not be built") as raised:
         build(images_dir, tmp_path)
     assert "Step 1/1" in raised.value.details[0]
-    assert str(tmp_path / "logs" / "build-base-python3.12.log") in raised.value.details[1]
+    assert str(tmp_path / "logs" / "build-classic.log") in raised.value.details[1]
+
+
+def test_images_are_built_side_by_side(
+    images_dir: Path, tmp_path: Path, engine: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.images.cores", lambda: 2)
+    wait_for_the_other = """
+        touch {built}/begun-${tag%%:*}
+        for name in numerai-classic numerai-auto-sklearn; do
+            [[ $tag == numerai-base:* ]] || until [[ -e {built}/begun-$name ]]; do sleep 0.05; done
+        done
+    """
+    happens(engine, wait_for_the_other.replace("{built}", str(engine.folder / "built")))
+    said = build(images_dir, tmp_path)
+    names = [image_reference(images_dir, *of) for of in IMAGES.items()]
+    assert f"building {names[0]}, {names[1]} (2 of 4 done)" in said
+
+
+def test_what_is_under_way_beside_a_failure_is_finished_and_kept(
+    images_dir: Path, tmp_path: Path, engine: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.images.cores", lambda: 2)
+    failure = """
+        [[ $tag == numerai-classic:* ]] && touch {built}/failing && exit 1
+        [[ $tag == numerai-base:* ]] || until [[ -e {built}/failing ]]; do sleep 0.05; done
+    """
+    happens(engine, failure.replace("{built}", str(engine.folder / "built")))
+    with pytest.raises(LauncherError, match="the image classic could not be built"):
+        build(images_dir, tmp_path)
+    assert (engine.folder / "built" / image_reference(images_dir, "auto_sklearn", "3.9")).exists()
+
+
+def test_a_stop_ends_the_builds_under_way(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
+    # a build that never ends, and a stop as a signal brings it to the main thread
+    happens(engine, f"echo $$ >> {engine.folder}/under-way; while true; do sleep 1; done")
+    signals = StopSignals()
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    signals.install()
+
+    def stop() -> None:
+        wait_until((engine.folder / "under-way").exists, 30)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        with pytest.raises(StoppedError):
+            build(images_dir, tmp_path)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    thread.join()
+    assert not any(psutil.pid_exists(int(pid)) for pid in (engine.folder / "under-way").read_text().split())
 
 
 def test_a_missing_dockerfile_is_named(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
