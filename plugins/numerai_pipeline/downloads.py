@@ -15,7 +15,6 @@ file of the right size for the right file. Here
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import logging
 import os
@@ -438,12 +437,9 @@ def _is_current(destination: Path, source: _Source, about: dict[str, Any], patie
 
 @contextmanager
 def _alone(destination: Path) -> Iterator[None]:
-    """Let only one task at a time download a file into its folder, which is made, and remove what a killed one left."""
+    """Let only one task at a time download a file into its folder, which is made."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with alone_at(destination, "downloading it") as really_alone:
-        if really_alone:
-            for left in destination.parent.glob(f".{glob.escape(destination.name)}.*.part"):
-                left.unlink(missing_ok=True)
+    with alone_at(destination, "downloading it"):
         yield
 
 

@@ -55,10 +55,10 @@ def test_takes_missing_and_constant_features(runner: Runner) -> None:
     assert good(runner.run(MODEL)).report["validation"]["logloss"] < 0.64
 
 
-@pytest.mark.parametrize("cost", ["0.00001", "0.01"])
-def test_it_is_the_model_of_both_rows_run_for_every_partner(runner: Runner, cost: str) -> None:
+@pytest.mark.parametrize(("cost", "rounds"), [("0.00001", "1"), ("0.01", "3")])
+def test_it_is_the_model_of_both_rows_run_for_every_partner(runner: Runner, cost: str, rounds: str) -> None:
     write_split_tables(runner.directory, few_floats)
-    environment = {"C": cost, "ROUNDS": "1", "PARTNERS": "40", "EMBEDDINGS": "perplexity_15"}
+    environment = {"C": cost, "ROUNDS": rounds, "PARTNERS": "40", "EMBEDDINGS": "perplexity_15"}
     good(runner.run(MODEL, {}, **environment))
     distance, spread = distances(runner, MODEL, **environment)
     assert distance < 1e-3

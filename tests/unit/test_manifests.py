@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from numerai_pipeline.manifests import (
     verified_manifest,
     write_manifest,
 )
+from tests.samples import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,3 +93,66 @@ def test_a_killed_write_keeps_the_old_content(finished: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", script, str(finished)], check=False, env={"PYTHONPATH": "plugins"})
     assert ended.returncode == -9
     assert verified_manifest(finished, inputs="abc") is not None
+
+
+KILLED_IN_A_WRITE = """
+import os, signal, sys
+from pathlib import Path
+from numerai_pipeline.manifests import atomic_path
+
+with atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _parts(finished: Path) -> list[Path]:
+    return sorted(finished.parent.glob(".*.part"))
+
+
+def test_what_a_killed_write_left_goes_with_the_next_one(finished: Path) -> None:
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_A_WRITE, str(finished)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")},
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert len(_parts(finished)) == 1
+    other = finished.with_name("other.csv")
+    with atomic_path(other) as temporary:
+        temporary.write_text("of another name")
+    assert len(_parts(finished)) == 1
+    with atomic_path(finished) as temporary:
+        temporary.write_text("whole")
+    assert _parts(finished) == []
+    assert finished.read_text() == "whole"
+
+
+def test_two_that_write_the_same_file_at_once_leave_each_other_alone(finished: Path) -> None:
+    with atomic_path(finished) as first:
+        first.write_text("first")
+        with atomic_path(finished) as second:
+            second.write_text("second")
+            assert _parts(finished) == sorted([first, second])
+        assert finished.read_text() == "second"
+    assert finished.read_text() == "first"
+    assert _parts(finished) == []
+
+
+def test_a_write_survives_one_who_tidies_up_before_its_lock(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = tempfile.mkstemp
+    removed: list[str] = []
+
+    def make_and_remove_once(**options: Any) -> tuple[int, str]:
+        handle, name = make(**options)
+        if not removed:
+            removed.append(name)
+            os.unlink(name)  # noqa: PTH108 - what another process does
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", make_and_remove_once)
+    with atomic_path(finished) as temporary:
+        temporary.write_text("whole")
+    assert removed
+    assert finished.read_text() == "whole"
+    assert _parts(finished) == []

@@ -185,10 +185,10 @@ def unpack(
     with _system_errors_named(layout.directory):
         layout.directory.mkdir(parents=True, exist_ok=True)
         with _alone_in(layout.directory):
+            _remove_scratch(layout)
             if not force and (known := _up_to_date(layout, inputs)):
                 log.info("up to date: %s", known)
                 return known
-            _remove_leftovers(layout)
             raw.require_as_downloaded(role for role in raw.files if role not in references.ROLES)
             scratch = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}.", suffix=".part", dir=layout.directory))
             try:
@@ -242,14 +242,10 @@ def _up_to_date(layout: RunLayout, inputs: str) -> UnpackedDataset | None:
     return known
 
 
-def _remove_leftovers(layout: RunLayout) -> None:
-    """Remove what a killed attempt left; only names of this task, for others work in the same folder."""
-    for name in (layout.training.name, layout.tournament.name, layout.targets.name, _SCRATCH):
-        for leftover in layout.directory.glob(f".{name}.*.part"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+def _remove_scratch(layout: RunLayout) -> None:
+    """Remove the working directory of a killed attempt: it may have had time to finish all but that."""
+    for left in layout.directory.glob(f".{_SCRATCH}.*.part"):
+        shutil.rmtree(left)
 
 
 def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inputs: str) -> UnpackedDataset:

@@ -835,6 +835,22 @@ class TestTrouble:
         neighbour = layout.directory / ".split.parquet.abc.part"
         layout.directory.mkdir()
         neighbour.write_text("another task's")
+        self.kill_at(moment, raw, layout)
+        assert not (read_manifest(layout.training) and read_manifest(layout.tournament)), "nothing looks finished"
+        assert not unpacked(raw).up_to_date
+        assert files_in(layout) == [neighbour.name, *OUTPUTS], "leftovers are cleared away, but only our own"
+
+    def test_killed_when_all_was_done_but_the_tidying_up(
+        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+    ) -> None:
+        raw = classic_dataset(raw_dir)
+        self.kill_at("dataset.shutil.rmtree", raw, layout)
+        assert [name for name in files_in(layout) if name.startswith(".unpacked.")]
+        assert unpacked(raw).up_to_date
+        assert files_in(layout) == OUTPUTS
+
+    @staticmethod
+    def kill_at(moment: str, raw: RawDataset, layout: RunLayout) -> None:
         died = subprocess.run(
             [sys.executable, "-c", KILLED_AT, moment, json.dumps(raw.to_json()), str(layout.directory)],
             env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")},
@@ -844,10 +860,6 @@ class TestTrouble:
             timeout=60,
         )
         assert died.returncode == -signal.SIGKILL, died.stderr
-
-        assert not (read_manifest(layout.training) and read_manifest(layout.tournament)), "nothing looks finished"
-        assert not unpacked(raw).up_to_date
-        assert files_in(layout) == [neighbour.name, *OUTPUTS], "leftovers are cleared away, but only our own"
 
     def test_progress_is_said(
         self,
