@@ -162,6 +162,15 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         self._remove_in_any_case()
         self.request.workspace.remove()
 
+    def tidy_up(self) -> None:
+        """Remove what a try left that was killed when its work was done: a container that ended, and its workspace."""
+        try:
+            for container in self._ask(self._earlier_containers):
+                self._ask(partial(self._remove_wholly, container["Id"]))
+        except (AirflowException, docker.errors.DockerException, OSError) as error:
+            self.log.warning("a %s of an earlier try could not be removed: %s", self.noun, error)
+        self.request.workspace.remove()
+
     def on_kill(self) -> None:
         """Remove the container at once: it must be gone before Airflow's supervisor loses patience (5 s)."""
         self._told_to_end = True

@@ -140,6 +140,7 @@ class ModelOperator(BaseOperator):
             with alone_at(layout.directory / self.spec.name, "making it"):
                 if not parameters.force and self._is_done(layout, inputs):
                     self.log.info("up to date: inputs, image and parameters unchanged")
+                    self._tidy_up(context, settings, layout, inputs, parameters.automl_minutes)
                 else:
                     self._compute(context, settings, layout, inputs, parameters.automl_minutes)
             return summary_of(self.spec.name, layout) | {"image": self.image}
@@ -189,13 +190,31 @@ class ModelOperator(BaseOperator):
     def _compute(
         self, context: Context, settings: Settings, layout: RunLayout, inputs: str, automl_minutes: int
     ) -> None:
-        from numerai_pipeline.model_container import ContainerRequest
-
         self._require_whole_inputs(layout)
         if self.spec.tables == "csv":
             from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
 
             provide_csv_tables(layout)
+        self._container = self._new_container(context, settings, layout, inputs, automl_minutes)
+        if self._told_to_end:
+            self._container.on_kill()
+        accept = partial(self._accept, layout, self._container.request.workspace, inputs)
+        self._container.run(context, accept, meanwhile=self._import_what_accepts)
+
+    def _tidy_up(
+        self, context: Context, settings: Settings, layout: RunLayout, inputs: str, automl_minutes: int
+    ) -> None:
+        """Remove what a try left that was killed when it had finished all but that."""
+        if layout.workspace(self.spec.name).exists():
+            self._new_container(context, settings, layout, inputs, automl_minutes).tidy_up()
+        else:
+            self._workspace(layout).remove()
+
+    def _new_container(
+        self, context: Context, settings: Settings, layout: RunLayout, inputs: str, automl_minutes: int
+    ) -> ModelContainer:
+        from numerai_pipeline.model_container import ContainerRequest
+
         ti = context["ti"]
         request = ContainerRequest(
             image=self.image,
@@ -214,11 +233,7 @@ class ModelOperator(BaseOperator):
             memory=self.spec.memory,
             cores=self.spec.cores,
         )
-        self._container = _kind_of_container(settings)(task_id=self.task_id, request=request)
-        if self._told_to_end:
-            self._container.on_kill()
-        accept = partial(self._accept, layout, request.workspace, inputs)
-        self._container.run(context, accept, meanwhile=self._import_what_accepts)
+        return _kind_of_container(settings)(task_id=self.task_id, request=request)
 
     def _import_what_accepts(self) -> None:
         """Import pyarrow, which takes its time, while the container does so, too."""

@@ -6,12 +6,15 @@ import contextlib
 import copy
 import csv
 import json
+import pkgutil
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
+from airflow.sdk import DAG
 from docker.models.containers import Container
 
 from numerai_pipeline.data_volume import installation_id
@@ -251,10 +254,47 @@ def test_what_cannot_get_better_is_not_tried_again(run_dag: RunDag, mode: str, s
     assert says in outcome.output
 
 
+def try_again_at_once(dag: DAG) -> None:
+    for each in dag.tasks:
+        each.retry_delay = timedelta(0)
+
+
 def test_other_failures_are_tried_again(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {"parameters": {"MODE": "out of luck"}}}, retries=1)
+    outcome = run_dag({"svm": {"parameters": {"MODE": "out of luck"}}}, retries=1, prepare=try_again_at_once)
     assert outcome.tasks["svm"].try_number == 2
     assert "svm: a bug (exit code 70): the moon was wrong" in outcome.output
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "numerai_pipeline.model_container:ModelContainer._remove_in_any_case",
+        "numerai_pipeline.workspace:Workspace.remove",
+        "pathlib:Path.rmdir",
+    ],
+)
+def test_what_a_try_left_that_was_killed_when_all_was_done_goes_with_the_next(
+    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str
+) -> None:
+    real = pkgutil.resolve_name(deed)
+    died: list[bool] = []
+
+    def die_once(*arguments: Any) -> None:
+        # when the work is done: a workspace is emptied before it begins as well
+        if not died and any((tmp_path / "data").glob("rounds/*/*/predictions/svm.csv")):
+            died.append(True)
+            raise RuntimeError("killed")
+        real(*arguments)
+
+    monkeypatch.setattr(deed.replace(":", "."), die_once)
+    outcome = run_dag({"svm": {}}, retries=1, prepare=try_again_at_once)
+    assert died
+    assert outcome.state == "success"
+    assert outcome.tasks["svm"].try_number == 2
+    assert "up to date: inputs, image and parameters unchanged" in outcome.output
+    assert not (outcome.directory / ".work").exists()
+    installation = (tmp_path / "data" / ".installation").read_text().strip()
+    assert engine.containers.list(all=True, filters={"label": f"numerai={installation}"}) == []
 
 
 def test_stale_predictions_are_never_taken_for_new_ones(run_dag: RunDag) -> None:

@@ -43,7 +43,7 @@ def test_a_minute_finds_what_can_be_learned_and_tells_of_it(runner: Runner) -> N
     # linear part alone is worth 0.018
     assert validation["logloss"] < signal.linear
     assert validation["consistency"] == 1
-    assert validation["correlation"] > 0.2
+    assert validation["correlation"] > 0.15
     assert ended.report["rows"] == {"training": 36_000, "held_out": 10_000, "tournament": 10_100}
     assert (chosen["task"], chosen["metric"], chosen["embargo_eras"]) == ("classifier", "log_loss", 8)
     assert (chosen["seconds_per_fit"], chosen["at_a_time"]) == (15, 2)
