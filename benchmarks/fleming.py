@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 from docker.types import Mount
 from rich.console import Console
 
-from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import load_registry
 from tests.images.signals import write_hidden_structure
 
@@ -171,9 +170,8 @@ class Bench:
         command: list[str] | None = None,
         mounts: list[Mount] | None = None,
     ) -> str:
-        python = self._registry.images[image].python
         said: bytes = self._engine.containers.run(
-            image_reference(IMAGES, image, python),
+            self._registry.references[image],
             command,
             entrypoint=[] if command else None,
             environment=environment,

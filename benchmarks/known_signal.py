@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import docker
 from rich.console import Console
 
-from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, load_registry
 from tests.images.conftest import Runner
 from tests.images.signals import FEATURES, KnownSignal, write_known_signal
@@ -155,7 +154,7 @@ def main() -> None:
         for spec in registry:
             if not spec.predicts or spec.needs != (FIRST_TASK,):
                 continue
-            image = image_reference(IMAGES, spec.image, registry.images[spec.image].python)
+            image = registry.references[spec.image]
             runs: dict[bool, Measured | str] = {}
             for shuffled in (True, False):
                 runner = Runner(engine, image, Path(directory) / f"{spec.name}-{shuffled}")

@@ -12,7 +12,6 @@ import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
-from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import load_registry
 from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
@@ -133,10 +132,10 @@ def engine() -> Iterator[docker.DockerClient]:
 @pytest.fixture(scope="session")
 def model_image(engine: docker.DockerClient) -> Callable[[str], str]:
     """Name a model image as it is in this checkout; a test that needs it fails where it is not built."""
-    images = load_registry(ROOT / "model_images").images
+    references = load_registry(ROOT / "model_images").references
 
     def reference(name: str) -> str:
-        found = image_reference(ROOT / "model_images", name, images[name].python)
+        found = references[name]
         if not engine.images.list(found):
             pytest.fail(f"{found} is not built: run `make images`")
         return found
