@@ -177,8 +177,9 @@ def test_places_rows_above_the_limit_among_their_nearest(runner: Runner) -> None
     points = np.column_stack([table[axis].to_numpy() for axis in "xy"])
     assert np.isfinite(points).all()
     apart = np.linalg.norm(points[:1_000] - points[3_000:], axis=1)
-    # a placed row lies on a twin that was embedded, in about three pairs of eight; at random none would
-    assert np.mean(apart < 0.02 * points.std()) > 0.3
+    # twins lie on each other: where both are embedded, five pairs of eight, and where one was placed on the other; the
+    # two placed in a pair of sixteen have the same neighbours
+    assert np.mean(apart < 0.02 * points.std()) > 0.95
 
 
 def test_takes_missing_and_constant_features_and_three_dimensions(runner: Runner) -> None:
@@ -223,19 +224,22 @@ def test_takes_products_of_the_most_informative_features(runner: Runner) -> None
     write_split(
         runner.directory,
         training.ids,
-        Split(np.zeros(3_000, dtype=np.float32), np.arange(3_000) >= 2_700),
+        Split(np.zeros(3_000, dtype=np.float32), np.arange(3_000) >= 1_500),
         None,
     )
     ended = made(runner.run("tsne", {}, PERPLEXITIES="5", POLYNOMIAL_FEATURES="4", **FEW))
     said = "products of the 4 features, of 50, that correlate most with the target"
     assert any(line.startswith(said) for line in ended.lines)
     assert ended.report["chosen"]["maps"]["perplexity_05_polynomial"]["space_dimensions"] == 14
-    # the target leans on these four: what the others hold does not matter to the map
+    # the target leans on these four: what the others hold does not matter to the map, nor what they tell of the
+    # validation part, whose targets nobody looks at
     before = _map(runner.directory, "perplexity_05_polynomial")
     path = runner.directory / "training.parquet"
     table = pq.read_table(path)
     for column in range(5, 51):
         noise = np.random.default_rng(column).random(len(table), dtype=np.float32)
+        if column in range(11, 15):
+            noise[1_500:] = table["target"].to_numpy()[1_500:]
         place = table.schema.get_field_index(f"feature{column}")
         table = table.set_column(place, f"feature{column}", pa.array(noise))
     pq.write_table(table, path)
