@@ -75,8 +75,8 @@ def test(session: Session, knobs: Knobs) -> int:
 
 
 def _workers() -> int:
-    """Choose how many tests run side by side: more than cores, as they wait for containers and Airflow a good deal."""
-    return max(1, min(cores() + 2, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
+    """Choose how many tests run side by side: one more than cores, as they wait for containers and Airflow."""
+    return max(1, min(cores() + 1, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
 
 
 def suite(session: Session, knobs: Knobs, *, command: str) -> int:

@@ -74,7 +74,7 @@ for positions, block in tables.tournament_batches():
 def test_finds_what_can_be_learned_tells_of_it_and_writes_it_down(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 10_000)
     lay_preparations(runner.directory)
-    ended = _good(runner.run(MODEL, TIME_LIMIT="20", INPUTS="0f3a"))
+    ended = _good(runner.run(MODEL, TIME_LIMIT="20", THREADS="2", INPUTS="0f3a"))
     validation, split, chosen = ended.report["validation"], ended.report["split"], ended.report["chosen"]
     assert validation["logloss"] < signal.coin_toss - 0.02
     assert validation["consistency"] >= 0.7
@@ -244,7 +244,8 @@ def test_pipelines_that_hang_crash_or_fill_the_memory_do_not_end_the_search(
     ]"""
     script = BRED.replace("{pipelines}", pipelines)
     options = {"entrypoint": [*PYTHON, script], "mem_limit": container, "memswap_limit": container}
-    limits = {"TIME_LIMIT": "200", "TIME_LIMIT_PART": "8", "RUN_LIMIT": "5", "MEMORY_LIMIT": limit}
+    # two at a time, each with a part of the memory that is full before its time is up
+    limits = {"TIME_LIMIT": "200", "TIME_LIMIT_PART": "8", "RUN_LIMIT": "5", "MEMORY_LIMIT": limit, "THREADS": "2"}
     chosen = _good(runner.run(MODEL, options, **limits)).report["chosen"]
     assert [tried["outcome"] for tried in chosen["candidates"]["first"]] == [
         "timed_out",

@@ -94,7 +94,7 @@ def _children() -> list[psutil.Process]:
     return psutil.Process().children()
 
 
-@pytest.mark.parametrize(("cores", "memory", "workers"), [(2, 24, 4), (2, 8, 2), (8, 64, 10), (1, 2, 1)])
+@pytest.mark.parametrize(("cores", "memory", "workers"), [(2, 24, 3), (2, 8, 2), (8, 64, 9), (1, 2, 1)])
 def test_workers_are_as_many_as_cores_and_memory_bear(
     monkeypatch: pytest.MonkeyPatch, cores: int, memory: int, workers: int
 ) -> None:
