@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LABEL = "numerai.image"
 _BASE_NAME = "base-python"
 BUILD_SECONDS = 3600.0
-# a build downloads, unpacks and compiles, and hardly ever keeps a core busy; more at once would only share the network
+# builds wait for the network and the disk in turn; more at once would only share them
 MOST_AT_ONCE = 4
 
 
@@ -73,10 +73,10 @@ class ModelImages:
         references = self.references()
         missing = self.missing()
         bases = [name for name in missing if name not in self._images]
-        took: dict[str, float] = {}
+        builds = _Builds(step, references, len(missing))
         for together in (bases, [name for name in missing if name not in bases]):
-            self._build_side_by_side(together, references, _Builds(step, references, len(missing), took))
-        outcomes = [f"{name} built in {seconds(took[name])}" for name in missing]
+            self._build_side_by_side(together, references, builds)
+        outcomes = [f"{name} built in {seconds(builds.took[name])}" for name in missing]
         unchanged = [name for name in references if name not in missing]
         outcomes += [f"{', '.join(unchanged)} unchanged"] if unchanged else []
         step.done("; ".join(outcomes))
@@ -125,8 +125,9 @@ class ModelImages:
 class _Builds:
     """Says which images are being built, and remembers how long each took."""
 
-    def __init__(self, step: Step, references: Mapping[str, str], total: int, took: dict[str, float]) -> None:
-        self._step, self._references, self._total, self._took = step, references, total, took
+    def __init__(self, step: Step, references: Mapping[str, str], total: int) -> None:
+        self._step, self._references, self._total = step, references, total
+        self.took: dict[str, float] = {}
         self._names: list[str] = []
         self._lock = threading.Lock()
 
@@ -136,14 +137,14 @@ class _Builds:
         started = time.monotonic()
         self._say(begun=name)
         yield
-        self._took[name] = time.monotonic() - started
+        self.took[name] = time.monotonic() - started
         self._say(ended=name)
 
     def _say(self, *, begun: str = "", ended: str = "") -> None:
         with self._lock:
             self._names = [name for name in [*self._names, begun] if name and name != ended]
             if self._names:
-                counted = f" ({len(self._took)} of {self._total} done)" if self._total > 1 else ""
+                counted = f" ({len(self.took)} of {self._total} done)" if self._total > 1 else ""
                 self._step.update(f"building {', '.join(self._references[name] for name in self._names)}{counted}")
 
 

@@ -52,3 +52,17 @@ def test_it_was_built_only_because_its_operations_work(image: Image) -> None:
     steps = [layer["CreatedBy"] for layer in image.history() if "LABEL" not in layer["CreatedBy"]]
     assert "python -m numerai_contract --self-test" in steps[0]
     assert "USER 10001:10001" in steps[1]
+
+
+def test_it_proves_itself_without_rights_or_network(engine: docker.DockerClient, image: Image) -> None:
+    said = engine.containers.run(
+        image,
+        ["--self-test"],
+        remove=True,
+        network_mode="none",
+        read_only=True,
+        tmpfs={"/tmp": "rw,mode=1777"},  # noqa: S108 - the container's own
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+    )
+    assert re.fullmatch(r"self-test of \w+: passed in .*", said.decode().splitlines()[-1])

@@ -124,6 +124,13 @@ def test_too_little_memory_for_any_says_so(runner: Runner) -> None:
     assert "MEMORY_LIMIT is '700'" in ended.lines[-1]
 
 
+def test_takes_missing_and_constant_features(runner: Runner) -> None:
+    write_tables(runner.directory, spoil=spoilt)
+    ended = _good(runner.run(MODEL, {}, **SHORT))
+    assert ended.report["chosen"]["runs"]["succeeded"] == 3
+    assert ended.report["validation"]["logloss"] < 0.685
+
+
 def test_takes_five_bins_and_grades(runner: Runner) -> None:
     write_tables(runner.directory, five_bins, graded)
     ended = _good(runner.run(MODEL, {}, **SHORT))
@@ -136,16 +143,15 @@ def test_takes_five_bins_and_grades(runner: Runner) -> None:
     assert report["validation"]["correlation"] > 0.1
 
 
-def _many(random: np.random.Generator, rows: int) -> NDArray[np.float32]:
-    return random.random((rows, 780)).astype(np.float32)
+def _many(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
+    return random.integers(0, 5, (rows, 780), dtype=np.int8)
 
 
-def test_takes_many_features_of_which_some_are_missing_or_constant(runner: Runner) -> None:
-    write_tables(runner.directory, _many, spoil=spoilt)
+def test_takes_many_features(runner: Runner) -> None:
+    write_tables(runner.directory, _many)
     report = _good(runner.run(MODEL, {}, **SHORT)).report
     assert report["features"] == 780
     assert report["chosen"]["runs"]["succeeded"] == 3
-    assert report["validation"]["logloss"] < 0.69
 
 
 @pytest.mark.parametrize(

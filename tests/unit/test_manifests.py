@@ -84,17 +84,6 @@ def test_a_failing_write_keeps_the_old_content_and_leaves_nothing(finished: Path
     assert sorted(path.name for path in finished.parent.iterdir()) == ["table.csv", "table.csv.manifest.json"]
 
 
-def test_a_killed_write_keeps_the_old_content(finished: Path) -> None:
-    script = (
-        "import os, signal, sys; from pathlib import Path; from numerai_pipeline.manifests import atomic_path\n"
-        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
-        "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    ended = subprocess.run([sys.executable, "-c", script, str(finished)], check=False, env={"PYTHONPATH": "plugins"})
-    assert ended.returncode == -9
-    assert verified_manifest(finished, inputs="abc") is not None
-
-
 KILLED_IN_A_WRITE = """
 import os, signal, sys
 from pathlib import Path
@@ -106,17 +95,23 @@ with atomic_path(Path(sys.argv[1])) as temporary:
 """
 
 
+def _kill_in_a_write(path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "plugins")}
+    died = subprocess.run([sys.executable, "-c", KILLED_IN_A_WRITE, str(path)], env=environment, check=False)
+    assert died.returncode == -signal.SIGKILL
+
+
+def test_a_killed_write_keeps_the_old_content(finished: Path) -> None:
+    _kill_in_a_write(finished)
+    assert verified_manifest(finished, inputs="abc") is not None
+
+
 def _parts(finished: Path) -> list[Path]:
     return sorted(finished.parent.glob(".*.part"))
 
 
 def test_what_a_killed_write_left_goes_with_the_next_one(finished: Path) -> None:
-    died = subprocess.run(
-        [sys.executable, "-c", KILLED_IN_A_WRITE, str(finished)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")},
-        check=False,
-    )
-    assert died.returncode == -signal.SIGKILL
+    _kill_in_a_write(finished)
     assert len(_parts(finished)) == 1
     other = finished.with_name("other.csv")
     with atomic_path(other) as temporary:
