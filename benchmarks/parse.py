@@ -1,7 +1,7 @@
-"""How long Airflow takes to parse the DAG file, beyond importing Airflow itself.
+"""How long Airflow takes to parse the DAG file, beyond importing Airflow itself, and to write the DAG down after it.
 
 Each round starts a fresh interpreter, imports what every DAG file imports from Airflow, and then times the import of
-``dags/numerai_tournament.py``. Run it as ``python benchmarks/parse.py``.
+``dags/numerai_tournament.py`` and its serialization, which Airflow stores. Run it as ``python benchmarks/parse.py``.
 """
 
 from __future__ import annotations
@@ -19,24 +19,29 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
-import sys, time
+import json, sys, time
 sys.path[:0] = ["plugins", "dags"]
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, Param, TaskGroup
+from airflow.sdk import DAG, Param, ParamsDict, TaskGroup
+from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import Timetable
 started = time.perf_counter()
 import numerai_tournament
-print(time.perf_counter() - started)
+parsed = time.perf_counter()
+DagSerialization.to_dict(numerai_tournament.dag)
+serialized = time.perf_counter()
+stored = DagSerialization.to_dict(numerai_tournament.dag)
+print(parsed - started, serialized - parsed, len(json.dumps(stored)))
 """
 
 
-def parse_once(home: str) -> float:
-    """Seconds that one parse takes in a fresh interpreter."""
-    environment = {**os.environ, "AIRFLOW_HOME": home}
+def parse_once(home: str) -> list[float]:
+    """Seconds that a parse and a serialization take in a fresh interpreter, and how many bytes the latter has."""
+    environment = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins")}
     answer = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    return float(answer.stdout.splitlines()[-1])
+    return [float(word) for word in answer.stdout.split()[-3:]]
 
 
 def main() -> None:
@@ -46,10 +51,11 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as home:
         parse_once(home)  # the first fills the operating system's file cache
-        seconds = [parse_once(home) for _ in range(rounds)]
-    table = Table("parses", "least, s", "median, s", "most, s", title="Parsing the DAG file, beyond importing Airflow")
-    figures = (min(seconds), statistics.median(seconds), max(seconds))
-    table.add_row(str(rounds), *(f"{figure:.3f}" for figure in figures))
+        parses, writes, sizes = zip(*(parse_once(home) for _ in range(rounds)), strict=True)
+    title = f"Reading the DAG file {rounds} times, beyond importing Airflow"
+    table = Table("what", "least, s", "median, s", "most, s", title=title)
+    for what, seconds in (("parsing", parses), (f"serializing ({sizes[0] / 1_000:,.0f} kB)", writes)):
+        table.add_row(what, *(f"{figure:.3f}" for figure in (min(seconds), statistics.median(seconds), max(seconds))))
     Console().print(table)
 
 

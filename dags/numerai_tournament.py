@@ -28,7 +28,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, Param, TaskGroup
+from airflow.sdk import DAG, Param, ParamsDict, TaskGroup
 
 from numerai_pipeline import steps, submission_steps
 from numerai_pipeline.approval import SubmissionApproval
@@ -160,3 +160,8 @@ with DAG(
         leaderboard >> approve >> submit
     else:
         leaderboard >> submit
+
+    # Every task gets the DAG's parameters when it runs. The copies that Airflow puts into each as well would only be
+    # checked and stored again with every task, each time that the file is read.
+    for task in dag.tasks:
+        task.params = ParamsDict.filter_params_by_source(task.params, source="task")

@@ -67,6 +67,14 @@ def test_every_dag_is_documented_owned_and_tagged(name: str, tells: str) -> None
     assert all(task.doc_md for task in dag.tasks)
 
 
+def test_no_task_carries_a_copy_of_the_parameters(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "seed" in dag.params
+    assert {task.task_id: list(task.params) for task in dag.tasks if task.params} == {}
+    monkeypatch.setenv("NUMERAI_APPROVE_SUBMISSIONS", "true")
+    load_settings.cache_clear()
+    assert not any(task.params for task in load_dag().tasks)
+
+
 def test_every_task_ends_some_day_and_is_tried_again() -> None:
     tasks = [task for dag in load_dags().values() for task in dag.tasks]
     assert all(task.execution_timeout is not None for task in tasks)
