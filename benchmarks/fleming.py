@@ -64,6 +64,7 @@ REFERENCES = {
     "tsne": "scikit-learn's Barnes-Hut, one map of ten",
     "tsne_polynomial": "scikit-learn's Barnes-Hut, one polynomial map of ten",
     "logistic_regression": "dense float64, C = 0.01",
+    "pairwise_regression": "dense float64, both rows side by side, C = 0.01",
     "gradient_boosted_trees": "dense float64, histograms",
     "factorization_machines": "dense float64, Gibbs sampler",
 }

@@ -69,6 +69,17 @@ def test_it_is_myfm_s_best_iteration_and_rendle_s_formula(runner: Runner) -> Non
     assert spread_of_products > 1e-3
 
 
+def test_ends_when_it_gains_no_longer(runner: Runner) -> None:
+    write_split_tables(runner.directory, few_floats)
+    last = "iteration 60 of at most 60"
+    impatient = good(runner.run(MODEL, {}, MAX_ITERATIONS="60", EARLY_STOPPING="3"))
+    assert impatient.report["chosen"]["iteration"] < 57
+    assert not any(last in line for line in impatient.lines)
+    # a learner that may wait looks at all of them, since the best is not among the last
+    patient = good(runner.run(MODEL, {}, MAX_ITERATIONS="60", EARLY_STOPPING="60"))
+    assert any(last in line for line in patient.lines)
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
