@@ -22,7 +22,7 @@ SCRIPT = """
 import json, sys, time
 sys.path[:0] = ["plugins", "dags"]
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, Param, ParamsDict, TaskGroup
+from airflow.sdk import DAG, Param, TaskGroup
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import Timetable
 started = time.perf_counter()

@@ -28,10 +28,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, Param, ParamsDict, TaskGroup
+from airflow.sdk import DAG, Param, TaskGroup
 
 from numerai_pipeline import steps, submission_steps
-from numerai_pipeline.approval import SubmissionApproval
 from numerai_pipeline.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.model_registry import FIRST_TASK, load_registry
 from numerai_pipeline.notifications import run_callbacks
@@ -58,7 +57,6 @@ with DAG(
     max_active_runs=3,
     # When the next week's round opens, what still works on this one would only be in its way.
     dagrun_timeout=timedelta(days=7),
-    params={name: Param(**field) for name, field in form_fields(registry.models, submit=settings.submit).items()},
     tags=["numerai"],
     default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},
     # Whom the settings name is told when a run fails, misses its round, or succeeds.
@@ -115,6 +113,8 @@ with DAG(
 
     # Whoever wants to look first is shown what would be submitted, and how it did.
     if settings.approve_submissions:
+        from numerai_pipeline.approval import SubmissionApproval
+
         approve = SubmissionApproval(
             task_id="approve",
             predictions=registry.predictions,
@@ -161,7 +161,7 @@ with DAG(
     else:
         leaderboard >> submit
 
-    # Every task gets the DAG's parameters when it runs. The copies that Airflow puts into each as well would only be
-    # checked and stored again with every task, each time that the file is read.
-    for task in dag.tasks:
-        task.params = ParamsDict.filter_params_by_source(task.params, source="task")
+    # What can be chosen. It comes last, since Airflow copies what it finds here into every task that it makes, and the
+    # copies would only be checked and stored with each of them whenever the file is read.
+    for name, field in form_fields(registry.models, submit=settings.submit).items():
+        dag.params[name] = Param(**field)

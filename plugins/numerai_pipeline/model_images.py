@@ -39,9 +39,10 @@ def source_files(path: Path) -> Iterator[Path]:
 def content_hash(root: Path, files: Iterable[Path], begin: str = "") -> str:
     """Hash of files by their names below ``root`` and contents, after a text: 12 hexadecimal digits."""
     digest = hashlib.sha256(begin.encode())
+    above = f"{root.as_posix()}/"
     for path in files:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+        digest.update(f"{path.as_posix().removeprefix(above)}\0{content}\n".encode())
     return digest.hexdigest()[:12]
 
 
