@@ -75,11 +75,11 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Callable[..., Path]:
     """Make a folder of the real images with few of their tasks, some of them changed."""
 
-    def make(**changed: dict[str, Any]) -> Path:
+    def make(*names: str, **changed: dict[str, Any]) -> Path:
         directory = tmp_path / "model_images"
         shutil.copytree(ROOT / "model_images", directory, dirs_exist_ok=True)
         registry = yaml.safe_load((ROOT / "model_images" / "models.yaml").read_text())
-        names = ("svm", "xgboost", "ensemble", "evaluate")
+        names = names or ("svm", "xgboost", "ensemble", "evaluate")
         registry["tasks"] = {name: registry["tasks"][name] | changed.get(name, {}) for name in names}
         registry["images"] = {name: registry["images"][name] for name in ("classic", "evaluation")}
         (directory / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
@@ -154,10 +154,11 @@ def test_a_model_that_fails_does_not_keep_the_others_from_being_submitted(
 
 
 def test_without_keys_or_without_being_asked_nothing_is_submitted(
-    run_pipeline: RunPipeline, folder: Callable[..., Path], server: PracticeServer
+    run_pipeline: RunPipeline, folder: Callable[..., Path], server: PracticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mine=svm")
     for choices, says in (({"submit": True}, "there are no keys"), ({}, "parameter 'submit' is off")):
-        outcome = run_pipeline(folder(), source="practice", models=["svm"], **choices)
+        outcome = run_pipeline(folder("svm"), source="practice", **choices)
         assert outcome.state == "success"
         assert str(outcome.tasks["submit"].state) == "skipped"
         assert says in outcome.output
@@ -215,6 +216,7 @@ def test_nobody_is_asked_where_there_is_nothing_to_submit(
     run_pipeline: RunPipeline, folder: Callable[..., Path], server: PracticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUMERAI_APPROVE_SUBMISSIONS", "true")
-    outcome = run_pipeline(folder(), source="practice", models=["svm"])
+    monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mine=svm")
+    outcome = run_pipeline(folder("svm"), source="practice")
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
     assert (outcome.state, states["approve"], states["submit"]) == ("success", "skipped", "skipped")

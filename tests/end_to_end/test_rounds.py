@@ -128,7 +128,8 @@ def installation(
         model_image(image)
     checkout = copied_checkout(tmp_path_factory.mktemp("checkout"))
     registry = yaml.safe_load((checkout.images_dir / "models.yaml").read_text())
-    registry["tasks"] = {name: registry["tasks"][name] for name in ("svm", "ensemble", "evaluate")}
+    registry["tasks"] = {name: registry["tasks"][name] for name in ("svm", "evaluate")}
+    registry["tasks"]["evaluate"]["needs"] = ["models"]
     registry["images"] = {name: registry["images"][name] for name in IMAGES}
     (checkout.images_dir / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     today = season.season.current_round()

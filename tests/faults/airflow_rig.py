@@ -157,7 +157,7 @@ class OwnAirflow:
     def wait_for(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> float:
         """Wait until something has come true; returns how many seconds that took."""
         began = time.monotonic()
-        assert wait_until(condition, patience, every=0.1), f"{what}: not within {patience:.0f} s"
+        assert wait_until(condition, patience, every=0.25), f"{what}: not within {patience:.0f} s"
         return time.monotonic() - began
 
     def process_of(self, dag: str, run: str, task: str) -> psutil.Process:
