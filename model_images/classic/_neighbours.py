@@ -1,4 +1,9 @@
-"""The nearest neighbours of rows, exactly, by faiss: every distance is computed, and none is kept but the smallest."""
+"""The nearest neighbours of rows, exactly: every distance is computed, and none is kept but the smallest.
+
+Nearly all of the time goes into the products of all rows with all others. NumPy's BLAS makes them, and faiss's heaps
+keep the smallest. In 1,325 dimensions that takes less than a third of the time of faiss's own search, whose BLAS is
+slower on wide processors (`benchmarks/neighbours.py`).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
 
 # a row that is not in a map is placed among so many that are
 _PLACED_AMONG = 15
+# distances computed at a time, beside each of the rows of a block
+_AT_A_TIME = 2_048
 
 
 class Neighbours(NamedTuple):
@@ -61,24 +68,57 @@ def search(
         Of the embedded rows, k each; of the others, up to 15 each.
     """
     faiss.omp_set_num_threads(threads)
-    # not an index, which would hold twice its size while it grows
-    columns = np.empty((len(embedded), space.dimensions), dtype=np.float32)
-    for places, block in space.blocks(embedded):
-        columns[places] = block
+    among = _Among(space, embedded)
     total = len(embedded) + len(others)
     own = Neighbours(np.empty((len(embedded), k), np.int32), np.empty((len(embedded), k), np.float32))
     for places, block in space.blocks(embedded):
-        squares, found = faiss.knn(block, columns, k + 1)
+        squares, found = among.nearest(block, k + 1)
         own.places[places], own.distances[places] = _without_self(squares, found, places)
         follow(places.stop / total, f"row {places.stop:,} of {total:,}")
     few = min(_PLACED_AMONG, len(embedded))
     theirs = Neighbours(np.empty((len(others), few), np.int32), np.empty((len(others), few), np.float32))
     for places, block in space.blocks(others):
-        squares, theirs.places[places] = faiss.knn(block, columns, few)
-        theirs.distances[places] = np.sqrt(np.maximum(squares, 0))
+        squares, theirs.places[places] = among.nearest(block, few)
+        theirs.distances[places] = np.sqrt(squares)
         done = len(embedded) + places.stop
         follow(done / total, f"row {done:,} of {total:,}")
     return own, theirs
+
+
+class _Among:
+    """Rows of a space, laid out so that one product gives how far they are from others.
+
+    The square of a distance is |a|² - 2ab + |b|²: beside each row stands |b|², and the product of (-2a, 1) with it is
+    the square but for |a|², which is the same for all of a's neighbours.
+    """
+
+    def __init__(self, space: Space, rows: NDArray[np.intp]) -> None:
+        # not an index, which would hold twice its size while it grows
+        self._columns = np.empty((len(rows), space.dimensions + 1), dtype=np.float32)
+        for places, block in space.blocks(rows):
+            self._columns[places, :-1], self._columns[places, -1] = block, _squares(block)
+
+    def nearest(self, block: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Find the k nearest of each row of a block, the nearest first; gives squares of distances, and places."""
+        heaps = faiss.ResultHeap(len(block), k)
+        sides = np.empty((len(block), block.shape[1] + 1), dtype=np.float32)
+        np.multiply(block, -2, out=sides[:, :-1])
+        sides[:, -1] = 1
+        # one room for all of them: to get a new one each time takes as long as the products of 50 dimensions
+        room = np.empty(len(block) * min(_AT_A_TIME, len(self._columns)), dtype=np.float32)
+        for start in range(0, len(self._columns), _AT_A_TIME):
+            some = self._columns[start : start + _AT_A_TIME]
+            distances = room[: len(block) * len(some)].reshape(len(block), len(some))
+            np.matmul(sides, some.T, out=distances)
+            heaps.heaps.addn(len(some), faiss.swig_ptr(distances), start)
+        heaps.finalize()
+        return np.maximum(heaps.D + _squares(block)[:, np.newaxis], 0), heaps.I
+
+
+def _squares(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute the squares of rows' lengths; shape (rows,)."""
+    lengths: NDArray[np.float32] = np.einsum("rc,rc->r", block, block)
+    return lengths
 
 
 def place(neighbours: Neighbours, coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -133,4 +173,4 @@ def _without_self(
     selves = found == np.arange(places.start, places.stop)[:, None]
     selves[~selves.any(axis=1), -1] = True
     shape = (len(found), found.shape[1] - 1)
-    return found[~selves].reshape(shape), np.sqrt(np.maximum(squares[~selves].reshape(shape), 0))
+    return found[~selves].reshape(shape), np.sqrt(squares[~selves].reshape(shape))

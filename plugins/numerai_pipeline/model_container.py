@@ -112,7 +112,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         self.request = request
         self.task_name = request.labels["numerai.task"]
         self.container_id: str | None = None
-        self._expired = self._told_to_end = False
+        self._expired = self._told_to_end = self._is_new = False
         self._parent = os.getppid()
         self._engine = PatientEngine(load_settings().engine_patience, self._is_stopped)
         self._followed: ContainerLog | None = None
@@ -242,6 +242,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         if self.container_id is None:
             self.request.workspace.lay_out(self.request.user)
             self.container_id = self._start()
+            self._is_new = True
             self.log.info("started %s %s from %s", self.noun, self.container_id[:12], self.image)
             self._raise_if_stopped()
         return self.container_id
@@ -305,7 +306,8 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
     def _open_log(self, container_id: str, context: Context) -> ContainerLog:
         """Begin where the last try that followed this container stopped."""
         store = context.get("task_state_store")
-        noted = store.get(self.log_key) if store is not None else None
+        # to ask Airflow takes a moment, and nobody has noted anything of a container that was started just now
+        noted = store.get(self.log_key) if store is not None and not self._is_new else None
         seen = noted["seen"] if isinstance(noted, dict) and noted.get("container") == container_id else ""
 
         def note(stamp: str) -> None:

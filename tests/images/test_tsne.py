@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numerai_contract.embeddings import STANDARD
 from numerai_contract.split import Split, write_split
 from numerai_contract.tables import Table
 from tests.images.conftest import Ended, Runner, write_tables
+from tests.samples import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +113,22 @@ def test_is_as_good_as_the_exact_method(runner: Runner) -> None:
     # enlarged once it has its form, a map of few iterations is nearly there; left to grow by itself, it is 8 % off
     hurried = made(runner.run("tsne", {}, PERPLEXITIES="30", ITERATIONS="100", INPUTS="hurried")).report
     assert hurried["chosen"]["maps"]["perplexity_30"]["kl_divergence"] < 1.05 * figures["kl_divergence"]
+
+
+def test_neighbours_are_those_of_the_plainest_search(runner: Runner) -> None:
+    shutil.copy(ROOT / "tests/images/inside/neighbours.py", runner.directory)
+    ended = runner.run("tsne", {"entrypoint": "python", "command": ["/data/neighbours.py"]})
+    assert ended.code == 0, ended.lines
+    found = json.loads(ended.lines[-1])
+    for name, k in (("own", 40), ("others", 15)):
+        assert found[name]["k"] == k
+        # what 32 bits hold of squares, where two rows are one, and where they are a hundred apart
+        assert found[name]["far"] < 0.02, found
+        assert found[name]["apart"] < 0.02, found
+        assert found[name]["once"]
+    assert found["rising"]
+    assert 0 < found["shares"][0] < 0.3
+    assert found["shares"][1] == 1
 
 
 def test_ten_maps_of_all_rows_the_same_way_twice(runner: Runner) -> None:
