@@ -129,6 +129,8 @@ def airflow_environment(checkout: Checkout, *, port: int, practice_url: str | No
         # Airflow starts its parts by the name `airflow`
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
+        # whatever it is set to: every task's process reads the plugins, and would compile them anew
+        "PYTHONDONTWRITEBYTECODE": "",
         "NO_COLOR": "1",
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",

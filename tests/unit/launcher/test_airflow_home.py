@@ -50,6 +50,14 @@ def test_the_checkout_is_the_bundle(tmp_path: Path) -> None:
     assert environment["AIRFLOW__CORE__PLUGINS_FOLDER"] == str(tmp_path / "plugins")
 
 
+def test_what_airflow_imports_stays_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    environment = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=True)
+    (tmp_path / "plugin.py").touch()
+    subprocess.run([sys.executable, "-c", "import plugin"], cwd=tmp_path, env=os.environ | environment, check=True)
+    assert list((tmp_path / "__pycache__").glob("plugin.*.pyc"))
+
+
 def test_only_make_up_has_a_schedule_and_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unasked = airflow_environment(Checkout(tmp_path), port=8080, practice_url=None, scheduled=True)
     assert unasked["NUMERAI_SCHEDULE"] == "off"
