@@ -28,9 +28,8 @@ from airflow.timetables.base import Timetable
 started = time.perf_counter()
 import numerai_tournament
 parsed = time.perf_counter()
-DagSerialization.to_dict(numerai_tournament.dag)
-serialized = time.perf_counter()
 stored = DagSerialization.to_dict(numerai_tournament.dag)
+serialized = time.perf_counter()
 print(parsed - started, serialized - parsed, len(json.dumps(stored)))
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 # the image's own user, unless we are somebody: then what a container writes is ours to clean up
 USER = "10001:10001" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
+
+INSIDE = Path(__file__).parent / "inside"
 
 
 @dataclass
@@ -122,6 +125,14 @@ def runner(
     made = Runner(engine, model_image(request.module.IMAGE), tmp_path / "run")
     yield made
     made.close()
+
+
+def inside(runner: Runner, program: str) -> Any:
+    """Run a program of `inside/` in the image, on the run's directory, and take the JSON that it prints last."""
+    shutil.copy(INSIDE / program, runner.directory)
+    ended = runner.run(program, {"entrypoint": "python", "command": [f"/data/{program}"]})
+    assert ended.code == 0, ended.lines
+    return json.loads(ended.lines[-1])
 
 
 def good(ended: Ended) -> Ended:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import math
-import shutil
 import zipfile
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_contract.predictions import write_predictions
-from tests.images.conftest import Runner, five_bins, graded, prepared, write_tables
-from tests.samples import ROOT
+from tests.images.conftest import Runner, five_bins, graded, inside, prepared, write_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,14 +83,6 @@ def report_of(directory: Path, model: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((directory / "reports" / "evaluation" / f"{model}.json").read_text())
     assert (directory / "reports" / "evaluation" / f"{model}.json.manifest.json").is_file()
     return found
-
-
-def inside(runner: Runner, script: str) -> Any:
-    """Run a program of ours in the image on the same data, and take what it found."""
-    shutil.copy(ROOT / "tests/images/inside" / script, runner.directory)
-    ended = runner.run("evaluate", {"entrypoint": "python", "command": [f"/data/{script}"]})
-    assert ended.code == 0, ended.lines
-    return json.loads(ended.lines[-1].removeprefix("FOUND "))
 
 
 def ranks(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 
 from numerai_contract.self_test import lay_preparations
 from numerai_contract.split import Split, write_split
 from numerai_contract.tables import Table
-from tests.images.conftest import Runner, five_bins, good, graded, spoilt, write_tables
+from tests.images.conftest import Runner, five_bins, good, graded, inside, spoilt, write_tables
 from tests.images.signals import write_known_signal
-from tests.samples import ROOT
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
@@ -22,10 +18,7 @@ MODEL = "pairwise_network"
 
 
 def test_is_what_it_is_defined_to_be(runner: Runner) -> None:
-    shutil.copy(ROOT / "tests/images/inside/pairs.py", runner.directory)
-    ended = runner.run(MODEL, {"entrypoint": "python", "command": ["/data/pairs.py"]})
-    assert ended.code == 0, ended.lines
-    found = json.loads(ended.lines[-1].removeprefix("FOUND "))
+    found = inside(runner, "pairs.py")
     # the mean over partners is that of a loop over them through the whole network
     assert found["fast"] == pytest.approx(found["loop"], abs=1e-6)
     assert np.std(found["loop"]) > 0.02

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +13,7 @@ import pytest
 from numerai_contract.embeddings import STANDARD
 from numerai_contract.split import Split, write_split
 from numerai_contract.tables import Table
-from tests.images.conftest import Ended, Runner, write_tables
-from tests.samples import ROOT
+from tests.images.conftest import Ended, Runner, inside, write_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,10 +114,7 @@ def test_is_as_good_as_the_exact_method(runner: Runner) -> None:
 
 
 def test_neighbours_are_those_of_the_plainest_search(runner: Runner) -> None:
-    shutil.copy(ROOT / "tests/images/inside/neighbours.py", runner.directory)
-    ended = runner.run("tsne", {"entrypoint": "python", "command": ["/data/neighbours.py"]})
-    assert ended.code == 0, ended.lines
-    found = json.loads(ended.lines[-1])
+    found = inside(runner, "neighbours.py")
     for name, k in (("own", 40), ("others", 15)):
         assert found[name]["k"] == k
         # what 32 bits hold of squares, where two rows are one, and where they are a hundred apart

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _EMBEDDED, _OTHERS, _K = 3_000, 400, 40
-operations.load("tsne")
 search = operations.load("tsne").search
 random = np.random.default_rng(3)
 # some rows are there twice, and some far away from everything

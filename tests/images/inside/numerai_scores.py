@@ -54,4 +54,4 @@ def score(name: str) -> dict[str, Any]:
 
 
 names = sorted(path.stem for path in (DATA / "predictions").glob("*.csv"))
-print("FOUND " + json.dumps({name: score(name) for name in names}))
+print(json.dumps({name: score(name) for name in names}))

@@ -71,4 +71,4 @@ found = {
     "right rows moved": float(np.abs(in_training(moved) - in_training(whole)).max()),
     "epochs": epochs,
 }
-print("FOUND", json.dumps(found))
+print(json.dumps(found))

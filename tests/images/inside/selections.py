@@ -76,4 +76,4 @@ for seed in range(2):
     for binary in (False, True):
         models, targets = draw(seed, binary=binary)
         found.append([ours(models, targets, binary=binary), plainly(models, targets, binary=binary)])
-print("FOUND " + json.dumps(found))
+print(json.dumps(found))
