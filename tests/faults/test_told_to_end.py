@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from numerai_pipeline.container_log import SECONDS_BETWEEN_NOTES
 from tests.faults.airflow_rig import DAG, OwnAirflow
 from tests.faults.scenario import House, wait_for_lines
 from tests.faults.table import Row, Table
@@ -59,12 +61,23 @@ def test_the_next_try_goes_on_with_the_log_where_the_last_one_stopped(house: Hou
         return [line for line in house.airflow.said(DAG, "log", TASK, attempt) if line.startswith(f"{TASK} 0")]
 
     house.airflow.wait_for(lambda: bool(passed_on(1)), f"what {TASK} says is in Airflow's log")
-    house.airflow.process_of(DAG, "log", TASK).kill()
+    (container,) = house.watch.running("log", TASK)
+    with contextlib.closing(house.engine.client) as client:
+        # how far the log was passed on is noted every other second, with the next line: let one come so late
+        client.api.pause(container)
+        heard = len(passed_on(1))
+        time.sleep(SECONDS_BETWEEN_NOTES)
+        client.api.unpause(container)
+        house.airflow.wait_for(lambda: len(passed_on(1)) > heard + 1, f"{TASK} goes on")
+        client.api.pause(container)
+        house.airflow.process_of(DAG, "log", TASK).kill()
+        client.api.unpause(container)
     assert house.airflow.end_of_run(DAG, "log") == "success"
     first, second = passed_on(1), passed_on(2)
     assert first
     assert second
-    # what was said in the last two seconds before the end may be said again, nothing is left out
+    # what was said since the last note may be said again, nothing is left out
+    assert second[0] > first[0]
     assert second[-1] == f"{TASK} 024"
     assert set(first) | set(second) == {f"{TASK} {tick:03d}" for tick in range(25)}
     assert len(second) == len(set(second))
