@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import xgboost
+
+from numerai_contract.imports import absent
+
+# its interface for scikit-learn, which takes most of the time until a tree grows, is not used here
+with absent("sklearn"):
+    import xgboost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import ndtr
-from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from numerai_contract import targets
@@ -85,7 +84,7 @@ def run(task: Task) -> None:
         validation = scaler.transform(medians.fill(tables.validation_features()))
 
     def judge(form: QuadraticForm) -> float:
-        return float(log_loss(tables.validation_labels, ndtr(form.of(validation)), labels=[0, 1]))
+        return tables.logloss(ndtr(form.of(validation)))
 
     best = BestIteration(judge, iterations, patience, task.progress)
     machine = _machine(rank, deviation, task.parameters.seed)

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import expit
-from sklearn.metrics import log_loss
 
 from numerai_contract import targets
 from numerai_contract.embeddings import STANDARD
@@ -65,7 +64,7 @@ def run(task: Task) -> None:
         validation = medians.fill(tables.validation_features())
 
     def judge(form: QuadraticForm) -> float:
-        return float(log_loss(tables.validation_labels, expit(form.of(validation)), labels=[0, 1]))
+        return tables.logloss(expit(form.of(validation)))
 
     chosen = choose(task.progress, terms, costs, judge, loss=logistic_loss(labels), weight=len(labels))
     task.note(f"chose C = {chosen.cost:g} of {', '.join(f'{cost:g}' for cost in costs)}")
@@ -76,7 +75,7 @@ def run(task: Task) -> None:
             training_rows=len(labels),
             held_out_rows=len(validation),
             chosen={"C": chosen.cost, "path": chosen.path, "terms": terms.count},
-            libraries=("scipy", "scikit-learn"),
+            libraries=("scipy",),
             split=tables.score(expit(chosen.form.of(validation))),
         ),
     )

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import expit
-from sklearn.metrics import log_loss
 
 from numerai_contract import targets
 from numerai_contract.embeddings import STANDARD
@@ -87,7 +86,7 @@ def run(task: Task) -> None:
         return mean_over_partners(form.of(block), form.of(compared))
 
     def judge(form: QuadraticForm) -> float:
-        return float(log_loss(tables.validation_labels, probabilities_of(form, validation), labels=[0, 1]))
+        return tables.logloss(probabilities_of(form, validation))
 
     chosen = choose(
         task.progress,
@@ -112,7 +111,7 @@ def run(task: Task) -> None:
                 "pairs": len(positive),
                 "partners": len(compared),
             },
-            libraries=("scipy", "scikit-learn"),
+            libraries=("scipy",),
             split=tables.score(probabilities_of(chosen.form, validation)),
         ),
     )

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from docker.types import Mount
 
-from tests.images.conftest import Runner, binary, five_bins, floats, good, graded, spoilt, write_tables
+from tests.images.conftest import Runner, binary, five_bins, floats, good, graded, inside, spoilt, write_tables
 from tests.images.signals import write_known_signal
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
@@ -49,6 +49,11 @@ def test_beats_a_coin_by_what_can_be_learned(runner: Runner, model: str, margin:
     assert validation["logloss"] < signal.coin_toss - margin
     assert validation["consistency"] >= 0.7
     assert validation["correlation"] > 0.17
+
+
+def test_only_what_works_with_scikit_learn_takes_the_time_to_import_it(runner: Runner) -> None:
+    light = ("xgboost", "gradient_boosted_trees", "logistic_regression", "pairwise_regression")
+    assert inside(runner, "imports.py") == {**dict.fromkeys(light, False), "svm": True}
 
 
 def test_another_seed_grows_other_trees(runner: Runner) -> None:

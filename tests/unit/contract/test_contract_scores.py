@@ -20,6 +20,12 @@ def test_logloss() -> None:
     assert logloss(np.array([0.3]), np.array([0.5], dtype=T)) is None
 
 
+def test_a_certainty_that_comes_false_costs_much_and_not_everything() -> None:
+    certain = np.array([1.0, 0.0, 1.0, 0.0])
+    assert logloss(certain, np.array([1, 0, 1, 0], dtype=T)) == pytest.approx(0)
+    assert logloss(certain, np.array([0, 1, 1, 0], dtype=T)) == pytest.approx(-math.log(np.finfo(F).eps) / 2)
+
+
 def test_rank_correlation_shares_ranks_among_ties() -> None:
     assert rank_correlation(np.array([1.0, 2, 9]), np.array([0, 0.5, 1], dtype=T)) == pytest.approx(1)
     assert rank_correlation(np.array([9.0, 2, 1]), np.array([0, 0.5, 1], dtype=T)) == pytest.approx(-1)

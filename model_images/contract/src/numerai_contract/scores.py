@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # what a constant 0.5 scores: an era counts as beaten below it
 COIN_TOSS = math.log(2)
+_LEAST = float(np.finfo(np.float64).eps)
 
 
 class Scores(NamedTuple):
@@ -84,13 +85,14 @@ def score(
 def logloss(predictions: NDArray[np.float64], targets: NDArray[np.float32]) -> float | None:
     """Compute the mean of -log of the probability given to the class that came true (target > 0.5 or not).
 
-    Rows at exactly 0.5 are left out; None when no row is left. Predictions lie in (0, 1).
+    Rows at exactly 0.5 are left out; None when no row is left. Predictions lie in [0, 1]; a probability of 0 for what
+    came true costs 36 nats and not infinitely many: it counts as float64's epsilon, as in scikit-learn.
     """
     decided = targets != 0.5
     if not decided.any():
         return None
     given = np.where(targets[decided] > 0.5, predictions[decided], 1 - predictions[decided])
-    return float(-np.mean(np.log(given)))
+    return float(-np.mean(np.log(np.maximum(given, _LEAST))))
 
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float32]) -> float | None:

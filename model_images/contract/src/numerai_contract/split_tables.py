@@ -11,6 +11,7 @@ maps it asks for beside the features. Parameters of its own, for every model tha
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from numerai_contract import eras
 from numerai_contract.embeddings import STANDARD, Embedding, read_embedding
 from numerai_contract.exits import BadDataError, BadParameterError
-from numerai_contract.scores import Scores, score
+from numerai_contract.scores import Scores, logloss, score
 from numerai_contract.split import MADE_BY, read_split
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ class SplitTables:
         """Score predictions of the rows to validate on, shape (rows,), against their targets."""
         table = self._task.training
         return score(probabilities, table.targets[self.validation], table.era_numbers[self.validation])
+
+    def logloss(self, probabilities: NDArray[np.float64]) -> float:
+        """Compute the logloss, in nats, on the rows to validate on, shape (rows,); NaN when every label is 0.5."""
+        loss = logloss(probabilities, self.validation_labels)
+        return math.nan if loss is None else loss
 
     def _part(
         self, name: str, lesson: Lesson, side: NDArray[np.bool_], limit: int
