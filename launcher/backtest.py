@@ -82,18 +82,16 @@ def _backtest(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStac
         msg = "no weeks were chosen"
         raise LauncherError(msg)
     dag_id, weeks = airflow_home.DAG_ID, knobs.weeks
+    _make_way(session, api, dag_id)
     unpaused(api, dag_id, cleanup)
-    for left in api.unfinished_backfills(dag_id):
-        session.screen.note("Backtest", f"ending backfill {left}, which was left unfinished")
-        api.cancel_backfill(left)
     conf = {name: value for name, value in knobs.conf.items() if value is not None}
     over = False
 
     def end() -> None:
         if not over:
             with contextlib.suppress(LauncherError):
-                _end_backfill(api, dag_id, backfill)
-            session.remove_containers()
+                for run_id in end_backfill(api, dag_id, backfill, weeks):
+                    session.remove_containers(run_id)
 
     backfill = api.create_backfill(dag_id, weeks.first, weeks.last, {**conf, "submit": False}, at_once=weeks.at_once)
     cleanup.callback(end)
@@ -108,10 +106,40 @@ def _backtest(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStac
     return show(session.screen, follower.weeks, session.checkout.data, time.monotonic() - started)
 
 
-def _end_backfill(api: AirflowApi, dag_id: str, backfill: int) -> None:
+def _make_way(session: Session, api: AirflowApi, dag_id: str) -> None:
+    """End a backfill that a killed command left, as Airflow does one of a DAG at a time; never one of the user's.
+
+    Raises
+    ------
+    LauncherError
+        When the Airflow of `make up` is at one: whose it is, nobody can tell.
+    """
+    for left in api.unfinished_backfills(dag_id):
+        if session.kept_up() is not None:
+            msg = f"backfill {left} of {dag_id} is not over, and Airflow does one at a time"
+            raise LauncherError(msg, "Wait for its end, or cancel it on the DAG's page (Backfills)")
+        session.screen.note("Backtest", f"ending backfill {left}, which was left unfinished")
+        api.cancel_backfill(left)
+
+
+def end_backfill(api: AirflowApi, dag_id: str, backfill: int, weeks: Weeks) -> list[str]:
+    """End a backfill of some weeks and those of its runs that are not over; other runs go on.
+
+    Returns
+    -------
+    list of str
+        The ids of the runs it ended.
+    """
     api.cancel_backfill(backfill, patience=STOPPING_PATIENCE)
-    for run_id in api.unfinished_runs(dag_id):
+    ended = [run["dag_run_id"] for run in _runs_of(api, dag_id, weeks) if run["state"] not in FINAL]
+    for run_id in ended:
         api.fail_run(dag_id, run_id, note="stopped by the user of make backtest", patience=STOPPING_PATIENCE)
+    return ended
+
+
+def _runs_of(api: AirflowApi, dag_id: str, weeks: Weeks) -> list[dict[str, Any]]:
+    days = {"run_after_gte": begin_of(weeks.first).isoformat(), "run_after_lte": end_of(weeks.last).isoformat()}
+    return api.runs(dag_id, run_type="backfill", **days)
 
 
 @dataclass
@@ -148,11 +176,7 @@ class BackfillFollower:
         if not self.is_alive():
             raise gone()
         known = {week.run_id: week for week in self.weeks}
-        days = {
-            "run_after_gte": begin_of(self.chosen.first).isoformat(),
-            "run_after_lte": end_of(self.chosen.last).isoformat(),
-        }
-        for run in self.api.runs(self.dag_id, run_type="backfill", **days):
+        for run in _runs_of(self.api, self.dag_id, self.chosen):
             week = known.get(run["dag_run_id"])
             if week is None:
                 day = datetime.fromisoformat(run["data_interval_end"] or run["run_after"]).astimezone(UTC).date()

@@ -21,9 +21,11 @@ import yaml
 
 from launcher import airflow_home
 from launcher.airflow_api import AirflowApi
+from launcher.backtest import end_backfill
 from launcher.checkout import ROOT, Checkout
 from launcher.follow import FINAL, own_words
 from launcher.processes import wait_until
+from launcher.weeks import Weeks
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.run_layout import RunLayout
 from practice.model import SeasonSize
@@ -253,3 +255,32 @@ def test_make_backtest_sums_up_what_every_model_would_have_scored(installation: 
         assert -0.9 < score < 0.9
     scores = [float(row["svm"]) for row in rows]
     assert re.search(rf"^svm +4 +{re.escape(f'{sum(scores) / 4:+.4f}')} ", said.stdout, flags=re.MULTILINE)
+
+
+def test_a_backtest_ends_no_backfill_and_no_run_of_the_users(installation: Installation) -> None:
+    api = installation.api
+    current = installation.season.current_round().number
+    week = SeasonRound(current - 5 * 12)
+
+    def run_of_the_week() -> dict[str, Any]:
+        return next(run for run in installation.runs("backfill") if run["data_interval_end"][:10] == str(week.day))
+
+    made = installation.backfill(week, week, "--reprocess-behavior", "completed")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert wait_until(lambda: run_of_the_week()["state"] == "running", PATIENCE, every=0.2)
+    # so that it stays where it is for as long as it is looked at
+    api.set_paused(DAG, paused=True)
+    (backfill,) = api.unfinished_backfills(DAG)
+    said = installation.launch("backtest", "MODELS=svm", f"FROM={week.day}", f"TO={week.day}")
+    assert said.returncode != 0
+    assert f"backfill {backfill} of {DAG} is not over, and Airflow does one at a time" in said.stdout + said.stderr
+    assert api.unfinished_backfills(DAG) == [backfill]
+
+    # what an interrupted backtest does with its own
+    api.trigger(DAG, "beside_a_backtest", {"source": "practice", "models": ["svm"]})
+    assert end_backfill(api, DAG, backfill, Weeks(week.day, week.day)) == [run_of_the_week()["dag_run_id"]]
+    assert api.unfinished_backfills(DAG) == []
+    assert run_of_the_week()["state"] == "failed"
+    api.set_paused(DAG, paused=False)
+    runs = {run["dag_run_id"]: run["state"] for run in installation.ended("manual", 2)}
+    assert runs["beside_a_backtest"] == "success"

@@ -75,7 +75,7 @@ def a_registry(ticks: int) -> dict[str, object]:
 
 
 @contextmanager
-def open_house(builder: docker.DockerClient, ticks: int = TICKS) -> Iterator[House]:
+def open_house(builder: docker.DockerClient, ticks: int = TICKS, *, one_file: bool = False) -> Iterator[House]:
     """Build the toy with another engine, and open a house of its own for it.
 
     Parameters
@@ -84,6 +84,8 @@ def open_house(builder: docker.DockerClient, ticks: int = TICKS) -> Iterator[Hou
         The engine that has the base image.
     ticks : int
         How many tenths of a second a container works.
+    one_file : bool
+        Whether the pipeline's DAG and the stock operator's are in one DAG file.
     """
     folder = Path(tempfile.mkdtemp(prefix="faults-airflow-"))
     folder.chmod(0o755)
@@ -103,6 +105,7 @@ def open_house(builder: docker.DockerClient, ticks: int = TICKS) -> Iterator[Hou
             "FAULTS_IMAGE": image,
             "FAULTS_STOCK_DATA": str(stock_data),
         },
+        one_file=one_file,
     )
     try:
         engine.start()
