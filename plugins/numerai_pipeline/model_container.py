@@ -128,7 +128,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         accept : callable
             Takes what the container left out of the workspace, and raises when it is not good.
         meanwhile : callable
-            Prepares for that while the container starts.
+            Prepares for that, in a thread of its own, while a container starts; it must be no harm to leave out.
 
         Raises
         ------
@@ -241,6 +241,8 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
                 self._remove_wholly(container["Id"])
         if self.container_id is None:
             self.request.workspace.lay_out(self.request.user)
+            # an engine takes its time to start a container, and this process would only wait
+            threading.Thread(target=self._meanwhile, daemon=True).start()
             self.container_id = self._start()
             self._is_new = True
             self.log.info("started %s %s from %s", self.noun, self.container_id[:12], self.image)
@@ -284,7 +286,6 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         """Follow the container to its end, pass its log on, and raise when it failed."""
         self.container_id = external_id
         self._raise_if_stopped()
-        self._meanwhile()
         log = self._followed = self._open_log(external_id, context)
         try:
             state = self._follow(external_id, log, context)

@@ -236,7 +236,7 @@ class ModelOperator(BaseOperator):
         return _kind_of_container(settings)(task_id=self.task_id, request=request)
 
     def _import_what_accepts(self) -> None:
-        """Import pyarrow, which takes its time, while the container does so, too."""
+        """Import pyarrow, which takes its time, while the engine takes its own to start the container."""
         if self.spec.predicts:
             import numerai_pipeline.predictions  # noqa: F401
 

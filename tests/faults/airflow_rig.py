@@ -66,13 +66,6 @@ def stay(context):
 HELD = ("wait_for_round", "leaderboard", "exploring")
 
 
-# read as one DAG file: neither DAG's tasks then start later for what else there is to read
-ONE_FILE = """\"\"\"Both DAGs of this airflow.\"\"\"
-import numerai_tournament
-import stock_dag
-"""
-
-
 class OwnAirflow:
     """An Airflow in a folder of its own.
 
@@ -82,18 +75,18 @@ class OwnAirflow:
         The folder.
     settings : dict
         Environment variables of all its processes, beyond those of `make up`.
-    one_file : bool
-        Whether the pipeline's DAG and the stock operator's are in one DAG file, and not in one each.
+    instead : Path, optional
+        A DAG file to read in place of the pipeline's and of the stock operator's, which it may import.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, str], *, one_file: bool = False) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str], instead: Path | None = None) -> None:
         for name in ("dags", "plugins"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "dags" / "numerai_housekeeping.py").unlink()
         shutil.copy(Path(__file__).parent / "stock_dag.py", folder / "dags")
-        if one_file:
+        if instead is not None:
             (folder / "dags" / ".airflowignore").write_text("numerai_tournament.py\nstock_dag.py\n")
-            (folder / "dags" / "both.py").write_text(ONE_FILE)
+            shutil.copy(instead, folder / "dags")
         self.checkout = Checkout(folder)
         self.data = folder / "data"
         self.data.mkdir()

@@ -75,7 +75,7 @@ def a_registry(ticks: int) -> dict[str, object]:
 
 
 @contextmanager
-def open_house(builder: docker.DockerClient, ticks: int = TICKS, *, one_file: bool = False) -> Iterator[House]:
+def open_house(builder: docker.DockerClient, ticks: int = TICKS, instead: Path | None = None) -> Iterator[House]:
     """Build the toy with another engine, and open a house of its own for it.
 
     Parameters
@@ -84,8 +84,8 @@ def open_house(builder: docker.DockerClient, ticks: int = TICKS, *, one_file: bo
         The engine that has the base image.
     ticks : int
         How many tenths of a second a container works.
-    one_file : bool
-        Whether the pipeline's DAG and the stock operator's are in one DAG file.
+    instead : Path, optional
+        A DAG file to read in place of the pipeline's and of the stock operator's, which it may import.
     """
     folder = Path(tempfile.mkdtemp(prefix="faults-airflow-"))
     folder.chmod(0o755)
@@ -105,7 +105,7 @@ def open_house(builder: docker.DockerClient, ticks: int = TICKS, *, one_file: bo
             "FAULTS_IMAGE": image,
             "FAULTS_STOCK_DATA": str(stock_data),
         },
-        one_file=one_file,
+        instead,
     )
     try:
         engine.start()

@@ -9,15 +9,11 @@ from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import DAG
 from docker.types import Mount
 
-with DAG(
-    dag_id="stock",
-    schedule=None,
-    catchup=False,
-    params={"folder": "", "ticks": "40"},
-    default_args={"retries": 3, "retry_delay": timedelta(seconds=1)},
-) as dag:
-    DockerOperator(
-        task_id="stock",
+
+def stock_task(task_id: str, ids: str, ticks: str, predicting: str, **more: str) -> DockerOperator:
+    """Make a task of the stock operator whose container does what the toy model's does; `more` it is only told."""
+    return DockerOperator(
+        task_id=task_id,
         image=os.environ["FAULTS_IMAGE"],
         auto_remove="force",
         mount_tmp_dir=False,
@@ -28,8 +24,19 @@ with DAG(
         environment={
             "OPERATION": "stock",
             "SEED": "{{ run_id }}",
-            "IDS": "n0,n1",
-            "TICKS": "{{ params.ticks }}",
-            "PREDICTING": "/data/{{ run_id }}.csv",
+            "IDS": ids,
+            "TICKS": ticks,
+            "PREDICTING": predicting,
+            **more,
         },
     )
+
+
+with DAG(
+    dag_id="stock",
+    schedule=None,
+    catchup=False,
+    params={"folder": "", "ticks": "40"},
+    default_args={"retries": 3, "retry_delay": timedelta(seconds=1)},
+) as dag:
+    stock_task("stock", "n0,n1", "{{ params.ticks }}", "/data/{{ run_id }}.csv")
