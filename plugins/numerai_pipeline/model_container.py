@@ -241,13 +241,15 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
                 self._remove_wholly(container["Id"])
         if self.container_id is None:
             self.request.workspace.lay_out(self.request.user)
-            # an engine takes its time to start a container, and this process would only wait
-            threading.Thread(target=self._meanwhile, daemon=True).start()
             self.container_id = self._start()
             self._is_new = True
             self.log.info("started %s %s from %s", self.noun, self.container_id[:12], self.image)
             self._raise_if_stopped()
         return self.container_id
+
+    def _prepare_for_its_end(self) -> None:
+        """Use the time that an engine takes to start a container, in which this process would only wait."""
+        threading.Thread(target=self._meanwhile, daemon=True).start()
 
     def _does_the_same(self, container: dict[str, Any]) -> bool:
         same_inputs = container["Labels"].get("numerai.inputs") == self.request.labels["numerai.inputs"]
@@ -396,6 +398,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         created = self._create()
         self._raise_if_stopped()
         self.container_id = created
+        self._prepare_for_its_end()
         self.cli.start(created)
         return created
 

@@ -103,6 +103,7 @@ class ModelService(ModelContainer, DockerSwarmOperator):
 
     def _start(self) -> str:
         self._say_what_swarm_cannot()
+        self._prepare_for_its_end()
         client: Any = self.cli  # whose types know nothing of services
         service = client.create_service(
             types.TaskTemplate(
