@@ -30,6 +30,7 @@ from tests.faults.scenario import TASKS, seconds_of
 if TYPE_CHECKING:
     from tests.faults.scenario import House
 
+TICKS = 1
 KEPT = Path(__file__).parent / "results" / "overhead.json"
 
 
@@ -40,7 +41,7 @@ def bare(house: House, name: str) -> float:
         "OPERATION": "stock",
         "SEED": "5",
         "IDS": ",".join(IDS),
-        "TICKS": "1",
+        "TICKS": str(TICKS),
         "PREDICTING": f"/data/{name}.csv",
     }
     words = ["docker", "--host", house.engine.address, "run", "--rm", "--network=none", f"--volume={stock}:/data"]
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="runs of three container tasks of each (default: 5)")
     rounds = parser.parse_args().rounds
     seen: dict[str, list[float]] = {"docker run": [], "ModelOperator": [], "DockerOperator": []}
-    with open_house(docker.from_env(), ticks=1, instead=Path(__file__).with_name("side_by_side_dag.py")) as house:
+    with open_house(docker.from_env(), ticks=TICKS, instead=Path(__file__).with_name("side_by_side_dag.py")) as house:
         for number in range(rounds):
             ours, stock = side_by_side(house, f"round-{number}")
             seen["ModelOperator"] += ours

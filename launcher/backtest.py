@@ -28,7 +28,7 @@ from launcher.airflow_api import AirflowApi, begin_of, end_of, now
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
 from launcher.follow import FINAL, moment, what_went_wrong
-from launcher.run import STOPPING_PATIENCE, airflow_is_alive, as_knob, unpaused, with_airflow
+from launcher.run import STOPPING_PATIENCE, airflow_is_alive, as_knob, end_run, unpaused, with_airflow
 from numerai_pipeline.manifests import atomic_path
 from numerai_pipeline.run_layout import RunLayout
 
@@ -90,8 +90,7 @@ def _backtest(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStac
     def end() -> None:
         if not over:
             with contextlib.suppress(LauncherError):
-                for run_id in end_backfill(api, dag_id, backfill, weeks):
-                    session.remove_containers(run_id)
+                end_backfill(session, api, dag_id, backfill, weeks)
 
     backfill = api.create_backfill(dag_id, weeks.first, weeks.last, {**conf, "submit": False}, at_once=weeks.at_once)
     cleanup.callback(end)
@@ -122,7 +121,7 @@ def _make_way(session: Session, api: AirflowApi, dag_id: str) -> None:
         api.cancel_backfill(left)
 
 
-def end_backfill(api: AirflowApi, dag_id: str, backfill: int, weeks: Weeks) -> list[str]:
+def end_backfill(session: Session, api: AirflowApi, dag_id: str, backfill: int, weeks: Weeks) -> list[str]:
     """End a backfill of some weeks and those of its runs that are not over; other runs go on.
 
     Returns
@@ -133,7 +132,7 @@ def end_backfill(api: AirflowApi, dag_id: str, backfill: int, weeks: Weeks) -> l
     api.cancel_backfill(backfill, patience=STOPPING_PATIENCE)
     ended = [run["dag_run_id"] for run in _runs_of(api, dag_id, weeks) if run["state"] not in FINAL]
     for run_id in ended:
-        api.fail_run(dag_id, run_id, note="stopped by the user of make backtest", patience=STOPPING_PATIENCE)
+        end_run(session, api, dag_id, run_id, "backtest")
     return ended
 
 

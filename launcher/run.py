@@ -190,13 +190,11 @@ def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack
         session.screen.note("Run", f"waits until one of {', '.join(waiting)} has ended: the DAG does {most} at a time")
     over = False
 
-    def end_run() -> None:
+    def end() -> None:
         if not over:
-            with contextlib.suppress(LauncherError):
-                api.fail_run(dag_id, run_id, note="stopped by the user of make run", patience=STOPPING_PATIENCE)
-            session.remove_containers(run_id)
+            end_run(session, api, dag_id, run_id, "run")
 
-    cleanup.callback(end_run)
+    cleanup.callback(end)
     conf = {name: value for name, value in knobs.conf.items() if value is not None}
     api.trigger(dag_id, run_id, conf)
     choices = ", ".join(f"{name.upper()}={as_knob(value)}" for name, value in conf.items())
@@ -213,6 +211,13 @@ def _run_dag(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack
     show_predictions(session.screen, api.return_value(dag_id, run_id, VERDICT_TASK), time.monotonic() - started)
     show_submissions(session.screen, submitted, asked_for=bool(conf.get("submit")))
     return 0
+
+
+def end_run(session: Session, api: AirflowApi, dag_id: str, run_id: str, command: str) -> None:
+    """End a run that a command began and that its user does not want any more, and its containers in any case."""
+    with contextlib.suppress(LauncherError):
+        api.fail_run(dag_id, run_id, note=f"stopped by the user of make {command}", patience=STOPPING_PATIENCE)
+    session.remove_containers(run_id)
 
 
 def airflow_is_alive(session: Session) -> bool:

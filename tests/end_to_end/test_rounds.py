@@ -18,13 +18,17 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from launcher import airflow_home
 from launcher.airflow_api import AirflowApi
 from launcher.backtest import end_backfill
 from launcher.checkout import ROOT, Checkout
+from launcher.console import Screen
 from launcher.follow import FINAL, own_words
 from launcher.processes import wait_until
+from launcher.session import Session
+from launcher.signals import StopSignals
 from launcher.weeks import Weeks
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.run_layout import RunLayout
@@ -279,7 +283,9 @@ def test_a_backtest_ends_no_backfill_and_no_run_of_the_users(installation: Insta
 
     # what an interrupted backtest does with its own
     api.trigger(DAG, "beside_a_backtest", {"source": "practice", "models": ["svm"]})
-    assert end_backfill(api, DAG, backfill, Weeks(week.day, week.day)) == [run_of_the_week()["dag_run_id"]]
+    session = Session(installation.checkout, Screen(Console(quiet=True)), StopSignals())
+    ended = end_backfill(session, api, DAG, backfill, Weeks(week.day, week.day))
+    assert ended == [run_of_the_week()["dag_run_id"]]
     assert api.unfinished_backfills(DAG) == []
     assert run_of_the_week()["state"] == "failed"
     api.set_paused(DAG, paused=False)
