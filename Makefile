@@ -99,7 +99,7 @@ help:
 ##   SUBMIT           1: hand the predictions in, to the practice season or to Numerai (README: Submitting)
 ##
 ## Knobs of `make backtest`, besides those of `make run` (but ROUND and ARCHIVE):
-##   WEEKS            how many weeks, ending with the last whose targets are known (8)
+##   WEEKS            how many weeks (8), ending with the last whose targets are known: without TARGET 14 weeks ago
 ##   FROM             or the first day on which a round may have opened, such as FROM=2026-06-01
 ##   TO               and the last one
 ##   AT_ONCE          weeks that may run at the same time (2)

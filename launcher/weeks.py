@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.rounds import weeks_until_known
+from numerai_pipeline.rounds import weeks_until_target_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,8 @@ def read_weeks(
     knobs
         WEEKS, FROM, TO, AT_ONCE, those that were given.
     target
-        The target, which decides when scores are known; None for the default one.
+        The target, whose horizon decides when scores are known; None where each round's payout chooses it, which may be
+        the one with the widest horizon.
     today
         The day, in UTC; today's by default.
 
@@ -64,7 +65,7 @@ def read_weeks(
     length = timedelta(days=7 * (count or WEEKS) - 1)
     if first and count:
         last = first + length
-    last = last or today - timedelta(weeks=weeks_until_known(target))
+    last = last or today - timedelta(weeks=weeks_until_target_known(target))
     first = first or last - length
     if first > last:
         return None, [f"FROM={first} is after {last}, the last week"]

@@ -12,8 +12,11 @@ from datetime import UTC, date, datetime, timedelta
 FIRST_ERA = date(2003, 1, 3)
 """The Friday of era 1."""
 _FRIDAY = 4
-_DAYS_AHEAD = re.compile(r"_(\d{1,3})$")
+_HORIZON = re.compile(r"_(\d{1,3})$")
 _TRADING_DAYS_A_WEEK = 5
+_WIDEST_HORIZON = 60
+"""Trading days; a round that pays on such a target resolves about 89 days after it opens."""
+_WEEKS_TO_PUBLICATION = 2
 _WIDEST_EMBARGO = 16
 
 
@@ -56,33 +59,34 @@ def era_of_round(opening: datetime) -> int:
     return (friday - FIRST_ERA).days // 7 + 1
 
 
-def weeks_until_known(target: str | None) -> int:
-    """Give how many weeks after its round a target is known: what it looks ahead, and two weeks until it is published.
+def weeks_until_target_known(target: str | None) -> int:
+    """Give how many weeks after its round a target is known: its horizon, and two weeks until it is published.
 
     Parameters
     ----------
     target : str or None
-        Such as ``target_ender_20``; None for the one rounds pay on, 20 days ahead.
+        Such as ``target_ender_20``; None where the round's own configuration chooses it, as in a run without a target.
+        The widest horizon then serves: which target a round pays on has changed from 20 to 60 days.
     """
-    found = _DAYS_AHEAD.search(target or "_20")
-    days = int(found[1]) if found else 60
-    return -(-days // _TRADING_DAYS_A_WEEK) + 2
+    return _horizon_weeks(target) + _WEEKS_TO_PUBLICATION
 
 
-def embargo_of(target: str) -> int:
+def default_embargo(target: str) -> int:
     """Give how many eras must lie between the last era trained on and the one predicted.
 
-    A target looks ahead by the number of trading days at the end of its name. The targets of neighbouring eras overlap,
-    and the newest are not known yet: twice the weeks it looks ahead are left out, 8 eras for a 20-day target and 16
-    for a 60-day one, which is also taken where the name tells nothing.
+    The targets of neighbouring eras overlap, and the newest are not known yet: twice the target's horizon is left out,
+    8 eras for a 20-day target and 16 at most, as Numerai does for a 60-day one; never so few that the target of the
+    last era trained on would be unknown when the predicted era's round opens.
 
     Parameters
     ----------
     target : str
-        Such as ``target_ender_20``.
+        Such as ``target_ender_20``. The widest horizon is assumed where the name has none, such as ``target``.
     """
-    found = _DAYS_AHEAD.search(target)
-    if not found:
-        return _WIDEST_EMBARGO
-    weeks = -(-int(found[1]) // _TRADING_DAYS_A_WEEK)
-    return min(2 * weeks, _WIDEST_EMBARGO)
+    return max(min(2 * _horizon_weeks(target), _WIDEST_EMBARGO), weeks_until_target_known(target) - 1)
+
+
+def _horizon_weeks(target: str | None) -> int:
+    """Give how many weeks a target looks ahead, by the number of trading days at the end of its name."""
+    found = _HORIZON.search(target or "")
+    return -(-int(found[1] if found else _WIDEST_HORIZON) // _TRADING_DAYS_A_WEEK)

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from numerai_pipeline.rounds import embargo_of, era_of_round, week_of_era
+from numerai_pipeline.rounds import default_embargo, era_of_round, week_of_era, weeks_until_target_known
 from practice.rounds import SeasonRound
 
 
@@ -53,5 +53,25 @@ def test_moments_that_are_none_of_an_era() -> None:
     ("target", "eras"),
     [("target_ender_20", 8), ("target_teager2b_60", 16), ("target", 16), ("target_bernie", 16), ("target_x_5", 2)],
 )
-def test_the_embargo_is_twice_what_the_target_looks_ahead(target: str, eras: int) -> None:
-    assert embargo_of(target) == eras
+def test_default_embargo_is_twice_the_horizon_and_at_most_16(target: str, eras: int) -> None:
+    assert default_embargo(target) == eras
+
+
+@pytest.mark.parametrize(
+    ("target", "weeks"),
+    [("target_ender_20", 6), ("target_ender_60", 14), ("target", 14), ("target_bernie", 14), ("", 14), (None, 14)],
+)
+def test_weeks_until_target_known_without_horizon_assumes_60_days(target: str | None, weeks: int) -> None:
+    assert weeks_until_target_known(target) == weeks
+
+
+def test_weeks_until_target_known_covers_the_days_to_resolution() -> None:
+    # round 1343 and later resolve about 89 days after they open
+    assert timedelta(weeks=weeks_until_target_known(None)) >= timedelta(days=89)
+
+
+@pytest.mark.parametrize("days", [1, 5, 20, 40, 60, 90, 120])
+def test_default_embargo_leaves_out_every_unknown_target(days: int) -> None:
+    """The last era trained on lies one more era back than the embargo; its target is known when the round opens."""
+    target = f"target_ender_{days}"
+    assert default_embargo(target) + 1 >= weeks_until_target_known(target)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from numerai_pipeline.disk import require_free_space
 from numerai_pipeline.errors import BadInputError, NotFoundError
-from numerai_pipeline.rounds import embargo_of, week_of_era
+from numerai_pipeline.rounds import default_embargo, week_of_era
 from numerai_pipeline.unpacking.archive import extract
 from numerai_pipeline.unpacking.csv_source import CsvSource
 from numerai_pipeline.unpacking.parquet_source import ParquetSource
@@ -217,7 +217,7 @@ def plan_walk_forward(
         When the files do not have this era, or nothing that was known before it.
     """
     if embargo is None:
-        embargo = embargo_of(form.target)
+        embargo = default_embargo(form.target)
     last = era - embargo - 1
     known = {source: _era_numbers(source) for source in (training, validation)}
     there = set().union(*known.values())

@@ -16,14 +16,17 @@ TODAY = date(2026, 8, 15)
 @pytest.mark.parametrize(
     ("knobs", "target", "weeks"),
     [
-        # the last eight Saturdays whose 20-day targets are known: six weeks ago and before
-        ({}, None, Weeks(date(2026, 5, 10), date(2026, 7, 4), 2)),
+        # the last eight Saturdays whose 60-day targets are known: fourteen weeks ago and before
+        ({}, None, Weeks(date(2026, 3, 15), date(2026, 5, 9), 2)),
+        # whose 20-day targets are known: six weeks ago and before
+        ({}, "target_ender_20", Weeks(date(2026, 5, 10), date(2026, 7, 4), 2)),
+        ({}, "target", Weeks(date(2026, 3, 15), date(2026, 5, 9), 2)),
         ({}, "target_ender_60", Weeks(date(2026, 3, 15), date(2026, 5, 9), 2)),
-        ({"WEEKS": "52", "AT_ONCE": "1"}, None, Weeks(date(2025, 7, 6), date(2026, 7, 4), 1)),
+        ({"WEEKS": "52", "AT_ONCE": "1"}, None, Weeks(date(2025, 5, 11), date(2026, 5, 9), 1)),
         ({"FROM": "2026-01-03", "TO": "2026-01-31"}, None, Weeks(date(2026, 1, 3), date(2026, 1, 31), 2)),
         ({"FROM": "2026-01-03", "WEEKS": "2"}, None, Weeks(date(2026, 1, 3), date(2026, 1, 16), 2)),
         ({"TO": "2026-01-31", "WEEKS": "1"}, None, Weeks(date(2026, 1, 25), date(2026, 1, 31), 2)),
-        ({"FROM": "2026-06-20"}, None, Weeks(date(2026, 6, 20), date(2026, 7, 4), 2)),
+        ({"FROM": "2026-04-20"}, None, Weeks(date(2026, 4, 20), date(2026, 5, 9), 2)),
     ],
 )
 def test_the_weeks_that_are_meant(knobs: dict[str, str], target: str | None, weeks: Weeks) -> None:
