@@ -114,7 +114,7 @@ class ModelContainer(ResumableJobMixin, DockerOperator):
         self.container_id: str | None = None
         self._expired = self._told_to_end = self._is_new = False
         self._parent = os.getppid()
-        self._engine = PatientEngine(load_settings().engine_patience, self._is_stopped)
+        self._engine = PatientEngine(load_settings().engine_timeout_seconds, self._is_stopped)
         self._followed: ContainerLog | None = None
         self._meanwhile: Callable[[], object] = lambda: None
 

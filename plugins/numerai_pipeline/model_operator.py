@@ -95,8 +95,8 @@ class ModelOperator(BaseOperator):
 
     def __init__(self, *, spec: ModelSpec, registry: Registry, run_directory: str, **kwargs: Any) -> None:
         settings = load_settings()
-        if settings.big_memory is not None:
-            kwargs["queue"] = BIG_MEMORY if spec.memory >= settings.big_memory else SMALL
+        if settings.large_queue_memory_mib is not None:
+            kwargs["queue"] = BIG_MEMORY if spec.memory >= settings.large_queue_memory_mib else SMALL
         super().__init__(
             pool=settings.pool,
             pool_slots=spec.pool_slots,

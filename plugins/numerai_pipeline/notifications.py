@@ -83,11 +83,11 @@ def run_callbacks(settings: Settings) -> dict[str, Any]:
     BadInputError
         When the notifier that is set cannot be imported or does not take its arguments.
     """
-    tellers = [Teller(make, settings.notify_of) for make in _channels(settings)]
+    tellers = [Teller(make, settings.notify_events) for make in _channels(settings)]
     callbacks = {}
-    if {"failed", "missed"}.intersection(settings.notify_of):
+    if {"failed", "missed"}.intersection(settings.notify_events):
         callbacks["on_failure_callback"] = [teller.run_failed for teller in tellers]
-    if "finished" in settings.notify_of:
+    if "finished" in settings.notify_events:
         callbacks["on_success_callback"] = [teller.run_succeeded for teller in tellers]
     return callbacks if tellers else {}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numerai_pipeline.downloads import BusyError, Patience
 from numerai_pipeline.errors import NetworkError
-from numerai_pipeline.round_days import opens_until
+from numerai_pipeline.round_days import latest_opening
 from numerai_pipeline.settings import load_settings
 from numerai_pipeline.tournament import Tournament
 
@@ -96,7 +96,7 @@ class RoundWatch:
     @property
     def deadline(self) -> datetime:
         """When waiting ends: the round closes; as long as it has not opened, when it is too late for it to."""
-        return self._round.close_time if self._round else opens_until(self._day_opens)
+        return self._round.close_time if self._round else latest_opening(self._day_opens)
 
     @property
     def seconds_left(self) -> float:
@@ -113,7 +113,7 @@ class RoundWatch:
         BadInputError
             What is needed does not exist: looking again cannot help.
         """
-        until = opens_until(self._day_opens)
+        until = latest_opening(self._day_opens)
         found = self._tournament.round_opened_between(self._day_opens - _EARLY, until)
         self._round = found
         now = self._clock()
@@ -138,7 +138,7 @@ class RoundWatch:
                 f""" served, trigger the DAG by hand with the round's number: {{"round": {found.number}}}"""
             )
         else:
-            until = opens_until(self._day_opens)
+            until = latest_opening(self._day_opens)
             reason = (
                 f"missed the round of {self.day}: none was seen to open until {until:%a %Y-%m-%d %H:%M} UTC{last}."
                 ' If it opens later, trigger the DAG by hand with its number, as in {"round": 1335}; without a number,'
@@ -182,5 +182,5 @@ def watch_round(
     """
     settings = load_settings()
     address = settings.api_address(source)
-    tournament = Tournament(address, timeout=settings.http_timeout, patience=Patience(attempts=1))
+    tournament = Tournament(address, timeout=settings.http_timeout_seconds, patience=Patience(attempts=1))
     return RoundWatch(tournament, day_opens, version, clock)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 
 ROUND_DAYS = {"tue": "Tuesday", "wed": "Wednesday", "thu": "Thursday", "fri": "Friday", "sat": "Saturday"}
-"""A day's name in settings → its name in words, in the order of the week."""
-WEEKLY = "sat"
-"""The round of which one a week is meant: its window is the long one."""
+"""A day's name in settings → its English name, in the order of the week."""
+DEFAULT_DAYS = "sat"
+"""The schedule's default: one round a week, the one that stays open longest."""
 FIRST_OPENING = time(12, 0, tzinfo=UTC)
 """A round opens no earlier than this, and most days a little later."""
 
@@ -28,7 +28,7 @@ def parse_days(text: str) -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        Naming what is not a day on which rounds open.
+        Naming the entries that are not days on which rounds open.
     """
     named = [part.strip().lower() for part in text.split(",")]
     wrong = [name for name in named if name not in ROUND_DAYS]
@@ -39,16 +39,16 @@ def parse_days(text: str) -> tuple[str, ...]:
     return tuple(day for day in ROUND_DAYS if day in named)
 
 
-def days_in_words(days: tuple[str, ...]) -> str:
-    """Put days, in the order of the week, in words: ``Tuesday, Thursday and Saturday``."""
+def format_days(days: tuple[str, ...]) -> str:
+    """Write days, which are in the order of the week, as text: ``Tuesday, Thursday and Saturday``."""
     if len(days) == len(ROUND_DAYS):
         return "Tuesday to Saturday"
-    words = [ROUND_DAYS[day] for day in days]
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    names = [ROUND_DAYS[day] for day in days]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def opens_until(day_opens: datetime) -> datetime:
-    """Give the moment until which a round that opens late still is the round of its day.
+def latest_opening(day_opens: datetime) -> datetime:
+    """Give the end of the period in which a round that opens late is still the round of its day.
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ class RoundTrigger(BaseTrigger):
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> Readiness:
-        poll = load_settings().round_poll
+        poll = load_settings().round_poll_seconds
         # importing numerapi takes a while, as does asking: both in a thread, for other triggers share this one
         watch = await asyncio.to_thread(
             watch_round, self.source, datetime.fromisoformat(self.day_opens), self.version, self._clock

@@ -1,27 +1,41 @@
-"""What can be set for an installation, read once from the environment, checked, with one clear error for each mistake.
+"""The settings of a deployment: read once from the environment and validated, with one clear error for each mistake.
 
-Every setting is an environment variable ``NUMERAI_<NAME>``. What differs from run to run is not here but in
-``parameters.py``.
+Every setting is an environment variable ``NUMERAI_<NAME>``. Parameters of a single run are in ``parameters.py``.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.round_days import WEEKLY, parse_days
+from numerai_pipeline.round_days import DEFAULT_DAYS, parse_days
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+log = logging.getLogger(__name__)
 
 NUMERAI_API_URL = "https://api-tournament.numer.ai"
 LEAST_DAYS = 7
-"""What was used within so many days, housekeeping never removes: it may still be read by a run that takes long."""
+"""Housekeeping never removes files used within so many days: a long run may still read them."""
+DEPRECATED_VARIABLES = {
+    "engine_timeout_seconds": "NUMERAI_ENGINE_PATIENCE",
+    "round_poll_seconds": "NUMERAI_ROUND_POLL",
+    "http_timeout_seconds": "NUMERAI_HTTP_TIMEOUT",
+    "large_queue_memory_mib": "NUMERAI_BIG_MEMORY",
+    "notify_events": "NUMERAI_NOTIFY_OF",
+}
+"""A setting → its variable's former name, which is accepted for one more release, with a warning."""
 
 
 def _http_address(value: str) -> str:
@@ -61,7 +75,7 @@ def _split(value: object) -> object:
         return value
     parts = [part.strip() for part in value.split(",") if part.strip()]
     if not parts:
-        msg = f"{value!r} names nothing"
+        msg = f"{value!r} is an empty list"
         raise ValueError(msg)
     return parts
 
@@ -91,22 +105,22 @@ def _mapping(value: object) -> object:
             msg = f"{wrong[0]!r} is not of the form name=model"
             raise ValueError(msg)
         pairs = [(name.strip(), model.strip()) for name, _, model in (part.partition("=") for part in parts)]
-    for place, (name, model) in enumerate(pairs):
+    for index, (name, model) in enumerate(pairs):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             msg = f"{name!r} is not the name of a model at Numerai (letters, digits, _ and -)"
             raise ValueError(msg)
         if not model:
-            msg = f"{name} gets nothing: name one of our models or ensembles"
+            msg = f"{name} has no predictions: write {name}= and the name of one of our models or ensembles"
             raise ValueError(msg)
-        if name in [other for other, _ in pairs[:place]]:
-            msg = f"{name} is named twice: a model at Numerai gets the predictions of one of ours"
+        if name in [other for other, _ in pairs[:index]]:
+            msg = f"{name} is listed twice: a model at Numerai gets the predictions of one of ours"
             raise ValueError(msg)
     return dict(pairs)
 
 
 def _constraint(value: str) -> str:
     if not re.fullmatch(r"(node|engine)\.[\w.-]+\s*(==|!=)\s*[^\s=!]+", value):
-        msg = f"{value!r} is no constraint of a swarm, such as node.labels.numerai==models or node.role!=manager"
+        msg = f"{value!r} is not a placement constraint, such as node.labels.numerai==models or node.role!=manager"
         raise ValueError(msg)
     return value
 
@@ -118,12 +132,39 @@ SecretHttpAddress = Annotated[SecretStr, AfterValidator(_secret_http_address)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
+def _variable(field: str) -> str:
+    """Give the environment variable of a setting: its present name, or the former one where only that is set."""
+    present = f"NUMERAI_{field.upper()}"
+    former = DEPRECATED_VARIABLES.get(field, "")
+    return former if os.environ.get(former) and not os.environ.get(present) else present
+
+
+class _DeprecatedVariables(PydanticBaseSettingsSource):
+    """Reads settings from the former names of their variables, where only those are set, and warns of each."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Give a setting's value as text, its name, and whether the text is complex (never: validators parse it)."""
+        del field
+        variable = _variable(field_name)
+        if variable != DEPRECATED_VARIABLES.get(field_name):
+            return None, field_name, False
+        message = f"{variable} is deprecated and will not be read by the next release: use NUMERAI_{field_name.upper()}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        log.warning(message)
+        return os.environ[variable], field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Give the values of the settings whose variables have their former names."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
 def _default_data_dir() -> Path:
     return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "numerai-data"
 
 
 class Settings(BaseSettings):
-    """The settings of an installation; each field's description is its documentation."""
+    """The settings of a deployment; each field's description is its documentation."""
 
     model_config = SettingsConfigDict(env_prefix="NUMERAI_", extra="ignore", frozen=True, env_ignore_empty=True)
 
@@ -133,8 +174,8 @@ class Settings(BaseSettings):
     )
     data_dir_on_host: AbsolutePath | None = Field(
         default=None,
-        description="The same volume as the Docker host sees it. Found by itself: it is `data_dir` where Airflow runs"
-        " on the host, and read from the container's own mounts where Airflow runs in a container.",
+        description="The same volume as the Docker host sees it. By default it is detected: `data_dir` where Airflow"
+        " runs on the host, or the source of the container's own mount where Airflow runs in a container.",
     )
     api_url: HttpAddress = Field(
         default=NUMERAI_API_URL,
@@ -142,7 +183,7 @@ class Settings(BaseSettings):
     )
     practice_url: HttpAddress | None = Field(
         default=None,
-        description="Address of a practice season's server for the source `practice`.",
+        description="Address of a simulated tournament's server for the source `practice`.",
     )
     images_dir: AbsolutePath | None = Field(
         default=None,
@@ -157,7 +198,7 @@ class Settings(BaseSettings):
     container_user: str | None = Field(
         default=None,
         pattern=r"^[1-9]\d*(:\d+)?$",
-        description="User (and group) id of the model containers; never root. Airflow's own by default, or 10001 where"
+        description="User (and group) id of the model containers; never root. By default Airflow's own, or 10001 where"
         " Airflow itself is root.",
     )
     engine: Literal["docker", "swarm"] = Field(
@@ -168,75 +209,79 @@ class Settings(BaseSettings):
     swarm_network: str = Field(
         default="numerai-models",
         pattern=r"^[A-Za-z0-9][\w.-]*$",
-        description="Overlay network of the models in a swarm; made when it is not there, as one that leads nowhere.",
+        description="Swarm overlay network for model containers; created as an internal network if missing.",
     )
     swarm_constraints: Annotated[tuple[Constraint, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
-        description="Placement constraints of the models in a swarm, by comma, such as `node.labels.numerai==models`.",
+        description="Placement constraints of model containers in a swarm (comma-separated), such as"
+        " `node.labels.numerai==models`.",
     )
-    pool: str = Field(default="numerai_models", min_length=1, description="Airflow pool that bounds the models' load.")
-    big_memory: int | None = Field(
+    pool: str = Field(
+        default="numerai_models", min_length=1, description="Airflow pool that limits the cores used by models."
+    )
+    large_queue_memory_mib: int | None = Field(
         default=None,
         ge=1,
-        description="Memory, in MiB, from which a model's task goes to Airflow's queue `big-memory`, and others' to"
-        " `cpu`, for Celery's workers of different sizes; all are in the default queue if it is not set.",
+        description="Memory in MiB from which a model's task goes to the Airflow queue `big-memory`; smaller models go"
+        " to `cpu`. For Celery workers of different sizes; if not set, all tasks are in the default queue.",
     )
     schedule: Annotated[str, AfterValidator(_days_or_off)] = Field(
-        default=WEEKLY,
-        description="The days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` by comma, or `off`: then"
-        " nothing starts by itself, and backfills are of Saturday's rounds."
-        " Saturday's round, whose window is the long one, by default.",
+        default=DEFAULT_DAYS,
+        description="Days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` (comma-separated), or `off`:"
+        " no scheduled runs, and backfills are of Saturday's rounds. The default is Saturday, whose round stays open"
+        " longest.",
     )
-    round_poll: float = Field(
+    round_poll_seconds: float = Field(
         default=60.0,
         ge=1,
         le=3600,
-        description="Seconds between two looks whether a round has opened; a little more each time, at random.",
+        description="Seconds between checks for an open round (with random jitter).",
     )
     owner: str = Field(default="numerai", min_length=1, description="Owner of the DAG, as the web UI shows it.")
-    http_timeout: float = Field(
+    http_timeout_seconds: float = Field(
         default=60.0,
         gt=0,
         le=3600,
         description="Seconds to wait for a server to connect or to send the next bytes.",
     )
     housekeeping: bool = Field(
-        default=True, description="Whether old files and containers are removed every week; by hand they can be anyway."
+        default=True,
+        description="Whether old files and containers are removed every week. The DAG can be triggered in either case.",
     )
     keep_rounds: int = Field(
         default=12,
         ge=1,
         le=100_000,
-        description="Housekeeping keeps the files of so many last rounds of each source, whatever their age.",
+        description="Number of latest rounds of each source whose files housekeeping keeps, whatever their age.",
     )
     keep_days: int = Field(
         default=60,
         ge=LEAST_DAYS,
         le=36_500,
-        description="Housekeeping removes files of other rounds, and downloads, that were not used for so many days.",
+        description="Days without use after which housekeeping removes downloads and the files of other rounds.",
     )
-    engine_patience: float = Field(
+    engine_timeout_seconds: float = Field(
         default=180.0,
         gt=0,
         le=86_400,
-        description="Seconds that a task waits for a Docker engine that does not answer, such as one that is restarted,"
-        " before it fails; its next try goes on with the same container.",
+        description="Seconds that a task waits for an unreachable Docker engine, such as one that is restarting, before"
+        " it fails. The next attempt reattaches to the same container.",
     )
     keep_container_days: int = Field(
         default=1,
         ge=1,
         le=36_500,
-        description="Housekeeping removes containers for which no task waits so many days after they ended or, where"
-        " one still works, began. The start of a run does so at once.",
+        description="Days after which housekeeping removes containers whose task is over, counted from the container's"
+        " end or, if it is still running, from its start. The start of a run removes them at once.",
     )
     notify_webhook: SecretHttpAddress | None = Field(
         default=None,
-        description="Address to which what becomes of runs is posted as JSON. Never logged: it often is a secret.",
+        description="Webhook URL that receives run events as JSON. Never logged, as it often contains a secret.",
     )
     notify_email: str | None = Field(
         default=None,
         pattern=r"^[^@\s,;]+@[^@\s,;]+$",
-        description="E-mail address that is told what becomes of runs, through Airflow's connection `smtp_default`.",
+        description="E-mail address that receives run events, through Airflow's connection `smtp_default`.",
     )
     notifier: str | None = Field(
         default=None,
@@ -247,17 +292,16 @@ class Settings(BaseSettings):
     notifier_arguments: Annotated[dict[str, Any], NoDecode, BeforeValidator(_from_json)] = Field(
         default_factory=dict,
         repr=False,
-        description="JSON object of its arguments. Its templates may use `news`: `{{ news.text }}`.",
+        description="JSON object of its arguments. Its templates may use `event`: `{{ event.text }}`.",
     )
-    notify_of: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
+    notify_events: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=("failed", "missed", "finished"),
-        description="What is told, by comma: `failed` runs, `missed` rounds, `finished` runs.",
+        description="Events to notify about (comma-separated): `failed` runs, `missed` rounds, `finished` runs.",
     )
 
     submit: bool = Field(
         default=False,
-        description="Whether runs submit to Numerai unless they are told otherwise: what the run parameter `submit`"
-        " is by default. The schedule has no other way to be told.",
+        description="Default of the run parameter `submit`; required for scheduled runs to submit.",
     )
     submissions: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapping)] = Field(
         default_factory=dict,
@@ -265,17 +309,18 @@ class Settings(BaseSettings):
         " Numerai model before the equals sign, and one of ours or an ensemble (`ensemble_selection`) after it.",
     )
     approve_submissions: bool = Field(
-        default=False, description="Whether somebody has to approve in the web UI before anything is submitted."
+        default=False, description="Whether a user must approve in the web UI before a run submits."
     )
     approval_hours: float = Field(
         default=36.0,
         gt=0,
         le=24 * 7,
-        description="Hours to wait for that approval; then nothing is submitted, and the run fails.",
+        description="Hours to wait for that approval; then the run fails without submitting.",
     )
     diagnostics: bool = Field(
         default=False,
-        description="Whether what is submitted is also sent to Numerai's diagnostics, with its validation rows.",
+        description="Whether submitted models' predictions of the validation rows are also uploaded to Numerai's"
+        " diagnostics.",
     )
     confirmation_seconds: float = Field(
         default=600.0,
@@ -284,8 +329,21 @@ class Settings(BaseSettings):
         description="Seconds to wait until Numerai confirms an upload.",
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read settings from arguments, then the environment, then the former names of variables."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _DeprecatedVariables(settings_cls)
+
     def api_address(self, source: Literal["numerai", "practice"]) -> str:
-        """Address of the Numerai API that a source stands for.
+        """Give the address of the Numerai API of a source.
 
         Raises
         ------
@@ -307,7 +365,7 @@ _SECRET = frozenset({"notify_webhook", "notifier_arguments"})
 
 
 def describe_validation_error(error: ValidationError, name_of: dict[str, str] | None = None) -> str:
-    """Put pydantic's findings in one line: each setting's name, its value (if no secret) and what is wrong with it."""
+    """Format pydantic's findings in one line: each setting's name, its value (unless it is a secret) and the reason."""
     findings = []
     for finding in error.errors(include_url=False):
         field = ".".join(str(part) for part in finding["loc"][:1])
@@ -325,10 +383,10 @@ def load_settings() -> Settings:
     Raises
     ------
     BadInputError
-        Naming each variable, its value and what is wrong with it.
+        Naming each invalid variable, its value and the reason.
     """
     try:
         return Settings()
     except ValidationError as error:
-        names = {field: f"NUMERAI_{field.upper()}" for field in Settings.model_fields}
+        names = {field: _variable(field) for field in Settings.model_fields}
         raise BadInputError(describe_validation_error(error, names)) from None

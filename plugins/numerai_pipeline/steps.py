@@ -67,12 +67,12 @@ def _raw_dataset(
     if parameters.source == "archive":
         address, round_name = str(parameters.archive), str(round_number or "archive")
         if "{round}" in address:
-            tournament = Tournament(settings.api_url, timeout=settings.http_timeout)
+            tournament = Tournament(settings.api_url, timeout=settings.http_timeout_seconds)
             round_name = str(tournament.required_round(round_number, date).number)
             address = address.replace("{round}", round_name)
-        file = fetch_archive(address, layout, settings.http_timeout)
+        file = fetch_archive(address, layout, settings.http_timeout_seconds)
         return RawDataset("archive", "archive", round_name, address.rsplit("/", 1)[-1], {"archive": file})
-    tournament = Tournament(settings.api_address(parameters.source), timeout=settings.http_timeout)
+    tournament = Tournament(settings.api_address(parameters.source), timeout=settings.http_timeout_seconds)
     return tournament.download_round(
         layout,
         source=parameters.source,

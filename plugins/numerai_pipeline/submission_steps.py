@@ -70,7 +70,7 @@ class Plan:
         return Account(
             settings.api_address(self.source),
             self.keys,
-            timeout=settings.http_timeout,
+            timeout=settings.http_timeout_seconds,
             confirm_within=settings.confirmation_seconds,
         )
 
@@ -157,7 +157,7 @@ def check_in_advance(parameters: RunParameters) -> None:
 
     settings = load_settings()
     address = settings.api_address(parameters.source)
-    account = Account(address, keys, timeout=settings.http_timeout, patience=Patience(attempts=1))
+    account = Account(address, keys, timeout=settings.http_timeout_seconds, patience=Patience(attempts=1))
     try:
         account.models()
         for name in settings.submissions:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
 
-from numerai_pipeline.round_days import FIRST_OPENING, ROUND_DAYS, WEEKLY, days_in_words, parse_days
+from numerai_pipeline.round_days import DEFAULT_DAYS, FIRST_OPENING, ROUND_DAYS, format_days, parse_days
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,11 +59,13 @@ class NumeraiRounds(Timetable):
         When a day is none of these.
     """
 
-    def __init__(self, days: str = WEEKLY, *, on_demand: bool = False, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self, days: str = DEFAULT_DAYS, *, on_demand: bool = False, clock: Callable[[], datetime] = _now
+    ) -> None:
         self._days = parse_days(days)
         self._on_demand = on_demand
         self._clock = clock
-        words = days_in_words(self._days)
+        words = format_days(self._days)
         if on_demand:
             self._summary = f"{words} rounds, on demand"
             self.description = f"Starts nothing by itself; backfills are of the {words} rounds"

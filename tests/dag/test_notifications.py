@@ -257,7 +257,7 @@ def test_a_failed_run_tells_what_failed_and_a_missed_round_is_told_apart(
     receiver: Receiver, run_dag: Callable[..., Ended], failing: str, event: str, text: str
 ) -> None:
     receiver.answers = [503]  # busy: asked again
-    assert run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_OF=event).state == "failed"
+    assert run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_EVENTS=event).state == "failed"
     body, again = receiver.bodies
     assert body == again
     assert (body["event"], body["text"], body["state"], body["failed"]) == (event, text, "failed", [failing])
@@ -265,7 +265,7 @@ def test_a_failed_run_tells_what_failed_and_a_missed_round_is_told_apart(
 
 def test_only_what_is_asked_for_is_told(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
     for failing in ("unzip", None):
-        run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_OF="missed")
+        run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_EVENTS="missed")
     assert receiver.bodies == []
 
 
@@ -316,8 +316,8 @@ def test_any_notifier_can_be_named_and_its_templates_know_the_news(
         ({"NOTIFIER": f"{__name__}.Diary"}, "does not take these arguments"),
         ({"NOTIFIER": "Diary"}, "NUMERAI_NOTIFIER='Diary': String should match"),
         ({"NOTIFIER_ARGUMENTS": "{"}, "NUMERAI_NOTIFIER_ARGUMENTS=…: not JSON"),
-        ({"NOTIFY_OF": "lost"}, "NUMERAI_NOTIFY_OF='lost'"),
-        ({"NOTIFY_OF": ","}, "names nothing"),
+        ({"NOTIFY_EVENTS": "lost"}, "NUMERAI_NOTIFY_EVENTS='lost'"),
+        ({"NOTIFY_EVENTS": ","}, "is an empty list"),
         ({"NOTIFY_EMAIL": "me"}, "NUMERAI_NOTIFY_EMAIL='me'"),
         ({"NOTIFY_WEBHOOK": f"ftp://{SECRET}"}, "NUMERAI_NOTIFY_WEBHOOK=…: not an http or https address"),
     ],
@@ -360,5 +360,5 @@ def test_the_scheduler_knows_that_somebody_is_to_be_told(monkeypatch: pytest.Mon
     failure, success, content = serialised()
     assert (failure, success) == (True, True)
     assert "s3cr3t" not in content
-    monkeypatch.setenv("NUMERAI_NOTIFY_OF", "failed")
+    monkeypatch.setenv("NUMERAI_NOTIFY_EVENTS", "failed")
     assert serialised()[:2] == (True, False)

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, here: str) -> Iterator[Whol
             {
                 "COMPOSE_PROFILES": "celery",
                 "AIRFLOW_EXECUTOR": "CeleryExecutor",
-                "NUMERAI_BIG_MEMORY": "1024",
+                "NUMERAI_LARGE_QUEUE_MEMORY_MIB": "1024",
                 "WORKER_QUEUES": "default,cpu",
                 "WORKER_CONCURRENCY": "2",
                 "BIND": here,

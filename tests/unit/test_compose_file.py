@@ -16,7 +16,7 @@ from launcher.checkout import Checkout
 from launcher.compose import find_program
 from launcher.processes import Commands
 from launcher.server_settings import SECRETS, read_settings, write_first
-from numerai_pipeline.settings import Settings
+from numerai_pipeline.settings import DEPRECATED_VARIABLES, Settings
 from tests.samples import ROOT
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def test_no_secret_is_written_down() -> None:
 
 
 def test_every_setting_reaches_airflow_and_is_explained() -> None:
-    for name in Settings.model_fields:
-        assert f"NUMERAI_{name.upper()}: ${{NUMERAI_{name.upper()}:" in TEXT
+    for variable in [*(f"NUMERAI_{name.upper()}" for name in Settings.model_fields), *DEPRECATED_VARIABLES.values()]:
+        assert f"{variable}: ${{{variable}:" in TEXT
     example = read_settings((ROOT / ".env.example").read_text())
     used = set(re.findall(r"\$\{([A-Z_]+)", TEXT))
     assert {name for name in used if not name.startswith("NUMERAI_")} - set(example) == {

@@ -46,7 +46,7 @@ def server(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PracticeSer
 @pytest.fixture(autouse=True)
 def poll(server: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def choose(seconds: float) -> None:
-        monkeypatch.setenv("NUMERAI_ROUND_POLL", str(seconds))
+        monkeypatch.setenv("NUMERAI_ROUND_POLL_SECONDS", str(seconds))
         load_settings.cache_clear()
 
     choose(POLL)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.settings import NUMERAI_API_URL, load_settings
+from numerai_pipeline.settings import DEPRECATED_VARIABLES, NUMERAI_API_URL, Settings, load_settings
 
 
 def test_defaults_are_those_of_a_live_installation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,13 +53,13 @@ def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) ->
         ("NUMERAI_DATA_DIR", "data", "not an absolute path"),
         ("NUMERAI_CONTAINER_USER", "0:0", "should match"),
         ("NUMERAI_CONTAINER_USER", "root", "should match"),
-        ("NUMERAI_HTTP_TIMEOUT", "soon", "valid number"),
+        ("NUMERAI_HTTP_TIMEOUT_SECONDS", "soon", "valid number"),
         ("NUMERAI_IMAGE_REGISTRY", "ghcr.io/me", "should match"),
         ("NUMERAI_SCHEDULE", "tue,sun", "'sun' is not a day on which rounds open; choose from tue, wed, thu, fri, sat"),
         ("NUMERAI_SCHEDULE", "0 13 * * 6", "or 'off'"),
-        ("NUMERAI_ROUND_POLL", "0.5", "greater than or equal to 1"),
+        ("NUMERAI_ROUND_POLL_SECONDS", "0.5", "greater than or equal to 1"),
         ("NUMERAI_ENGINE", "podman", "'docker' or 'swarm'"),
-        ("NUMERAI_SWARM_CONSTRAINTS", "numerai=models", "'numerai=models' is no constraint of a swarm"),
+        ("NUMERAI_SWARM_CONSTRAINTS", "numerai=models", "'numerai=models' is not a placement constraint"),
         ("NUMERAI_SWARM_NETWORK", "--host", "should match"),
     ],
 )
@@ -92,9 +92,9 @@ def test_submissions_are_pairs_or_a_json_object(monkeypatch: pytest.MonkeyPatch,
     [
         ("svm", "'svm' is not of the form name=model"),
         ("a=b=c", "'a=b=c' is not of the form name=model"),
-        ("a=", "a gets nothing: name one of our models or ensembles"),
+        ("a=", "a has no predictions: write a= and the name of one of our models"),
         ("../a=svm", "'../a' is not the name of a model at Numerai"),
-        ("a=svm,a=xgboost", "a is named twice"),
+        ("a=svm,a=xgboost", "a is listed twice"),
         ("{", "not JSON"),
         ('["a"]', "not a JSON object"),
     ],
@@ -113,11 +113,56 @@ def test_nothing_is_submitted_unless_somebody_says_so() -> None:
 
 def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_API_URL", "nowhere")
-    monkeypatch.setenv("NUMERAI_HTTP_TIMEOUT", "-1")
-    with pytest.raises(BadInputError, match=r"NUMERAI_API_URL.*; NUMERAI_HTTP_TIMEOUT"):
+    monkeypatch.setenv("NUMERAI_HTTP_TIMEOUT_SECONDS", "-1")
+    with pytest.raises(BadInputError, match=r"NUMERAI_API_URL.*; NUMERAI_HTTP_TIMEOUT_SECONDS"):
         load_settings()
 
 
 def test_practice_without_its_server_says_what_to_do() -> None:
     with pytest.raises(BadInputError, match="NUMERAI_PRACTICE_URL"):
         load_settings().api_address("practice")
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("engine_timeout_seconds", "300", 300.0),
+        ("round_poll_seconds", "30", 30.0),
+        ("http_timeout_seconds", "5", 5.0),
+        ("large_queue_memory_mib", "8192", 8192),
+        ("notify_events", "failed,missed", ("failed", "missed")),
+    ],
+)
+def test_settings_former_variable_is_read_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, field: str, text: str, value: object
+) -> None:
+    former, present = DEPRECATED_VARIABLES[field], f"NUMERAI_{field.upper()}"
+    monkeypatch.setenv(former, text)
+    with pytest.warns(DeprecationWarning, match=f"{former} is deprecated .* use {present}"):
+        assert getattr(load_settings(), field) == value
+    assert f"{former} is deprecated and will not be read by the next release: use {present}" in caplog.messages
+
+
+def test_settings_former_variable_yields_to_the_present_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NUMERAI_HTTP_TIMEOUT", "5")
+    monkeypatch.setenv("NUMERAI_HTTP_TIMEOUT_SECONDS", "7")
+    assert load_settings().http_timeout_seconds == 7
+    assert caplog.messages == []
+
+
+def test_settings_empty_former_variable_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for former in DEPRECATED_VARIABLES.values():
+        monkeypatch.setenv(former, "")
+    assert load_settings() == Settings()
+    assert caplog.messages == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_settings_mistake_in_a_former_variable_names_that_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_ROUND_POLL", "0.5")
+    with pytest.raises(BadInputError, match=r"NUMERAI_ROUND_POLL='0\.5': .*greater than or equal to 1"):
+        load_settings()
