@@ -30,14 +30,15 @@ from pathlib import Path
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, Param, TaskGroup
 
-from numerai_pipeline import steps, submission_steps
+from numerai_pipeline import steps
+from numerai_pipeline.dag import submission
+from numerai_pipeline.dag.submission import check_submissions
 from numerai_pipeline.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.model_registry import FIRST_TASK, load_registry
 from numerai_pipeline.notifications import run_callbacks
 from numerai_pipeline.parameters import form_fields
 from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.settings import load_settings
-from numerai_pipeline.submission_steps import check_submissions
 from numerai_pipeline.timetable import NumeraiRounds
 
 settings = load_settings()
@@ -130,13 +131,14 @@ with DAG(
     # cannot be handed in makes this task fail, and so the run.
     submit = PythonOperator(
         task_id="submit",
-        python_callable=submission_steps.submit,
+        python_callable=submission.submit,
         op_kwargs={"predictions": registry.predictions, "models": registry.models},
         trigger_rule="all_success" if settings.approve_submissions else "all_done",
         retry_exponential_backoff=2,
         max_retry_delay=timedelta(minutes=10),
-        execution_timeout=timedelta(hours=3),
-        doc_md="Hands in the predictions of the live rows and waits until they are accepted; skipped unless asked for.",
+        # Attempts go on until the round closes, or until the next one opens where late predictions are queued.
+        execution_timeout=timedelta(days=3),
+        doc_md="Uploads the predictions of the live rows and confirms that Numerai accepted them; skipped by default.",
     )
 
     # Every model is upstream, and so is what comes after them, so the run's state tells the truth; models that were not

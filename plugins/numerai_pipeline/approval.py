@@ -12,8 +12,8 @@ from airflow.sdk import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.dag.submission import plan_submission
 from numerai_pipeline.leaderboard.links import ADDRESS
-from numerai_pipeline.submission_steps import plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,9 +43,11 @@ class SubmissionApproval(ApprovalOperator):
 
     def execute(self, context: Context) -> Any:
         """Show what would be submitted, and wait for an answer."""
+        from numerai_pipeline.numerai_api.account import Account
+
         with in_airflow_words():
-            planned = plan(context["params"], context["ti"])
-            chosen = planned.submissions(planned.account(), self.predictions, self.models)
+            planned = plan_submission(context["params"], context["ti"])
+            chosen = planned.select(Account(planned.client()), self.predictions, self.models)
         self.body = approval_text(planned.layout, planned.round, chosen, _leaderboard_address(planned.layout))
         return super().execute(context)
 

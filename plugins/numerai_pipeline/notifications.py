@@ -210,12 +210,12 @@ class WebhookNotifier(BaseNotifier):
         NetworkError
             When the server cannot be reached or does not answer with 2xx; named by its host only.
         """
-        from numerai_pipeline.downloads import Patience
+        from numerai_pipeline.numerai_api.retries import RetryPolicy
 
         address = self._address.get_secret_value()
         mask_secret(address)
         host = urlsplit(address).hostname
-        retrying = Patience(attempts=3, first_wait=0.5, longest_wait=3.0).retrying(f"telling {host}")
+        retrying = RetryPolicy(attempts=3, initial_delay=0.5, max_delay=3.0).retrying(f"telling {host}")
         retrying(self._post, address, host, asdict(context["news"]))  # type: ignore[typeddict-item]
         self.log.info("told %s", host)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,7 +42,11 @@ class RawDataset:
     era : int, optional
         For a walk-forward run, the era it predicts, which lies in train or validation; None for a run on live data.
     payout_days : int, optional
-        How many days ahead the target looks that the round pays on, where the server tells.
+        How many days ahead the target looks on which the round pays, where the server has an answer.
+    unavailable : dict
+        Role of a file that only serves to compare with → why the run does not have it.
+    closes : str, optional
+        When the round closes, ISO 8601; None for an archive.
     """
 
     kind: Literal["v5", "archive"]
@@ -52,6 +56,8 @@ class RawDataset:
     files: dict[str, RawFile]
     era: int | None = None
     payout_days: int | None = None
+    unavailable: dict[str, str] = field(default_factory=dict)
+    closes: str | None = None
 
     def path(self, role: str) -> Path:
         """Path of the file with this role."""

@@ -62,3 +62,11 @@ def latest_opening(day_opens: datetime) -> datetime:
     """
     is_saturday = day_opens.weekday() == list(ROUND_DAYS).index("sat") + 1
     return day_opens + timedelta(days=2 if is_saturday else 1)
+
+
+def next_opening(moment: datetime) -> datetime:
+    """Give the first moment after this one at which a round may open: noon UTC, from Tuesday to Saturday."""
+    opening = datetime.combine(moment.astimezone(UTC).date(), FIRST_OPENING)
+    while opening <= moment or opening.weekday() not in range(1, 1 + len(ROUND_DAYS)):
+        opening += timedelta(days=1)
+    return opening

@@ -1,4 +1,4 @@
-"""``wait_for_round``, the first task of a run: it checks the choices, and a scheduled run waits here for its round."""
+"""``wait_for_round``, the first task: it checks parameters and keys, and a scheduled run waits here for its round."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from airflow.sdk.bases.sensor import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
 from numerai_pipeline.airflow_words import in_airflow_words
-from numerai_pipeline.errors import NetworkError, ProtocolError
+from numerai_pipeline.dag.submission import preflight_check
 from numerai_pipeline.parameters import parse_parameters
 from numerai_pipeline.reaper import reap
 from numerai_pipeline.run_dates import BACKFILL, SCHEDULED, run_date
 from numerai_pipeline.settings import load_settings
-from numerai_pipeline.submission_steps import check_in_advance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,9 +39,9 @@ class RoundSensor(BaseSensorOperator):
     Parameters
     ----------
     timeout : timedelta, optional
-        When to give up if the triggerer never answers.
+        When to give up if the triggerer does not respond.
     clock : callable, optional
-        Tells the present moment; the real one unless a test has a time of its own.
+        Gives the present moment; the real one, except in tests.
     **kwargs
         As for every operator.
     """
@@ -54,40 +53,41 @@ class RoundSensor(BaseSensorOperator):
         self._clock = clock
 
     def pre_execute(self, context: Context) -> None:
-        """Remove containers for which nobody waits any more: a run needs the machine for its own."""
+        """Remove orphaned containers: the run needs the machine for its own."""
         super().pre_execute(context)
         with in_airflow_words():
             reap(load_settings(), context["ti"])
 
     def execute(self, context: Context) -> dict[str, Any] | None:
-        """Pass, or wait; return the round that was waited for, if there was one."""
+        """Pass, or wait; return the round of a scheduled run: ``round``, ``opens``, ``closes``."""
         dag_run = context["dag_run"]
         with in_airflow_words():
             parameters = parse_parameters(context["params"])
-            if dag_run.run_type != BACKFILL:  # which hardly ever has something to submit
-                check_in_advance(parameters)
+            if dag_run.run_type != BACKFILL:  # which rarely has anything to submit
+                preflight_check(parameters)
             day_opens = run_date(dag_run)
-            why_not = _why_not_to_wait(parameters, str(getattr(dag_run.run_type, "value", dag_run.run_type)))
-            if why_not or day_opens is None or parameters.source == "archive":
-                self.log.info("not waiting for a round: %s", why_not or "the run has no date")
+            skip_reason = _skip_reason(parameters, str(getattr(dag_run.run_type, "value", dag_run.run_type)))
+            if skip_reason or day_opens is None or parameters.source == "archive":
+                self.log.info("not waiting for a round: %s", skip_reason or "the run has no date")
                 return None
-            return self._first_look(parameters.source, parameters.version, day_opens)
+            return self._poll_once(parameters.source, parameters.version, day_opens)
 
-    def _first_look(self, source: Literal["numerai", "practice"], version: str, day_opens: datetime) -> dict[str, Any]:
-        from numerai_pipeline.readiness import utc_now, watch_round
+    def _poll_once(self, source: Literal["numerai", "practice"], version: str, day_opens: datetime) -> dict[str, Any]:
+        from numerai_pipeline.numerai_api.readiness import round_poller
+        from numerai_pipeline.numerai_api.retries import TRANSIENT, utc_now
         from numerai_pipeline.round_trigger import RoundTrigger
 
-        watch = watch_round(source, day_opens, version, self._clock or utc_now)
+        poller = round_poller(source, day_opens, version, self._clock or utc_now)
         try:
-            readiness = watch.look()
-        except (NetworkError, ProtocolError) as error:
-            # the triggerer has the patience for a server that fails; here, each try would be one of the task's few
-            self.log.warning("the first look failed: %s", error)
+            status = poller.poll()
+        except TRANSIENT as error:
+            # the triggerer polls again as long as the server fails; here, each attempt would be one of the task's few
+            self.log.warning("the first query failed: %s", error)
         else:
-            if readiness.state != "waiting":
-                return self.execute_complete({}, readiness.to_json())
-            self.log.info("%s", readiness.reason)
-        self.log.info("waiting for the round of %s in the triggerer", watch.day)
+            if status.state != "waiting":
+                return self.execute_complete({}, status.to_json())
+            self.log.info("%s", status.reason)
+        self.log.info("waiting for the round of %s in the triggerer", poller.day)
         return self.defer(
             trigger=RoundTrigger(source, day_opens.isoformat(), version),
             method_name=self.execute_complete.__name__,
@@ -95,29 +95,27 @@ class RoundSensor(BaseSensorOperator):
         )
 
     def execute_complete(self, _context: Context | Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
-        """Go on with what the trigger found: the round, or why there is none."""
+        """Return the round that the trigger found, or fail with the reason."""
         if event["state"] != "ready":
             raise AirflowFailException(event["reason"])
         self.log.info("%s", event["reason"])
         return {name: event[name] for name in ("round", "opens", "closes")}
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after the triggerer, or say that it never answered."""
+        """Continue after the triggerer, or fail because it did not respond."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSensorTimeout as error:
-            msg = (
-                f"missed the round: the triggerer did not answer for {timedelta(seconds=self.timeout)}; is it running?"
-            )
+            msg = f"missed the round: the triggerer did not respond for {timedelta(seconds=self.timeout)}; check it"
             raise AirflowFailException(msg) from error
 
 
-def _why_not_to_wait(parameters: RunParameters, run_type: str) -> str | None:
-    """Say why a run passes at once; None when it has to wait."""
+def _skip_reason(parameters: RunParameters, run_type: str) -> str | None:
+    """Give the reason why a run passes at once; None when it has to wait."""
     if run_type != SCHEDULED:
         return f"this run was not started by the schedule ({run_type})"
     if parameters.source == "archive":
         return "an archive belongs to no open round"
     if parameters.round is not None:
-        return f"round {parameters.round} was chosen by its number"
+        return f"the parameter 'round' is {parameters.round}"
     return None

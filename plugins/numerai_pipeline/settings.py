@@ -322,6 +322,11 @@ class Settings(BaseSettings):
         description="Whether submitted models' predictions of the validation rows are also uploaded to Numerai's"
         " diagnostics.",
     )
+    late: Literal["queue", "refuse"] = Field(
+        default="queue",
+        description="Predictions that are ready after their round's close: `queue` uploads them, and Numerai queues"
+        " them for the next round, whose run replaces them; `refuse` fails instead.",
+    )
     confirmation_seconds: float = Field(
         default=600.0,
         gt=0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.xcom import BaseXCom
@@ -26,7 +27,6 @@ from numerai_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
 
@@ -45,10 +45,12 @@ def download(params: Mapping[str, Any], dag_run: DagRunProtocol, ti: RuntimeTask
     with in_airflow_words():
         parameters = parse_parameters(params)
         waited_for = ti.xcom_pull(task_ids=WAITING_TASK) or {}
+        closes = waited_for.get("closes")
         raw = _raw_dataset(
             parameters,
             parameters.round or waited_for.get("round"),
             run_date(dag_run),
+            deadline=datetime.fromisoformat(closes) if closes else None,
             # a scheduled run is for its own round or for nothing
             walk_forward=parameters.walk_forward and dag_run.run_type != SCHEDULED,
         )
@@ -57,23 +59,35 @@ def download(params: Mapping[str, Any], dag_run: DagRunProtocol, ti: RuntimeTask
 
 
 def _raw_dataset(
-    parameters: RunParameters, round_number: int | None, date: datetime | None, *, walk_forward: bool
+    parameters: RunParameters,
+    round_number: int | None,
+    date: datetime | None,
+    *,
+    deadline: datetime | None,
+    walk_forward: bool,
 ) -> RawDataset:
-    from numerai_pipeline.downloads import fetch_archive
-    from numerai_pipeline.tournament import Tournament
+    from numerai_pipeline.numerai_api.client import ApiClient
+    from numerai_pipeline.numerai_api.datasets import Datasets
+    from numerai_pipeline.numerai_api.downloads import fetch_archive
+    from numerai_pipeline.numerai_api.retries import RetryPolicy
+    from numerai_pipeline.numerai_api.tournament import Tournament
 
     settings = load_settings()
     layout = DataLayout(settings.data_dir)
+
+    def connect(url: str) -> ApiClient:
+        return ApiClient(url, timeout=settings.http_timeout_seconds, policy=RetryPolicy(deadline=deadline))
+
     if parameters.source == "archive":
         address, round_name = str(parameters.archive), str(round_number or "archive")
         if "{round}" in address:
-            tournament = Tournament(settings.api_url, timeout=settings.http_timeout_seconds)
+            tournament = Tournament(connect(settings.api_url))
             round_name = str(tournament.required_round(round_number, date).number)
             address = address.replace("{round}", round_name)
         file = fetch_archive(address, layout, settings.http_timeout_seconds)
         return RawDataset("archive", "archive", round_name, address.rsplit("/", 1)[-1], {"archive": file})
-    tournament = Tournament(settings.api_address(parameters.source), timeout=settings.http_timeout_seconds)
-    return tournament.download_round(
+    client = connect(settings.api_address(parameters.source))
+    return Datasets(client, Tournament(client)).download_round(
         layout,
         source=parameters.source,
         version=parameters.version,

@@ -1,8 +1,9 @@
-"""The keys of an account at Numerai, or at a practice season: found where a task runs, and never told to anybody.
+"""Keys of an account at Numerai or at the simulated tournament, loaded where a task runs and never logged.
 
 They come from an Airflow connection of the type ``generic`` (login: public id, password: secret key):
-``numerai_default`` for Numerai, ``numerai_practice`` for a practice season. For Numerai, the environment variables
-``NUMERAI_PUBLIC_ID`` and ``NUMERAI_SECRET_KEY`` will do as well. A practice season never gets the keys for Numerai.
+``numerai_default`` for Numerai, ``numerai_practice`` for the simulated tournament. For Numerai, the environment
+variables ``NUMERAI_PUBLIC_ID`` and ``NUMERAI_SECRET_KEY`` serve as well. The simulated tournament never gets the keys
+for Numerai.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ CONNECTIONS: dict[str, str] = {"numerai": "numerai_default", "practice": "numera
 Keys = tuple[str, str]
 
 
-def find_keys(source: Literal["numerai", "practice"]) -> Keys | None:
-    """Find the keys for a source; whatever is found is masked in this process's logs from then on.
+def load_credentials(source: Literal["numerai", "practice"]) -> Keys | None:
+    """Load the keys of a source and mask them in this process's logs.
 
     Returns
     -------
     (str, str) or None
-        Public id and secret key; None when there are none.
+        Public id and secret key; None when neither is set.
 
     Raises
     ------
     CredentialsError
-        When only one of the two is there.
+        When only one of the two is set.
     """
     keys = _of_connection(CONNECTIONS[source])
     if keys is None and source == "numerai":
-        keys = _both(os.environ.get(PUBLIC_ID), os.environ.get(SECRET_KEY), PUBLIC_ID, SECRET_KEY)
+        keys = _require_pair(os.environ.get(PUBLIC_ID), os.environ.get(SECRET_KEY), PUBLIC_ID, SECRET_KEY)
     for key in keys or ():
         mask_secret(key)
     return keys
 
 
-def where_to_put_keys(source: Literal["numerai", "practice"]) -> str:
-    """Say what to do for there to be keys."""
+def credentials_hint(source: Literal["numerai", "practice"]) -> str:
+    """Describe how to set the keys of a source."""
     connection = f"an Airflow connection {CONNECTIONS[source]} (generic; login: public id, password: secret key)"
-    return f"make {connection}" + (f", or set {PUBLIC_ID} and {SECRET_KEY}" if source == "numerai" else "")
+    return f"create {connection}" + (f", or set {PUBLIC_ID} and {SECRET_KEY}" if source == "numerai" else "")
 
 
 def _of_connection(name: str) -> Keys | None:
@@ -55,13 +56,13 @@ def _of_connection(name: str) -> Keys | None:
         connection = BaseHook.get_connection(name)
     except AirflowNotFoundException:
         return None
-    return _both(connection.login, connection.password, f"the login of {name}", f"the password of {name}")
+    return _require_pair(connection.login, connection.password, f"the login of {name}", f"the password of {name}")
 
 
-def _both(public_id: str | None, secret_key: str | None, *names: str) -> Keys | None:
+def _require_pair(public_id: str | None, secret_key: str | None, *names: str) -> Keys | None:
     public_id, secret_key = (public_id or "").strip(), (secret_key or "").strip()
     if bool(public_id) != bool(secret_key):
-        there, missing = names if public_id else reversed(names)
-        msg = f"of the Numerai keys, {there} is there and {missing} is not: both are needed"
+        present, missing = names if public_id else reversed(names)
+        msg = f"the Numerai keys are incomplete: {present} is set and {missing} is not; set both"
         raise CredentialsError(msg)
     return (public_id, secret_key) if public_id else None

@@ -1,0 +1,299 @@
+"""The DAG's task ``submit``, its plan, and the check of keys and models before a run starts."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.dag.credentials import Keys, credentials_hint, load_credentials
+from numerai_pipeline.errors import BadInputError, NetworkError, ProtocolError, RoundClosedError, SubmissionError
+from numerai_pipeline.locks import alone_at
+from numerai_pipeline.parameters import RunParameters, parse_parameters
+from numerai_pipeline.run_dates import BACKFILL
+from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
+
+    from numerai_pipeline.errors import PipelineError
+    from numerai_pipeline.numerai_api.account import Account
+    from numerai_pipeline.numerai_api.client import ApiClient
+    from numerai_pipeline.numerai_api.submissions import SubmissionRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SubmissionPlan:
+    """What a run submits, and where.
+
+    Attributes
+    ----------
+    source : {"numerai", "practice"}
+    round : int
+        The run's round.
+    closes : datetime or None
+        The round's close, where the run knows it.
+    layout : RunLayout
+        The run's directory.
+    parameters : RunParameters
+    keys : (str, str)
+        Of the account; not shown.
+    """
+
+    source: Literal["numerai", "practice"]
+    round: int
+    closes: datetime | None
+    layout: RunLayout
+    parameters: RunParameters
+    keys: Keys
+
+    def __repr__(self) -> str:
+        """Show it without the keys."""
+        return f"SubmissionPlan(source={self.source!r}, round={self.round}, directory={str(self.layout.directory)!r})"
+
+    def client(self) -> ApiClient:
+        """Connect to the server with the account's keys."""
+        from numerai_pipeline.numerai_api.client import ApiClient
+        from numerai_pipeline.numerai_api.retries import RetryPolicy
+
+        settings = load_settings()
+        return ApiClient(
+            settings.api_address(self.source),
+            timeout=settings.http_timeout_seconds,
+            policy=RetryPolicy(deadline=self.closes),
+            keys=self.keys,
+        )
+
+    def select(self, account: Account, predictions: Sequence[str], models: Sequence[str]) -> dict[str, str]:
+        """Select which model at Numerai gets which predictions.
+
+        Without the setting, each model of an account at the simulated tournament gets those of the model or ensemble of
+        its name. Models that are not selected for this run are left out.
+
+        Parameters
+        ----------
+        account : Account
+        predictions, models : sequence of str
+            Names of all possible predictions, and of those made by models, which can be selected.
+
+        Raises
+        ------
+        BadInputError
+            When the setting names nothing for Numerai.
+        AirflowSkipException
+            When nothing remains.
+        """
+        wanted = load_settings().submissions
+        if not wanted and self.source == "practice":
+            wanted = {name: name for name in account.models() if name in predictions}
+        if not wanted:
+            msg = (
+                "NUMERAI_SUBMISSIONS is empty, so this run has nothing to submit: set it, such as"
+                " my_model=ensemble_selection, or turn off the run's parameter 'submit'"
+            )
+            raise BadInputError(msg)
+        selected = self.parameters.models or models
+        chosen = {name: model for name, model in wanted.items() if model in selected or model not in models}
+        for name in wanted.keys() - chosen.keys():
+            log.info("%s: left out, since its model %s is not selected for this run", name, wanted[name])
+        if not chosen:
+            msg = f"none of the models to submit ({', '.join(wanted.values())}) is selected for this run"
+            raise AirflowSkipException(msg)
+        return chosen
+
+
+def check_submissions(submissions: Mapping[str, str], predictions: Iterable[str]) -> None:
+    """Check that the setting names existing predictions.
+
+    Parameters
+    ----------
+    submissions : mapping
+        Model at Numerai → model or ensemble.
+    predictions : iterable of str
+        Names of all models and ensembles.
+
+    Raises
+    ------
+    BadInputError
+        Naming the entry, and the possible names.
+    """
+    known = list(predictions)
+    for name, model in submissions.items():
+        if model not in known:
+            msg = f"NUMERAI_SUBMISSIONS: {name}={model}: no model or ensemble {model!r}; choose from"
+            raise BadInputError(f"{msg} {', '.join(known)}")
+
+
+def preflight_check(parameters: RunParameters) -> None:
+    """Check keys, their scopes and the models at Numerai before a run starts, not hours later when it submits.
+
+    Where the server is unreachable at present, the run starts unchecked.
+
+    Raises
+    ------
+    CredentialsError
+        When half of the keys is missing, or the keys are refused or lack a scope, which is named.
+    NotFoundError
+        When the account does not have a model that NUMERAI_SUBMISSIONS names.
+    """
+    if not parameters.submit or parameters.source == "archive":
+        return
+    keys = load_credentials(parameters.source)
+    if keys is None:
+        log.warning("nothing will be submitted: %s", credentials_hint(parameters.source))
+        return
+    from numerai_pipeline.numerai_api.account import Account
+    from numerai_pipeline.numerai_api.client import ApiClient
+    from numerai_pipeline.numerai_api.retries import RetryPolicy
+
+    settings = load_settings()
+    account = Account(
+        ApiClient(
+            settings.api_address(parameters.source),
+            timeout=settings.http_timeout_seconds,
+            policy=RetryPolicy(attempts=1),
+            keys=keys,
+        )
+    )
+    try:
+        account.models()
+        account.check_access()
+        for name in settings.submissions:
+            account.model_id(name)
+    except (NetworkError, ProtocolError) as error:
+        log.warning("the account cannot be checked at present: %s", error)
+
+
+def plan_submission(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> SubmissionPlan:
+    """Decide what a run submits.
+
+    Raises
+    ------
+    AirflowSkipException
+        When it submits nothing; with the reason.
+    BadInputError
+        When a parameter or the keys are wrong.
+    """
+    run = ti.xcom_pull(task_ids="unzip")
+    if not run:
+        msg = "nothing to submit: the run's data was not unpacked"
+        raise AirflowSkipException(msg)
+    parameters = parse_parameters(params)
+    if not parameters.submit:
+        msg = "not submitting: the run's parameter 'submit' is off (NUMERAI_SUBMIT is its default)"
+        raise AirflowSkipException(msg)
+    if parameters.source == "archive":
+        msg = "nothing to submit: an archive belongs to no open round"
+        raise AirflowSkipException(msg)
+    if run["era"] is not None:
+        msg = f"nothing to submit: round {run['round']} is closed, and this walk-forward run has no live rows"
+        raise AirflowSkipException(msg)
+    keys = load_credentials(parameters.source)
+    if keys is None:
+        source = parameters.source
+        msg = f"not submitting: the source {source!r} has no keys; {credentials_hint(source)}"
+        raise AirflowSkipException(msg)
+    layout = RunLayout(load_settings().data_dir / run["directory"])
+    closes = (ti.xcom_pull(task_ids="download") or {}).get("closes")
+    return SubmissionPlan(
+        parameters.source,
+        int(run["round"]),
+        datetime.fromisoformat(closes) if closes else None,
+        layout,
+        parameters,
+        keys,
+    )
+
+
+def submit(
+    params: Mapping[str, Any],
+    dag_run: DagRunProtocol,
+    ti: RuntimeTaskInstanceProtocol,
+    predictions: Sequence[str],
+    models: Sequence[str],
+) -> dict[str, Any]:
+    """Upload and confirm the run's submissions; return their records.
+
+    A model whose submission fails does not delay the others. The task then fails, names it, and is retried when that
+    can help: submissions that were uploaded before are only confirmed. A submission that came after the round's close
+    is queued by Numerai for the next round: a warning and an entry in ``late``, not a failure.
+
+    Returns
+    -------
+    dict
+        ``round``; ``submissions``, the record of each model at Numerai; ``late``, the names of those that came late.
+    """
+    with in_airflow_words():
+        plan = plan_submission(params, ti)
+        try:
+            with alone_at(plan.layout.directory / "submissions", "submitting"):
+                return _submit_all(plan, predictions, models)
+        except RoundClosedError as error:
+            if dag_run.run_type != BACKFILL:
+                raise
+            msg = f"not submitting, as this is a backfilled run: {error}"
+            raise AirflowSkipException(msg) from None
+
+
+def _submit_all(plan: SubmissionPlan, predictions: Sequence[str], models: Sequence[str]) -> dict[str, Any]:
+    from numerai_pipeline.numerai_api.account import Account
+    from numerai_pipeline.numerai_api.retries import RetryPolicy
+    from numerai_pipeline.numerai_api.submissions import SubmissionBatch
+    from numerai_pipeline.numerai_api.tournament import Tournament
+
+    settings = load_settings()
+    client = plan.client()
+    account = Account(client)
+    chosen = plan.select(account, predictions, models)
+    batch = SubmissionBatch(
+        account,
+        Tournament(client.with_policy(RetryPolicy(attempts=1))),
+        plan.layout,
+        plan.round,
+        closes=plan.closes,
+        late=settings.late,
+        confirmation_seconds=settings.confirmation_seconds,
+        force=plan.parameters.force,
+    )
+    records, errors = batch.submit(chosen)
+    done: dict[str, Any] = {name: asdict(record) for name, record in records.items()}
+    if settings.diagnostics:
+        for name in records:
+            _add_diagnostics(plan, account, name, chosen[name], done[name])
+    if errors:
+        raise _combine_errors(errors, records)
+    return {"round": plan.round, "submissions": done, "late": [name for name in records if records[name].is_late]}
+
+
+def _add_diagnostics(plan: SubmissionPlan, account: Account, name: str, model: str, result: dict[str, Any]) -> None:
+    """Add Numerai's diagnostics to a submission's result; no failure of theirs affects the submission."""
+    from numerai_pipeline.numerai_api.submissions import diagnose
+
+    timeout = load_settings().confirmation_seconds
+    try:
+        result["diagnostics"] = diagnose(
+            account, plan.layout, name, model, timeout_seconds=timeout, force=plan.parameters.force
+        )
+    except Exception as error:  # noqa: BLE001 - the submission is accepted, in any case
+        log.warning("%s: no diagnostics: %s", name, error)
+
+
+def _combine_errors(errors: Mapping[str, PipelineError], records: Mapping[str, SubmissionRecord]) -> PipelineError:
+    """Put several failures in one error, of the kind that decides whether a retry can help."""
+    if len(errors) == 1 and not records:
+        return next(iter(errors.values()))
+    details = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    msg = f"failed: {', '.join(errors)} (submitted: {', '.join(records) or 'none'}). {details}"
+    kinds = list(errors.values())
+    if all(isinstance(error, RoundClosedError) for error in kinds):
+        return RoundClosedError(msg)
+    return BadInputError(msg) if all(isinstance(error, BadInputError) for error in kinds) else SubmissionError(msg)

@@ -1,0 +1,467 @@
+"""Uploads and confirmations of a run's submissions, with a record of each in the run's directory.
+
+``submissions/<model at Numerai>.csv`` is the file, ``submissions/<model at Numerai>.json`` its record. All files are
+uploaded before any is confirmed, and a record is written as soon as the server has the file, so that
+
+- a killed task never uploads a file twice: the next attempt finds the submission by its id or file name;
+- a model whose upload fails does not delay the others;
+- attempts go on until the round closes, whatever the server answers until then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from numerai_pipeline.errors import (
+    BadInputError,
+    CredentialsError,
+    PipelineError,
+    RoundClosedError,
+    SubmissionError,
+)
+from numerai_pipeline.manifests import atomic_path, discard, file_sha256, verified_manifest, write_manifest
+from numerai_pipeline.numerai_api.account import LATE, NONE, ON_TIME, QUEUED
+from numerai_pipeline.numerai_api.retries import TRANSIENT, RetryPolicy
+from numerai_pipeline.numerai_api.submission_files import VALIDATION, write_submission
+from numerai_pipeline.round_days import next_opening
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from numerai_pipeline.numerai_api.account import Account, SubmissionEntry
+    from numerai_pipeline.numerai_api.tournament import Tournament
+    from numerai_pipeline.run_layout import RunLayout
+
+log = logging.getLogger(__name__)
+
+UPLOADING, UPLOADED = "uploading", "uploaded"
+"""Statuses of a record before Numerai lists the submission: the file is there; its submission is created."""
+_POLL_SECONDS = (0.5, 30.0)
+"""Seconds between two queries of the status: doubling from the first to the last."""
+
+Late = Literal["queue", "refuse"]
+
+
+@dataclass(frozen=True)
+class SubmissionRecord:
+    """Outcome of one upload.
+
+    Attributes
+    ----------
+    model : str
+        The model or ensemble whose predictions were uploaded.
+    sha256 : str
+        Of the uploaded file.
+    requested_round : int
+        The run's round.
+    account_model : str
+        Id of the model at Numerai.
+    filename : str
+        The file's name at Numerai.
+    status : str
+        ``uploading``, ``uploaded``, or Numerai's status.
+    at : str
+        When the status was known, ISO 8601.
+    submission : str, optional
+        Numerai's id of the submission; None until it is known.
+    round : int, optional
+        The round that Numerai accepted it for, a later one after the close; None until it is confirmed.
+    """
+
+    model: str
+    sha256: str
+    requested_round: int
+    account_model: str
+    filename: str
+    status: str
+    at: str
+    submission: str | None = None
+    round: int | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the submission came after the close of the run's round."""
+        return self.status in {LATE, QUEUED} or self.round not in {None, self.requested_round}
+
+    def matches(self, sha256: str, round_number: int, account_model: str) -> bool:
+        """Whether this very file was uploaded for this round and model."""
+        return (self.sha256, self.requested_round, self.account_model) == (sha256, round_number, account_model)
+
+
+@dataclass
+class _Slot:
+    """A model at Numerai, its file, and the state of its submission."""
+
+    name: str
+    model: str
+    model_id: str
+    record_path: Path
+    file: Path
+    sha256: str
+    next_at: datetime
+    """When the next upload attempt or query of its status is due."""
+    confirm_by: datetime
+    """Until when Numerai must list the submission."""
+    record: SubmissionRecord | None = None
+    error: PipelineError | None = None
+    failed_attempts: int = 0
+    polls: int = 0
+
+    @property
+    def is_missing(self) -> bool:
+        return self.error is None and (self.record is None or self.record.submission is None)
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        return self.error is None and not self.is_missing and self.record is not None and self.record.round is None
+
+    def save(self, record: SubmissionRecord) -> None:
+        self.record = record
+        _write(self.record_path, asdict(record))
+
+
+class SubmissionBatch:
+    """All submissions of a run of a round.
+
+    Parameters
+    ----------
+    account : Account
+    tournament : Tournament
+    layout : RunLayout
+        The run's directory.
+    round_number : int
+        The run's round.
+    closes : datetime, optional
+        The round's close; read from the server when left out.
+    late : {"queue", "refuse"}
+        What to do after the close: upload, so that Numerai queues the submission for the next round, or fail.
+    confirmation_seconds : float
+        Seconds after an upload within which Numerai must list the submission.
+    force : bool
+        Whether to upload again what was submitted before.
+    policy : RetryPolicy, optional
+        Attempts and delays of an upload. Its deadline is replaced: attempts go on until the round closes or, where late
+        submissions are queued, until the next round opens.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        tournament: Tournament,
+        layout: RunLayout,
+        round_number: int,
+        *,
+        closes: datetime | None = None,
+        late: Late = "queue",
+        confirmation_seconds: float = 600.0,
+        force: bool = False,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        self._account = account
+        self._tournament = tournament
+        self._layout = layout
+        self._round = round_number
+        self._late = late
+        self._confirmation = timedelta(seconds=confirmation_seconds)
+        self._force = force
+        self._policy = policy or RetryPolicy()
+        self._clock = self._policy.clock
+        self._set_close(closes)
+
+    def submit(self, chosen: Mapping[str, str]) -> tuple[dict[str, SubmissionRecord], dict[str, PipelineError]]:
+        """Upload all, then confirm all.
+
+        Parameters
+        ----------
+        chosen : mapping
+            Model at Numerai → the model or ensemble whose predictions it gets.
+
+        Returns
+        -------
+        records : dict
+            Model at Numerai → record of its confirmed submission.
+        errors : dict
+            Model at Numerai → the reason why it has none.
+
+        Raises
+        ------
+        CredentialsError
+            When the keys are refused or lack a scope; the message names the submissions that were uploaded before.
+        PipelineError
+            When the account's models cannot be listed.
+        """
+        self._account.models()  # refused keys fail here, once
+        errors: dict[str, PipelineError] = {}
+        slots = []
+        for name, model in chosen.items():
+            try:
+                slots.append(self._slot(name, model))
+            except BadInputError as error:
+                log.error("%s: %s", name, error)  # noqa: TRY400 - the message is complete
+                errors[name] = error
+        try:
+            self._upload_and_confirm(slots)
+        except CredentialsError as error:
+            uploaded = [
+                f"{slot.name} ({slot.record.submission})" for slot in slots if slot.record and slot.is_unconfirmed
+            ]
+            if not uploaded:
+                raise
+            msg = f"uploaded, but not confirmed: {', '.join(uploaded)}. {error}"
+            raise CredentialsError(msg) from None
+        errors |= {slot.name: slot.error for slot in slots if slot.error}
+        return {slot.name: slot.record for slot in slots if slot.record and not slot.error}, errors
+
+    def _slot(self, name: str, model: str) -> _Slot:
+        model_id = self._account.model_id(name)
+        file = write_submission(self._layout, model, self._layout.submission(name))
+        now = self._clock()
+        path = self._layout.submission_record(name)
+        slot = _Slot(name, model, model_id, path, file, file_sha256(file), now, now + self._confirmation)
+        record = _read(path)
+        if record and not self._force and record.matches(slot.sha256, self._round, model_id):
+            slot.record = record
+            log.info("%s: submitted before as %s: %s at %s", name, record.submission, record.status, record.at)
+        else:
+            discard(path)
+        return slot
+
+    def _upload_and_confirm(self, slots: Sequence[_Slot]) -> None:
+        while True:
+            now = self._clock()
+            self._upload([slot for slot in slots if slot.is_missing and slot.next_at <= now])
+            self._confirm([slot for slot in slots if slot.is_unconfirmed and slot.next_at <= self._clock()])
+            open_slots = [slot for slot in slots if slot.is_missing or slot.is_unconfirmed]
+            if not open_slots:
+                return
+            pause = min(slot.next_at for slot in open_slots) - self._clock()
+            self._policy.sleep(max(pause.total_seconds(), 0.0))
+
+    def _upload(self, slots: Sequence[_Slot]) -> None:
+        if not slots or not self._can_upload(slots):
+            return
+        for slot in slots:
+            if not slot.is_missing:  # found by its file name
+                continue
+            try:
+                self._upload_slot(slot)
+            except CredentialsError:
+                raise
+            except BadInputError as error:
+                self._fail(slot, error)
+            except TRANSIENT as error:
+                self._postpone(slot, error)
+
+    def _can_upload(self, slots: Sequence[_Slot]) -> bool:
+        """Check the round, and find submissions that exist; on failure, all slots fail or are postponed."""
+        try:
+            self._require_open()
+            self._find_created([slot for slot in slots if slot.record])
+        except RoundClosedError as error:
+            for slot in slots:
+                self._fail(slot, error)
+            return False
+        except TRANSIENT as error:
+            for slot in slots:
+                self._postpone(slot, error)
+            return False
+        return True
+
+    def _upload_slot(self, slot: _Slot) -> None:
+        filename = self._account.upload_file(slot.model_id, slot.file)
+        record = SubmissionRecord(
+            slot.model, slot.sha256, self._round, slot.model_id, filename, UPLOADING, self._timestamp()
+        )
+        # before the submission exists: an attempt that is killed now finds it by the file's name
+        slot.save(record)
+        self._uploaded(slot, record, self._account.create_submission(slot.model_id, filename))
+
+    def _uploaded(self, slot: _Slot, record: SubmissionRecord, submission: str) -> None:
+        slot.save(replace(record, submission=submission, status=UPLOADED, at=self._timestamp()))
+        slot.next_at = self._clock()
+        slot.confirm_by = slot.next_at + self._confirmation
+        log.info("%s: uploaded the predictions of %s as submission %s", slot.name, slot.model, submission)
+
+    def _find_created(self, slots: Sequence[_Slot]) -> None:
+        """Find submissions that the server created although the reply, or the task that waited for it, was lost."""
+        if not slots:
+            return
+        created = {entry.filename: entry.submission for entry in self._account.latest_submissions()}
+        for slot in slots:
+            submission = created.get(slot.record.filename) if slot.record else None
+            if slot.record and submission:
+                self._uploaded(slot, slot.record, submission)
+
+    def _confirm(self, slots: Sequence[_Slot]) -> None:
+        if not slots:
+            return
+        try:
+            entries = self._account.latest_submissions()
+        except TRANSIENT as error:
+            for slot in slots:
+                self._poll_again(slot, SubmissionError(f"{self._unconfirmed(slot)}: {error}"))
+            return
+        for slot in slots:
+            self._apply_status(slot, [entry for entry in entries if entry.model_id == slot.model_id])
+
+    def _apply_status(self, slot: _Slot, entries: Sequence[SubmissionEntry]) -> None:
+        """Take over the status of a submission, matched by its id, once it decides for which round it counts."""
+        record = slot.record
+        if record is None:
+            return
+        by_status = {entry.status: entry for entry in entries if entry.submission == record.submission}
+        decided = by_status.get(ON_TIME) or by_status.get(QUEUED)
+        if decided is None and set(by_status) == {LATE} and self._clock() >= slot.confirm_by:
+            decided = by_status[LATE]  # scored for its round, though not queued for the next
+        if decided is None:
+            self._poll_again(slot, self._undecided(slot, by_status, entries))
+            return
+        slot.save(replace(record, round=decided.round, status=decided.status, at=self._timestamp()))
+        if decided.round == self._round and decided.status == ON_TIME:
+            log.info("%s: %s accepted for round %d (%s)", slot.name, slot.model, decided.round, decided.status)
+        else:
+            log.warning(
+                "%s: %s came after the close of round %d: Numerai lists it as %r for round %d",
+                *(slot.name, slot.model, self._round, decided.status, decided.round),
+            )
+
+    def _undecided(
+        self, slot: _Slot, by_status: Mapping[str, SubmissionEntry], entries: Sequence[SubmissionEntry]
+    ) -> SubmissionError:
+        """Describe why a submission is not confirmed yet."""
+        what = self._unconfirmed(slot)
+        if by_status:
+            words = ", ".join(f"{status!r} for round {entry.round}" for status, entry in by_status.items())
+            return SubmissionError(f"{what}: Numerai reports {words}; check the model's page at numer.ai")
+        of_round = [entry for entry in entries if entry.round == self._round]
+        if any(entry.status == NONE for entry in of_round):
+            return _LostError(f"{what}: Numerai lists no submission of this model for the round")
+        other = [entry.submission for entry in of_round if entry.submission]
+        if other:
+            return SubmissionError(
+                f"{what}: Numerai lists submission {other[0]} for the round instead, which may have replaced it; it is"
+                " uploaded again only by a run with 'force'"
+            )
+        return SubmissionError(f"{what}: Numerai does not list it")
+
+    def _unconfirmed(self, slot: _Slot) -> str:
+        submission = slot.record.submission if slot.record else None
+        return (
+            f"submission {submission} of {slot.name} for round {self._round} is uploaded, but was not confirmed within"
+            f" {self._confirmation.total_seconds():g} s (NUMERAI_CONFIRMATION_SECONDS)"
+        )
+
+    def _poll_again(self, slot: _Slot, error: SubmissionError) -> None:
+        now = self._clock()
+        if now < slot.confirm_by:
+            first, last = _POLL_SECONDS
+            slot.next_at = now + timedelta(seconds=min(first * 2.0 ** min(slot.polls, 30), last))
+            slot.next_at = min(slot.next_at, slot.confirm_by)
+            slot.polls += 1
+            return
+        if isinstance(error, _LostError):
+            discard(slot.record_path)  # the next attempt uploads it again
+        self._fail(slot, error)
+
+    def _postpone(self, slot: _Slot, error: PipelineError) -> None:
+        slot.failed_attempts += 1
+        if self._policy.is_exhausted(slot.failed_attempts):
+            self._fail(slot, error)
+            return
+        seconds = self._policy.delay(slot.failed_attempts, error)
+        slot.next_at = self._clock() + timedelta(seconds=seconds)
+        log.warning("%s: %s; next attempt in %.1f s", slot.name, error, seconds)
+
+    def _fail(self, slot: _Slot, error: PipelineError) -> None:
+        log.error("%s: %s", slot.name, error)
+        slot.error = error
+
+    def _require_open(self) -> None:
+        """Make sure that an upload can still count.
+
+        Between rounds Numerai queues a submission for the next round. Once that round is open, an upload would replace
+        the submission of its run.
+
+        Raises
+        ------
+        RoundClosedError
+        """
+        current = self._tournament.current_round()
+        if current is not None and current.number > self._round:
+            msg = (
+                f"round {self._round} is closed and {current} is open, which has other live rows: nothing was uploaded"
+            )
+            raise RoundClosedError(msg)
+        if current is not None and current.number == self._round:
+            self._set_close(current.close_time)
+        if self._late == "refuse" and self._closes is not None and self._clock() >= self._closes:
+            msg = (
+                f"round {self._round} closed at {self._closes:%a %Y-%m-%d %H:%M} UTC: nothing was uploaded"
+                " (NUMERAI_LATE=refuse)"
+            )
+            raise RoundClosedError(msg)
+
+    def _set_close(self, closes: datetime | None) -> None:
+        self._closes = closes
+        deadline = next_opening(closes) if closes and self._late == "queue" else closes
+        self._policy = replace(self._policy, deadline=deadline)
+
+    def _timestamp(self) -> str:
+        return self._clock().isoformat(timespec="seconds")
+
+
+class _LostError(SubmissionError):
+    """Numerai has no submission although its creation was acknowledged."""
+
+
+def diagnose(
+    account: Account, layout: RunLayout, numerai_model: str, model: str, *, timeout_seconds: float, force: bool = False
+) -> dict[str, Any]:
+    """Have a model's validation rows scored by Numerai, unless the same file was scored before.
+
+    Returns
+    -------
+    dict
+        ``sha256``, ``model``, and the numbers of Numerai's diagnostics over all eras.
+    """
+    file = write_submission(layout, model, layout.diagnosed(numerai_model), VALIDATION)
+    path = layout.diagnostics_record(numerai_model)
+    sha256 = file_sha256(file)
+    known = _content(path)
+    if known and not force and known.get("sha256") == sha256:
+        log.info("%s: the diagnostics of these validation rows are known", numerai_model)
+        return known
+    discard(path)
+    answer = account.diagnose(account.model_id(numerai_model), file, timeout_seconds=timeout_seconds)
+    found: dict[str, Any] = {"sha256": sha256, "model": model}
+    found |= {name: value for name, value in answer.items() if isinstance(value, (int, float, bool))}
+    _write(path, found)
+    log.info("%s: diagnostics done, mean CORR %s", numerai_model, found.get("validationCorrMean"))
+    return found
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    if verified_manifest(path) is None:
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _read(path: Path) -> SubmissionRecord | None:
+    try:
+        content = _content(path)
+        return SubmissionRecord(**content) if content else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_manifest(path)
