@@ -1,8 +1,8 @@
 """Rounds, days and eras: a calendar one can compute.
 
 As on Numerai, five rounds open in a week, on Tuesday to Saturday, and eras are weeks: era 0001 is Friday 2003-01-03.
-Round 1335 is the Saturday round of 2026-08-15; every other number follows from that by counting. Saturday's numbers
-are the multiples of five. The five rounds of a week share its era.
+Round 1334 is the Saturday round of 2026-08-15, as on Numerai; all other numbers follow by counting. Saturday's numbers
+are 4 modulo 5. The five rounds of a week share its era.
 
 Two things are kinder than on Numerai, so that a first run works at any hour: a round opens at 12:00 UTC sharp, and it
 stays open until the next one does.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
 FIRST_ERA = date(2003, 1, 3)
-FIRST_ROUND = 1335
+FIRST_ROUND = 1334
 """The round with which the season begins: its validation file has exactly the eras that were asked for."""
 
 _TUESDAY_AFTER_FIRST_ROUND = date(2026, 8, 18)

@@ -47,7 +47,7 @@ FILES = (
 META_MODEL = "numerai_meta_model"
 """The meta model's column, as Numerai calls it."""
 _META_STREAM = 1219
-_FORMAT = 1
+_FORMAT = 2
 """Raised whenever the same season would be written differently, so that kept files of an older form are not used."""
 _CELLS_AT_ONCE = 32 * 2**20
 

@@ -13,7 +13,7 @@ from practice.rounds import SeasonRound
 from practice.season import Season
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
-NEWEST = 1340
+NEWEST = 1339
 
 
 class NumeraisRound(SeasonRound):

@@ -31,7 +31,7 @@ from tests.samples import ROOT
 pytestmark = [pytest.mark.containers, pytest.mark.usefixtures("images")]
 
 SATURDAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)
-NUMBER = 1335
+NUMBER = 1334
 KEYS = ("PUBLIC-ID-OF-THE-RUN", "secret-key-of-the-run")
 SIZE = SeasonSize(rows_per_era=60, train_eras=20, validation_eras=20, small=8, medium=10, all_features=12)
 RunPipeline = Callable[..., Outcome]
@@ -126,7 +126,7 @@ def test_a_round_is_played_and_scored(
         {name: numerai_corr(table, targets)["prediction"] for name, table in handed_in.items()}, abs=1e-9
     )
     # and the keys are nowhere
-    assert "mine: svm accepted for round 1335" in caplog.text
+    assert "mine: svm accepted for round 1334" in caplog.text
     assert "mixed: the same file was handed in already" in caplog.text
     files = [path for path in (*outcome.directory.rglob("*"), *Path(HOME.name).rglob("*")) if path.is_file()]
     assert any(path.name == "airflow.db" for path in files)

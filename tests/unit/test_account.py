@@ -34,7 +34,7 @@ from practice.server import PracticeServer, running
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
 QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.002)
-TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1335 is open
+TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1334 is open
 KEYS = ("PUBLIC-ID-OF-TESTS", "secret-key-of-tests")
 ALWAYS = 1000
 CREATE, LATEST, LISTED = "create_submission(", "latestSubmissions", "submissions(modelId"
@@ -63,7 +63,7 @@ def connected(
 
 @pytest.fixture
 def predictions(server: PracticeServer, tmp_path: Path) -> Path:
-    rows = server.season.live_rows(1335)
+    rows = server.season.live_rows(1334)
     path = tmp_path / "alpha.csv"
     pd.DataFrame({"id": rows.ids.astype(str), "prediction": rows.example}).to_csv(path, index=False)
     return path
@@ -101,8 +101,8 @@ def test_what_passes_is_waited_for(server: PracticeServer, predictions: Path, fa
     account = connected(server, faults)
     model_id = account.model_id("alpha")
     server.faults.add(*faults)
-    submission = account.submit(model_id, predictions, 1335)
-    assert (submission.round, submission.status, submission.is_late) == (1335, "success", False)
+    submission = account.submit(model_id, predictions, 1334)
+    assert (submission.round, submission.status, submission.is_late) == (1334, "success", False)
     assert submission.id in [entry.id for entry in server.desk.submissions(model_id)]
     # a query that was given up may have been heard all the same: then there are two submissions of the same file
     (counting,) = server.desk.counting(model_id)
@@ -154,27 +154,27 @@ def test_what_does_not_pass_is_its_named_error(
     model_id = account.model_id("alpha")
     server.faults.add(*faults)
     with pytest.raises(error, match=says):
-        account.submit(model_id, predictions, 1335)
+        account.submit(model_id, predictions, 1334)
 
 
 def test_a_late_one_says_for_which_round_it_was_queued(server: PracticeServer, predictions: Path) -> None:
     account = connected(server)
     server.faults.add(fault("graphql", "late", CREATE))
-    submission = account.submit(account.model_id("alpha"), predictions, 1335)
-    assert (submission.round, submission.asked_for, submission.is_late) == (1336, 1335, True)
+    submission = account.submit(account.model_id("alpha"), predictions, 1334)
+    assert (submission.round, submission.asked_for, submission.is_late) == (1335, 1334, True)
 
 
 def test_an_invalid_file_is_found_out_though_one_was_accepted_before(server: PracticeServer, predictions: Path) -> None:
     account = connected(server)
     model_id = account.model_id("alpha")
-    account.submit(model_id, predictions, 1335)
+    account.submit(model_id, predictions, 1334)
     predictions.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(SubmissionError, match="refused"):
-        account.submit(model_id, predictions, 1335)
+        account.submit(model_id, predictions, 1334)
     # the other model's submissions say nothing about this one
     predictions.write_text("id,prediction\n")
     with pytest.raises(SubmissionError, match="refused"):
-        account.submit(account.model_id("beta"), predictions, 1335)
+        account.submit(account.model_id("beta"), predictions, 1334)
 
 
 def test_a_file_that_never_arrived_is_found_out_even_if_the_storage_says_it_did(
@@ -183,7 +183,7 @@ def test_a_file_that_never_arrived_is_found_out_even_if_the_storage_says_it_did(
     account = connected(server)
     server.desk.receive = lambda *_: None  # type: ignore[method-assign]
     with pytest.raises(SubmissionError, match="refused submission"):
-        account.submit(account.model_id("alpha"), predictions, 1335)
+        account.submit(account.model_id("alpha"), predictions, 1334)
 
 
 @pytest.mark.parametrize("keys", [("PUBLIC-ID-OF-TESTS", "wrong-key"), ("NOBODY", "secret-key-of-tests")])
@@ -201,10 +201,10 @@ def test_keys_and_signed_addresses_are_never_logged(
     faults = [fault("upload", "status", status=403), fault("upload", "delay", seconds=0.8)]
     account = connected(server, faults)
     server.faults.add(*faults)
-    account.submit(account.model_id("alpha"), predictions, 1335)
+    account.submit(account.model_id("alpha"), predictions, 1334)
     server.faults.add(fault("upload", "status", status=403, count=ALWAYS))
     with pytest.raises(NetworkError) as failed:
-        account.submit(account.model_id("alpha"), predictions, 1335)
+        account.submit(account.model_id("alpha"), predictions, 1334)
     # what urllib3 says of its connections at this level is not ours, and Airflow does not log it
     said = " ".join(record.getMessage() for record in caplog.records if not record.name.startswith("urllib3"))
     assert "uploaded alpha.csv" in said
@@ -214,7 +214,7 @@ def test_keys_and_signed_addresses_are_never_logged(
 
 def test_diagnostics(server: PracticeServer, tmp_path: Path) -> None:
     account = connected(server, confirm_within=0.3)
-    known = pd.read_parquet(server.season.file("v5.3/validation.parquet", 1335))
+    known = pd.read_parquet(server.season.file("v5.3/validation.parquet", 1334))
     path = tmp_path / "validation.csv"
     known["target"].fillna(0.5).rename("prediction").clip(0.01, 0.99).to_csv(path)
     found = account.diagnose(account.model_id("alpha"), path)

@@ -28,7 +28,7 @@ from tests.samples import ROOT
 SATURDAY = datetime(2026, 8, 15, 12, tzinfo=UTC)
 OPENS = SATURDAY + timedelta(hours=1, minutes=12)
 CLOSES = OPENS + timedelta(hours=48)
-FOUND = {"round": 1335, "opens": OPENS.isoformat(), "closes": CLOSES.isoformat()}
+FOUND = {"round": 1334, "opens": OPENS.isoformat(), "closes": CLOSES.isoformat()}
 DEFAULTS = RunParameters().model_dump()
 
 
@@ -131,7 +131,7 @@ def test_a_scheduled_run_that_comes_too_late_fails_at_once_and_for_good(
     sensor: RoundSensor, season: ClockedSeason
 ) -> None:
     season.clock = SATURDAY + timedelta(days=4)
-    with pytest.raises(AirflowFailException, match=r'missed round 1335 .* closed .*\{"round": 1335\}'):
+    with pytest.raises(AirflowFailException, match=r'missed round 1334 .* closed .*\{"round": 1334\}'):
         sensor.execute(context())
 
 
@@ -156,7 +156,7 @@ def test_a_triggerer_that_never_answers_is_named(sensor: RoundSensor) -> None:
         (a_run(DagRunType.BACKFILL), {}, "not started by the schedule (backfill)"),
         (a_run(DagRunType.ASSET_TRIGGERED, end=None), {}, "not started by the schedule (asset_triggered)"),
         (a_run(), {"source": "archive", "archive": "/some.zip"}, "an archive belongs to no open round"),
-        (a_run(), {"round": 1333}, "round 1333 was chosen by its number"),
+        (a_run(), {"round": 1332}, "round 1332 was chosen by its number"),
     ],
 )
 def test_who_does_not_wait_is_told_why(

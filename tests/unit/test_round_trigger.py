@@ -81,7 +81,7 @@ def fault(kind: Kind, **options: Any) -> Fault:
     return Fault(**{"kind": kind, "on": "graphql", **options})
 
 
-READY = {"state": "ready", "round": 1335, "opens": OPENS.isoformat(), "closes": CLOSES.isoformat()}
+READY = {"state": "ready", "round": 1334, "opens": OPENS.isoformat(), "closes": CLOSES.isoformat()}
 
 
 def test_it_fires_when_the_round_opens(machine: TimeMachine, season: ClockedSeason) -> None:
@@ -105,13 +105,13 @@ def test_the_round_of_the_day_before_is_another_round(machine: TimeMachine, seas
             return self.opens + timedelta(hours=26)
 
     season.kind = Overlapping
-    assert season.current_round().number == 1334
+    assert season.current_round().number == 1333
     assert season.current_round().status(season.clock) == "OPEN"
-    assert wait_for(machine)["round"] == 1335
+    assert wait_for(machine)["round"] == 1334
 
 
 def test_it_waits_for_live_data_that_is_still_yesterdays(machine: TimeMachine, season: ClockedSeason) -> None:
-    season.lagging = {1335}
+    season.lagging = {1334}
     there = OPENS + timedelta(hours=3)
     machine.at(there, season.lagging.clear)
     assert wait_for(machine).items() >= READY.items()
@@ -122,11 +122,11 @@ def test_data_that_stays_yesterdays_is_missed_when_the_round_closes(
     machine: TimeMachine, season: ClockedSeason, poll: Callable[[float], None]
 ) -> None:
     poll(3600)
-    season.lagging = {1335}
+    season.lagging = {1334}
     payload = wait_for(machine)
     assert payload["state"] == "missed"
-    assert "missed round 1335 (Sat 2026-08-15 13:12 to Mon 2026-08-17 13:12 UTC)" in payload["reason"]
-    assert 'trigger the DAG by hand with the round\'s number: {"round": 1335}' in payload["reason"]
+    assert "missed round 1334 (Sat 2026-08-15 13:12 to Mon 2026-08-17 13:12 UTC)" in payload["reason"]
+    assert 'trigger the DAG by hand with the round\'s number: {"round": 1334}' in payload["reason"]
     assert timedelta(0) <= season.clock - CLOSES <= timedelta(seconds=1)
 
 
@@ -135,7 +135,7 @@ def test_one_sign_of_new_data_is_enough(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason, unsaid: Kind
 ) -> None:
     server.faults.add(fault(unsaid, on="file", count=ALWAYS))
-    season.lagging = {1335}
+    season.lagging = {1334}
     there = OPENS + timedelta(hours=1)
     machine.at(there, season.lagging.clear)
     assert wait_for(machine).items() >= READY.items()
@@ -154,7 +154,7 @@ def test_a_server_that_sends_its_newest_data_for_every_round_is_known_by_the_dat
     machine: TimeMachine, season: ClockedSeason
 ) -> None:
     season.sends_newest = True
-    season.lagging = {1335}
+    season.lagging = {1334}
     there = OPENS + timedelta(hours=2)
     machine.at(there, season.lagging.clear)
     assert wait_for(machine).items() >= READY.items()
@@ -178,11 +178,11 @@ def test_a_run_that_comes_days_late_has_missed_its_round_at_once(
     season.clock = SATURDAY + timedelta(days=days_late)
     payload = wait_for(machine)
     assert (payload["state"], machine.sleeps) == ("missed", [])
-    assert "missed round 1335" in payload["reason"]
+    assert "missed round 1334" in payload["reason"]
 
 
 @pytest.mark.parametrize(
-    ("day", "number", "patience"), [(SATURDAY, 1335, timedelta(hours=48)), (TUESDAY, 1331, timedelta(hours=24))]
+    ("day", "number", "patience"), [(SATURDAY, 1334, timedelta(hours=48)), (TUESDAY, 1330, timedelta(hours=24))]
 )
 def test_a_round_that_never_opens_is_missed(
     machine: TimeMachine, season: ClockedSeason, day: datetime, number: int, patience: timedelta
@@ -199,15 +199,15 @@ def test_a_round_that_never_opens_is_missed(
 def test_a_saturday_round_that_opens_on_sunday_is_still_saturdays(
     machine: TimeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(NumeraisRound, "late", {1335: timedelta(hours=21)})
+    monkeypatch.setattr(NumeraisRound, "late", {1334: timedelta(hours=21)})
     payload = wait_for(machine)
-    assert (payload["state"], payload["round"]) == ("ready", 1335)
+    assert (payload["state"], payload["round"]) == ("ready", 1334)
 
 
 def test_a_round_that_closes_while_it_waits_is_missed_and_said_to_be(
     machine: TimeMachine, season: ClockedSeason
 ) -> None:
-    season.clock, season.lagging = TUESDAY, {1331}
+    season.clock, season.lagging = TUESDAY, {1330}
     assert "it closed at Tue 2026-08-11 14:12 UTC" in wait_for(machine, TUESDAY)["reason"]
 
 
@@ -270,7 +270,7 @@ def test_a_server_that_asks_to_be_left_alone_is(machine: TimeMachine, server: Pr
 
 def test_even_that_ends_at_the_deadline(machine: TimeMachine, server: PracticeServer, season: ClockedSeason) -> None:
     season.clock = OPENS
-    season.lagging = {1335}
+    season.lagging = {1334}
     machine.at(OPENS, lambda: server.faults.add(fault("status", status=429, retry_after=10**7)))
     payload = wait_for(machine)
     assert payload["state"] == "missed"
@@ -361,5 +361,5 @@ def test_the_triggerer_finds_it(tmp_path: Path) -> None:
 
 
 def test_the_clock_of_these_tests_is_numerais() -> None:
-    assert NumeraisRound(1335).opens == OPENS
-    assert SeasonRound(1335).opens == SATURDAY
+    assert NumeraisRound(1334).opens == OPENS
+    assert SeasonRound(1334).opens == SATURDAY

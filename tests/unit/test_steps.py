@@ -20,8 +20,8 @@ from practice.server import PracticeServer, running
 from tests.unit.unpacking.raw_files import classic_dataset
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
-TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1335 is open
-LONG_AGO = datetime(2026, 6, 27, 12, 0, tzinfo=UTC)  # the Saturday of round 1300
+TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1334 is open
+LONG_AGO = datetime(2026, 6, 27, 12, 0, tzinfo=UTC)  # the Saturday of round 1299
 Download = Callable[..., dict[str, Any]]
 
 
@@ -49,30 +49,30 @@ def download(season: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Downloa
 
 
 def test_a_run_by_hand_gets_the_current_round(download: Download) -> None:
-    assert (download()["round"], download()["era"]) == ("1335", None)
+    assert (download()["round"], download()["era"]) == ("1334", None)
 
 
 def test_a_backfilled_week_gets_its_own_round_and_walks_forward_once_that_is_over(download: Download) -> None:
-    assert (download("backfill", TODAY)["round"], download("backfill", TODAY)["era"]) == ("1335", None)
+    assert (download("backfill", TODAY)["round"], download("backfill", TODAY)["era"]) == ("1334", None)
     past = download("backfill", LONG_AGO)
-    assert (past["round"], past["era"]) == ("1300", SeasonRound(1300).era)
+    assert (past["round"], past["era"]) == ("1299", SeasonRound(1299).era)
     assert "live" not in past["files"]
 
 
 def test_a_scheduled_run_never_walks_forward(download: Download) -> None:
-    with pytest.raises(AirflowFailException, match=r"round 1300 .*is not served any more"):
+    with pytest.raises(AirflowFailException, match=r"round 1299 .*is not served any more"):
         download("scheduled", LONG_AGO)
 
 
 def test_a_scheduled_run_gets_the_round_that_was_waited_for(download: Download) -> None:
-    assert download("scheduled", TODAY, waited_for=1334)["round"] == "1334"
+    assert download("scheduled", TODAY, waited_for=1333)["round"] == "1333"
 
 
 def test_walking_forward_can_be_forbidden(download: Download) -> None:
     with pytest.raises(AirflowFailException, match="is not served any more"):
         download("backfill", LONG_AGO, walk_forward=False)
     with pytest.raises(AirflowFailException, match="is not served any more"):
-        download(round=1300, walk_forward=False)
+        download(round=1299, walk_forward=False)
 
 
 def test_a_run_without_a_directory_has_no_page() -> None:
@@ -84,15 +84,15 @@ def test_a_run_without_a_directory_has_no_page() -> None:
 @pytest.mark.parametrize(
     ("run", "choices", "number"),
     [
-        (("backfill", LONG_AGO), {}, "1300"),
-        (("backfill", LONG_AGO), {"round": 1310}, "1310"),
-        (("manual", None), {}, "1335"),
+        (("backfill", LONG_AGO), {}, "1299"),
+        (("backfill", LONG_AGO), {"round": 1309}, "1309"),
+        (("manual", None), {}, "1334"),
     ],
 )
 def test_a_folder_of_archives_is_read_by_rounds(
     download: Download, tmp_path: Path, run: tuple[str, datetime | None], choices: dict[str, Any], number: str
 ) -> None:
-    for name in ("1300", "1310", "1335"):
+    for name in ("1299", "1309", "1334"):
         zipped = classic_dataset(tmp_path / "zips").path("archive")
         zipped.rename(tmp_path / "zips" / f"numerai_dataset_{name}.zip")
     raw = download(*run, source="archive", archive=str(tmp_path / "zips" / "numerai_dataset_{round}.zip"), **choices)

@@ -31,7 +31,7 @@ from practice.server import PracticeServer, running
 from tests.clocked_season import ClockedSeason, NumeraisRound
 
 KEYS = ("PUBLIC-ID-OF-TESTS", "secret-key-of-tests")
-NUMBER = 1335
+NUMBER = 1334
 SATURDAY = NumeraisRound(NUMBER).opens + timedelta(hours=1)
 MODELS = ("svm", "xgboost")
 PREDICTIONS = (*MODELS, "ensemble_selection")
@@ -307,7 +307,7 @@ def test_nothing_is_uploaded_for_a_round_that_is_over(
     server: PracticeServer, submit: Submit, season: ClockedSeason
 ) -> None:
     season.clock = NumeraisRound(NUMBER + 1).opens + timedelta(minutes=5)
-    with pytest.raises(AirflowFailException, match=r"round 1335 is over, and round 1336 .* nothing was uploaded"):
+    with pytest.raises(AirflowFailException, match=r"round 1334 is over, and round 1335 .* nothing was uploaded"):
         submit("scheduled")
     with pytest.raises(AirflowSkipException, match="this is a backfilled run"):
         submit("backfill")
@@ -327,7 +327,7 @@ def test_a_late_one_is_told_with_the_round_it_waits_for(
 ) -> None:
     season.clock = NumeraisRound(NUMBER).closes + timedelta(minutes=5)
     for _ in range(2):
-        with pytest.raises(AirflowFailException, match=r"too late for round 1335: Numerai queued .* for round 1336"):
+        with pytest.raises(AirflowFailException, match=r"too late for round 1334: Numerai queued .* for round 1335"):
             submit()
     assert uploads(server) == 2  # not again
     assert json.loads(layout.submission_record("alpha").read_text())["round"] == NUMBER + 1
@@ -361,7 +361,7 @@ def test_no_secret_is_logged_or_kept(
     server.faults.add(Fault(kind="status", on="upload", status=403))
     told = json.dumps(submit())
     said = " ".join(record.getMessage() for record in caplog.records)
-    assert "accepted for round 1335" in said
+    assert "accepted for round 1334" in said
     kept = [path.read_text() for path in (layout.directory / "submissions").rglob("*") if path.is_file()]
     assert kept
     for text in (told, said, *kept):

@@ -35,7 +35,7 @@ from practice.server import PracticeServer, running
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
 QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.002)
-TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1335 is open
+TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1334 is open
 ALWAYS = 1000
 
 
@@ -97,11 +97,11 @@ def test_a_version_that_is_only_being_published_is_not_the_newest(
 def test_the_current_round(api: Tournament) -> None:
     current = known(api.current_round())
     assert (current.number, current.open_time, current.close_time) == (
-        1335,
+        1334,
         datetime(2026, 8, 15, 12, tzinfo=UTC),
         datetime(2026, 8, 18, 12, tzinfo=UTC),
     )
-    assert str(current) == "round 1335 (Sat 2026-08-15 12:00 to Tue 2026-08-18 12:00 UTC)"
+    assert str(current) == "round 1334 (Sat 2026-08-15 12:00 to Tue 2026-08-18 12:00 UTC)"
 
 
 def test_no_round_is_current_between_rounds(server: PracticeServer, api: Tournament) -> None:
@@ -110,15 +110,15 @@ def test_no_round_is_current_between_rounds(server: PracticeServer, api: Tournam
 
 
 def test_rounds_by_number(api: Tournament) -> None:
-    assert api.round_by_number(1300).open_time == SeasonRound(1300).opens
-    with pytest.raises(NotFoundError, match="round 9999 does not exist; the current one is round 1335"):
+    assert api.round_by_number(1299).open_time == SeasonRound(1299).opens
+    with pytest.raises(NotFoundError, match="round 9999 does not exist; the current one is round 1334"):
         api.round_by_number(9999)
 
 
 def test_rounds_by_moment(api: Tournament) -> None:
-    assert known(api.round_at(TODAY)).number == 1335
-    assert known(api.round_at(datetime(2026, 8, 15, 11, 59, tzinfo=UTC))).number == 1334
-    assert known(api.round_at(datetime(2026, 8, 9, tzinfo=UTC))).number == 1330
+    assert known(api.round_at(TODAY)).number == 1334
+    assert known(api.round_at(datetime(2026, 8, 15, 11, 59, tzinfo=UTC))).number == 1333
+    assert known(api.round_at(datetime(2026, 8, 9, tzinfo=UTC))).number == 1329
     assert api.round_at(datetime(2030, 1, 1, tzinfo=UTC)) is None
     with pytest.raises(ValueError, match="time zone"):
         api.round_at(datetime(2026, 8, 15))  # noqa: DTZ001
@@ -148,18 +148,18 @@ class LongHours(NumeraiHours):
 def test_a_moment_belongs_to_the_round_of_its_day_with_numerais_hours_too(
     server: PracticeServer, api: Tournament, monkeypatch: pytest.MonkeyPatch, kind: type[SeasonRound]
 ) -> None:
-    numbers = range(1320, 1336)
+    numbers = range(1319, 1335)
     monkeypatch.setattr(server.season, "rounds", lambda: [kind(number) for number in numbers])
     schedule = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # the round opens at 13:12
-    assert known(api.round_at(schedule)).number == 1335
-    assert known(api.round_at(schedule + timedelta(minutes=30))).number == 1335
-    assert known(api.round_at(schedule + timedelta(hours=24))).number == 1335
-    assert known(api.round_at(datetime(2026, 8, 11, 13, 0, tzinfo=UTC))).number == 1331
+    assert known(api.round_at(schedule)).number == 1334
+    assert known(api.round_at(schedule + timedelta(minutes=30))).number == 1334
+    assert known(api.round_at(schedule + timedelta(hours=24))).number == 1334
+    assert known(api.round_at(datetime(2026, 8, 11, 13, 0, tzinfo=UTC))).number == 1330
     # Monday night: no round
     assert api.round_at(datetime(2026, 8, 17, 20, tzinfo=UTC)) is None
     # its own round is not announced yet: it is never another day's
     if kind is NumeraiHours:
-        numbers = range(1320, 1335)
+        numbers = range(1319, 1334)
         assert api.round_at(schedule) is None
 
 
@@ -189,10 +189,10 @@ def test_every_failure_ends_in_the_answer_or_its_error(
     server.faults.add(*faults)
     began = time.monotonic()
     if error is None:
-        assert api.round_by_number(1335).number == 1335
+        assert api.round_by_number(1334).number == 1334
     else:
         with pytest.raises(error, match=server.address):
-            api.round_by_number(1335)
+            api.round_by_number(1334)
     assert time.monotonic() - began < 5
 
 
@@ -203,10 +203,10 @@ def test_an_answer_that_is_late_is_asked_for_again(
     server.faults.add(fault("delay", seconds=0.8 if error else 8, count=count))
     if error is None:
         # what is not held back has all the time that a busy machine may need
-        assert tournament(server.address, timeout=4).round_by_number(1335).number == 1335
+        assert tournament(server.address, timeout=4).round_by_number(1334).number == 1334
     else:
         with pytest.raises(error, match=server.address):
-            tournament(server.address, timeout=0.3).round_by_number(1335)
+            tournament(server.address, timeout=0.3).round_by_number(1334)
 
 
 def test_connection_refused() -> None:
@@ -312,7 +312,7 @@ def test_two_tournaments_in_one_process_do_not_mix(server: PracticeServer, tmp_p
         ours, theirs = tournament(server.address), tournament(other.address)
         with ThreadPoolExecutor(8) as pool:
             numbers = list(pool.map(lambda index: known((ours, theirs)[index % 2].current_round()).number, range(40)))
-    assert numbers == [1335, 1340] * 20
+    assert numbers == [1334, 1339] * 20
     assert before == base_api.API_TOURNAMENT_URL
 
 
@@ -324,20 +324,20 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
 ) -> None:
     layout = DataLayout(tmp_path)
     raw = api.download_round(layout, source="practice")
-    assert (raw.kind, raw.source, raw.round, raw.version) == ("v5", "practice", "1335", "v5.10")
+    assert (raw.kind, raw.source, raw.round, raw.version) == ("v5", "practice", "1334", "v5.10")
     folder = layout.downloads("practice/v5.10")
     assert {role: raw.path(role) for role in raw.files} == {
         "features": folder / "features.json",
         "train": folder / "train.parquet",
         "validation": folder / "validation.parquet",
-        "live": folder / "round-1335" / "live.parquet",
+        "live": folder / "round-1334" / "live.parquet",
         "example_validation": folder / "validation_example_preds.parquet",
-        "example_live": folder / "round-1335" / "live_example_preds.parquet",
+        "example_live": folder / "round-1334" / "live_example_preds.parquet",
         "meta_model": folder / "meta_model.parquet",
     }
     for role, file in raw.files.items():
         name = f"v5.10/{raw.path(role).name}"
-        assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
+        assert raw.path(role).read_bytes() == server.season.file(name, 1334).read_bytes()
         assert file.sha256 == verified(raw.path(role)).sha256
     assert verified(raw.path("live")).rows == 50
     server.requests.clear()
@@ -355,7 +355,7 @@ def test_a_round_survives_a_bad_day(server: PracticeServer, api: Tournament, tmp
     raw = api.download_round(DataLayout(tmp_path), source="practice")
     for role in raw.files:
         name = f"v5.10/{raw.path(role).name}"
-        assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
+        assert raw.path(role).read_bytes() == server.season.file(name, 1334).read_bytes()
 
 
 def test_a_version_can_be_chosen(api: Tournament, tmp_path: Path) -> None:
@@ -366,39 +366,39 @@ def test_a_version_can_be_chosen(api: Tournament, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [{"round_number": 1333}, {"run_date": datetime(2026, 8, 13, 12, 30, tzinfo=UTC)}], ids=["number", "date"]
+    "choice", [{"round_number": 1332}, {"run_date": datetime(2026, 8, 13, 12, 30, tzinfo=UTC)}], ids=["number", "date"]
 )
 def test_a_recent_round_gets_its_own_live_data(
     server: PracticeServer, api: Tournament, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
     raw = api.download_round(DataLayout(tmp_path), source="practice", **choice)
-    assert raw.round == "1333"
-    assert raw.path("live").parent.name == "round-1333"
-    assert raw.path("live").read_bytes() == server.season.file("v5.10/live.parquet", 1333).read_bytes()
-    assert raw.path("live").read_bytes() != server.season.file("v5.10/live.parquet", 1335).read_bytes()
+    assert raw.round == "1332"
+    assert raw.path("live").parent.name == "round-1332"
+    assert raw.path("live").read_bytes() == server.season.file("v5.10/live.parquet", 1332).read_bytes()
+    assert raw.path("live").read_bytes() != server.season.file("v5.10/live.parquet", 1334).read_bytes()
 
 
 @pytest.mark.parametrize(
-    "choice", [{"round_number": 1300}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
+    "choice", [{"round_number": 1299}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
 )
 def test_a_round_that_is_not_served_any_more_is_closed(api: Tournament, tmp_path: Path, choice: dict[str, Any]) -> None:
-    with pytest.raises(RoundClosedError, match=r"round 1300 .*served are: 1335, 1334, 1333, 1332, 1331$"):
+    with pytest.raises(RoundClosedError, match=r"round 1299 .*served are: 1334, 1333, 1332, 1331, 1330$"):
         api.download_round(DataLayout(tmp_path), source="practice", **choice)
     assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize(
-    "choice", [{"round_number": 1300}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
+    "choice", [{"round_number": 1299}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
 )
 def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
     server: PracticeServer, api: Tournament, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
     raw = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
-    assert (raw.round, raw.era, raw.payout_days) == ("1300", SeasonRound(1300).era, 20)
+    assert (raw.round, raw.era, raw.payout_days) == ("1299", SeasonRound(1299).era, 20)
     assert set(raw.files) == {"features", "train", "validation", "example_validation", "meta_model"}
     for role in raw.files:
         name = f"v5.10/{raw.path(role).name}"
-        assert raw.path(role).read_bytes() == server.season.file(name, 1335).read_bytes()
+        assert raw.path(role).read_bytes() == server.season.file(name, 1334).read_bytes()
     server.requests.clear()
     # another week: the same files, which are only asked for their ETags
     other = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1295)
@@ -407,7 +407,7 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
 
 
 def test_a_round_that_is_served_is_never_walked_to(api: Tournament, tmp_path: Path) -> None:
-    for number in (1335, 1333):
+    for number in (1334, 1332):
         raw = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=number)
         assert raw.era is None
         assert raw.path("live").parent.name == f"round-{number}"
@@ -416,17 +416,17 @@ def test_a_round_that_is_served_is_never_walked_to(api: Tournament, tmp_path: Pa
 def test_a_round_that_has_not_opened_cannot_be_walked_to(
     server: PracticeServer, api: Tournament, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rounds = [SeasonRound(1336), *server.season.rounds()]
+    rounds = [SeasonRound(1335), *server.season.rounds()]
     monkeypatch.setattr(server.season, "rounds", lambda: rounds)
-    with pytest.raises(RoundClosedError, match=r"round 1336 .*has not opened yet"):
-        api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1336)
+    with pytest.raises(RoundClosedError, match=r"round 1335 .*has not opened yet"):
+        api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1335)
 
 
 def test_what_a_round_pays_on(server: PracticeServer, api: Tournament) -> None:
-    assert api.payout_days(1335) == 20
+    assert api.payout_days(1334) == 20
     # a server that does not tell, or tells it otherwise, stops no run
     server.faults.add(fault("graphql_error", message="Cannot query field 'roundScoreConfigs'", count=ALWAYS))
-    assert api.payout_days(1335) is None
+    assert api.payout_days(1334) is None
 
 
 def test_a_date_without_a_round_is_not_the_current_round(api: Tournament, tmp_path: Path) -> None:
@@ -445,18 +445,18 @@ def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(
 ) -> None:
     right = server.season.file
     monkeypatch.setattr(server.season, "is_served", lambda _number: True)
-    monkeypatch.setattr(server.season, "file", lambda name, _number: right(name, 1335))
-    for number in (1334, 1300):
-        with pytest.raises(RoundClosedError, match=rf"round {number} .*sends that of round 1335"):
+    monkeypatch.setattr(server.season, "file", lambda name, _number: right(name, 1334))
+    for number in (1333, 1299):
+        with pytest.raises(RoundClosedError, match=rf"round {number} .*sends that of round 1334"):
             api.download_round(DataLayout(tmp_path), source="practice", round_number=number)
 
 
 @pytest.mark.parametrize(
     ("name", "number", "reason"),
     [
-        ("validation.parquet", 1335, "not live data of one era"),
-        ("live.parquet", 1310, "live data of another round: its era"),
-        ("live_example_preds.parquet", 1335, "no column data_type, era"),
+        ("validation.parquet", 1334, "not live data of one era"),
+        ("live.parquet", 1309, "live data of another round: its era"),
+        ("live_example_preds.parquet", 1334, "no column data_type, era"),
     ],
 )
 def test_live_data_is_checked(
@@ -497,7 +497,7 @@ def test_live_data_that_is_none_is_refused(
     reason: str,
 ) -> None:
     right = server.season.file
-    spoil(pd.read_parquet(right("live.parquet", 1335))).to_parquet(tmp_path / "spoilt.parquet")
+    spoil(pd.read_parquet(right("live.parquet", 1334))).to_parquet(tmp_path / "spoilt.parquet")
 
     def swapped(asked: str, number: int) -> Path:
         return tmp_path / "spoilt.parquet" if asked.endswith("/live.parquet") else right(asked, number)

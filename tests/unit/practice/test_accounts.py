@@ -24,7 +24,7 @@ from practice.season import Season
 from practice.server import PracticeServer, running
 
 SIZE = SeasonSize(rows_per_era=200, train_eras=3, validation_eras=15, small=4, medium=6, all_features=8)
-SATURDAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # round 1335 is open
+SATURDAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # round 1334 is open
 ACCOUNT = Account.of("PUBLIC:s3cr3t-k3y", ["alpha", "beta"])
 
 
@@ -100,13 +100,13 @@ def test_other_keys_are_answered_401(
 
 def test_predictions_are_handed_in(api: numerapi.NumerAPI, server: PracticeServer) -> None:
     model = api.get_models()["alpha"]
-    submission = api.upload_predictions("my model.csv", model_id=model, df=example(server.season, 1335))
-    assert latest(api) == [(1335, "success")]
+    submission = api.upload_predictions("my model.csv", model_id=model, df=example(server.season, 1334))
+    assert latest(api) == [(1334, "success")]
     assert latest(api, "beta") == []
     listed = api.submission_ids(model)
     assert [entry["id"] for entry in listed] == [submission]
     kept = server.desk.file(server.desk.submissions(model)[0])
-    pd.testing.assert_frame_equal(pd.read_csv(kept), example(server.season, 1335))
+    pd.testing.assert_frame_equal(pd.read_csv(kept), example(server.season, 1334))
 
 
 @pytest.mark.parametrize(
@@ -127,17 +127,17 @@ def test_an_invalid_file_is_a_failed_submission(
     api: numerapi.NumerAPI, server: PracticeServer, spoil: Callable[[pd.DataFrame], pd.DataFrame], says: str
 ) -> None:
     model = api.get_models()["alpha"]
-    api.upload_predictions(model_id=model, df=spoil(example(server.season, 1335)))
-    assert latest(api) == [(1335, "failed")]
+    api.upload_predictions(model_id=model, df=spoil(example(server.season, 1334)))
+    assert latest(api) == [(1334, "failed")]
     assert says in server.desk.submissions(model)[0].message
     assert server.desk.counting(model) == []
 
 
 def test_the_last_valid_one_counts(api: numerapi.NumerAPI, server: PracticeServer) -> None:
     model = api.get_models()["alpha"]
-    good = example(server.season, 1335)
+    good = example(server.season, 1334)
     first, second = (api.upload_predictions(model_id=model, df=table) for table in (good, good.assign(prediction=0.5)))
-    assert latest(api) == [(1335, "failed")]
+    assert latest(api) == [(1334, "failed")]
     assert [entry["id"] for entry in api.submission_ids(model)] == [second, first]
     assert [submission.id for submission in server.desk.counting(model)] == [first]
 
@@ -147,24 +147,24 @@ def test_a_put_that_failed_goes_unnoticed_by_numerapi_and_leaves_a_failed_submis
 ) -> None:
     server.faults.add(Fault(kind="status", on="upload", status=403))
     model = api.get_models()["alpha"]
-    assert api.upload_predictions(model_id=model, df=example(server.season, 1335))
-    assert latest(api) == [(1335, "failed")]
+    assert api.upload_predictions(model_id=model, df=example(server.season, 1334))
+    assert latest(api) == [(1334, "failed")]
     assert server.desk.submissions(model)[0].message == "no file was uploaded"
 
 
 @pytest.mark.parametrize(
     ("kind", "match", "expected"),
     [
-        ("late", "create_submission(", (1336, "success")),
-        ("reject", "create_submission(", (1335, "failed")),
-        ("pending", "latestSubmissions", (1335, "pending")),
+        ("late", "create_submission(", (1335, "success")),
+        ("reject", "create_submission(", (1334, "failed")),
+        ("pending", "latestSubmissions", (1334, "pending")),
     ],
 )
 def test_misbehaviour_on_request(
     api: numerapi.NumerAPI, server: PracticeServer, kind: Kind, match: str, expected: tuple[int, str]
 ) -> None:
     server.faults.add(Fault(kind=kind, on="graphql", match=match))
-    api.upload_predictions(model_id=api.get_models()["alpha"], df=example(server.season, 1335))
+    api.upload_predictions(model_id=api.get_models()["alpha"], df=example(server.season, 1334))
     assert latest(api) == [expected]
 
 
@@ -185,7 +185,7 @@ def test_a_submission_is_scored_once_the_targets_are_known(
     api: numerapi.NumerAPI, server: PracticeServer, season: MovingSeason
 ) -> None:
     models = api.get_models()
-    rows = season.live_rows(1335)
+    rows = season.live_rows(1334)
     ids = rows.ids.astype(str)
     handed_in = {
         "alpha": pd.DataFrame({"id": ids, "prediction": rows.example}),
@@ -198,7 +198,7 @@ def test_a_submission_is_scored_once_the_targets_are_known(
     season.clock = SATURDAY + timedelta(weeks=5)
     # what anybody can compute from the season's own files by then
     known = pd.read_parquet(season.file("v5.3/validation.parquet", season.current_round().number))
-    targets = known.loc[known["era"] == f"{SeasonRound(1335).era:04d}", "target_ender_20"].astype("float64")
+    targets = known.loc[known["era"] == f"{SeasonRound(1334).era:04d}", "target_ender_20"].astype("float64")
     expected = {
         name: numerai_corr(table.set_index("id")[["prediction"]], targets)["prediction"]
         for name, table in handed_in.items()
@@ -206,7 +206,7 @@ def test_a_submission_is_scored_once_the_targets_are_known(
     for name, corr in expected.items():
         (score,) = api.submission_scores(models[name])
         assert score["value"] == pytest.approx(corr, abs=1e-12)
-        assert (score["roundNumber"], score["resolved"], score["displayName"]) == (1335, True, "CORR20V2")
+        assert (score["roundNumber"], score["resolved"], score["displayName"]) == (1334, True, "CORR20V2")
         assert score["percentile"] == float(corr == max(expected.values()))
     assert api.submission_scores(models["alpha"], display_name="MMC") == []
     standings = requests.get(f"{server.address}/practice/standings", timeout=30).json()
@@ -223,7 +223,7 @@ def test_what_was_handed_in_outlives_the_server(season: MovingSeason, monkeypatc
     with running(season, [ACCOUNT]) as server:
         monkeypatch.setattr(base_api, "API_TOURNAMENT_URL", server.address)
         api = kind("PUBLIC", "s3cr3t-k3y")
-        api.upload_predictions(model_id=api.get_models()["alpha"], df=example(season, 1335))
+        api.upload_predictions(model_id=api.get_models()["alpha"], df=example(season, 1334))
     season.clock = SATURDAY + timedelta(weeks=20)
     season.prepare()  # old files go, submissions stay
     with running(season, [ACCOUNT]) as server:
@@ -232,16 +232,16 @@ def test_what_was_handed_in_outlives_the_server(season: MovingSeason, monkeypatc
 
 
 def test_the_standings_are_a_page_for_browsers(api: numerapi.NumerAPI, server: PracticeServer) -> None:
-    api.upload_predictions(model_id=api.get_models()["alpha"], df=example(server.season, 1335))
+    api.upload_predictions(model_id=api.get_models()["alpha"], df=example(server.season, 1334))
     answer = requests.get(f"{server.address}/practice/standings", headers={"Accept": "text/html"}, timeout=30)
     assert answer.headers["Content-Type"].startswith("text/html")
     assert re.search(r"<td>alpha</td><td>1</td><td>0</td><td></td>", answer.text)
-    assert "round 1335" in answer.text
+    assert "round 1334" in answer.text
 
 
 def test_diagnostics(api: numerapi.NumerAPI, server: PracticeServer, season: MovingSeason) -> None:
     model = api.get_models()["alpha"]
-    known = pd.read_parquet(season.file("v5.3/validation.parquet", 1335))
+    known = pd.read_parquet(season.file("v5.3/validation.parquet", 1334))
     rng = np.random.default_rng(3)
     table = pd.DataFrame({"id": known.index, "prediction": rng.uniform(0.1, 0.9, len(known))})
     diagnostics_id = api.upload_diagnostics(model_id=model, df=table)

@@ -73,7 +73,7 @@ def test_rounds_are_listed_with_times_and_payouts(api: numerapi.NumerAPI) -> Non
 def test_rounds_are_filtered(api: numerapi.NumerAPI) -> None:
     current = round_open_at(datetime.now(UTC)).number
     assert [found["number"] for found in api.list_rounds(number=0)] == [current]
-    assert [found["openTime"].astimezone(UTC) for found in api.list_rounds(number=1300)] == [SeasonRound(1300).opens]
+    assert [found["openTime"].astimezone(UTC) for found in api.list_rounds(number=1299)] == [SeasonRound(1299).opens]
     assert api.list_rounds(number=current + 1) == []
     assert [found["number"] for found in api.list_rounds(status="open")] == [current]
     assert len(api.list_rounds(status="resolving")) in range(15, 30)
@@ -149,12 +149,12 @@ def test_the_clock_can_stand_still(tmp_path: Path) -> None:
     season = Season(tmp_path, SMALL, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
     with running(season) as server:
         answer = requests.post(server.address, json={"query": "{ rounds(number: 0) { number } }"}, timeout=5)
-        assert answer.json() == {"data": {"rounds": [{"number": 1335}]}}
+        assert answer.json() == {"data": {"rounds": [{"number": 1334}]}}
     assert season.now() - datetime(2026, 8, 15, 13, tzinfo=UTC) == timedelta(0)
 
 
 def test_files_say_since_when_they_are_there(tmp_path: Path) -> None:
-    season = Season(tmp_path, SMALL, today=datetime(2026, 8, 20, 13, tzinfo=UTC))  # Thursday: round 1338
+    season = Season(tmp_path, SMALL, today=datetime(2026, 8, 20, 13, tzinfo=UTC))  # Thursday: round 1337
     with running(season) as server:
         query = "query($name: String! $round: Int) { dataset(filename: $name round: $round) }"
 
@@ -163,7 +163,7 @@ def test_files_say_since_when_they_are_there(tmp_path: Path) -> None:
             address = requests.post(server.address, json=body, timeout=5).json()["data"]["dataset"]
             return requests.get(address, timeout=5).headers["Last-Modified"]
 
-        assert modified("live.parquet", 1338) == "Thu, 20 Aug 2026 12:00:00 GMT"
-        assert modified("live.parquet", 1337) == "Wed, 19 Aug 2026 12:00:00 GMT"
-        assert modified("validation.parquet", 1338) == "Tue, 18 Aug 2026 12:00:00 GMT"
-        assert modified("train.parquet", 1338) == "Sat, 15 Aug 2026 12:00:00 GMT"
+        assert modified("live.parquet", 1337) == "Thu, 20 Aug 2026 12:00:00 GMT"
+        assert modified("live.parquet", 1336) == "Wed, 19 Aug 2026 12:00:00 GMT"
+        assert modified("validation.parquet", 1337) == "Tue, 18 Aug 2026 12:00:00 GMT"
+        assert modified("train.parquet", 1337) == "Sat, 15 Aug 2026 12:00:00 GMT"

@@ -63,7 +63,7 @@ def test_the_tables_have_numerais_layout(files: dict[str, Path]) -> None:
 
 def test_train_validation_and_live_follow_one_another(files: dict[str, Path]) -> None:
     eras = {name: pd.read_parquet(files[f"{name}.parquet"]).era for name in ("train", "validation", "live")}
-    live = SeasonRound(1335).era
+    live = SeasonRound(1334).era
     assert list(eras["live"].unique()) == [era_label(live)]
     assert list(eras["validation"].unique()) == [era_label(era) for era in range(live - 20, live)]
     assert list(eras["train"].unique()) == [era_label(era) for era in range(live - 30, live - 20)]
@@ -84,8 +84,8 @@ def test_recent_targets_are_not_known_yet(files: dict[str, Path]) -> None:
 
 
 def test_what_was_live_on_saturday_is_validation_a_week_later(tmp_path: Path) -> None:
-    before = write_season(tmp_path / "before", SMALL, seed=1, round_number=1335)
-    after = write_season(tmp_path / "after", SMALL, seed=1, round_number=1400)
+    before = write_season(tmp_path / "before", SMALL, seed=1, round_number=1334)
+    after = write_season(tmp_path / "after", SMALL, seed=1, round_number=1399)
     live = pd.read_parquet(before["live.parquet"])
     later = pd.read_parquet(after["validation.parquet"])
     scored = later[later.era == live.era.iloc[0]]
@@ -174,26 +174,26 @@ def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="must grow"):
         SeasonSize(small=100)
     with pytest.raises(ValueError, match="do not fit"):
-        season_eras(SeasonSize(train_eras=1200, validation_eras=100), 1335)
+        season_eras(SeasonSize(train_eras=1200, validation_eras=100), 1334)
     with pytest.raises(ValueError, match="older than the season"):
-        season_eras(SMALL, 1335 - 5 * 21)
+        season_eras(SMALL, 1334 - 5 * 21)
 
 
 def test_a_season_keeps_its_files_and_drops_those_no_round_needs(tmp_path: Path) -> None:
     august = Season(tmp_path, SMALL, 1, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
     august.prepare()
-    kept = august.file("v5.3/live.parquet", 1335)
+    kept = august.file("v5.3/live.parquet", 1334)
     first = kept.stat().st_mtime_ns
     again = Season(tmp_path, SMALL, 1, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
-    assert again.file("v5.3/live.parquet", 1335) == kept
+    assert again.file("v5.3/live.parquet", 1334) == kept
     assert kept.stat().st_mtime_ns == first
     assert again.etag(kept) == august.etag(kept)
     other = Season(tmp_path, SMALL, 2, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
-    assert other.file("v5.3/live.parquet", 1335) != kept
+    assert other.file("v5.3/live.parquet", 1334) != kept
     later = Season(tmp_path, SMALL, 1, today=datetime(2026, 9, 12, 13, tzinfo=UTC))
     later.prepare()
     assert not kept.exists()
-    assert later.file("train.parquet", 1355).exists()
+    assert later.file("train.parquet", 1354).exists()
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -202,7 +202,7 @@ def test_a_season_serves_the_current_round_and_a_few_before() -> None:
         return Season(tmp, SMALL, today=datetime(2026, 8, day, 13, tzinfo=UTC), served_rounds=3)
 
     tmp = Path("/nonexistent")
-    assert [number for number in range(1330, 1340) if season(15).is_served(number)] == [1333, 1334, 1335]
-    assert season(15).rounds()[0] == season(15).current_round() == SeasonRound(1335)
-    assert season(17).current_round() == SeasonRound(1335)
-    assert season(18).current_round() == SeasonRound(1336)
+    assert [number for number in range(1329, 1339) if season(15).is_served(number)] == [1332, 1333, 1334]
+    assert season(15).rounds()[0] == season(15).current_round() == SeasonRound(1334)
+    assert season(17).current_round() == SeasonRound(1334)
+    assert season(18).current_round() == SeasonRound(1335)
