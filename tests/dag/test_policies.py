@@ -282,7 +282,7 @@ def test_parsing_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     loaded = set(json.loads(answer.stdout.splitlines()[-1]))
-    assert {"numerai_pipeline.steps", "numerai_pipeline.submission_steps", "numerai_pipeline.approval"} <= loaded
+    assert {"numerai_pipeline.steps", "numerai_pipeline.dag.submission", "numerai_pipeline.approval"} <= loaded
     assert "numerai_pipeline.round_sensor" in loaded
     assert loaded.isdisjoint({"pandas", "numerapi", "numerai_tools", "pyarrow", "docker", "numpy", "requests"})
 

@@ -144,7 +144,7 @@ def test_a_round_that_was_missed_while_waiting_fails_the_task_for_good(sensor: R
 
 
 def test_a_triggerer_that_never_answers_is_named(sensor: RoundSensor) -> None:
-    with pytest.raises(AirflowFailException, match="the triggerer did not answer for 6 days"):
+    with pytest.raises(AirflowFailException, match="the triggerer did not respond for 6 days"):
         sensor.resume_execution(TRIGGER_FAIL_REPR, {"error": "Trigger timeout"}, context())
 
 
@@ -156,7 +156,7 @@ def test_a_triggerer_that_never_answers_is_named(sensor: RoundSensor) -> None:
         (a_run(DagRunType.BACKFILL), {}, "not started by the schedule (backfill)"),
         (a_run(DagRunType.ASSET_TRIGGERED, end=None), {}, "not started by the schedule (asset_triggered)"),
         (a_run(), {"source": "archive", "archive": "/some.zip"}, "an archive belongs to no open round"),
-        (a_run(), {"round": 1332}, "round 1332 was chosen by its number"),
+        (a_run(), {"round": 1332}, "the parameter 'round' is 1332"),
     ],
 )
 def test_who_does_not_wait_is_told_why(

@@ -283,7 +283,7 @@ def test_a_server_that_never_answers_is_given_up_at_the_deadline(
     server.faults.add(fault("status", status=503, count=ALWAYS))
     payload = wait_for(machine)
     assert payload["state"] == "missed"
-    assert "the last look failed" in payload["reason"]
+    assert "the last query failed" in payload["reason"]
     assert "503" in payload["reason"]
     assert timedelta(0) <= season.clock - SATURDAY - timedelta(hours=48) <= timedelta(seconds=1)
 
@@ -322,7 +322,7 @@ def test_it_says_what_it_waits_for_every_ten_minutes_at_most(
     wait_for(machine)
     said = [line for line in "".join(capfd.readouterr()).splitlines() if "round_trigger" in line]
     assert "no round has opened on Saturday 2026-08-15 yet; until Mon 2026-08-17 12:00 UTC" in said[0]
-    assert "is open and its live data is there" in said[-1]
+    assert "is open and its live data is available" in said[-1]
     assert len(machine.sleeps) > 50
     assert 6 <= len(said) <= 9
 

@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from numerai_pipeline import submission_steps
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.keys import find_keys
+from numerai_pipeline.dag.credentials import find_keys
 from numerai_pipeline.manifests import verified_manifest, write_manifest
 from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.run_layout import DataLayout, RunLayout
@@ -286,7 +286,7 @@ def test_what_went_wrong_is_tried_again_and_what_went_well_is_not(
     says: str,
 ) -> None:
     set_to(monkeypatch, CONFIRMATION_SECONDS="0.5")
-    monkeypatch.setattr("numerai_pipeline.downloads.Patience.first_wait", 0.001)
+    monkeypatch.setattr("numerai_pipeline.numerai_api.downloads.Patience.first_wait", 0.001)
     server.faults.add(*faults)
     with pytest.raises(AirflowException, match=says) as failed:
         submit()

@@ -16,7 +16,6 @@ import pytest
 from numerapi import base_api
 
 from numerai_pipeline.content_checks import ContentError
-from numerai_pipeline.downloads import Patience
 from numerai_pipeline.errors import (
     CredentialsError,
     NetworkError,
@@ -26,7 +25,10 @@ from numerai_pipeline.errors import (
 )
 from numerai_pipeline.manifests import Manifest, verified_manifest
 from numerai_pipeline.run_layout import DataLayout
-from numerai_pipeline.tournament import Round, Tournament
+from numerai_pipeline.numerai_api.client import ApiClient
+from numerai_pipeline.numerai_api.datasets import Datasets
+from numerai_pipeline.numerai_api.retries import RetryPolicy
+from numerai_pipeline.numerai_api.tournament import Round, Tournament
 from practice.faults import Fault, Kind
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
@@ -34,13 +36,17 @@ from practice.season import Season
 from practice.server import PracticeServer, running
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
-QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.002)
+QUICK = RetryPolicy(attempts=3, initial_delay=0.001, max_delay=0.002)
 TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1334 is open
 ALWAYS = 1000
 
 
+def connect(address: str, **options: Any) -> ApiClient:
+    return ApiClient(address, **{"timeout": 20, "policy": QUICK, **options})
+
+
 def tournament(address: str, **options: Any) -> Tournament:
-    return Tournament(address, **{"timeout": 20, "patience": QUICK, **options})
+    return Tournament(connect(address, **options))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,12 @@ def api(server: PracticeServer) -> Tournament:
     return tournament(server.address)
 
 
+@pytest.fixture
+def datasets(server: PracticeServer) -> Datasets:
+    client = connect(server.address)
+    return Datasets(client, Tournament(client))
+
+
 def fault(kind: Kind, **options: Any) -> Fault:
     return Fault(kind=kind, on="graphql", **options)
 
@@ -78,20 +90,20 @@ def verified(path: Path) -> Manifest:
     return manifest
 
 
-def test_datasets_and_the_newest_version(api: Tournament) -> None:
-    assert "v5.10/live.parquet" in api.list_datasets()
-    assert api.latest_version() == "v5.10"
+def test_datasets_and_the_newest_version(datasets: Datasets) -> None:
+    assert "v5.10/live.parquet" in datasets.list_datasets()
+    assert datasets.latest_version() == "v5.10"
 
 
 def test_a_version_that_is_only_being_published_is_not_the_newest(
-    server: PracticeServer, api: Tournament, monkeypatch: pytest.MonkeyPatch
+    server: PracticeServer, datasets: Datasets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [*server.season.names(), "v5.11/features.json", "v6/live.parquet", "readme.txt"]
     monkeypatch.setattr(server.season, "names", lambda: names)
-    assert api.latest_version() == "v5.10"
+    assert datasets.latest_version() == "v5.10"
     monkeypatch.setattr(server.season, "names", lambda: ["v6/live.parquet"])
     with pytest.raises(ProtocolError, match=r"train\.parquet.*listed: v6/live\.parquet"):
-        api.latest_version()
+        datasets.latest_version()
 
 
 def test_the_current_round(api: Tournament) -> None:
@@ -257,7 +269,7 @@ def test_a_reply_that_drips_ends_with_the_time_limit(answers: Answers) -> None:
     address = answers(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{", drip=True)
     began = time.monotonic()
     with pytest.raises(NetworkError, match=r"not complete within 0\.3 s"):
-        tournament(address, timeout=0.3, patience=Patience(attempts=1)).current_round()
+        tournament(address, timeout=0.3, policy=RetryPolicy(attempts=1)).current_round()
     assert time.monotonic() - began < 2
 
 
@@ -281,16 +293,16 @@ def test_replies_that_are_not_the_protocol(answers: Answers, body: bytes, error:
 
 
 def test_keys_are_sent_only_where_they_belong_and_never_told(server: PracticeServer) -> None:
-    with_keys = tournament(server.address, keys=("public", "s3cr3t"))
-    with_keys.list_datasets()
-    with_keys._api.raw_query("{ listDatasets }", authorization=True)
+    client = connect(server.address, keys=("public", "s3cr3t"))
+    client.numerapi.list_datasets()
+    client.query("{ listDatasets }", with_keys=True)
     assert [entry["has_keys"] for entry in server.requests.entries(on="graphql")] == [False, True]
     server.faults.add(fault("status", status=401))
     with pytest.raises(CredentialsError, match="NUMERAI_PUBLIC_ID") as raised:
-        with_keys.list_datasets()
+        client.query("{ listDatasets }", with_keys=True)
     assert "s3cr3t" not in str(raised.value)
     with pytest.raises(CredentialsError, match="set NUMERAI_PUBLIC_ID"):
-        tournament(server.address)._api.raw_query("{ listDatasets }", authorization=True)
+        connect(server.address).query("{ listDatasets }", with_keys=True)
 
 
 def test_a_dotenv_file_is_not_read_into_the_environment(
@@ -299,7 +311,7 @@ def test_a_dotenv_file_is_not_read_into_the_environment(
     (tmp_path / ".env").write_text("NUMERAI_PUBLIC_ID=from-dotenv\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NUMERAI_PUBLIC_ID", raising=False)
-    assert tournament(server.address)._api.token is None
+    assert connect(server.address).numerapi.token is None
     import os
 
     assert "NUMERAI_PUBLIC_ID" not in os.environ
@@ -320,10 +332,10 @@ def test_two_tournaments_in_one_process_do_not_mix(server: PracticeServer, tmp_p
 
 
 def test_a_round_is_downloaded_with_everything_a_run_needs(
-    server: PracticeServer, api: Tournament, tmp_path: Path
+    server: PracticeServer, datasets: Datasets, tmp_path: Path
 ) -> None:
     layout = DataLayout(tmp_path)
-    raw = api.download_round(layout, source="practice")
+    raw = datasets.download_round(layout, source="practice")
     assert (raw.kind, raw.source, raw.round, raw.version) == ("v5", "practice", "1334", "v5.10")
     folder = layout.downloads("practice/v5.10")
     assert {role: raw.path(role) for role in raw.files} == {
@@ -341,37 +353,37 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
         assert file.sha256 == verified(raw.path(role)).sha256
     assert verified(raw.path("live")).rows == 50
     server.requests.clear()
-    assert api.download_round(layout, source="practice", run_date=TODAY) == raw
+    assert datasets.download_round(layout, source="practice", run_date=TODAY) == raw
     assert len(server.requests.entries(on="file")) == 7  # each only asked for its ETag
 
 
-def test_a_round_survives_a_bad_day(server: PracticeServer, api: Tournament, tmp_path: Path) -> None:
+def test_a_round_survives_a_bad_day(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
     server.faults.add(
         fault("status", status=503, count=2, match="dataset("),
         Fault(kind="truncated", on="file", match="train"),
         Fault(kind="status", on="file", match="validation", status=403),
         Fault(kind="html", on="file", match="live"),
     )
-    raw = api.download_round(DataLayout(tmp_path), source="practice")
+    raw = datasets.download_round(DataLayout(tmp_path), source="practice")
     for role in raw.files:
         name = f"v5.10/{raw.path(role).name}"
         assert raw.path(role).read_bytes() == server.season.file(name, 1334).read_bytes()
 
 
-def test_a_version_can_be_chosen(api: Tournament, tmp_path: Path) -> None:
-    raw = api.download_round(DataLayout(tmp_path), source="practice", version="v5.2")
+def test_a_version_can_be_chosen(datasets: Datasets, tmp_path: Path) -> None:
+    raw = datasets.download_round(DataLayout(tmp_path), source="practice", version="v5.2")
     assert raw.version == "v5.2"
     with pytest.raises(NotFoundError, match=r"v4\.1 does not have .*listed versions: v5\.10, v5\.9, v5\.2"):
-        api.download_round(DataLayout(tmp_path), source="practice", version="v4.1")
+        datasets.download_round(DataLayout(tmp_path), source="practice", version="v4.1")
 
 
 @pytest.mark.parametrize(
     "choice", [{"round_number": 1332}, {"run_date": datetime(2026, 8, 13, 12, 30, tzinfo=UTC)}], ids=["number", "date"]
 )
 def test_a_recent_round_gets_its_own_live_data(
-    server: PracticeServer, api: Tournament, tmp_path: Path, choice: dict[str, Any]
+    server: PracticeServer, datasets: Datasets, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
-    raw = api.download_round(DataLayout(tmp_path), source="practice", **choice)
+    raw = datasets.download_round(DataLayout(tmp_path), source="practice", **choice)
     assert raw.round == "1332"
     assert raw.path("live").parent.name == "round-1332"
     assert raw.path("live").read_bytes() == server.season.file("v5.10/live.parquet", 1332).read_bytes()
@@ -381,9 +393,9 @@ def test_a_recent_round_gets_its_own_live_data(
 @pytest.mark.parametrize(
     "choice", [{"round_number": 1299}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
 )
-def test_a_round_that_is_not_served_any_more_is_closed(api: Tournament, tmp_path: Path, choice: dict[str, Any]) -> None:
+def test_a_round_that_is_not_served_any_more_is_closed(datasets: Datasets, tmp_path: Path, choice: dict[str, Any]) -> None:
     with pytest.raises(RoundClosedError, match=r"round 1299 .*served are: 1334, 1333, 1332, 1331, 1330$"):
-        api.download_round(DataLayout(tmp_path), source="practice", **choice)
+        datasets.download_round(DataLayout(tmp_path), source="practice", **choice)
     assert not list(tmp_path.rglob("*"))
 
 
@@ -391,9 +403,9 @@ def test_a_round_that_is_not_served_any_more_is_closed(api: Tournament, tmp_path
     "choice", [{"round_number": 1299}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
 )
 def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
-    server: PracticeServer, api: Tournament, tmp_path: Path, choice: dict[str, Any]
+    server: PracticeServer, datasets: Datasets, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
-    raw = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
+    raw = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
     assert (raw.round, raw.era, raw.payout_days) == ("1299", SeasonRound(1299).era, 20)
     assert set(raw.files) == {"features", "train", "validation", "example_validation", "meta_model"}
     for role in raw.files:
@@ -401,25 +413,25 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
         assert raw.path(role).read_bytes() == server.season.file(name, 1334).read_bytes()
     server.requests.clear()
     # another week: the same files, which are only asked for their ETags
-    other = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1295)
+    other = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1295)
     assert (other.era, other.files) == (SeasonRound(1295).era, raw.files)
     assert len(server.requests.entries(on="file")) == 5
 
 
-def test_a_round_that_is_served_is_never_walked_to(api: Tournament, tmp_path: Path) -> None:
+def test_a_round_that_is_served_is_never_walked_to(datasets: Datasets, tmp_path: Path) -> None:
     for number in (1334, 1332):
-        raw = api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=number)
+        raw = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=number)
         assert raw.era is None
         assert raw.path("live").parent.name == f"round-{number}"
 
 
 def test_a_round_that_has_not_opened_cannot_be_walked_to(
-    server: PracticeServer, api: Tournament, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: PracticeServer, datasets: Datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds = [SeasonRound(1335), *server.season.rounds()]
     monkeypatch.setattr(server.season, "rounds", lambda: rounds)
     with pytest.raises(RoundClosedError, match=r"round 1335 .*has not opened yet"):
-        api.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1335)
+        datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1335)
 
 
 def test_what_a_round_pays_on(server: PracticeServer, api: Tournament) -> None:
@@ -429,26 +441,26 @@ def test_what_a_round_pays_on(server: PracticeServer, api: Tournament) -> None:
     assert api.payout_days(1334) is None
 
 
-def test_a_date_without_a_round_is_not_the_current_round(api: Tournament, tmp_path: Path) -> None:
+def test_a_date_without_a_round_is_not_the_current_round(datasets: Datasets, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no round was open at the run's date 2030-01-01"):
-        api.download_round(DataLayout(tmp_path), source="practice", run_date=datetime(2030, 1, 1, tzinfo=UTC))
+        datasets.download_round(DataLayout(tmp_path), source="practice", run_date=datetime(2030, 1, 1, tzinfo=UTC))
 
 
-def test_without_number_and_date_between_rounds(server: PracticeServer, api: Tournament, tmp_path: Path) -> None:
+def test_without_number_and_date_between_rounds(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
     server.faults.add(fault("graphql_error", message="Current round not open for submissions", match="rounds"))
-    with pytest.raises(RoundClosedError, match="no round is open just now"):
-        api.download_round(DataLayout(tmp_path), source="practice")
+    with pytest.raises(RoundClosedError, match="no round is open at present"):
+        datasets.download_round(DataLayout(tmp_path), source="practice")
 
 
 def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(
-    server: PracticeServer, api: Tournament, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: PracticeServer, datasets: Datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = server.season.file
     monkeypatch.setattr(server.season, "is_served", lambda _number: True)
     monkeypatch.setattr(server.season, "file", lambda name, _number: right(name, 1334))
     for number in (1333, 1299):
-        with pytest.raises(RoundClosedError, match=rf"round {number} .*sends that of round 1334"):
-            api.download_round(DataLayout(tmp_path), source="practice", round_number=number)
+        with pytest.raises(RoundClosedError, match=rf"round {number} .*for it, the server sends the file of round 1334"):
+            datasets.download_round(DataLayout(tmp_path), source="practice", round_number=number)
 
 
 @pytest.mark.parametrize(
@@ -456,12 +468,12 @@ def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(
     [
         ("validation.parquet", 1334, "not live data of one era"),
         ("live.parquet", 1309, "live data of another round: its era"),
-        ("live_example_preds.parquet", 1334, "no column data_type, era"),
+        ("live_example_preds.parquet", 1334, "column data_type, era is missing"),
     ],
 )
 def test_live_data_is_checked(
     server: PracticeServer,
-    api: Tournament,
+    datasets: Datasets,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -475,7 +487,7 @@ def test_live_data_is_checked(
 
     monkeypatch.setattr(server.season, "file", swapped)
     with pytest.raises(ContentError, match=f"v5.10/live.parquet: the downloaded file is .*{reason}"):
-        api.download_round(DataLayout(tmp_path), source="practice")
+        datasets.download_round(DataLayout(tmp_path), source="practice")
     assert not list(tmp_path.rglob("live.parquet"))
 
 
@@ -490,7 +502,7 @@ def test_live_data_is_checked(
 )
 def test_live_data_that_is_none_is_refused(
     server: PracticeServer,
-    api: Tournament,
+    datasets: Datasets,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[pd.DataFrame], pd.DataFrame],
@@ -504,11 +516,11 @@ def test_live_data_that_is_none_is_refused(
 
     monkeypatch.setattr(server.season, "file", swapped)
     with pytest.raises(ContentError, match=reason):
-        api.download_round(DataLayout(tmp_path / "data"), source="practice")
+        datasets.download_round(DataLayout(tmp_path / "data"), source="practice")
 
 
-def test_a_single_file_can_be_had(server: PracticeServer, api: Tournament, tmp_path: Path) -> None:
-    raw = api.download("v5.10/live_example_preds.csv", tmp_path / "example.csv")
+def test_a_single_file_can_be_had(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
+    raw = datasets.download("v5.10/live_example_preds.csv", tmp_path / "example.csv")
     assert Path(raw.path).read_text().startswith("id,prediction\n")
     with pytest.raises(NotFoundError, match=r"v5\.10/weather\.csv not found"):
-        api.download("v5.10/weather.csv", tmp_path / "weather.csv")
+        datasets.download("v5.10/weather.csv", tmp_path / "weather.csv")

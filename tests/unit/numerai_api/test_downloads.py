@@ -23,7 +23,9 @@ import pytest
 import requests
 
 from numerai_pipeline.content_checks import ContentError
-from numerai_pipeline.downloads import BusyError, Patience, fetch, fetch_archive
+from numerai_pipeline.numerai_api.downloads import fetch, fetch_archive
+from numerai_pipeline.numerai_api.http import ServerBusyError
+from numerai_pipeline.numerai_api.retries import RetryPolicy
 from numerai_pipeline.errors import BadInputError, DiskFullError, NetworkError, NotFoundError, ProtocolError
 from numerai_pipeline.manifests import Manifest, discard, file_sha256, manifest_path, read_manifest, verified_manifest
 from numerai_pipeline.raw_dataset import RawFile
@@ -34,7 +36,7 @@ from practice.season import Season
 from practice.server import PracticeServer, running
 
 SIZE = SeasonSize(rows_per_era=100, train_eras=20, validation_eras=15, small=10, medium=20, all_features=30)
-QUICK = Patience(attempts=3, first_wait=0.001, longest_wait=0.002)
+QUICK = RetryPolicy(attempts=3, initial_delay=0.001, max_delay=0.002)
 TRAIN, FEATURES = "v5.3/train.parquet", "v5.3/features.json"
 ALWAYS = 1000
 
@@ -62,7 +64,7 @@ def presigner(server: PracticeServer, name: str) -> Callable[[], str]:
 
 
 def get(server: PracticeServer, name: str, folder: Path, **options: Any) -> RawFile:
-    options = {"timeout": 0.5, "patience": QUICK, **options}
+    options = {"timeout": 0.5, "policy": QUICK, **options}
     return fetch(name, presigner(server, name), folder / Path(name).name, **options)
 
 
@@ -94,7 +96,7 @@ TABLE: dict[str, tuple[list[Fault], type[Exception] | None]] = {
     "404": ([fault("status", status=404)], NotFoundError),
     "400 for ever": ([fault("status", status=400, count=ALWAYS)], ProtocolError),
     "429 once": ([fault("status", status=429)], None),
-    "429 for ever": ([fault("status", status=429, count=ALWAYS)], BusyError),
+    "429 for ever": ([fault("status", status=429, count=ALWAYS)], ServerBusyError),
     "503 twice": ([fault("status", status=503, count=2)], None),
     "503 for ever": ([fault("status", status=503, count=ALWAYS)], NetworkError),
     "an HTML page once": ([fault("html")], None),
@@ -151,7 +153,7 @@ def test_connection_refused(tmp_path: Path) -> None:
         port = listening.getsockname()[1]
     address = f"http://127.0.0.1:{port}/file?signature=secret"
     with pytest.raises(NetworkError, match="refused") as raised:
-        fetch(TRAIN, lambda: address, tmp_path / "train.parquet", timeout=0.5, patience=QUICK)
+        fetch(TRAIN, lambda: address, tmp_path / "train.parquet", timeout=0.5, policy=QUICK)
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is None
 
@@ -187,7 +189,7 @@ def test_nothing_is_spliced_when_the_server_does_not_mind_if_range(server: Pract
 def test_another_range_than_asked_for_is_not_used(server: PracticeServer, tmp_path: Path) -> None:
     server.faults.add(fault("truncated"), fault("wrong_range", ranges=True))
     path = tmp_path / "train.parquet"
-    fetch("train.csv", presigner(server, TRAIN), path, timeout=0.5, patience=QUICK)  # no check sees what is inside
+    fetch("train.csv", presigner(server, TRAIN), path, timeout=0.5, policy=QUICK)  # no check sees what is inside
     assert path.read_bytes() == truth(server, TRAIN)
 
 
@@ -207,7 +209,7 @@ def test_what_came_before_is_cut_off_when_the_new_content_is_shorter(tmp_path: P
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=serve, args=(listening,), daemon=True).start()
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        fetch("x.csv", lambda: address, tmp_path / "x.csv", timeout=1, patience=QUICK)
+        fetch("x.csv", lambda: address, tmp_path / "x.csv", timeout=1, policy=QUICK)
     assert (tmp_path / "x.csv").read_bytes() == b"b" * 500
 
 
@@ -364,7 +366,7 @@ def test_a_small_disk(server: PracticeServer, tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_during_the_download(server: PracticeServer, tmp_path: Path) -> None:
     # in a process of its own, which may not write files of more than 20 kB
     code = (
-        "import sys; from pathlib import Path; from numerai_pipeline.downloads import fetch\n"
+        "import sys; from pathlib import Path; from numerai_pipeline.numerai_api.downloads import fetch\n"
         "fetch('train.parquet', lambda: sys.argv[1], Path(sys.argv[2]), timeout=5)\n"
     )
     done = subprocess.run(
@@ -382,7 +384,7 @@ def test_a_disk_that_fills_up_during_the_download(server: PracticeServer, tmp_pa
 
 
 def test_the_module_is_light() -> None:
-    code = "import sys, numerai_pipeline.downloads, numerai_pipeline.tournament; print(*sys.modules)"
+    code = "import sys, numerai_pipeline.numerai_api.downloads, numerai_pipeline.numerai_api.tournament; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     modules = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert not {"pyarrow", "numerapi", "pandas", "docker", "airflow"} & set(modules.stdout.split())
@@ -424,7 +426,7 @@ def test_a_local_archive_is_used_where_it_lies(zips: tuple[Path, str], tmp_path:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("missing.zip", "there is no such file"),
+        ("missing.zip", "no such file"),
         ("none.zip", "not a readable zip"),
         ("damaged.zip", "damaged"),
         ("", "no such file"),
@@ -446,14 +448,14 @@ def test_a_relative_path_is_refused(tmp_path: Path) -> None:
 def test_an_address_is_downloaded_and_verified(zips: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = zips
     layout = DataLayout(tmp_path / "data")
-    raw = fetch_archive(f"{address}/good.zip?token=secret", layout, 1, patience=QUICK)
+    raw = fetch_archive(f"{address}/good.zip?token=secret", layout, 1, policy=QUICK)
     assert Path(raw.path).read_bytes() == (folder / "good.zip").read_bytes()
     assert Path(raw.path).is_relative_to(layout.downloads("archive"))
     assert Path(raw.path).name == "good.zip"
     manifest = read_manifest(Path(raw.path))
     assert manifest is not None
     assert "secret" not in json.dumps(manifest.about)
-    other = fetch_archive(f"{address}/./good.zip", layout, 1, patience=QUICK)
+    other = fetch_archive(f"{address}/./good.zip", layout, 1, policy=QUICK)
     assert other.path != raw.path
 
 
@@ -464,7 +466,7 @@ def test_an_address_without_a_good_zip_leaves_nothing(
     zips: tuple[Path, str], tmp_path: Path, name: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=name):
-        fetch_archive(f"{zips[1]}/{name}", DataLayout(tmp_path / "data"), 1, patience=QUICK)
+        fetch_archive(f"{zips[1]}/{name}", DataLayout(tmp_path / "data"), 1, policy=QUICK)
     left = [path.name for path in (tmp_path / "data").rglob("*") if path.is_file()]
     assert left == [f".{name}.lock"]
 
