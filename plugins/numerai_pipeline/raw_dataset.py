@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +43,8 @@ class RawDataset:
         For a walk-forward run, the era it predicts, which lies in train or validation; None for a run on live data.
     payout_days : int, optional
         How many days ahead the target looks that the round pays on, where the server tells.
+    unavailable : dict
+        Role → why its file could not be downloaded. Only files that models are compared with can be missing.
     """
 
     kind: Literal["v5", "archive"]
@@ -52,6 +54,7 @@ class RawDataset:
     files: dict[str, RawFile]
     era: int | None = None
     payout_days: int | None = None
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     def path(self, role: str) -> Path:
         """Path of the file with this role."""
