@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def make_run(
     tables: bool = True,
     binary: bool = True,
     dag_run: Lease = DAG_RUN,
+    unavailable: Mapping[str, str] | None = None,
 ) -> RunLayout:
     """Write a run's directory.
 
@@ -60,6 +62,8 @@ def make_run(
         Whether targets are 0 or 1.
     dag_run
         The run of Airflow that made it.
+    unavailable
+        Comparisons that the run does not have: role → reason.
     """
     random = np.random.default_rng(seed)
     data = DataLayout(data_dir)
@@ -67,7 +71,8 @@ def make_run(
     note(data, layout, dag_run)
     sides = {"training": {"rows": 4_800, "eras": 120}, "tournament": {"rows": 100 * (eras + 9), "eras": eras + 9}}
     facts = {"source": "practice", "version": "v5.3", "feature_set": "small", "target": "target", "every_nth_era": 1}
-    _write(layout.run_facts, {"round": round_name, "era": None, **facts, "seed": seed, "features": 42, **sides})
+    numbers = {"era": None, "seed": seed, "features": 42, "unavailable_comparisons": dict(unavailable or {})}
+    _write(layout.run_facts, {"round": round_name, **facts, **numbers, **sides})
     for name in models:
         predictions = layout.predictions(name)
         predictions.parent.mkdir(parents=True, exist_ok=True)

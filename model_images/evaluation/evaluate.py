@@ -156,11 +156,15 @@ def _score(task: Task, entries: list[Entry], truth: Truth) -> _ByEra:
 
 
 def _mean_rank(columns: dict[str, NDArray[np.float64]], rows: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Average the ranks that several models give the rows of an era; NaN where one of them says nothing."""
+    """Average the ranks that several models give the rows of an era; NaN where one of them has no value.
+
+    A model without a single value in the era does not take part: not every file has a column of each model.
+    """
     stacked = np.column_stack([values[rows] for values in columns.values()])
+    stacked = stacked[:, ~np.isnan(stacked).all(axis=0)]
     ranks: NDArray[np.float64] = np.full(len(rows), np.nan)
     told = ~np.isnan(stacked).any(axis=1)
-    if told.any():
+    if stacked.shape[1] and told.any():
         ranks[told] = rankdata(stacked[told], axis=0).mean(axis=1)
     return ranks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -27,6 +28,19 @@ ZIP_DAMAGE = (
 """What zipfile lets out when bytes are damaged or made up; OSError besides, from offsets that were."""
 READABLE_COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """bzip2 and LZMA are left out on purpose: zipfile expands them without a bound on the memory of one step."""
+_SYSTEM_FILES = frozenset(
+    {
+        # macOS; the name of a folder's icon ends with a carriage return
+        *("__macosx", ".ds_store", ".appledouble", ".apdisk", ".localized", "icon\r"),
+        *(".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", ".documentrevisions-v100"),
+        # Windows
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+        # file servers and desktops of Linux
+        *("@eadir", ".directory", "lost+found"),
+    }
+)
+"""Files and folders that operating systems add, in lower case."""
+_APPLE_DOUBLE = "._"
 _BLOCK = 2**20
 
 
@@ -72,11 +86,11 @@ def check_json(path: Path) -> Content:
 
 
 def check_zip(path: Path) -> Content:
-    """Read every member of a zip and compare its CRC; those in a compression that ``unzip`` refuses are not read."""
+    """Read every member of a zip that ``unzip`` would read, and compare its CRC."""
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                if info.compress_type in READABLE_COMPRESSIONS:
+                if info.compress_type in READABLE_COMPRESSIONS and not is_system_file(info.orig_filename):
                     _read_through(archive, info)
     except (*ZIP_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
@@ -84,6 +98,19 @@ def check_zip(path: Path) -> Content:
         msg = f"not a readable zip ({error or type(error).__name__})"
         raise ContentError(msg) from None
     return Content()
+
+
+def is_system_file(name: str) -> bool:
+    """Check whether a zip's member is a file of an operating system, such as ``__MACOSX/._x``, and not data.
+
+    Parameters
+    ----------
+    name : str
+        The member's name as the zip has it, with slashes or backslashes between folders. A folder of such a name makes
+        everything in it a file of the operating system.
+    """
+    parts = re.split(r"[/\\]", name)
+    return any(part.startswith(_APPLE_DOUBLE) or part.casefold() in _SYSTEM_FILES for part in parts)
 
 
 def _read_through(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numerai_pipeline.errors import DiskFullError, PipelineError, VolumeError
+from numerai_pipeline.number_format import distinct_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +32,10 @@ def require_free_space(directory: Path, needed: int, what: str) -> None:
     """
     free = shutil.disk_usage(directory).free
     if free < needed + RESERVE:
+        required, available = distinct_texts((needed + RESERVE) / 1e6, free / 1e6)
         msg = (
-            f"{what} needs {megabytes(needed + RESERVE)} on the volume of {directory}, but only {megabytes(free)} are"
-            " free: make room there and try again"
+            f"{what} needs {required} MB on the volume of {directory}, but only {available} MB are free: make room"
+            " there and try again"
         )
         raise DiskFullError(msg)
 

@@ -19,6 +19,7 @@ from numerai_pipeline.manifests import (
     verified_manifest,
     write_manifest,
 )
+from numerai_pipeline.number_format import exact_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +141,7 @@ def first_outside(values: Any) -> tuple[int, str] | None:
     row: int = pc.index(inside, value=False).as_py()
     if row < 0:
         return None
-    return row, f"the prediction {values[row]}" if values[row].is_valid else "no prediction"
+    return row, f"the prediction {exact_text(values[row])}" if values[row].is_valid else "no prediction"
 
 
 def _check_values(name: str, table: pa.Table) -> None:
@@ -151,5 +152,5 @@ def _check_values(name: str, table: pa.Table) -> None:
         msg = f"{name}: row {row + 1} (id {table['id'][row]}) has {found}: it must lie strictly between 0 and 1"
         raise BadInputError(msg)
     if len(values) > 1 and pc.stddev(values).as_py() < LEAST_SPREAD:
-        msg = f"{name}: all predictions are (almost) {values[0]}: the model learned nothing it could tell rows apart by"
+        msg = f"{name}: all predictions are (almost) {exact_text(values[0])}: the model has found no signal"
         raise BadInputError(msg)

@@ -44,7 +44,7 @@ class RawDataset:
     payout_days : int, optional
         How many days ahead the target looks on which the round pays, where the server has an answer.
     unavailable : dict
-        Role of a file that only serves to compare with → why the run does not have it.
+        Role → why its file could not be downloaded. Only files that models are compared with can be missing.
     closes : str, optional
         When the round closes, ISO 8601; None for an archive.
     """

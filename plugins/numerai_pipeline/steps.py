@@ -138,14 +138,15 @@ def unzip(
             embargo=parameters.embargo,
             force=parameters.force,
         )
-        compared = references.lay_references(raw, layout) if raw.kind == "v5" else []
+        compared = references.write_benchmarks(raw, layout) if raw.kind == "v5" else references.Benchmarks()
         facts = {
             "round": raw.round,
             "era": raw.era,
             **chosen,
             "seed": parameters.seed,
             **asdict(unpacked),
-            "references": compared,
+            "references": compared.available,
+            "unavailable_comparisons": compared.unavailable,
         }
         with atomic_path(layout.run_facts) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

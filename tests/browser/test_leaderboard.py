@@ -231,6 +231,9 @@ def test_a_half_finished_run_says_what_there_is_and_what_is_missing(
     expect(page.get_by_text("This run has not been evaluated")).to_contain_text("3 models left predictions")
     missing = page.locator(".notice li").all_inner_texts()
     assert "the scores (leaderboard.json) \u2013 evaluate" in missing
+    assert "Meta model: meta_model.parquet: the server answered 404 Not Found" in missing
+    live = "live_benchmark_models.parquet: no values of v6_new, which the other file has"
+    assert f"Benchmark models, live rows: {live}" in missing
     assert sorted(column(page, "Model")) == ["svm", "wide_and_deep", "xgboost"]
     assert_fits(page)
     take(page, f"half-{width}-{scheme}")

@@ -98,6 +98,12 @@ def zips() -> Corpus:
         "without members": zip_of([]),
         "folders only": zip_of([("a/", b""), ("a/b/", b"")]),
         "what macOS adds": zip_of([*members, ("__MACOSX/._x", b"x"), ("a/.DS_Store", b"x")]),
+        "what macOS adds beside the files": zip_of(
+            [*members, (f"._{TRAINING}", b"x"), (f"folder/._{TOURNAMENT}", b"x")]
+        ),
+        "what macOS adds in a folder": zip_of([*members, (f"folder/__MACOSX/._{TOURNAMENT}", b"x"), ("Icon\r", b"")]),
+        "what Windows adds": zip_of([*members, ("folder/Thumbs.db", b"x"), ("desktop.ini", b"x")]),
+        "system files only": zip_of([(f"__MACOSX/._{TRAINING}", b"x"), (".DS_Store", b"x")]),
         "a zip in a zip": zip_of([("inner.zip", whole)]),
         "something before it": b"#!/bin/sh\n" * 20 + whole,
         "something behind it": whole + b"\0" * 70_000,
@@ -266,6 +272,8 @@ KINDS: dict[str, Callable[[int], Any]] = {
     "infinite numbers": _cycle([0.25, float("inf"), float("-inf")], pa.float64()),
     "negative numbers": _cycle([-0.5, -0.0], pa.float32()),
     "decimals": _cycle([1, None], pa.decimal128(20, 5)),
+    "a hair above one": _cycle([0.0, 1.0000001], pa.float32()),
+    "a hair below zero": _cycle([-1e-45, 1.0], pa.float32()),
     "days": _cycle([1, 2**30], pa.date32()),
     "moments": _cycle([1, 2**60], pa.timestamp("ns", "UTC")),
     "spans of time": _cycle([1], pa.duration("ms")),
@@ -274,6 +282,8 @@ KINDS: dict[str, Callable[[int], Any]] = {
     "long text": _cycle(["a", "b"], pa.large_string()),
     "bytes": _cycle([b"\xff", b""], pa.binary()),
     "bytes of fixed length": _cycle([b"\xff\xfe"], pa.binary(2)),
+    "long text in a dictionary": lambda rows: _cycle(["a", None], pa.large_string())(rows).dictionary_encode(),
+    "text in a view": _cycle(["a", None], pa.string_view()),
     "text in a dictionary": lambda rows: _cycle(["a", "b", None], pa.string())(rows).dictionary_encode(),
     "numbers in a dictionary": lambda rows: _cycle([0.5, 1.0], pa.float32())(rows).dictionary_encode(),
     "lists": _cycle([[1, 2], [], None], pa.list_(pa.int8())),
@@ -381,6 +391,10 @@ def features() -> Corpus:
         "a set of nothing": {**whole, "feature_sets": {"small": []}},
         "a set of numbers": {**whole, "feature_sets": {"small": [1, 2]}},
         "a set of null": {**whole, "feature_sets": {"small": None}},
+        "an empty set beside it": {**whole, "feature_sets": {**whole["feature_sets"], "v2_equivalent_features": []}},
+        "a malformed set beside it": {**whole, "feature_sets": {**whole["feature_sets"], "rain": {"a": None}}},
+        "malformed targets beside it": {**whole, "targets": [None, 7, "", "era", "target"]},
+        "an empty set and others": {**whole, "feature_sets": {**whole["feature_sets"], "small": []}},
         "a feature twice": {**whole, "feature_sets": {"small": ["feature_a", "feature_a"]}},
         "a feature that is not there": {**whole, "feature_sets": {"small": ["feature_z"]}},
         "a feature that is none": {**whole, "feature_sets": {"small": ["era"]}},
@@ -436,7 +450,23 @@ def predictions(ids: list[str]) -> Corpus:
         "a value too many": whole.replace(b"\n", b",1\n", 4),
         "a value longer than a block": text(f"{'x' * 2_000_000},0.5"),
     }
-    for value in ("", "nan", "inf", "-inf", "0", "1", "-0.1", "1.1", "1e999", "two", "null", "0.5e", " 0.5", "½"):
+    for value in (
+        "",
+        "nan",
+        "inf",
+        "-inf",
+        "0",
+        "1",
+        "1.0000000000000002",
+        "-0.1",
+        "1.1",
+        "1e999",
+        "two",
+        "null",
+        "0.5e",
+        " 0.5",
+        "½",
+    ):
         found[f"the value {value!r}"] = text(f"{ids[0]},{value}", *rows[1:])
     return found
 
@@ -449,7 +479,8 @@ def told() -> dict[str, Corpus]:
     board = {"target": "target", "models": [row], "left_out": {"tpot": "it failed"}, "rank_correlations": {"svm": {}}}
     era = {"era": 9, "rows": 3, "corr": 0.1}
     evaluation = {"model": "svm", "by_era": [era], "distribution": {"edges": [0, 1], "validation": [3]}}
-    facts = {"source": "practice", "features": 5, "training": {"rows": 9}, "tournament": {"rows": 3}}
+    facts: dict[str, Any] = {"source": "practice", "features": 5}
+    facts |= {"training": {"rows": 9}, "tournament": {"rows": 3}, "unavailable_comparisons": {"meta_model": "404"}}
     whole: dict[str, dict[str, Any]] = {
         "reports/svm.json": {**report, "notes": ["so it went"], "peak_memory_mib": 99},
         "reports/adversarial_validation.json": {**report, "chosen": {"drift": [{"feature": "a", "auc": 0.5}]}},

@@ -22,12 +22,21 @@ from numerai_contract.tables import Table
 from numerai_pipeline.content_checks import check_for
 from numerai_pipeline.errors import PipelineError
 from numerai_pipeline.leaderboard.board import read_run
-from numerai_pipeline.manifests import manifest_path, read_manifest, verified_manifest
+from numerai_pipeline.manifests import (
+    SUFFIX,
+    file_sha256,
+    manifest_path,
+    read_manifest,
+    verified_manifest,
+    write_manifest,
+)
 from numerai_pipeline.predictions import accept_predictions
+from numerai_pipeline.raw_dataset import RawDataset, RawFile
 from numerai_pipeline.reports import summary_of
 from numerai_pipeline.run_layout import RunLayout
 from numerai_pipeline.unpacking.archive import extract
 from numerai_pipeline.unpacking.dataset import unpack
+from numerai_pipeline.unpacking.references import REFERENCES, write_benchmarks
 from tests.fuzz import corpus
 from tests.fuzz.mutations import any_table, damaged
 from tests.unit.unpacking.raw_files import archive_dataset, classic_dataset, v5_files
@@ -131,6 +140,23 @@ def _unpack(place: Path, role: str, content: bytes, files: Files) -> list[str]:
     assert table.num_rows == unpacked.training.rows
     assert not any(column.null_count for column in table.columns)
     return [f"run/{name}" for name in TABLES]
+
+
+def _compare(place: Path, role: str, content: bytes, files: Files) -> list[str]:
+    """Read a file that models are compared with: it is used or reported, and raises nothing."""
+    path, layout = place / f"{role}.parquet", RunLayout(place / "run")
+    path.write_bytes(content)
+    layout.directory.mkdir()
+    layout.tournament.write_bytes(_whole_v5()["validation.parquet"])
+    write_manifest(layout.tournament)
+    files.laid()
+    raw = RawDataset("v5", "practice", "100", "v5.3", {role: RawFile(str(path), file_sha256(path))})
+    benchmarks = write_benchmarks(raw, layout)
+    assert role in benchmarks.unavailable or benchmarks.available
+    for name in benchmarks.available:
+        assert pq.read_table(layout.reference(name)).num_rows
+    written = [layout.reference(name).name for name in REFERENCES]
+    return [f"run/{name}{suffix}" for name in written for suffix in ("", SUFFIX)]
 
 
 @cache
@@ -273,7 +299,7 @@ def _read_told(place: Path, role: str, content: bytes, files: Files) -> list[str
 
 _KINDS = ("train", "validation", "live")
 TARGETS = {
-    "zip": Target("`unzip`: the zip itself", 200, lambda: {"archive": corpus.zips()}, _extract),
+    "zip": Target("`unzip`: the zip itself", 190, lambda: {"archive": corpus.zips()}, _extract),
     "archive": Target(
         "`unzip`: a zip of the classic layout, to the run's tables",
         120,
@@ -286,20 +312,27 @@ TARGETS = {
     ),
     "v5": Target(
         "`unzip`: today's parquet files, to the run's tables",
-        150,
+        160,
         lambda: {**{kind: corpus.parquets(kind) for kind in _KINDS}, "features": corpus.features()},
         _unpack,
         {kind: any_table(kind) for kind in _KINDS},
     ),
+    "comparisons": Target(
+        "`unzip`: predictions to compare with; a bad file is left out",
+        50,
+        lambda: {"meta_model": corpus.parquets("validation"), "benchmark_validation": corpus.parquets("validation")},
+        _compare,
+        {"meta_model": any_table("validation")},
+    ),
     "downloads": Target(
         "`download`: a file before it gets its name",
-        100,
+        90,
         lambda: {"a.zip": corpus.zips(), "a.parquet": corpus.parquets(), "a.json": corpus.features()},
         _check_content,
     ),
     "image_parquet": Target(
         "an image's table reader: parquet",
-        180,
+        160,
         lambda: {"training.parquet": corpus.parquets()},
         _read_table,
         {"training.parquet": any_table("train")},
@@ -313,12 +346,12 @@ TARGETS = {
     "prepared": Target("an image's reader of split and maps", 50, _prepared, _read_prepared),
     "predictions": Target(
         "predictions that a container left",
-        50,
+        40,
         lambda: {"predictions": corpus.predictions(IDS), "tournament": {"whole": _tournament()}},
         _accept,
     ),
     "told": Target("what tasks tell of themselves, for the leaderboard", 20, corpus.told, _read_told),
-    "manifests": Target("manifests, on both sides", 30, _manifests, _read_manifests),
+    "manifests": Target("manifests, on both sides", 20, _manifests, _read_manifests),
 }
 
 

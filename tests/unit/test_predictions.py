@@ -60,6 +60,11 @@ def test_the_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> N
         ("id,prediction\na,0.2\nb,nan\nc,0.4\n", r"row 2 \(id b\) has no prediction"),
         ("id,prediction\na,0.2\nb,\nc,0.4\n", r"row 2 \(id b\) has no prediction"),
         ("id,prediction\na,0.2\nb,0.3\nc,1\n", r"row 3 \(id c\) has the prediction 1"),
+        (
+            "id,prediction\na,0.2\nb,0.3\nc,1.0000000000000002\n",
+            r"\(id c\) has the prediction 1\.0000000000000002: it m",
+        ),
+        ("id,prediction\na,-5e-324\nb,0.3\nc,0.4\n", r"row 1 \(id a\) has the prediction -5e-324: it must"),
         ("id,prediction\na,0\nb,0.3\nc,0.4\n", r"row 1 \(id a\) has the prediction 0"),
         ("id,prediction\na,0.2\nb,inf\nc,0.4\n", "row 2"),
         ("id,prediction\na,0.2\nb,x\nc,0.4\n", "not a CSV"),

@@ -54,10 +54,13 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
             Name, seconds and image of the tasks that predict nothing.
         ``missing``
             What is not there: pairs of what it is and the task that leaves it.
+        ``unavailable_comparisons``
+            Published predictions that the models are not compared with, or only in part: name → reason.
         ``problems``
             What is there and cannot be read, a sentence each.
     """
     files = RunFiles(layout.directory)
+    run_facts = files.read(layout.run_facts) or {}
     reports = dict(_reports(files, layout))
     evaluations = dict(_evaluations(files, layout))
     board = files.read(layout.leaderboard)
@@ -69,7 +72,7 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
     return {
         "round": layout.directory.parent.name,
         "run": layout.directory.name,
-        "facts": _facts(files.read(layout.run_facts) or {}),
+        "facts": _facts(run_facts),
         "evaluated": board is not None,
         "target": text(member(board, "target")),
         "sorted_by": text(member(board, "sorted_by")),
@@ -88,6 +91,7 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
             {"model": name, **_task_facts(name, reports, images)} for name in reports if name not in shown
         ],
         "missing": list(_missing(layout, evaluated=board is not None, predicted=predicted)),
+        "unavailable_comparisons": _texts(run_facts.get("unavailable_comparisons")),
         "problems": files.problems,
     }
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.content_checks import READABLE_COMPRESSIONS, ZIP_DAMAGE
+from numerai_pipeline.content_checks import READABLE_COMPRESSIONS, ZIP_DAMAGE, is_system_file
 from numerai_pipeline.disk import disk_errors_named, require_free_space
 from numerai_pipeline.errors import BadInputError, NotFoundError, PipelineError
+from numerai_pipeline.number_format import distinct_texts
 from numerai_pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def extract(archive: Path, directory: Path, *, limits: Limits = DEFAULT_LIMITS) 
     Returns
     -------
     list of Path
-        The unpacked files, in the archive's order; at least one. What macOS adds (``__MACOSX``, ``.DS_Store``) is
-        passed over.
+        The unpacked files, in the archive's order; at least one. Files that operating systems add
+        (:func:`~numerai_pipeline.content_checks.is_system_file`) are ignored.
 
     Raises
     ------
@@ -169,8 +170,8 @@ def _checked_members(
     archive: Path, infos: Sequence[zipfile.ZipInfo], limits: Limits
 ) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
     """Check everything that the archive's directory says; return the files to unpack."""
-    named = [(info, _safe_name(archive, info)) for info in infos]
-    members = [(info, name) for info, name in named if not _is_macos_junk(name)]
+    # files of the operating system are never unpacked, so nothing about them can matter, not even their names
+    members = [(info, _safe_name(archive, info)) for info in infos if not is_system_file(info.orig_filename)]
     for info, _ in members:
         _check_kind(archive, info)
         _check_ratio(archive, info, limits)
@@ -208,10 +209,6 @@ def _safe_name(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
     return name
 
 
-def _is_macos_junk(name: PurePosixPath) -> bool:
-    return name.parts[0] == "__MACOSX" or name.name == ".DS_Store"
-
-
 def _check_kind(archive: Path, info: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
@@ -228,11 +225,12 @@ def _check_kind(archive: Path, info: zipfile.ZipInfo) -> None:
 def _check_ratio(archive: Path, info: zipfile.ZipInfo, limits: Limits) -> None:
     ratio = info.file_size / max(info.compress_size, 1)
     if info.file_size > limits.ratio_from_bytes and ratio > limits.ratio:
+        growth, limit = distinct_texts(ratio, limits.ratio, 0)
         raise _refusal(
             archive,
             info,
-            f"would grow {ratio:,.0f}-fold to {info.file_size:,} bytes, more than the {limits.ratio:g}-fold allowed:"
-            " this looks like a zip bomb",
+            f"would grow {growth}-fold to {info.file_size:,} bytes, more than the {limit}-fold allowed: this looks like"
+            " a zip bomb",
         )
 
 

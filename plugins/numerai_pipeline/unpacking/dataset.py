@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from numerai_pipeline.unpacking.tables import (
     count_missing,
     era_number,
     fill_missing,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -325,7 +327,8 @@ def _write_table(
         for part in parts:
             source = part.source
             progress = Progress(log, source.name, source.rows, "rows")
-            row = 1
+            missing: Counter[str] = Counter()
+            row, rows_before = 1, facts.rows
             for raw_batch in source.read(form):
                 check_rows(raw_batch, form, part.allowed, Place(source.name, row))
                 row += raw_batch.num_rows
@@ -336,17 +339,29 @@ def _write_table(
                 batch = finish(fill_missing(part.pick(taken, kept_eras)), facts)
                 if batch.num_rows:
                     facts.count(batch)
-                    facts.missing += count_missing(batch, form)
+                    missing.update(count_missing(batch, form))
                     writer.write(batch)
             if row == 1:
                 msg = f"{source.name}: there is not one row of data: download it again"
                 raise BadInputError(msg)
             log.info("%s: %s rows read", source.name, f"{row - 1:,}")
+            facts.missing += missing.total()
+            _warn_of_empty_features(source.name, missing, facts.rows - rows_before)
     if facts.missing:
         log.warning("%s feature values are missing and become NaN", f"{facts.missing:,}")
     if facts.without_target:
         log.warning("%s training rows have no target and are left out", f"{facts.without_target:,}")
     return facts
+
+
+def _warn_of_empty_features(file: str, missing: Counter[str], rows: int) -> None:
+    """Log which features have no value in any of a file's rows, whatever type the file gives them."""
+    empty = [name for name, count in missing.items() if count == rows]
+    if empty:
+        features = "feature has" if len(empty) == 1 else "features have"
+        log.warning(
+            "%s: %d %s no value in any of the %s rows: %s", file, len(empty), features, f"{rows:,}", shortened(empty)
+        )
 
 
 def _as_it_is(batch: Any, _facts: TableFacts) -> Any:

@@ -176,10 +176,7 @@ def _plan_v5(
     ]
     for source in sources:
         require_columns(source.name, [*KEYS, *wanted], source.columns)
-    if "target" in training.columns and "target" not in targets:
-        targets = ["target", *targets]
-    elif "target" in targets:
-        targets = ["target", *(name for name in targets if name != "target")]
+    targets = _order_targets(training, targets, target)
     if target is None and raw.payout_days is not None:
         target = payout_target(training, targets, raw.payout_days)
     chosen = _choose_target("features.json", targets, target)
@@ -194,6 +191,21 @@ def _plan_v5(
         return plan_walk_forward(form, training, validation, raw.era, embargo)
     tournament = [Selection(source, TOURNAMENT_TYPES) for source in (validation, *live)]
     return DatasetPlan(form, [Selection(training, TRAINING_TYPES)], tournament)
+
+
+def _order_targets(training: ParquetSource, listed: list[str], wanted: str | None) -> list[str]:
+    """List the targets that there are to choose from, the default first.
+
+    The default is ``target``, else the first listed target that the training file has. A wanted target need not be
+    listed: a column of the training file is enough.
+    """
+    in_file = [name for name in training.columns if name.startswith("target")]
+    targets = [name for name in ("target", *listed) if name in training.columns] or in_file
+    if wanted is not None and (wanted in listed or wanted in in_file):
+        targets.append(wanted)
+    if not targets:
+        require_columns(training.name, [wanted or "target"], training.columns)
+    return list(dict.fromkeys(targets))
 
 
 def plan_walk_forward(
@@ -277,9 +289,9 @@ def payout_target(training: ParquetSource, targets: Sequence[str], days: int) ->
     days : int
         Days ahead that the round's score looks.
     """
-    of_length = [name for name in targets if name.endswith(f"_{days}") and name in training.columns]
-    if len(of_length) > 1 and "target" in training.columns:
-        named = [name for name in targets if name != "target" and name in training.columns]
+    of_length = [name for name in targets if name.endswith(f"_{days}") and training.has_numbers(name)]
+    if len(of_length) > 1 and training.has_numbers("target"):
+        named = [name for name in targets if name != "target" and training.has_numbers(name)]
         same = training.columns_equal_to("target", named)
         kinds = {name.rpartition("_")[0] for name in same}
         of_length = [name for name in of_length if name.rpartition("_")[0] in kinds]
@@ -291,7 +303,15 @@ def payout_target(training: ParquetSource, targets: Sequence[str], days: int) ->
 
 
 def _read_features_json(path: Path, feature_set: str) -> tuple[list[str], list[str]]:
-    """Read the features of a set and the names of all targets."""
+    """Read the features of a set and the names of the targets; no other set matters.
+
+    Returns
+    -------
+    features : list of str
+        Each once, in the file's order.
+    targets : list of str
+        Each once; empty where the file lists none.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -302,21 +322,36 @@ def _read_features_json(path: Path, feature_set: str) -> tuple[list[str], list[s
         raise BadInputError(msg) from None
     sets = content.get("feature_sets") if isinstance(content, dict) else None
     targets = content.get("targets") if isinstance(content, dict) else None
-    if not isinstance(sets, dict) or not all(_are_names(names) for names in sets.values()):
+    if not isinstance(sets, dict):
         msg = f"{path.name}: 'feature_sets' must map the name of a set to a list of features. Is this Numerai's file?"
         raise BadInputError(msg)
-    if not _are_names(targets):
-        msg = f"{path.name}: 'targets' must be a list of one name or more. Is this Numerai's file?"
+    usable = {name: names for name, names in sets.items() if _are_names(names)}
+    if feature_set not in usable:
+        choices = ", ".join(f"{name} ({len(names):,})" for name, names in usable.items()) or "none"
+        if feature_set not in sets:
+            msg = f"{path.name}: there is no feature set {feature_set!r}: choose one of {choices}"
+            raise NotFoundError(msg)
+        problem = "is empty" if sets[feature_set] == [] else "is not a list of names"
+        msg = f"{path.name}: the feature set {feature_set!r} {problem}: choose one of {choices}"
         raise BadInputError(msg)
-    if feature_set not in sets:
-        choices = ", ".join(f"{name} ({len(names):,})" for name, names in sets.items())
-        msg = f"{path.name}: there is no feature set {feature_set!r}: choose one of {choices or 'none'}"
-        raise NotFoundError(msg)
-    reserved = [name for name in sets[feature_set] if not name.startswith("feature")]
+    if len(usable) < len(sets):
+        others = [name for name in sets if name not in usable]
+        log.info("%s: feature sets without a list of names, ignored: %s", path.name, shortened(others))
+    reserved = [name for name in usable[feature_set] if not name.startswith("feature")]
     if reserved:
         msg = f"{path.name}: {reserved[0]!r} in the set {feature_set!r} does not start with 'feature'"
         raise BadInputError(f"{msg}. Is this Numerai's file?")
-    return list(dict.fromkeys(sets[feature_set])), list(dict.fromkeys(targets))
+    return list(dict.fromkeys(usable[feature_set])), _read_targets(path.name, targets)
+
+
+def _read_targets(file: str, targets: object) -> list[str]:
+    listed = targets if isinstance(targets, list) else []
+    names = [name for name in listed if isinstance(name, str) and name and name not in KEYS]
+    if not names:
+        log.info("%s: 'targets' lists no target: those of the training file are used", file)
+    elif len(names) < len(listed):
+        log.info("%s: entries of 'targets' that name no target, ignored: %d", file, len(listed) - len(names))
+    return list(dict.fromkeys(names))
 
 
 def _are_names(names: object) -> TypeGuard[list[str]]:

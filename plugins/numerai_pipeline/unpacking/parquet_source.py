@@ -140,6 +140,10 @@ class ParquetSource:
             progress.advance(batch.num_rows)
         return found
 
+    def has_numbers(self, column: str) -> bool:
+        """Check whether there is such a column, and its type is one of numbers (or null: each value is missing)."""
+        return column in self.columns and is_number(self.columns[column])
+
     def columns_equal_to(self, column: str, names: Collection[str]) -> list[str]:
         """Name the number columns that have the values of another in its first rows, where there are values to see."""
         kinds = dict.fromkeys([column, *names], pa.float32())
@@ -158,10 +162,16 @@ class ParquetSource:
         for name in names:
             kind = self.columns[name]
             if name in KEYS:
+                if pa.types.is_null(kind):
+                    msg = (
+                        f"{self.name}: column {name!r} has the type null: it is empty in every row, but every row needs"
+                        " a value: download the file again"
+                    )
+                    raise BadInputError(msg)
                 if not _is_text(kind):
                     msg = f"{self.name}: column {name!r} has the type {kind}, but text was expected: repair the file"
                     raise BadInputError(msg)
-            elif not _is_number(kind):
+            elif not is_number(kind):
                 msg = f"{self.name}: column {name!r} has the type {kind}, but numbers were expected: repair the file"
                 raise BadInputError(msg)
 
@@ -197,8 +207,14 @@ def _is_text(kind: Any) -> bool:
     )
 
 
-def _is_number(kind: Any) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+def is_number(kind: Any) -> bool:
+    """Check whether values of an Arrow type can be read as numbers.
+
+    Writers give a column that has no value at all the type null instead of a number's: each of its values is missing.
+    """
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+    )
 
 
 def _cast(column: Any, kind: Any) -> Any:

@@ -1,24 +1,29 @@
-"""What models are measured against: others' predictions of the run's own rows, where the dataset has them.
+"""Published predictions that a run's models are compared with, where the dataset has them.
 
 Numerai publishes example predictions, its meta model and its benchmark models for the whole dataset. The run's
-directory gets those of its tournament rows; ``evaluate`` reads them, and models do not need them.
+directory gets the rows of its own tournament table; ``evaluate`` reads them, models do not. None of these files is
+needed for a run: a file that is missing or cannot be used is a warning, and the leaderboard lists it.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.disk import disk_errors_named
+from numerai_pipeline.errors import BadInputError, PipelineError
 from numerai_pipeline.manifests import atomic_path, discard, read_manifest, verified_manifest, write_manifest
 from numerai_pipeline.run_layout import fingerprint
-from numerai_pipeline.unpacking.parquet_source import ParquetSource
+from numerai_pipeline.unpacking.parquet_source import ParquetSource, is_number
+from numerai_pipeline.unpacking.tables import KEYS, shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numerai_pipeline.raw_dataset import RawDataset
@@ -31,14 +36,29 @@ REFERENCES = {
     "meta_model": ("meta_model",),
     "benchmark_models": ("benchmark_validation", "benchmark_live"),
 }
-"""Name of the file in the run's directory → the raw files' roles it is made from, those that there are."""
+"""Name of the file in the run's directory → the roles of its raw files; a dataset need not have any of them."""
 ROLES = tuple(role for roles in REFERENCES.values() for role in roles)
+_UNAVAILABLE = "unavailable"
 
 
-def lay_references(raw: RawDataset, layout: RunLayout) -> list[str]:
-    """Put others' predictions of the tournament rows into the run's directory; return the names of what is there.
+@dataclass(frozen=True)
+class Benchmarks:
+    """The comparisons of a run.
 
-    A file that cannot be read is left out, with a warning: no run fails for want of something to compare with.
+    Attributes
+    ----------
+    available : list of str
+        Names of the files that are in the run's directory.
+    unavailable : dict
+        Role of a raw file, or name of a comparison without any → why its rows or columns are missing.
+    """
+
+    available: list[str] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+
+def write_benchmarks(raw: RawDataset, layout: RunLayout) -> Benchmarks:
+    """Write the published predictions of the tournament rows into the run's directory.
 
     Parameters
     ----------
@@ -46,44 +66,127 @@ def lay_references(raw: RawDataset, layout: RunLayout) -> list[str]:
         The raw files.
     layout : RunLayout
         Holds the finished tournament table.
+
+    Returns
+    -------
+    Benchmarks
+        The comparisons that there are, and the reason for each raw file that is not used, or not as a whole.
+
+    Raises
+    ------
+    DiskFullError, VolumeError
+        When the run's directory cannot be written. No content of a raw file raises an exception.
     """
-    tournament = read_manifest(layout.tournament)
-    there = []
-    for name, roles in REFERENCES.items():
-        path = layout.reference(name)
-        present = [role for role in roles if role in raw.files]
-        made_from = {role: raw.files[role].sha256 for role in present}
-        inputs = fingerprint({**made_from, "rows": tournament.sha256 if tournament else None})
-        if present and verified_manifest(path, inputs=inputs):
-            there.append(name)
-            continue
+    benchmarks = Benchmarks()
+    with disk_errors_named(layout.directory):
+        for name, roles in REFERENCES.items():
+            if not {*raw.files, *raw.unavailable}.intersection(roles):
+                discard(layout.reference(name))
+                benchmarks.unavailable[name] = f"dataset {raw.version} has no such file"
+                continue
+            written, reasons = _write_one(name, roles, raw, layout)
+            if written:
+                benchmarks.available.append(name)
+            for role, reason in reasons.items():
+                log.warning("no comparison, or only in part: %s: %s", role, reason)
+            benchmarks.unavailable.update(reasons)
+    if benchmarks.available:
+        log.info("comparisons: %s", ", ".join(benchmarks.available))
+    return benchmarks
+
+
+def _write_one(name: str, roles: Sequence[str], raw: RawDataset, layout: RunLayout) -> tuple[bool, dict[str, str]]:
+    path = layout.reference(name)
+    present = [role for role in roles if role in raw.files]
+    reasons = {role: raw.unavailable[role] for role in roles if role in raw.unavailable}
+    if not present:
         discard(path)
+        return False, reasons
+    tournament = read_manifest(layout.tournament)
+    made_from = {role: raw.files[role].sha256 for role in present}
+    inputs = fingerprint({**made_from, "rows": tournament.sha256 if tournament else None})
+    manifest = verified_manifest(path, inputs=inputs)
+    if manifest is not None:
+        return True, reasons | manifest.about.get(_UNAVAILABLE, {})
+    discard(path)
+    ids = pq.read_table(layout.tournament, columns=["id"])["id"].combine_chunks()
+    tables, failures = _read_tables(present, raw, ids)
+    if not tables:
+        return False, reasons | failures
+    lacking = _lacking_columns({role: raw.path(role).name for role in tables}, tables)
+    table = pa.concat_tables(list(tables.values()), promote_options="default")
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    write_manifest(
+        path,
+        rows=table.num_rows,
+        columns=table.column_names,
+        # a file that could not be read is read again by the next run
+        inputs=None if failures else inputs,
+        about={_UNAVAILABLE: lacking},
+    )
+    return True, reasons | failures | lacking
+
+
+def _read_tables(roles: Iterable[str], raw: RawDataset, ids: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read the run's rows of each file, and collect the reasons where that fails."""
+    tables: dict[str, Any] = {}
+    failures = {}
+    for role in roles:
         try:
-            raw.require_as_downloaded(present)
-            table = _of_the_run([raw.path(role) for role in present], layout.tournament) if present else None
-        except BadInputError as error:
-            log.warning("%s is left out: %s", name, error)
-            continue
-        if table is None or not table.num_rows:
-            continue
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-        write_manifest(path, rows=table.num_rows, columns=table.column_names, inputs=inputs)
-        there.append(name)
-    if there:
-        log.info("to measure models against: %s", ", ".join(there))
-    return there
+            raw.require_as_downloaded([role])
+            table = _rows_of_run(raw.path(role), ids)
+            _require_unique_ids(raw.path(role).name, [*tables.values(), table])
+        except (PipelineError, OSError) as error:
+            failures[role] = str(error)
+        else:
+            tables[role] = table
+    return tables, failures
 
 
-def _of_the_run(files: list[Path], tournament: Path) -> Any:
-    """Read the rows of some files whose ids are in the tournament table: ids and every column of numbers."""
-    ids = pq.read_table(tournament, columns=["id"])["id"].combine_chunks()
-    parts = []
-    for file in files:
-        with ParquetSource(file) as source:
-            numbers = [name for name, kind in source.columns.items() if pa.types.is_floating(kind)]
-            parts += [
-                batch.filter(pc.is_in(batch["id"], value_set=ids)) for batch in source.read_columns(["id"], numbers)
-            ]
-    # live and validation files may differ in their columns: what one lacks is unknown there
-    return pa.concat_tables([pa.Table.from_batches([part]) for part in parts], promote_options="default")
+def _rows_of_run(file: Path, ids: Any) -> Any:
+    """Read the rows whose ids are in the tournament table: ``id``, and the columns of numbers with values there."""
+    with ParquetSource(file) as source:
+        names = [name for name, kind in source.columns.items() if name not in KEYS and is_number(kind)]
+        if not names:
+            found = [f"{name} ({kind})" for name, kind in source.columns.items()]
+            msg = f"{file.name}: there is no column of numbers (found: {shortened(found)})"
+            raise BadInputError(msg)
+        batches = [batch.filter(pc.is_in(batch["id"], value_set=ids)) for batch in source.read_columns(["id"], names)]
+    table = pa.Table.from_batches(batches)
+    if not table.num_rows:
+        msg = f"{file.name}: none of its ids is in the run's tournament table"
+        raise BadInputError(msg)
+    table = _without_infinity(table)
+    valued = [name for name in names if table[name].null_count < table.num_rows]
+    if not valued:
+        msg = f"{file.name}: no value in any of the run's rows (columns: {shortened(names)})"
+        raise BadInputError(msg)
+    return table.select(["id", *valued])
+
+
+def _without_infinity(table: Any) -> Any:
+    """Count infinity and NaN as missing: scores are of finite numbers."""
+    columns = [table["id"]]
+    columns += [pc.if_else(pc.is_finite(column), column, None) for column in table.columns[1:]]
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def _require_unique_ids(file: str, tables: Sequence[Any]) -> None:
+    ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], pa.string())
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        msg = f"{file}: id {repeated[0]['values'].as_py()!r} is there more than once, {len(repeated):,} such ids in all"
+        raise BadInputError(msg)
+
+
+def _lacking_columns(files: dict[str, str], tables: dict[str, Any]) -> dict[str, str]:
+    """Describe for each file the columns that it has no values of, though another file has."""
+    everything = dict.fromkeys(name for table in tables.values() for name in table.column_names)
+    lacking = {role: [name for name in everything if name not in table.column_names] for role, table in tables.items()}
+    return {
+        role: f"{files[role]}: no values of {shortened(names)}, which the other file has"
+        for role, names in lacking.items()
+        if names
+    }

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.number_format import exact_text
 from numerai_pipeline.unpacking.tables import TRAINING_TYPES, TableForm, era_number
 
 if TYPE_CHECKING:
@@ -92,14 +93,14 @@ def _check_feature(values: Any, name: str, kind: Any, place: Place) -> None:
         return
     infinite = _first(pc.is_inf(values))
     if infinite is not None:
-        reason = f"{values[infinite].as_py()} is infinite or too large: features must be finite numbers, or empty"
+        reason = f"{exact_text(values[infinite])} is infinite or too large: features must be finite numbers, or empty"
         raise place.refusal(infinite, name, f"{reason}; repair the file or download it again")
 
 
 def _check_target(values: Any, name: str, place: Place) -> None:
     outside = _first(pc.or_(pc.less(values, 0.0), pc.greater(values, 1.0)))
     if outside is not None:
-        reason = f"{values[outside].as_py():g} is outside 0 to 1: leave a target empty where it is unknown"
+        reason = f"{exact_text(values[outside])} is outside 0 to 1: leave a target empty where it is unknown"
         raise place.refusal(outside, name, reason)
 
 

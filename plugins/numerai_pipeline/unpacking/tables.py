@@ -172,10 +172,11 @@ def fill_missing(batch: Any) -> Any:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def count_missing(batch: Any, form: TableForm) -> int:
-    """Count the missing feature values of a batch after :func:`fill_missing`."""
+def count_missing(batch: Any, form: TableForm) -> dict[str, int]:
+    """Count missing values after :func:`fill_missing`: feature → count, for the features that have any."""
     floats = (name for name, kind in form.features.items() if kind != pa.int8())
-    return sum(pc.sum(pc.is_nan(batch[name])).as_py() or 0 for name in floats)
+    counts = {name: pc.sum(pc.is_nan(batch[name])).as_py() or 0 for name in floats}
+    return {name: count for name, count in counts.items() if count}
 
 
 class TableWriter:

@@ -171,6 +171,16 @@ def test_a_run_not_yet_evaluated_shows_what_its_models_say_and_what_is_missing(t
     assert "xgboost" not in {row["model"] for row in read_run(layout)["models"]}
 
 
+def test_read_run_lists_comparisons_that_are_unavailable(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, tables=False)
+    assert read_run(layout)["unavailable_comparisons"] == {}
+    reasons = {"meta_model": "meta_model.parquet: 404 Not Found", "benchmark_models": None, "example_live": ["x"]}
+    change(layout.run_facts, unavailable_comparisons=reasons)
+    board = read_run(layout)
+    assert board["unavailable_comparisons"] == {"meta_model": "meta_model.parquet: 404 Not Found"}
+    assert board["problems"] == []
+
+
 def test_a_run_that_has_just_begun_shows_that(tmp_path: Path) -> None:
     directory = tmp_path / "rounds" / "1335" / "0123456789ab"
     directory.mkdir(parents=True)

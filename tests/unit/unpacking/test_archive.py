@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from numerai_pipeline import disk, progress
+from numerai_pipeline.content_checks import ContentError, check_zip
 from numerai_pipeline.errors import BadInputError, DiskFullError, NotFoundError
 from numerai_pipeline.unpacking.archive import Limits, extract
 from tests.unit.unpacking.raw_files import patch_zip, write_zip
@@ -78,6 +79,55 @@ def test_unpacks_every_file(tmp_path: Path, place: Path, compression: int) -> No
     assert files[0].read_text() == GOOD["numerai_training_data.csv"]
     assert files[1].read_bytes() == GOOD["folder/numerai_tournament_data.csv"]
     assert files_under(place) == ["out", "out/folder", "out/folder/numerai_tournament_data.csv", f"out/{files[0].name}"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__MACOSX/._numerai_training_data.csv",
+        "data/__MACOSX/._numerai_training_data.csv",
+        "a/b/__macosx/c/numerai_training_data.csv",
+        "._numerai_training_data.csv",
+        "data/._numerai_training_data.csv",
+        "._data/numerai_training_data.csv",
+        f"._{'n' * 254}",
+        "__MACOSX\\._x",
+        ".DS_Store",
+        "data/.DS_Store",
+        "Icon\r",
+        "a/.Spotlight-V100/numerai_training_data.csv",
+        "Thumbs.db",
+        "data/thumbs.db",
+        "data/Desktop.ini",
+        "$RECYCLE.BIN/numerai_training_data.csv",
+        "@eaDir/numerai_training_data.csv",
+    ],
+)
+def test_extract_system_file_at_any_depth_is_ignored(tmp_path: Path, place: Path, name: str) -> None:
+    path = zip_of(tmp_path / "mac.zip", *(member(good) for good in GOOD), member(name))
+    assert extract(path, place / "out") == [place / "out" / good for good in GOOD]
+    assert len([found for found in place.rglob("*") if found.is_file()]) == len(GOOD)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_extract_unusable_system_file_does_not_refuse_the_zip(tmp_path: Path, place: Path) -> None:
+    link, pipe = member("._link", stat.S_IFLNK | 0o777, b"/etc/passwd"), member("__MACOSX/._pipe", stat.S_IFIFO)
+    twice = [member("__MACOSX/._a"), member("__MACOSX/._A"), member("__MACOSX/._a")]
+    encrypted = member("data/Thumbs.db")
+    path = zip_of(tmp_path / "mac.zip", *(member(good) for good in GOOD), link, pipe, *twice, encrypted)
+    patch_zip(path, name="data/Thumbs.db", flags=1, method=99)
+    assert extract(path, place / "out") == [place / "out" / good for good in GOOD]
+
+
+def test_check_zip_damaged_system_file_is_not_read(tmp_path: Path) -> None:
+    path = zip_of(
+        tmp_path / "mac.zip", member("a.csv", 0, b"0123456789"), member("__MACOSX/._a.csv", 0, b"AppleDouble")
+    )
+    path.write_bytes(path.read_bytes().replace(b"AppleDouble", b"AppleDoubl?"))
+    check_zip(path)
+    path.write_bytes(path.read_bytes().replace(b"0123456789", b"012345678?"))
+    with pytest.raises(ContentError, match=r"'a\.csv' is damaged"):
+        check_zip(path)
 
 
 def test_folders_and_unix_modes_are_fine(tmp_path: Path, place: Path) -> None:
@@ -181,6 +231,7 @@ def test_a_bomb_by_ratio(tmp_path: Path, refused: Callable[..., str]) -> None:
     message = refused(path)
     assert "'zeros.csv'" in message
     assert "1,02" in message  # deflate's best is about 1,029-fold
+    assert "grow 1,028.02-fold to 17,825,792 bytes, more than the 1,028.00-fold" in refused(path, ratio=1028.0)
     small = write_zip(tmp_path / "small.zip", {"zeros.csv": bytes(2**20)})
     assert "zip bomb" in refused(small, ratio_from_bytes=1000)
 
@@ -258,7 +309,7 @@ def test_what_is_no_zip(tmp_path: Path, refused: Callable[..., str], content: by
     assert reason in refused(path)
 
 
-@pytest.mark.parametrize("members", [{}, {"__MACOSX/._a": "x"}, {"folder/": ""}])
+@pytest.mark.parametrize("members", [{}, {"__MACOSX/._a": "x"}, {"a/._b": "x"}, {"folder/": ""}])
 def test_a_zip_without_files(tmp_path: Path, refused: Callable[..., str], members: dict[str, str]) -> None:
     assert "no files" in refused(write_zip(tmp_path / "bad.zip", members))
 

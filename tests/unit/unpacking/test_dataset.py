@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -292,6 +293,10 @@ BROKEN_TRAINING: dict[str, tuple[str | bytes, list[str]]] = {
     "too large": (rows_with("feature1", 4, "1e39", training_rows()), ["row 4, column 'feature1'", "too large"]),
     "target above": (rows_with("target", 9, "1.5", training_rows()), ["row 9, column 'target': 1.5 is outside 0 to 1"]),
     "target below": (rows_with("target", 9, "-0.1", training_rows()), ["row 9, column 'target': -0.1 is outside"]),
+    "target just above": (
+        rows_with("target", 9, "1.0000001", training_rows()),
+        ["row 9, column 'target': 1.0000001 is outside 0 to 1"],
+    ),
     "target infinite": (rows_with("target", 9, "inf", training_rows()), ["row 9, column 'target': inf is outside"]),
     "empty id": (rows_with("id", 6, "", training_rows()), ["row 6, column 'id'", "empty"]),
     "blank id": (rows_with("id", 6, "  ", training_rows()), ["row 6, column 'id'", "empty"]),
@@ -523,6 +528,142 @@ class TestV5:
         assert training["era"].to_pylist() == train["era"].to_pylist()
         assert training["feature_a"].type == pq.read_schema(layout.tournament).field("feature_a").type == pa.float32()
 
+    @pytest.mark.parametrize("kind", [pa.null(), pa.int8(), pa.float64()])
+    @pytest.mark.parametrize("place", ["train", "validation", "live"])
+    def test_unpack_feature_without_values_is_missing_and_reported(
+        self,
+        layout: RunLayout,
+        raw_dir: Path,
+        unpacked: Callable[..., UnpackedDataset],
+        caplog: pytest.LogCaptureFixture,
+        place: str,
+        kind: pa.DataType,
+    ) -> None:
+        rows = v5_tables()[place].num_rows
+        outcome = unpacked(v5_dataset(raw_dir, v5_tables(**{place: {"feature_a": pa.nulls(rows, kind)}})))
+        table, side = (layout.training, "training") if place == "train" else (layout.tournament, "tournament")
+        missing = {"training": outcome.training.missing, "tournament": outcome.tournament.missing}
+        assert missing == {"training": 0, "tournament": 0} | {side: rows}
+        assert f"{place}.parquet: 1 feature has no value in any of the {rows} rows: feature_a" in caplog.text
+        assert f"{rows} feature values are missing and become NaN" in caplog.text
+        for path in (layout.training, layout.tournament):
+            assert pq.read_schema(path).field("feature_a").type == pa.float32()
+        values = read(table)["feature_a"].to_numpy()
+        assert np.isnan(values).sum() == rows
+
+    def test_unpack_feature_with_one_value_is_not_reported_as_empty(
+        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        nearly = pa.array([None, None, None, 1], pa.int8())
+        assert unpacked(v5_dataset(raw_dir, v5_tables(live={"feature_a": nearly}))).tournament.missing == 3
+        assert "no value in any" not in caplog.text
+
+    @pytest.mark.parametrize("kind", [pa.null(), pa.float32()])
+    def test_unpack_validation_target_without_values_is_unknown(
+        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], kind: pa.DataType
+    ) -> None:
+        replaced = {"validation": {"target": pa.nulls(12, kind)}, "live": {"target": pa.nulls(4, kind)}}
+        assert unpacked(v5_dataset(raw_dir, v5_tables(**replaced))).tournament.rows == 16
+        assert np.isnan(read(layout.tournament)["target"].to_numpy()).all()
+
+    def test_unpack_unrequested_columns_of_any_type_are_ignored(
+        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+    ) -> None:
+        others = {"target_ender_20": pa.array(["x"] * 32), "feature_unused": pa.array([[1]] * 32)}
+        raw = v5_dataset(raw_dir, v5_tables(train=others))
+        assert unpacked(replace(raw, payout_days=20)).target == "target"
+
+    def test_unpack_payout_target_is_found_beside_a_target_of_text(
+        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+    ) -> None:
+        tables = v5_tables()
+        for kind, table in tables.items():
+            words = pa.array(["x"] * table.num_rows)
+            tables[kind] = table.append_column("target_alpha_20", table["target"]).append_column("target_words", words)
+        features = features_json()
+        features["targets"] += ["target_words", "target_alpha_20"]
+        raw = v5_dataset(raw_dir, tables, features)
+        assert unpacked(replace(raw, payout_days=20)).target == "target_alpha_20"
+
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            lambda numbers: numbers.cast(pa.float16()),
+            lambda numbers: numbers.cast(pa.float64()),
+            lambda numbers: numbers.cast(pa.decimal128(9, 4)),
+            lambda numbers: numbers.cast(pa.int64()),
+            lambda numbers: numbers.dictionary_encode(),
+        ],
+        ids=["float16", "double", "decimal", "int64", "dictionary"],
+    )
+    def test_unpack_numbers_of_any_type_keep_their_values(
+        self,
+        layout: RunLayout,
+        raw_dir: Path,
+        unpacked: Callable[..., UnpackedDataset],
+        convert: Callable[[Any], Any],
+    ) -> None:
+        train = v5_tables()["train"]
+        binary = pa.array([row % 2 for row in range(32)], pa.int8())
+        replaced = {"feature_a": convert(train["feature_a"].combine_chunks()), "target": convert(binary)}
+        unpacked(v5_dataset(raw_dir, v5_tables(train=replaced)))
+        assert read(layout.training)["feature_a"].to_pylist() == train["feature_a"].to_pylist()
+        assert read(layout.training)["target"].to_pylist() == binary.to_pylist()
+
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            lambda texts: texts.cast(pa.large_string()),
+            lambda texts: texts.cast(pa.string_view()),
+            lambda texts: texts.dictionary_encode(),
+            lambda texts: texts.cast(pa.large_string()).dictionary_encode(),
+        ],
+        ids=["large", "view", "dictionary", "large dictionary"],
+    )
+    def test_unpack_text_of_any_type_keeps_its_values(
+        self,
+        layout: RunLayout,
+        raw_dir: Path,
+        unpacked: Callable[..., UnpackedDataset],
+        convert: Callable[[Any], Any],
+    ) -> None:
+        live = v5_tables()["live"]
+        texts = {name: convert(live[name].combine_chunks()) for name in ("id", "era", "data_type")}
+        unpacked(v5_dataset(raw_dir, v5_tables(live=texts)))
+        tournament = read(layout.tournament).slice(12)
+        for name in texts:
+            assert tournament[name].to_pylist() == live[name].to_pylist()
+
+    def test_unpack_unrequested_feature_sets_may_be_malformed(
+        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        features = features_json()
+        features["feature_sets"] |= {"v2_equivalent_features": [], "rain": None, "sunshine": [1, "feature_a"]}
+        with caplog.at_level(logging.INFO):
+            assert unpacked(v5_dataset(raw_dir, features=features)).features == 3
+        assert "feature sets without a list of names, ignored: v2_equivalent_features, rain, sunshine" in caplog.text
+
+    @pytest.mark.parametrize("targets", [None, [], "target", [None, 7, "", "era"]])
+    def test_unpack_without_listed_targets_uses_those_of_the_file(
+        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], targets: Any
+    ) -> None:
+        raw = v5_dataset(raw_dir, features=features_json() | {"targets": targets})
+        assert unpacked(raw).target == "target"
+        assert unpacked(raw, target="target_ender_20", inputs="other").target == "target_ender_20"
+
+    def test_unpack_unlisted_target_of_the_file_can_be_requested(
+        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+    ) -> None:
+        raw = v5_dataset(raw_dir, features=features_json() | {"targets": [None, "target"]})
+        assert unpacked(raw, target="target_ender_20").target == "target_ender_20"
+
+    def test_unpack_default_target_is_one_that_the_file_has(
+        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+    ) -> None:
+        features = features_json() | {"targets": ["target_gone_20", "target_ender_20"]}
+        without = {kind: {"target": None} for kind in ("train", "validation", "live")}
+        assert unpacked(v5_dataset(raw_dir, v5_tables(**without), features)).target == "target_ender_20"
+
     def test_thinning(self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
         outcome = unpacked(v5_dataset(raw_dir), every_nth_era=3)
         assert list(dict.fromkeys(read(layout.training)["era"].to_pylist())) == ["0002", "0005", "0008"]
@@ -553,6 +694,13 @@ class TestBrokenV5:
             ("live", "data_type", None, "live.parquet: column 'data_type' is missing"),
             ("validation", "feature_c", None, "validation.parquet: column 'feature_c' is missing"),
             ("validation", "target", None, "validation.parquet: column 'target' is missing"),
+            ("train", "target", pa.nulls(32), "not one of 32 rows has a known target"),
+            ("live", "id", pa.nulls(4), "live.parquet: column 'id' has the type null: it is empty in every row"),
+            ("train", "era", pa.nulls(32), "train.parquet: column 'era' has the type null: it is empty in every row"),
+            ("validation", "data_type", pa.nulls(12), "column 'data_type' has the type null: it is empty"),
+            ("train", "feature_a", pa.array([True, False] * 16), "column 'feature_a' has the type bool"),
+            ("train", "target", pa.array([1.0000001] * 32, pa.float32()), "row 1, column 'target': 1.0000001 is outs"),
+            ("train", "target", pa.array([-1e-45] * 32, pa.float32()), "row 1, column 'target': -1e-45 is outside"),
             ("train", "feature_a", pa.array([1.0] * 20 + [np.inf] + [1.0] * 11), "row 21, column 'feature_a': inf"),
             ("train", "feature_a", pa.array([1e300] * 32), "row 1, column 'feature_a': inf is infinite or too large"),
             (
@@ -653,11 +801,14 @@ class TestBrokenV5:
         [
             ([], "feature_sets"),
             ({"targets": ["target"]}, "feature_sets"),
-            ({"feature_sets": {"small": []}, "targets": ["target"]}, "feature_sets"),
-            ({"feature_sets": {"small": [1]}, "targets": ["target"]}, "feature_sets"),
+            ({"feature_sets": {"small": []}, "targets": ["target"]}, "set 'small' is empty: choose one of none"),
+            (
+                {"feature_sets": {"small": [], "all": ["feature_a"], "old": []}, "targets": ["target"]},
+                "features.json: the feature set 'small' is empty: choose one of all (1)",
+            ),
+            ({"feature_sets": {"small": [1]}, "targets": ["target"]}, "set 'small' is not a list of names: choose one"),
+            ({"feature_sets": {"small": None}, "targets": ["target"]}, "'small' is not a list of names: choose one"),
             ({"feature_sets": {"small": ["era"]}, "targets": ["target"]}, "does not start with 'feature'"),
-            ({"feature_sets": {"small": ["feature_a"]}}, "'targets'"),
-            ({"feature_sets": {"small": ["feature_a"]}, "targets": []}, "'targets'"),
             ({"feature_sets": {"small": ["feature_z"]}, "targets": ["target"]}, "column 'feature_z' is missing"),
         ],
     )
@@ -771,6 +922,17 @@ class TestTrouble:
         monkeypatch.setattr(disk, "RESERVE", 2**70)
         assert "writing the run's tables needs" in refused(v5_dataset(raw_dir), DiskFullError)
         assert "unpacking numerai_dataset_100.zip needs" in refused(classic_dataset(raw_dir), DiskFullError)
+
+    def test_unpack_with_a_byte_too_little_names_both_sizes(
+        self, raw_dir: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = disk.shutil.disk_usage(raw_dir.parent)
+        archive_bytes = sum(len(csv_table(rows)) for rows in (training_rows(), tournament_rows()))
+        needed = disk.RESERVE + archive_bytes + len("id,probability\nl1,0.5\n")
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: sizes._replace(free=needed - 1))
+        message = refused(classic_dataset(raw_dir), DiskFullError)
+        assert f"needs {needed / 1e6:,.6f} MB" in message
+        assert f"only {(needed - 1) / 1e6:,.6f} MB are free" in message
 
     @pytest.mark.parametrize(("number", "error"), [(28, DiskFullError), (122, DiskFullError), (5, PipelineError)])
     @pytest.mark.parametrize("place", ["write", "close", "manifest"])

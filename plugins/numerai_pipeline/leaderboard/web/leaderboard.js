@@ -321,6 +321,16 @@ function firstChosen(found, model) {
   return chosen;
 }
 
+const COMPARISONS = {
+  example_predictions: "Example predictions",
+  example_validation: "Example predictions, validation rows",
+  example_live: "Example predictions, live rows",
+  meta_model: "Meta model",
+  benchmark_models: "Benchmark models",
+  benchmark_validation: "Benchmark models, validation rows",
+  benchmark_live: "Benchmark models, live rows",
+};
+
 function notices(found, model) {
   const said = [];
   if (!found.evaluated) {
@@ -337,6 +347,11 @@ function notices(found, model) {
   if (left.length > 0) {
     said.push(notice(true, make("p", {}, "Left out of the evaluation:"),
       make("ul", {}, left.map(([name, why]) => make("li", {}, `${name}: ${why}`)))));
+  }
+  const unavailable = Object.entries(found.unavailable_comparisons);
+  if (unavailable.length > 0) {
+    said.push(notice(false, make("p", {}, "Comparisons not available for this run, or only in part:"),
+      make("ul", {}, unavailable.map(([name, why]) => make("li", {}, `${COMPARISONS[name] ?? name}: ${why}`)))));
   }
   if (found.problems.length > 0) {
     said.push(notice(true, make("p", {}, "Could not be read:"), make("ul", {}, found.problems.map((why) => make("li", {}, why)))));
