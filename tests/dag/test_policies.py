@@ -182,7 +182,7 @@ def test_a_submission_of_a_model_there_is_not_is_an_import_error(monkeypatch: py
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "alpha=smv")
     load_settings.cache_clear()
     bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
-    assert "NUMERAI_SUBMISSIONS: alpha=smv: there is no model" in next(iter(bag.import_errors.values()))
+    assert "NUMERAI_SUBMISSIONS: alpha=smv: no model" in next(iter(bag.import_errors.values()))
 
 
 def test_what_comes_after_the_models_waits_for_all_and_needs_none_in_particular(dag: DAG) -> None:

@@ -29,10 +29,10 @@ from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
 from numerai_pipeline import disk
 from numerai_pipeline.airflow_words import in_airflow_words
-from numerai_pipeline.numerai_api.downloads import fetch
 from numerai_pipeline.errors import BadInputError, DiskFullError, VolumeError
 from numerai_pipeline.leases import Lease, note
 from numerai_pipeline.manifests import require_whole, verified_manifest, write_manifest
+from numerai_pipeline.numerai_api.downloads import fetch
 from numerai_pipeline.predictions import accept_predictions
 from numerai_pipeline.raw_dataset import RawDataset
 from numerai_pipeline.run_layout import DataLayout, RunLayout

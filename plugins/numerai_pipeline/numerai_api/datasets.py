@@ -222,10 +222,7 @@ class Datasets:
         unavailable: dict[str, str] = {}
         listed = _versions(names).get(version, set())
         for role, file_name in BENCHMARK_FILES.items():
-            if role.endswith("_live") and era is not None:
-                continue
-            if file_name not in listed:
-                unavailable[role] = f"{file_name} is not part of {version}"
+            if file_name not in listed or (role.endswith("_live") and era is not None):
                 continue
             try:
                 files[role] = self._download_benchmark(f"{version}/{file_name}", destination(file_name), served_round)

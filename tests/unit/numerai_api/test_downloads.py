@@ -23,11 +23,11 @@ import pytest
 import requests
 
 from numerai_pipeline.content_checks import ContentError
+from numerai_pipeline.errors import BadInputError, DiskFullError, NetworkError, NotFoundError, ProtocolError
+from numerai_pipeline.manifests import Manifest, discard, file_sha256, manifest_path, read_manifest, verified_manifest
 from numerai_pipeline.numerai_api.downloads import fetch, fetch_archive
 from numerai_pipeline.numerai_api.http import ServerBusyError
 from numerai_pipeline.numerai_api.retries import RetryPolicy
-from numerai_pipeline.errors import BadInputError, DiskFullError, NetworkError, NotFoundError, ProtocolError
-from numerai_pipeline.manifests import Manifest, discard, file_sha256, manifest_path, read_manifest, verified_manifest
 from numerai_pipeline.raw_dataset import RawFile
 from numerai_pipeline.run_layout import DataLayout
 from practice.faults import Fault, Kind, changed_content
@@ -384,7 +384,8 @@ def test_a_disk_that_fills_up_during_the_download(server: PracticeServer, tmp_pa
 
 
 def test_the_module_is_light() -> None:
-    code = "import sys, numerai_pipeline.numerai_api.downloads, numerai_pipeline.numerai_api.tournament; print(*sys.modules)"
+    api = "numerai_pipeline.numerai_api"
+    code = f"import sys, {api}.datasets, {api}.account; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     modules = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert not {"pyarrow", "numerapi", "pandas", "docker", "airflow"} & set(modules.stdout.split())

@@ -18,8 +18,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from numerai_pipeline import submission_steps
-from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.dag.credentials import find_keys
+from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.manifests import verified_manifest, write_manifest
 from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.run_layout import DataLayout, RunLayout

@@ -24,11 +24,11 @@ from numerai_pipeline.errors import (
     RoundClosedError,
 )
 from numerai_pipeline.manifests import Manifest, verified_manifest
-from numerai_pipeline.run_layout import DataLayout
 from numerai_pipeline.numerai_api.client import ApiClient
 from numerai_pipeline.numerai_api.datasets import Datasets
 from numerai_pipeline.numerai_api.retries import RetryPolicy
 from numerai_pipeline.numerai_api.tournament import Round, Tournament
+from numerai_pipeline.run_layout import DataLayout
 from practice.faults import Fault, Kind
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
@@ -393,7 +393,9 @@ def test_a_recent_round_gets_its_own_live_data(
 @pytest.mark.parametrize(
     "choice", [{"round_number": 1299}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
 )
-def test_a_round_that_is_not_served_any_more_is_closed(datasets: Datasets, tmp_path: Path, choice: dict[str, Any]) -> None:
+def test_a_round_that_is_not_served_any_more_is_closed(
+    datasets: Datasets, tmp_path: Path, choice: dict[str, Any]
+) -> None:
     with pytest.raises(RoundClosedError, match=r"round 1299 .*served are: 1334, 1333, 1332, 1331, 1330$"):
         datasets.download_round(DataLayout(tmp_path), source="practice", **choice)
     assert not list(tmp_path.rglob("*"))
@@ -459,7 +461,9 @@ def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(
     monkeypatch.setattr(server.season, "is_served", lambda _number: True)
     monkeypatch.setattr(server.season, "file", lambda name, _number: right(name, 1334))
     for number in (1333, 1299):
-        with pytest.raises(RoundClosedError, match=rf"round {number} .*for it, the server sends the file of round 1334"):
+        with pytest.raises(
+            RoundClosedError, match=rf"round {number} .*for it, the server sends the file of round 1334"
+        ):
             datasets.download_round(DataLayout(tmp_path), source="practice", round_number=number)
 
 
