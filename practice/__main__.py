@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from practice.accounts import Account, Desk
+from practice.accounts import SCOPES, Account
 from practice.faults import FaultQueue, RequestLog
 from practice.model import SeasonSize
 from practice.season import VERSION, Season
 from practice.server import address_of, create_app, listening_socket, server_config
+from practice.submission_store import SubmissionStore
 
 if TYPE_CHECKING:
     import socket
@@ -102,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--models", type=_names, default=(), metavar="NAME,NAME", help="the account's models")
     parser.add_argument(
+        "--scopes",
+        type=_names,
+        default=SCOPES,
+        metavar="SCOPE,SCOPE",
+        help="scopes of the account's keys; all if not given",
+    )
+    parser.add_argument(
         "--controls", action="store_true", help="let tests queue faults and read the request log under /practice/"
     )
     return parser
@@ -137,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         if chosen.models and not chosen.account:
             parser.error("--models are those of an --account: give one")
-        accounts = [Account.of(chosen.account, chosen.models)] if chosen.account else []
+        accounts = [Account.of(chosen.account, chosen.models, chosen.scopes)] if chosen.account else []
         listening = listening_socket(chosen.host, chosen.port)
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -149,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         FaultQueue(),
         RequestLog() if chosen.controls else None,
         controls=chosen.controls,
-        desk=Desk(season, accounts),
+        store=SubmissionStore(season, accounts),
     )
     _AnnouncedServer(server_config(app)).run(sockets=[listening])
 

@@ -33,9 +33,9 @@ Kind = Literal[
     "changed",  # other content of the same size: `swap` replaced, or the last byte altered
     "no_etag",  # leave out the ETag
     "no_date",  # leave out when it was last modified
-    "late",  # take a submission for the next round, as if the present one had closed
-    "reject",  # take a submission in and find it invalid
-    "pending",  # say of submissions and diagnostics that they are being looked at
+    "late",  # take a submission as if the current round had closed
+    "reject",  # refuse a submission, whatever its file, with `message`
+    "unlisted",  # leave the newest submission out of latestSubmissions, or a result out of diagnostics
 ]
 
 _FITS: dict[str, set[Place]] = {
@@ -45,7 +45,7 @@ _FITS: dict[str, set[Place]] = {
     "graphql_error": {"graphql"},
     "late": {"graphql"},
     "reject": {"graphql"},
-    "pending": {"graphql"},
+    "unlisted": {"graphql"},
 }
 
 _PAGE = "<!DOCTYPE html><html><head><title>Maintenance</title></head><body><h1>We will be back</h1></body></html>"

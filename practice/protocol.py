@@ -2,7 +2,7 @@
 
 The schema has every field that numerapi 3.1.1 asks of the calls named here, so its own queries run as they are. The
 types of calls that need an account (models, uploads, diagnostics, scores) stand here with the others; what answers them
-is in ``account_calls.py``.
+is in ``account_resolvers.py``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphql import GraphQLError, build_schema, graphql_sync
+from graphql import build_schema, graphql_sync
 
-from practice.account_calls import CLASSIC, SCORE, AccountCalls, Info, check_tournament
-from practice.diagnostics_words import diagnostics_types
+from practice.account_resolvers import CLASSIC, SCORE, AccountResolvers, Info, check_tournament, moment_text
+from practice.diagnostics_fields import diagnostics_types
+from practice.errors import SimulatorError, formatted_error
 from practice.rounds import SeasonRound
 from practice.scores import TARGET
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from practice.account_calls import Caller
+    from practice.account_resolvers import RequestContext
     from practice.season import Season
 
 CURRENT = 0
@@ -41,15 +42,15 @@ SCHEMA = build_schema(
         dataset(filename: String!, round: Int, tournament: Int): String!
         "Rounds, the newest first; number 0 is the current one."
         rounds(tournament: Int, number: Int, target: String, status: RoundStatus, limit: Int): [Round]!
-        "Whose keys these are."
-        account: Account!
-        "A presigned address for PUT, and the name under which the file is handed in."
-        submission_upload_auth(filename: String!, tournament: Int, modelId: String): UploadAuth!
-        diagnosticsUploadAuth(filename: String!, tournament: Int, modelId: String): UploadAuth!
-        "What was handed in for a model, the newest first."
-        submissions(modelId: String): [Submission!]!
-        diagnostics(id: String, modelId: String!): Diagnostics
-        "Scores of a model's rounds, the newest first; for anybody."
+        "The account of the keys. Null with an error, as in Numerai's answers."
+        account: Account
+        "A presigned address for PUT, and the filename to create a submission with."
+        submission_upload_auth(filename: String!, tournament: Int, modelId: String): UploadAuth
+        diagnosticsUploadAuth(filename: String!, tournament: Int, modelId: String): UploadAuth
+        "Submissions of a model, the newest first."
+        submissions(modelId: String): [Submission!]
+        diagnostics(id: String, modelId: String!): [Diagnostics!]
+        "Scores of a model's rounds, the newest first; needs no keys."
         submissionScores(
             modelId: ID!, displayName: String, version: String, day: Int, resolved: Boolean, tournament: Int,
             lastNRounds: Int, distinctOnRound: Boolean
@@ -76,8 +77,8 @@ SCHEMA = build_schema(
         name: String!
         tournament: Int!
         submissions: [Submission!]!
-        "Of each round the last, valid or not; the newest round first."
-        latestSubmissions: [Submission!]!
+        "One entry a round, the newest round first: the current round, latestNRounds before it, and the next if queued."
+        latestSubmissions(latestNRounds: Int): [LatestSubmission!]!
         v2Stake: Stake
     }
 
@@ -90,9 +91,19 @@ SCHEMA = build_schema(
         filename: String!
         insertedAt: DateTime!
         roundNumber: Int!
-        "pending, success or failed"
-        status: String!
+        status: String
         message: String
+    }
+
+    type LatestSubmission {
+        id: ID
+        roundNumber: Int!
+        roundOpen: String
+        roundCloseStaking: String
+        "on-time, late, queued or none"
+        status: String!
+        filename: String
+        timestamp: DateTime
     }
 
     type SubmissionScore {
@@ -113,12 +124,12 @@ SCHEMA = build_schema(
     }
 
     type Mutation {
-        "Hand in the file that was put to the address of submission_upload_auth."
+        "Submit the file that was put to the address of submission_upload_auth."
         create_submission(
             filename: String!, tournament: Int!, modelId: String, triggerId: String, source: String, dataDatestamp: Int
-        ): Submission!
-        "Have the file scored that was put to the address of diagnosticsUploadAuth."
-        createDiagnostics(filename: String!, tournament: Int!, modelId: String): Diagnostics!
+        ): Submission
+        "Score the file that was put to the address of diagnosticsUploadAuth."
+        createDiagnostics(filename: String!, tournament: Int!, modelId: String): Diagnostics
     }
 
     type Round {
@@ -185,7 +196,7 @@ _SCORES = (
 )
 
 
-class Tournament(AccountCalls):
+class Tournament(AccountResolvers):
     """Resolvers of the schema's queries: graphql-core calls the method of a field's name.
 
     Parameters
@@ -193,12 +204,11 @@ class Tournament(AccountCalls):
     season : Season
     presign : callable
         Makes the address from which a file (name, round number) can be fetched.
-    caller : Caller
-        Who asks, and what the faults make of it.
+    context : RequestContext
     """
 
-    def __init__(self, season: Season, presign: Callable[[str, int], str], caller: Caller) -> None:
-        super().__init__(season, caller)
+    def __init__(self, season: Season, presign: Callable[[str, int], str], context: RequestContext) -> None:
+        super().__init__(season, context)
         self._presign = presign
 
     def listDatasets(  # noqa: N802 - the protocol's name
@@ -221,8 +231,8 @@ class Tournament(AccountCalls):
         """Give the address of a file."""
         number = self._served_round(round, tournament)
         if filename not in self._season.names():
-            msg = f"Dataset {filename} not found"
-            raise GraphQLError(msg)
+            msg = f"dataset {filename} not found"
+            raise SimulatorError(msg)
         return self._presign(filename, number)
 
     def rounds(
@@ -252,19 +262,16 @@ class Tournament(AccountCalls):
         if number is None or number == CURRENT:
             return self._season.current_round().number
         if not self._season.is_served(number):
-            msg = f"Data of round {number} is not available"
-            raise GraphQLError(msg)
+            msg = f"data of round {number} is not available"
+            raise SimulatorError(msg)
         return number
 
 
 def execute(tournament: Tournament, query: str, variables: Mapping[str, Any] | None) -> dict[str, Any]:
     """Execute a query and return the reply's body: ``data``, and ``errors`` when there are any."""
     result = graphql_sync(SCHEMA, query, root_value=tournament, variable_values=dict(variables or {}))
-    return dict(result.formatted)
-
-
-def _moment(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    errors = {"errors": [formatted_error(error) for error in result.errors]} if result.errors else {}
+    return {"data": result.data, **errors}
 
 
 def _round_fields(season_round: SeasonRound, now: datetime) -> dict[str, Any]:
@@ -274,11 +281,11 @@ def _round_fields(season_round: SeasonRound, now: datetime) -> dict[str, Any]:
         "tournament": CLASSIC,
         "number": season_round.number,
         "target": TARGET,
-        "openTime": _moment(season_round.opens),
-        "closeTime": _moment(season_round.closes),
-        "closeStakingTime": _moment(season_round.closes),
-        "scoreTime": _moment(SeasonRound(season_round.number + 4).opens),
-        "resolveTime": _moment(season_round.resolves),
+        "openTime": moment_text(season_round.opens),
+        "closeTime": moment_text(season_round.closes),
+        "closeStakingTime": moment_text(season_round.closes),
+        "scoreTime": moment_text(SeasonRound(season_round.number + 4).opens),
+        "resolveTime": moment_text(season_round.resolves),
         "resolvedGeneral": resolved,
         "resolvedStaking": resolved,
         "payoutFactor": "0.1",
@@ -304,8 +311,8 @@ def _score_fields(score: _Score, season_round: SeasonRound) -> dict[str, Any]:
         "universe": "v5",
         "isCanonScore": True,
         "isPayout": score.is_payout,
-        "scoringStart": _moment(SeasonRound(season_round.number + 4).opens),
-        "scoringEnd": _moment(season_round.resolves),
+        "scoringStart": moment_text(SeasonRound(season_round.number + 4).opens),
+        "scoringEnd": moment_text(season_round.resolves),
         "minMultiplier": 0.0,
         "maxMultiplier": score.multiplier,
         "defaultMultiplier": score.multiplier,

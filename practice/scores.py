@@ -1,6 +1,6 @@
-"""What submissions of a practice season come to: CORR once a round's targets are known, diagnostics, and the standings.
+"""Scores of submissions and diagnostics: CORR once a round's targets are known, and the standings.
 
-CORR is ``numerai_corr`` of numerai-tools, of the target that the rounds pay on.
+CORR is ``numerai_corr`` of numerai-tools, on the target that the rounds pay on.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from practice.accounts import read_predictions
 from practice.model import SATURDAY
 from practice.season import season_eras
+from practice.submission_store import read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
     from numpy.typing import NDArray
 
-    from practice.accounts import Desk, Submission
     from practice.model import EraRows
     from practice.season import Season
+    from practice.submission_store import RoundEntry, Submission, SubmissionStore
 
 TARGET = "target_ender_20"
 """The target that the rounds pay on."""
@@ -30,102 +30,105 @@ TARGET = "target_ender_20"
 
 @dataclass(frozen=True)
 class Score:
-    """The score of a submission.
+    """The score of a submission in a round.
 
     Attributes
     ----------
+    entry : RoundEntry
     submission : Submission
     corr : float
-        CORR of its round.
+        CORR of the round.
     percentile : float
-        Share of the other models in the round that did worse, 0 to 1; 0 for whoever is alone.
+        Share of the other models in the round with a lower CORR, 0 to 1; 0 without other models.
     """
 
+    entry: RoundEntry
     submission: Submission
     corr: float
     percentile: float
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """What others would have reached in a round.
+class Baselines:
+    """Scores to compare a round's scores with.
 
     Attributes
     ----------
     example : float
         CORR of the season's example predictions.
     signal : float
-        CORR of the hidden score that the targets lean on: no model can do better but by luck.
+        CORR of the hidden score behind the targets, an upper bound apart from chance.
     """
 
     example: float
     signal: float
 
 
-class Judge:
-    """Scores what was handed in at a desk, each submission once.
+class Scorer:
+    """Scores submissions, each once per round.
 
     Parameters
     ----------
     season : Season
-    desk : Desk
+    store : SubmissionStore
     """
 
-    def __init__(self, season: Season, desk: Desk) -> None:
+    def __init__(self, season: Season, store: SubmissionStore) -> None:
         self._season = season
-        self._desk = desk
-        self._corr: dict[str, float | None] = {}
-        self._yardsticks: dict[int, Yardstick] = {}
+        self._store = store
+        self._corr: dict[tuple[str, int], float | None] = {}
+        self._baselines: dict[int, Baselines] = {}
 
     def scores(self, model_id: str) -> list[Score]:
-        """Give the scores of a model's rounds whose targets are known, the newest round first."""
+        """Score a model in all rounds whose targets are known, the newest first."""
         found = []
-        for submission in self._desk.counting(model_id):
-            own = self._score(submission)
-            if own is not None:
-                others = [corr for corr in self._others(submission) if corr is not None]
+        for entry in self._store.scored(model_id):
+            own = self._score(entry)
+            if entry.submission is not None and own is not None:
+                others = [corr for corr in self._others(model_id, entry.round) if corr is not None]
                 worse = sum(corr < own for corr in others) / len(others) if others else 0.0
-                found.append(Score(submission, own, worse))
+                found.append(Score(entry, entry.submission, own, worse))
         return found
 
-    def yardstick(self, round_number: int) -> Yardstick:
+    def baselines(self, round_number: int) -> Baselines:
         """Score the example predictions and the hidden signal on a round's live rows."""
-        if round_number not in self._yardsticks:
+        if round_number not in self._baselines:
             rows = self._season.live_rows(round_number)
             example, signal = (
                 _corr(rows, rows.ids.astype(str), values.astype(np.float64)) or 0.0
                 for values in (rows.example, rows.score)
             )
-            self._yardsticks[round_number] = Yardstick(example, signal)
-        return self._yardsticks[round_number]
+            self._baselines[round_number] = Baselines(example, signal)
+        return self._baselines[round_number]
 
     def standings(self) -> dict[str, Any]:
-        """Say how the season stands.
+        """Compute the standings.
 
         Returns
         -------
         dict
             ``round``: the current one. ``models``, the best first: ``name``, ``submitted`` and ``scored`` (rounds),
-            ``corr`` (mean over the scored rounds, or None), ``rounds``: of each round submitted to ``round``, ``corr``
-            (None while it is not known), ``percentile``, ``example``, ``signal`` (see :class:`Yardstick`).
+            ``corr`` (mean over the scored rounds, or None), ``rounds``: for each round with a submission ``round``,
+            ``status``, ``corr`` (None until known), ``percentile``, ``example``, ``signal`` (see :class:`Baselines`).
         """
-        models = [self._standing(model.id, model.name) for model in self._desk.models()]
+        models = [self._standing(model.id, model.name) for model in self._store.models()]
         models.sort(key=lambda model: (model["corr"] is None, -(model["corr"] or 0.0), model["name"]))
         return {"round": self._season.current_round().number, "models": models}
 
     def _standing(self, model_id: str, name: str) -> dict[str, Any]:
-        scores = {score.submission.round: score for score in self.scores(model_id)}
+        scores = {score.entry.round: score for score in self.scores(model_id)}
         rounds = []
-        for submission in self._desk.counting(model_id):
-            score = scores.get(submission.round)
-            yardstick = self.yardstick(submission.round) if score else None
+        for entry in self._store.scored(model_id):
+            score = scores.get(entry.round)
+            baselines = self.baselines(entry.round) if score else None
             rounds.append(
                 {
-                    "round": submission.round,
+                    "round": entry.round,
+                    "status": entry.status,
                     "corr": score.corr if score else None,
                     "percentile": score.percentile if score else None,
-                    "example": yardstick.example if yardstick else None,
-                    "signal": yardstick.signal if yardstick else None,
+                    "example": baselines.example if baselines else None,
+                    "signal": baselines.signal if baselines else None,
                 }
             )
         known = [score.corr for score in scores.values()]
@@ -137,48 +140,57 @@ class Judge:
             "rounds": rounds,
         }
 
-    def _score(self, submission: Submission) -> float | None:
-        """Score a submission; None while the targets are not known, and when it does not cover its round's rows."""
-        if not self._season.knows_target(TARGET, submission.round):
+    def _score(self, entry: RoundEntry) -> float | None:
+        """Compute CORR in a round; None until the targets are known, and where too few rows are covered."""
+        submission = entry.submission
+        if submission is None or not self._season.knows_target(TARGET, entry.round):
             return None
-        if submission.id not in self._corr:
-            predictions = read_predictions(self._desk.file(submission).read_bytes())
-            rows = self._season.live_rows(submission.round)
+        key = (submission.id, entry.round)
+        if key not in self._corr:
+            predictions = read_predictions(self._store.file(submission).read_bytes())
             ids, values = predictions.iloc[:, 0].to_numpy(str), predictions.iloc[:, 1].to_numpy(np.float64)
-            self._corr[submission.id] = _corr(rows, ids, values)
-        return self._corr[submission.id]
+            if submission.round != entry.round:
+                ids = self._mapped_ids(ids, submission.round, entry.round)
+            self._corr[key] = _corr(self._season.live_rows(entry.round), ids, values)
+        return self._corr[key]
 
-    def _others(self, submission: Submission) -> list[float | None]:
+    def _mapped_ids(self, ids: NDArray[np.str_], of_round: int, to_round: int) -> NDArray[np.str_]:
+        """Map the ids of a queued submission to those of its round; here the rows correspond by their position."""
+        mapped = dict(zip(self._season.live_ids(of_round), self._season.live_ids(to_round), strict=True))
+        return np.array([mapped.get(name, name) for name in ids.tolist()])
+
+    def _others(self, model_id: str, round_number: int) -> list[float | None]:
         return [
-            self._score(other)
-            for model in self._desk.models()
-            if model.id != submission.model_id
-            for other in self._desk.counting(model.id)
-            if other.round == submission.round
+            self._score(entry)
+            for model in self._store.models()
+            if model.id != model_id
+            for entry in self._store.scored(model.id)
+            if entry.round == round_number
         ]
 
-    def diagnostics(self, model_id: str, diagnostics_id: str | None) -> dict[str, Any] | None:
-        """Score what was handed in for diagnostics, in the words of numerapi's query; None when nothing was.
+    def diagnostics(self, content: bytes) -> dict[str, Any]:
+        """Score predictions of validation eras, in the fields of numerapi's query.
 
-        Only CORR by era and what follows from it: ``validationCorrMean`` and so on; everything else is left out.
+        Only CORR by era and the figures that follow from it, ``validationCorrMean`` and so on; all others are null.
+
+        Parameters
+        ----------
+        content : bytes
+            CSV with the columns id and prediction.
+
+        Raises
+        ------
+        ValueError
+            The content is invalid, or covers no era with known targets.
         """
-        entry = self._desk.diagnosed(model_id, diagnostics_id)
-        if entry is None:
-            return None
-        result: dict[str, Any] = {"updatedAt": entry["at"].strftime("%Y-%m-%dT%H:%M:%SZ"), "trainedOnVal": False}
-        if entry["content"] is None:
-            return {**result, "status": "failed", "message": "no file was uploaded", "erasAcceptedCount": 0}
-        try:
-            predictions = read_predictions(entry["content"])
-            by_era = self._corr_by_era(predictions)
-        except ValueError as error:
-            return {**result, "status": "failed", "message": str(error), "erasAcceptedCount": 0}
+        by_era = self._corr_by_era(read_predictions(content))
         scores = np.array(list(by_era.values()))
         mean, std = float(scores.mean()), float(scores.std())
         return {
-            **result,
             "status": "done",
             "message": None,
+            "updatedAt": self._season.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "trainedOnVal": False,
             "erasAcceptedCount": len(by_era),
             "validationCorrMean": mean,
             "validationCorrStd": std,
@@ -190,7 +202,7 @@ class Judge:
         if list(predictions.columns) != ["id", "prediction"]:
             msg = f"the header is {','.join(predictions.columns)!r}, not 'id,prediction'"
             raise ValueError(msg)
-        told = dict(zip(predictions["id"], predictions["prediction"].astype(float), strict=True))
+        by_id = dict(zip(predictions["id"], predictions["prediction"].astype(float), strict=True))
         current = self._season.current_round()
         _, validation = season_eras(self._season.size, current.number)
         found = {}
@@ -198,8 +210,8 @@ class Judge:
             if not self._season.knows_target(TARGET, current.number - 5 * (current.era - era)):
                 continue
             rows = self._season.rows(era, SATURDAY)
-            ids = [name for name in rows.ids.astype(str).tolist() if name in told]
-            corr = _corr(rows, ids, np.array([told[name] for name in ids])) if ids else None
+            ids = [name for name in rows.ids.astype(str).tolist() if name in by_id]
+            corr = _corr(rows, ids, np.array([by_id[name] for name in ids])) if ids else None
             if corr is not None:
                 found[era] = corr
         if not found:
@@ -209,7 +221,7 @@ class Judge:
 
 
 def _corr(rows: EraRows, ids: Sequence[str] | NDArray[np.str_], values: NDArray[np.float64]) -> float | None:
-    """CORR of predictions of an era's rows; None when they do not cover most of them or say nothing."""
+    """Compute CORR in an era; None where the predictions cover less than 80 % of the rows or are constant."""
     import pandas as pd
     from numerai_tools.scoring import numerai_corr
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from practice.files import atomic_write
 from practice.model import SATURDAY, TARGET_WEEKS, EraRows, SeasonModel, SeasonSize
 from practice.rounds import FIRST_ROUND, SeasonRound, era_label, round_open_at
 
@@ -50,19 +48,6 @@ _META_STREAM = 1219
 _FORMAT = 2
 """Raised whenever the same season would be written differently, so that kept files of an older form are not used."""
 _CELLS_AT_ONCE = 32 * 2**20
-
-
-@contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` and put it in its place when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def season_eras(size: SeasonSize, round_number: int) -> tuple[range, range]:
@@ -108,7 +93,7 @@ class SeasonWriter:
         season_round = SeasonRound(round_number)
         train, validation = season_eras(self.model.size, round_number)
         live = season_round.era
-        with _whole_or_nothing(path) as temporary:
+        with atomic_write(path) as temporary:
             match name:
                 case "features.json":
                     content = {"feature_sets": self.model.feature_sets, "targets": list(TARGET_WEEKS)}
@@ -271,6 +256,10 @@ class Season:
     def current_round(self) -> SeasonRound:
         """Give the round that is open now."""
         return round_open_at(self.now())
+
+    def round(self, number: int) -> SeasonRound:
+        """Return a round of the season's calendar."""
+        return SeasonRound(number)
 
     def rounds(self) -> list[SeasonRound]:
         """Every round up to the current one, the newest first."""

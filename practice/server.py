@@ -23,17 +23,18 @@ from fastapi import Body, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 
-from practice.account_calls import Caller
-from practice.accounts import Account, Desk
+from practice.account_resolvers import RequestContext
 from practice.faults import Fault, FaultQueue, Kind, MisbehavingFile, RequestLog, changed_content
 from practice.protocol import Tournament, execute
-from practice.scores import Judge
+from practice.scores import Scorer
 from practice.standings import standings_page
+from practice.submission_store import SubmissionStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from practice.accounts import Account
     from practice.season import Season
 
 
@@ -56,7 +57,7 @@ class PracticeServer:
     season: Season
     faults: FaultQueue
     requests: RequestLog
-    desk: Desk
+    store: SubmissionStore
 
 
 class _Presigner:
@@ -78,7 +79,7 @@ def create_app(
     requests: RequestLog | None = None,
     *,
     controls: bool = False,
-    desk: Desk | None = None,
+    store: SubmissionStore | None = None,
 ) -> FastAPI:
     """Build the server's application.
 
@@ -92,12 +93,12 @@ def create_app(
         Where requests are noted; nowhere when left out.
     controls : bool
         Whether faults can be queued and the log read over HTTP, at ``/practice/``.
-    desk : Desk, optional
-        Where predictions are handed in; one without accounts when left out.
+    store : SubmissionStore, optional
+        Accounts and submissions; without accounts when left out.
     """
     faults = faults or FaultQueue()
     requests = requests or RequestLog(keep=0)
-    service = _Service(season, faults, requests, desk or Desk(season))
+    service = _Service(season, faults, requests, store or SubmissionStore(season))
     app = FastAPI(title="Numerai practice season", openapi_url=None)
     app.add_api_route("/", service.graphql, methods=["POST"], response_model=None)
     # signed for GET only, as on Numerai: HEAD is refused
@@ -112,10 +113,10 @@ def create_app(
 class _Service:
     """What the server answers."""
 
-    def __init__(self, season: Season, faults: FaultQueue, requests: RequestLog, desk: Desk) -> None:
+    def __init__(self, season: Season, faults: FaultQueue, requests: RequestLog, store: SubmissionStore) -> None:
         self._season = season
-        self._desk = desk
-        self._judge = Judge(season, desk)
+        self._store = store
+        self._scorer = Scorer(season, store)
         self._faults = faults
         self._requests = requests
         self._presigner = _Presigner()
@@ -140,10 +141,10 @@ class _Service:
         def presign_upload(name: str) -> str:
             return f"{request.base_url}uploads/{name}?signature={self._presigner.sign(name, _UPLOAD)}"
 
-        caller = Caller(self._desk, self._judge, request.headers.get("authorization"), presign_upload, taken)
-        tournament = Tournament(self._season, presign, caller)
-        answer = await run_sync(execute, tournament, query.query, query.variables)
-        return JSONResponse(answer, 401 if tournament.keys_refused else 200)
+        authorization = request.headers.get("authorization")
+        context = RequestContext(self._store, self._scorer, authorization, presign_upload, taken)
+        tournament = Tournament(self._season, presign, context)
+        return JSONResponse(await run_sync(execute, tournament, query.query, query.variables))
 
     async def upload(self, name: str, request: Request, signature: str = "") -> Response:
         """Take a file that is put to an address that was given out."""
@@ -155,14 +156,14 @@ class _Service:
         if not self._presigner.is_signed(name, _UPLOAD, signature):
             return PlainTextResponse("SignatureDoesNotMatch", 403)
         try:
-            self._desk.receive(name, content)
+            self._store.receive(name, content)
         except (KeyError, ValueError):
             return PlainTextResponse("AccessDenied", 403)
         return Response(status_code=200)
 
     async def standings(self, request: Request) -> Response:
         """Show how the season stands: a page for browsers, JSON for everybody else."""
-        found = await run_sync(self._judge.standings)
+        found = await run_sync(self._scorer.standings)
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(standings_page(found))
         return JSONResponse(found)
@@ -250,8 +251,8 @@ def running(season: Season, accounts: Sequence[Account] = ()) -> Iterator[Practi
 
     The season's files are made when they are first asked for.
     """
-    faults, requests, desk = FaultQueue(), RequestLog(), Desk(season, accounts)
-    app = create_app(season, faults, requests, controls=True, desk=desk)
+    faults, requests, store = FaultQueue(), RequestLog(), SubmissionStore(season, accounts)
+    app = create_app(season, faults, requests, controls=True, store=store)
     listening = listening_socket("127.0.0.1", 0)
     address = address_of(listening)
     server = uvicorn.Server(server_config(app))
@@ -264,7 +265,7 @@ def running(season: Season, accounts: Sequence[Account] = ()) -> Iterator[Practi
                 msg = f"the practice server did not start at {address}"
                 raise RuntimeError(msg)
             time.sleep(0.005)
-        yield PracticeServer(address, season, faults, requests, desk)
+        yield PracticeServer(address, season, faults, requests, store)
     finally:
         server.should_exit = True
         thread.join(timeout=10)

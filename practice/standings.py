@@ -34,7 +34,7 @@ td:first-child, th:first-child {{ text-align: left }}
 
 
 def standings_page(standings: Mapping[str, Any]) -> str:
-    """Write the standings (:meth:`practice.scores.Judge.standings`) as an HTML page."""
+    """Write the standings (:meth:`practice.scores.Scorer.standings`) as an HTML page."""
     models = standings["models"]
     if not models:
         return _PAGE.format(

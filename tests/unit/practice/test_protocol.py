@@ -66,7 +66,7 @@ def test_rounds_are_listed_with_times_and_payouts(api: numerapi.NumerAPI) -> Non
     assert rounds[0]["openTime"].astimezone(UTC) == current.opens
     assert rounds[0]["closeTime"].astimezone(UTC) == current.closes
     paid = {config["displayName"]: config["defaultMultiplier"] for config in rounds[0]["roundScoreConfigs"]}
-    assert paid == {"CORR20V2": 0.75, "MMC": 2.25, "CORR60": 0.0}
+    assert paid == {"v2_corr20": 0.75, "MMC": 2.25, "CORR60": 0.0}
     assert [config["isPayout"] for config in rounds[0]["roundScoreConfigs"]] == [True, True, False]
 
 
