@@ -44,6 +44,8 @@ UPLOADING, UPLOADED = "uploading", "uploaded"
 """Statuses of a record before Numerai lists the submission: the file is there; its submission is created."""
 _POLL_SECONDS = (0.5, 30.0)
 """Seconds between two queries of the status: doubling from the first to the last."""
+_DELAY_AFTER_CLOSE_SECONDS = 600.0
+"""Longest delay between two attempts once the round is closed, when minutes no longer matter."""
 
 Late = Literal["queue", "refuse"]
 
@@ -374,7 +376,9 @@ class SubmissionBatch:
         if self._policy.is_exhausted(slot.failed_attempts):
             self._fail(slot, error)
             return
-        seconds = self._policy.delay(slot.failed_attempts, error)
+        is_closed = self._closes is not None and self._clock() >= self._closes
+        policy = replace(self._policy, max_delay=_DELAY_AFTER_CLOSE_SECONDS) if is_closed else self._policy
+        seconds = policy.delay(slot.failed_attempts, error)
         slot.next_at = self._clock() + timedelta(seconds=seconds)
         log.warning("%s: %s; next attempt in %.1f s", slot.name, error, seconds)
 

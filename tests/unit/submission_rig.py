@@ -1,0 +1,100 @@
+"""A run's directory with predictions, the simulated tournament it submits to, and time that a test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from numerai_pipeline.manifests import write_manifest
+from numerai_pipeline.run_layout import DataLayout, RunLayout
+from numerai_pipeline.settings import load_settings
+from practice.season import VERSION, Season
+from practice.server import PracticeServer
+from practice.submission_store import RoundEntry
+from tests.clocked_season import ClockedSeason, NumeraisRound
+
+KEYS = ("PUBLIC-ID-OF-TESTS", "secret-key-of-tests")
+NUMBER = 1334
+SATURDAY = NumeraisRound(NUMBER).opens + timedelta(hours=1)
+TUESDAY_ROUND = 1330
+MODELS = ("svm", "xgboost")
+PREDICTIONS = (*MODELS, "ensemble_selection")
+
+
+class SteppedTime:
+    """Time of a season that passes only when the code sleeps; events happen when their moment comes.
+
+    Attributes
+    ----------
+    sleeps : list of float
+        Seconds of each sleep.
+    """
+
+    def __init__(self, season: ClockedSeason) -> None:
+        self._season = season
+        self._events: list[tuple[datetime, Callable[[], Any]]] = []
+        self.sleeps: list[float] = []
+
+    def at(self, moment: datetime, event: Callable[[], Any]) -> None:
+        self._events.append((moment, event))
+
+    def now(self) -> datetime:
+        return self._season.clock
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self._season.clock += timedelta(seconds=seconds)
+        due = [event for moment, event in self._events if moment <= self._season.clock]
+        self._events = [entry for entry in self._events if entry[0] > self._season.clock]
+        for event in due:
+            event()
+
+
+def make_run(season: Season, number: int = NUMBER) -> RunLayout:
+    """Make a run's directory, with the tournament table and the predictions of two models and an ensemble."""
+    layout = DataLayout(load_settings().data_dir).run(str(number), "0123456789ab")
+    layout.directory.mkdir(parents=True)
+    live, validation = (
+        pq.read_table(season.file(f"{VERSION}/{name}.parquet", number), columns=["id", "data_type", "era"])
+        for name in ("live", "validation")
+    )
+    table = pa.concat_tables([validation, live]).replace_schema_metadata(None)
+    pq.write_table(table, layout.tournament)
+    for index, name in enumerate(PREDICTIONS):
+        values = pa.array([(row * (index + 7) % 97 + 1) / 99 for row in range(table.num_rows)])
+        write_predictions(layout, name, pa.table({"id": table["id"], "prediction": values}))
+    return layout
+
+
+def write_predictions(layout: RunLayout, name: str, table: pa.Table) -> None:
+    layout.predictions_directory.mkdir(exist_ok=True)
+    pa.csv.write_csv(table, layout.predictions(name), pa.csv.WriteOptions(quoting_style="none"))
+    write_manifest(layout.predictions(name), rows=table.num_rows)
+
+
+def read_predictions(layout: RunLayout, name: str) -> pa.Table:
+    return pa.csv.read_csv(layout.predictions(name))
+
+
+def model_id(server: PracticeServer, name: str) -> str:
+    return next(model.id for model in server.store.models() if model.name == name)
+
+
+def submitted(server: PracticeServer, name: str) -> list[pa.Table]:
+    """Give the files that were submitted for a model, the newest first."""
+    submissions = server.store.submissions(model_id(server, name))
+    return [pa.csv.read_csv(server.store.file(submission)) for submission in submissions]
+
+
+def entries(server: PracticeServer, name: str) -> list[RoundEntry]:
+    """Give a model's latest entries, the newest round first."""
+    return server.store.latest(model_id(server, name))
+
+
+def uploads(server: PracticeServer) -> int:
+    return len(server.requests.entries(on="upload"))
