@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from practice.errors import SimulatorError, missing_scope, not_authenticated, session_not_found
+from practice.payouts import paid_corr
 from practice.submission_store import LATEST_ROUNDS
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ Info: TypeAlias = "GraphQLResolveInfo[Any]"
 
 CLASSIC = 8
 """Numerai's number of the classic tournament, the only one that is simulated."""
-SCORE = "v2_corr20"
-"""How a round's main score is displayed."""
-_SCORE_DAYS = 20
 _INSERTED = "2020-01-01T00:00:00Z"
 
 
@@ -179,9 +177,10 @@ class AccountResolvers:
         check_tournament(tournament)
         if self._store.model(modelId) is None:
             raise _unknown_model(modelId)
-        if displayName not in (None, SCORE) or day not in (None, _SCORE_DAYS) or resolved is False:
+        if resolved is False:
             return []
-        return [self._score_fields(score) for score in self._context.scorer.scores(modelId)[:lastNRounds]]
+        found = [self._score_fields(score) for score in self._context.scorer.scores(modelId)[:lastNRounds]]
+        return [score for score in found if displayName in (None, score["displayName"]) and day in (None, score["day"])]
 
     def _account(self, scope: Scope) -> Account:
         authorization = self._context.authorization
@@ -242,6 +241,7 @@ class AccountResolvers:
     def _score_fields(self, score: Score) -> dict[str, Any]:
         the_round = self._season.round(score.entry.round)
         resolves = moment_text(the_round.resolves)
+        corr = paid_corr(the_round)
         return {
             "roundId": f"practice-{the_round.number}",
             "submissionId": score.submission.id,
@@ -251,10 +251,10 @@ class AccountResolvers:
             "roundCloseStakingTime": moment_text(the_round.closes),
             "value": score.corr,
             "percentile": score.percentile,
-            "displayName": SCORE,
+            "displayName": corr.display_name,
             "version": "1",
             "date": resolves,
-            "day": _SCORE_DAYS,
+            "day": corr.days,
             "resolveDate": resolves,
             "resolved": True,
         }

@@ -7,22 +7,21 @@ is in ``account_resolvers.py``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphql import build_schema, graphql_sync
 
-from practice.account_resolvers import CLASSIC, SCORE, AccountResolvers, Info, check_tournament, moment_text
+from practice.account_resolvers import CLASSIC, AccountResolvers, Info, check_tournament, moment_text
 from practice.diagnostics_fields import diagnostics_types
 from practice.errors import SimulatorError, formatted_error
-from practice.rounds import SeasonRound
-from practice.scores import TARGET
+from practice.payouts import FIRST_60_DAY_ROUND, RoundScore, paid_target, round_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from practice.account_resolvers import RequestContext
+    from practice.rounds import SeasonRound
     from practice.season import Season
 
 CURRENT = 0
@@ -156,7 +155,7 @@ SCHEMA = build_schema(
         roundNumberStart: Int
         roundNumberEnd: Int
         name: String!
-        version: Int
+        version: String
         displayName: String!
         totalScoreDays: Int
         returnsLagDays: Int
@@ -178,22 +177,6 @@ SCHEMA = build_schema(
 )
 # graphql-core passes arguments by name to a function whose first parameter has this name, too
 SCHEMA.type_map["Mutation"].fields["create_submission"].args["source"].out_name = "sent_by"  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class _Score:
-    name: str
-    display_name: str
-    days: int
-    is_payout: bool
-    multiplier: float
-
-
-_SCORES = (
-    _Score("v2_corr20", SCORE, 20, is_payout=True, multiplier=0.75),
-    _Score("mmc", "MMC", 20, is_payout=True, multiplier=2.25),
-    _Score("corr60", "CORR60", 60, is_payout=False, multiplier=0.0),
-)
 
 
 class Tournament(AccountResolvers):
@@ -253,9 +236,35 @@ class Tournament(AccountResolvers):
             found = [candidate for candidate in found if candidate.number == wanted]
         if status is not None:
             found = [candidate for candidate in found if candidate.status(now) == status]
-        if target not in (None, TARGET):
-            found = []
-        return [_round_fields(candidate, now) for candidate in found[:limit]]
+        if target is not None:
+            found = [candidate for candidate in found if paid_target(candidate) == target]
+        return [self._round_fields(candidate, now) for candidate in found[:limit]]
+
+    def _round_fields(self, the_round: SeasonRound, now: datetime) -> dict[str, Any]:
+        resolved = the_round.status(now) == "RESOLVED"
+        scoring_start = self._season.round(the_round.number + 4).opens
+
+        # graphql-core calls it only when the query has the field: a list of all rounds is long
+        def score_configs(_info: Info) -> list[dict[str, Any]]:
+            return [_score_config_fields(score, the_round, scoring_start) for score in round_scores(the_round)]
+
+        return {
+            "id": f"practice-{the_round.number}",
+            "tournament": CLASSIC,
+            "number": the_round.number,
+            "target": paid_target(the_round),
+            "openTime": moment_text(the_round.opens),
+            "closeTime": moment_text(the_round.closes),
+            "closeStakingTime": moment_text(the_round.closes),
+            "scoreTime": moment_text(scoring_start),
+            "resolveTime": moment_text(the_round.resolves),
+            "resolvedGeneral": resolved,
+            "resolvedStaking": resolved,
+            "payoutFactor": "1" if the_round.number >= FIRST_60_DAY_ROUND else "0.1",
+            "stakeThreshold": "72000",
+            "dataDatestamp": int(the_round.day.strftime("%Y%m%d")),
+            "roundScoreConfigs": score_configs,
+        }
 
     def _served_round(self, number: int | None, tournament: int | None) -> int:
         check_tournament(tournament)
@@ -274,36 +283,15 @@ def execute(tournament: Tournament, query: str, variables: Mapping[str, Any] | N
     return {"data": result.data, **errors}
 
 
-def _round_fields(season_round: SeasonRound, now: datetime) -> dict[str, Any]:
-    resolved = season_round.status(now) == "RESOLVED"
+def _score_config_fields(score: RoundScore, the_round: SeasonRound, scoring_start: datetime) -> dict[str, Any]:
+    is_atomic = score.days == 60  # rounds on 60-day scores pay with a factor of 1 and a clip of 1
     return {
-        "id": f"practice-{season_round.number}",
-        "tournament": CLASSIC,
-        "number": season_round.number,
-        "target": TARGET,
-        "openTime": moment_text(season_round.opens),
-        "closeTime": moment_text(season_round.closes),
-        "closeStakingTime": moment_text(season_round.closes),
-        "scoreTime": moment_text(SeasonRound(season_round.number + 4).opens),
-        "resolveTime": moment_text(season_round.resolves),
-        "resolvedGeneral": resolved,
-        "resolvedStaking": resolved,
-        "payoutFactor": "0.1",
-        "stakeThreshold": "72000",
-        "dataDatestamp": int(season_round.day.strftime("%Y%m%d")),
-        # called only when the query asks for it: a list of all rounds is long
-        "roundScoreConfigs": lambda _info: [_score_fields(score, season_round) for score in _SCORES],
-    }
-
-
-def _score_fields(score: _Score, season_round: SeasonRound) -> dict[str, Any]:
-    return {
-        "id": f"practice-{season_round.number}-{score.name}",
-        "scoreConfigId": f"practice-{score.name}",
+        "id": f"practice-{the_round.number}-{score.display_name}",
+        "scoreConfigId": f"practice-{score.display_name}",
         "roundNumberStart": 1,
         "roundNumberEnd": None,
         "name": score.name,
-        "version": 1,
+        "version": "1",
         "displayName": score.display_name,
         "totalScoreDays": score.days,
         "returnsLagDays": 2,
@@ -311,12 +299,12 @@ def _score_fields(score: _Score, season_round: SeasonRound) -> dict[str, Any]:
         "universe": "v5",
         "isCanonScore": True,
         "isPayout": score.is_payout,
-        "scoringStart": moment_text(SeasonRound(season_round.number + 4).opens),
-        "scoringEnd": moment_text(season_round.resolves),
+        "scoringStart": moment_text(scoring_start),
+        "scoringEnd": moment_text(the_round.resolves),
         "minMultiplier": 0.0,
         "maxMultiplier": score.multiplier,
         "defaultMultiplier": score.multiplier,
-        "clipThreshold": 0.05,
+        "clipThreshold": 1.0 if is_atomic else 0.05,
         "stakeThreshold": "72000",
-        "payoutFactor": "0.1",
+        "payoutFactor": "1" if is_atomic else "0.1",
     }

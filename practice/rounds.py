@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
+from practice.payouts import scoring_period
+
 FIRST_ERA = date(2003, 1, 3)
 FIRST_ROUND = 1334
 """The round with which the season begins: its validation file has exactly the eras that were asked for."""
@@ -52,8 +54,8 @@ class SeasonRound:
 
     @property
     def resolves(self) -> datetime:
-        """Moment at which its scores are final: about a month later, as 20-day targets need."""
-        return self.opens + timedelta(days=31)
+        """Moment at which its scores are final."""
+        return self.opens + scoring_period(self)
 
     @property
     def era(self) -> int:

@@ -1,6 +1,6 @@
 """Scores of submissions and diagnostics: CORR once a round's targets are known, and the standings.
 
-CORR is ``numerai_corr`` of numerai-tools, on the target that the rounds pay on.
+CORR is ``numerai_corr`` of numerai-tools, on the target that the round pays on; diagnostics use the current round's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from practice.model import SATURDAY
+from practice.payouts import paid_target
 from practice.season import season_eras
 from practice.submission_store import read_predictions
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from practice.model import EraRows
     from practice.season import Season
     from practice.submission_store import RoundEntry, Submission, SubmissionStore
-
-TARGET = "target_ender_20"
-"""The target that the rounds pay on."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,9 @@ class Scorer:
     def baselines(self, round_number: int) -> Baselines:
         """Score the example predictions and the hidden signal on a round's live rows."""
         if round_number not in self._baselines:
-            rows = self._season.live_rows(round_number)
+            rows, target = self._season.live_rows(round_number), self._target(round_number)
             example, signal = (
-                _corr(rows, rows.ids.astype(str), values.astype(np.float64)) or 0.0
+                _corr(rows, target, rows.ids.astype(str), values.astype(np.float64)) or 0.0
                 for values in (rows.example, rows.score)
             )
             self._baselines[round_number] = Baselines(example, signal)
@@ -143,7 +141,8 @@ class Scorer:
     def _score(self, entry: RoundEntry) -> float | None:
         """Compute CORR in a round; None until the targets are known, and where too few rows are covered."""
         submission = entry.submission
-        if submission is None or not self._season.knows_target(TARGET, entry.round):
+        target = self._target(entry.round)
+        if submission is None or not self._season.knows_target(target, entry.round):
             return None
         key = (submission.id, entry.round)
         if key not in self._corr:
@@ -151,8 +150,11 @@ class Scorer:
             ids, values = predictions.iloc[:, 0].to_numpy(str), predictions.iloc[:, 1].to_numpy(np.float64)
             if submission.round != entry.round:
                 ids = self._mapped_ids(ids, submission.round, entry.round)
-            self._corr[key] = _corr(self._season.live_rows(entry.round), ids, values)
+            self._corr[key] = _corr(self._season.live_rows(entry.round), target, ids, values)
         return self._corr[key]
+
+    def _target(self, round_number: int) -> str:
+        return paid_target(self._season.round(round_number))
 
     def _mapped_ids(self, ids: NDArray[np.str_], of_round: int, to_round: int) -> NDArray[np.str_]:
         """Map the ids of a queued submission to those of its round; here the rows correspond by their position."""
@@ -204,14 +206,15 @@ class Scorer:
             raise ValueError(msg)
         by_id = dict(zip(predictions["id"], predictions["prediction"].astype(float), strict=True))
         current = self._season.current_round()
+        target = paid_target(current)
         _, validation = season_eras(self._season.size, current.number)
         found = {}
         for era in validation:
-            if not self._season.knows_target(TARGET, current.number - 5 * (current.era - era)):
+            if not self._season.knows_target(target, current.number - 5 * (current.era - era)):
                 continue
             rows = self._season.rows(era, SATURDAY)
             ids = [name for name in rows.ids.astype(str).tolist() if name in by_id]
-            corr = _corr(rows, ids, np.array([by_id[name] for name in ids])) if ids else None
+            corr = _corr(rows, target, ids, np.array([by_id[name] for name in ids])) if ids else None
             if corr is not None:
                 found[era] = corr
         if not found:
@@ -220,12 +223,14 @@ class Scorer:
         return found
 
 
-def _corr(rows: EraRows, ids: Sequence[str] | NDArray[np.str_], values: NDArray[np.float64]) -> float | None:
+def _corr(
+    rows: EraRows, target: str, ids: Sequence[str] | NDArray[np.str_], values: NDArray[np.float64]
+) -> float | None:
     """Compute CORR in an era; None where the predictions cover less than 80 % of the rows or are constant."""
     import pandas as pd
     from numerai_tools.scoring import numerai_corr
 
-    targets = pd.Series(rows.targets[TARGET].astype(np.float64), index=rows.ids.astype(str), name=TARGET)
+    targets = pd.Series(rows.targets[target].astype(np.float64), index=rows.ids.astype(str), name=target)
     predictions = pd.Series(values, index=ids, name="prediction").reindex(targets.index).dropna()
     if len(predictions) < 0.8 * len(targets) or predictions.nunique() < 2:
         return None

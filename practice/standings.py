@@ -14,7 +14,7 @@ _PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Practice season</title>
+<title>Simulated tournament</title>
 <style>
 :root {{ color-scheme: light dark; font-family: sans-serif }}
 body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
@@ -24,10 +24,10 @@ td:first-child, th:first-child {{ text-align: left }}
 </style>
 </head>
 <body>
-<h1>Practice season, round {round}</h1>
+<h1>Simulated tournament, round {round}</h1>
 {body}
-<p>CORR is known about five weeks after a round. <em>Example</em>: the season's example predictions.
-<em>Signal</em>: what the targets lean on; to do better takes luck.</p>
+<p>CORR is known 13 weeks after a round, as it pays on a 60-day target (up to round 1342: 5 weeks, 20 days).
+<em>Example</em>: the example predictions. <em>Signal</em>: the hidden score behind the targets, an upper bound.</p>
 </body>
 </html>
 """
@@ -38,7 +38,7 @@ def standings_page(standings: Mapping[str, Any]) -> str:
     models = standings["models"]
     if not models:
         return _PAGE.format(
-            round=standings["round"], body="<p>Nobody takes part: start it with <code>--account</code>.</p>"
+            round=standings["round"], body="<p>There are no participants: start the simulator with <code>--account</code>.</p>"
         )
     rows = ([model["name"], model["submitted"], model["scored"], _digits(model["corr"])] for model in models)
     parts = [_table(["model", "rounds submitted", "scored", "mean CORR"], rows)]

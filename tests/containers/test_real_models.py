@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,6 +32,8 @@ SEARCHES = ("auto_sklearn", "auto_weka", "tpot")
 FEW_DIFFERENT = (*SEARCHES, "ensemble_selection")
 BRANCH = tuple(name for name in FLEMING if name not in SEARCHES)
 RunPipeline = Callable[..., Outcome]
+# 16 weeks after the simulator's first round: there are weeks whose 60-day targets are known
+TODAY = datetime(2026, 12, 5, 13, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def hasty_images(tmp_path: Path) -> Path:
 @pytest.fixture
 def practice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PracticeServer]:
     size = SeasonSize(rows_per_era=60, train_eras=20, validation_eras=12, small=8, medium=10, all_features=12)
-    with running(Season(tmp_path / "season", size, seed=5)) as server:
+    with running(Season(tmp_path / "season", size, seed=5, today=TODAY)) as server:
         monkeypatch.setenv("NUMERAI_PRACTICE_URL", server.address)
         yield server
 
@@ -84,7 +87,7 @@ def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -
         report = json.loads(layout.report(model).read_text())
         assert report["features"] == 8
         assert 0.6 < report["validation"]["logloss"] < 0.8
-    assert json.loads(layout.run_facts.read_text())["target"] == "target_ender_20"  # what the round pays on
+    assert json.loads(layout.run_facts.read_text())["target"] == "target_ender_60"  # the round's paid target
     leaderboard = json.loads(layout.leaderboard.read_text())
     ensembles = {"ensemble_geometric_mean", "ensemble_selection"}
     assert {row["model"] for row in leaderboard["models"] if row["kind"] != "reference"} == {*FAST, *ensembles}
@@ -104,7 +107,7 @@ def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -
 def test_a_week_that_is_over_is_predicted_from_what_was_known_then(
     run_pipeline: RunPipeline, practice: PracticeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = practice.season.current_round().number - 50  # ten weeks ago
+    number = practice.season.current_round().number - 65  # 13 weeks ago, the last week with known targets
     era = SeasonRound(number).era
     outcome = run_pipeline(source="practice", models=["svm"], round=number)
     assert outcome.state == "success"
@@ -116,11 +119,11 @@ def test_a_week_that_is_over_is_predicted_from_what_was_known_then(
     targets = pq.read_table(layout.targets)
     assert len(set(targets["target"].to_pylist())) == 5
     facts = json.loads(layout.run_facts.read_text())
-    assert (facts["era"], facts["known_until"]) == (era, f"{era - 9:04d}")
+    assert (facts["era"], facts["known_until"]) == (era, f"{era - 17:04d}")
     # whatever happened after the week, it predicts the same
     validation = practice.season.file("v5.3/validation.parquet", practice.season.current_round().number)
     table = pq.read_table(validation)
-    later = pc.greater(table["era"], f"{era - 9:04d}")
+    later = pc.greater(table["era"], f"{era - 17:04d}")
     for column in (name for name in table.column_names if name.startswith("target")):
         wrong = pc.if_else(later, pa.scalar(1.0, pa.float32()), table[column])
         table = table.set_column(table.column_names.index(column), table.schema.field(column), wrong)

@@ -186,8 +186,8 @@ def test_a_run_of_the_trigger_form_gets_the_round_that_was_typed(installation: I
 
 def test_four_weeks_are_backfilled_each_with_its_own_round(installation: Installation) -> None:
     current = installation.season.current_round().number
-    # the rounds of the scheduled day, four weeks of them, long over
-    rounds = [SeasonRound(current - 5 * weeks) for weeks in (13, 12, 11, 10)]
+    # rounds of the scheduled day in four weeks whose 60-day targets are known: 13 weeks ago or earlier
+    rounds = [SeasonRound(current - 5 * weeks) for weeks in (17, 16, 15, 14)]
     dry = installation.backfill(rounds[0], rounds[-1], "--dry-run")
     assert dry.returncode == 0, dry.stdout + dry.stderr
     for each in rounds:
@@ -213,7 +213,7 @@ def test_what_the_reprocessing_of_a_backfill_means_here(installation: Installati
     """Goes on from the first two weeks: `none` does nothing, `failed` what failed, `completed` both of them."""
     before = installation.ended("backfill", 4)
     current = installation.season.current_round().number
-    first, last = (SeasonRound(current - 5 * weeks) for weeks in (13, 12))
+    first, last = (SeasonRound(current - 5 * weeks) for weeks in (17, 16))
 
     nothing = installation.backfill(first, last, "--reprocess-behavior", "none")
     assert nothing.returncode == 0, nothing.stdout + nothing.stderr
@@ -241,14 +241,14 @@ def test_what_the_reprocessing_of_a_backfill_means_here(installation: Installati
 def test_make_backtest_sums_up_what_every_model_would_have_scored(installation: Installation) -> None:
     """Two of the weeks before, and one more: those that are done cost little."""
     current = installation.season.current_round().number
-    rounds = [SeasonRound(current - 5 * weeks) for weeks in (12, 11, 9)]
+    rounds = [SeasonRound(current - 5 * weeks) for weeks in (16, 15, 13)]
     said = installation.launch("backtest", "MODELS=svm", f"FROM={rounds[0].day}", f"TO={rounds[-1].day}")
     assert said.returncode == 0, said.stdout + said.stderr
     assert "Backtest done   4 weeks in " in said.stdout
     path = Path(re.findall(r"^Every score: (.+)$", said.stdout, flags=re.MULTILINE)[0])
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    days = [SeasonRound(current - 5 * weeks).day for weeks in (12, 11, 10, 9)]
+    days = [SeasonRound(current - 5 * weeks).day for weeks in (16, 15, 14, 13)]
     assert [row["week"] for row in rows] == [str(day) for day in days]
     assert [row["state"] for row in rows] == ["success"] * 4
     runs = {str(run["data_interval_end"])[:10]: run for run in installation.runs("backfill")}
@@ -264,7 +264,7 @@ def test_make_backtest_sums_up_what_every_model_would_have_scored(installation: 
 def test_a_backtest_ends_no_backfill_and_no_run_of_the_users(installation: Installation) -> None:
     api = installation.api
     current = installation.season.current_round().number
-    week = SeasonRound(current - 5 * 12)
+    week = SeasonRound(current - 5 * 16)
 
     def run_of_the_week() -> dict[str, Any]:
         return next(run for run in installation.runs("backfill") if run["data_interval_end"][:10] == str(week.day))

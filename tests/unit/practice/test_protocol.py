@@ -66,8 +66,8 @@ def test_rounds_are_listed_with_times_and_payouts(api: numerapi.NumerAPI) -> Non
     assert rounds[0]["openTime"].astimezone(UTC) == current.opens
     assert rounds[0]["closeTime"].astimezone(UTC) == current.closes
     paid = {config["displayName"]: config["defaultMultiplier"] for config in rounds[0]["roundScoreConfigs"]}
-    assert paid == {"v2_corr20": 0.75, "MMC": 2.25, "CORR60": 0.0}
-    assert [config["isPayout"] for config in rounds[0]["roundScoreConfigs"]] == [True, True, False]
+    assert paid == {"v2_corr20": 0.0, "mmc": 0.0, "corr60": 3.0, "mmc60": 15.0}
+    assert [config["isPayout"] for config in rounds[0]["roundScoreConfigs"]] == [False, False, True, True]
 
 
 def test_rounds_are_filtered(api: numerapi.NumerAPI) -> None:
@@ -76,7 +76,7 @@ def test_rounds_are_filtered(api: numerapi.NumerAPI) -> None:
     assert [found["openTime"].astimezone(UTC) for found in api.list_rounds(number=1299)] == [SeasonRound(1299).opens]
     assert api.list_rounds(number=current + 1) == []
     assert [found["number"] for found in api.list_rounds(status="open")] == [current]
-    assert len(api.list_rounds(status="resolving")) in range(15, 30)
+    assert len(api.list_rounds(status="resolving")) in range(55, 70)
     assert api.list_rounds(target="target_nobody") == []
     assert len(api.get_competitions()) == current  # type: ignore[no-untyped-call]
 

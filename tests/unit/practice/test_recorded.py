@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import typing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import practice
 from practice import errors
 from practice.accounts import SCOPES
 from practice.faults import Fault
+from practice.payouts import paid_corr
 from practice.protocol import SCHEMA
+from practice.rounds import SeasonRound
 from practice.server import PracticeServer
 from practice.submission_store import Status
 from tests.recorded.answers import (
@@ -25,10 +28,11 @@ from tests.recorded.answers import (
     diagnostics_statuses,
     error_texts,
     recorded,
+    score_names,
     shape,
     submission_statuses,
 )
-from tests.unit.practice.simulator import KEYS, MovingSeason, example_predictions
+from tests.unit.practice.simulator import KEYS, SATURDAY, MovingSeason, example_predictions
 
 UNPUBLISHED_SCOPES = {"download_submission"}
 """Scopes that no query of the simulator needs."""
@@ -121,3 +125,14 @@ def test_diagnostics_have_the_recorded_structure(
     answer = query_as_recorded(server, "diagnostics_done", modelId=model, id=found)
     assert shape(answer) == shape(recorded("diagnostics_done").answer)
     assert {entry["status"] for entry in answer["data"]["diagnostics"]} <= diagnostics_statuses()
+
+
+@pytest.mark.parametrize("case", ["to_2025", "2026", "from_1343"])
+def test_round_score_configs_are_the_recorded_ones(server: PracticeServer, season: MovingSeason, case: str) -> None:
+    season.clock = SATURDAY + timedelta(weeks=3)
+    name = f"round_score_configs_{case}"
+    assert query_as_recorded(server, name) == recorded(name).answer
+
+
+def test_submission_scores_have_recorded_display_names() -> None:
+    assert {paid_corr(SeasonRound(number)).display_name for number in range(1000, 1400)} < score_names()

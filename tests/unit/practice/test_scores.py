@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numerapi
@@ -19,38 +19,53 @@ from practice.server import PracticeServer
 from tests.unit.practice.simulator import SATURDAY, MovingSeason, example_predictions
 
 
-def test_scores_appear_once_the_targets_are_known(
-    api: numerapi.NumerAPI, server: PracticeServer, season: MovingSeason
+@pytest.mark.parametrize(
+    ("opened", "number", "target", "name", "weeks"),
+    [
+        (SATURDAY, 1334, "target_ender_20", "v2_corr20", 5),
+        (SATURDAY + timedelta(weeks=2), 1344, "target_ender_60", "corr60", 13),
+    ],
+)
+def test_scores_appear_once_the_paid_target_is_known(
+    api: numerapi.NumerAPI,
+    server: PracticeServer,
+    season: MovingSeason,
+    opened: datetime,
+    number: int,
+    target: str,
+    name: str,
+    weeks: int,
 ) -> None:
+    season.clock = opened
     models = api.get_models()
-    rows = season.live_rows(1334)
+    rows = season.live_rows(number)
     ids = rows.ids.astype(str)
     submitted = {
         "alpha": pd.DataFrame({"id": ids, "prediction": rows.example}),
         "beta": pd.DataFrame({"id": ids, "prediction": 1 - rows.example}),
     }
-    for name, table in submitted.items():
-        api.upload_predictions(model_id=models[name], df=table)
-    season.clock = SATURDAY + timedelta(weeks=4)
+    for model, table in submitted.items():
+        api.upload_predictions(model_id=models[model], df=table)
+    season.clock = opened + timedelta(weeks=weeks - 1)
     assert api.submission_scores(models["alpha"]) == []
-    season.clock = SATURDAY + timedelta(weeks=5)
+    season.clock = opened + timedelta(weeks=weeks)
     known = pd.read_parquet(season.file("v5.3/validation.parquet", season.current_round().number))
-    targets = known.loc[known["era"] == f"{SeasonRound(1334).era:04d}", "target_ender_20"].astype("float64")
+    targets = known.loc[known["era"] == f"{SeasonRound(number).era:04d}", target].astype("float64")
     expected = {
-        name: numerai_corr(table.set_index("id")[["prediction"]], targets)["prediction"]
-        for name, table in submitted.items()
+        model: numerai_corr(table.set_index("id")[["prediction"]], targets)["prediction"]
+        for model, table in submitted.items()
     }
-    for name, corr in expected.items():
-        (score,) = api.submission_scores(models[name])
+    for model, corr in expected.items():
+        (score,) = api.submission_scores(models[model])
         assert score["value"] == pytest.approx(corr, abs=1e-12)
-        assert (score["roundNumber"], score["resolved"], score["displayName"]) == (1334, True, "v2_corr20")
+        assert (score["roundNumber"], score["resolved"], score["displayName"]) == (number, True, name)
         assert score["percentile"] == float(corr == max(expected.values()))
     assert api.submission_scores(models["alpha"], display_name="mmc") == []
     standings = requests.get(f"{server.address}/practice/standings", timeout=30).json()
-    assert [model["name"] for model in standings["models"]] == sorted(expected, key=lambda name: -expected[name])
-    best = standings["models"][0]
-    assert best["corr"] == pytest.approx(max(expected.values()), abs=1e-12)
-    assert standings["models"][best["name"] == "alpha"]["rounds"][0]["corr"] == pytest.approx(min(expected.values()))
+    assert [model["name"] for model in standings["models"]] == sorted(expected, key=lambda model: -expected[model])
+    corrs = [model["rounds"][0]["corr"] for model in standings["models"]]
+    assert corrs == pytest.approx(sorted(expected.values(), reverse=True), abs=1e-12)
+    assert [model["corr"] for model in standings["models"]] == corrs
     baselines = [entry["example"] for model in standings["models"] for entry in model["rounds"]]
     assert baselines == pytest.approx([expected["alpha"]] * 2)
 
