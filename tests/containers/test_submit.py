@@ -103,11 +103,11 @@ def test_a_round_is_played_and_scored(
     assert result["round"] == NUMBER
     ids = pd.read_parquet(season.file("v5.3/live.parquet", NUMBER)).index
     handed_in = {}
-    for model, name in zip(server.desk.models(), ("svm", "ensemble_selection"), strict=True):
-        (submission,) = server.desk.submissions(model.id)
-        assert (submission.round, submission.status) == (NUMBER, "success")
+    for model, name in zip(server.store.models(), ("svm", "ensemble_selection"), strict=True):
+        (submission,) = server.store.submissions(model.id)
+        assert (submission.round, submission.is_late) == (NUMBER, False)
         assert result["submissions"][model.name]["submission"] == submission.id
-        table = pd.read_csv(server.desk.file(submission), index_col="id")
+        table = pd.read_csv(server.store.file(submission), index_col="id")
         assert list(table.index) == list(ids)
         mine = pd.read_csv(RunLayout(outcome.directory).predictions(name), index_col="id")
         pd.testing.assert_frame_equal(table, mine.loc[ids])
@@ -126,8 +126,8 @@ def test_a_round_is_played_and_scored(
         {name: numerai_corr(table, targets)["prediction"] for name, table in handed_in.items()}, abs=1e-9
     )
     # and the keys are nowhere
-    assert "mine: svm accepted for round 1334" in caplog.text
-    assert "mixed: the same file was handed in already" in caplog.text
+    assert f"mine: svm accepted for round {NUMBER}" in caplog.text
+    assert "mixed: submitted before as" in caplog.text
     files = [path for path in (*outcome.directory.rglob("*"), *Path(HOME.name).rglob("*")) if path.is_file()]
     assert any(path.name == "airflow.db" for path in files)
     said = f"{outcome.output}{again.output}{caplog.text}".encode()
@@ -147,17 +147,17 @@ def test_a_model_that_fails_does_not_keep_the_others_from_being_submitted(
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
     assert (outcome.state, states["xgboost"], states["evaluate"]) == ("failed", "failed", "success")
     assert states["submit"] == "failed"
-    assert "failed: mine (submitted: mixed). mine: xgboost left no predictions" in outcome.output
-    mine, mixed = server.desk.models()
-    assert server.desk.submissions(mine.id) == []
-    assert server.desk.submissions(mixed.id)[0].status == "success"
+    assert "failed: mine (submitted: mixed). mine: xgboost has no predictions" in outcome.output
+    mine, mixed = server.store.models()
+    assert server.store.submissions(mine.id) == []
+    assert server.store.latest(mixed.id)[0].status == "on-time"
 
 
 def test_without_keys_or_without_being_asked_nothing_is_submitted(
     run_pipeline: RunPipeline, folder: Callable[..., Path], server: PracticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mine=svm")
-    for choices, says in (({"submit": True}, "there are no keys"), ({}, "parameter 'submit' is off")):
+    for choices, says in (({"submit": True}, "the source 'practice' has no keys"), ({}, "parameter 'submit' is off")):
         outcome = run_pipeline(folder("svm"), source="practice", **choices)
         assert outcome.state == "success"
         assert str(outcome.tasks["submit"].state) == "skipped"

@@ -1,4 +1,4 @@
-"""Uploads and confirmations on good and bad days: the simulated tournament over real HTTP, on a clock the test moves."""
+"""Uploads and confirmations on good and bad days: the simulator over real HTTP, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ from tests.unit.submission_rig import (
     entries,
     make_run,
     model_id,
-    submitted,
     uploads,
 )
 

@@ -528,3 +528,62 @@ def test_a_single_file_can_be_had(server: PracticeServer, datasets: Datasets, tm
     assert Path(raw.path).read_text().startswith("id,prediction\n")
     with pytest.raises(NotFoundError, match=r"v5\.10/weather\.csv not found"):
         datasets.download("v5.10/weather.csv", tmp_path / "weather.csv")
+
+
+# files to compare with
+
+OPTIONAL_FAULTS = {
+    "403": Fault(kind="status", on="file", match="meta_model", status=403, count=ALWAYS),
+    "404": Fault(kind="status", on="file", match="meta_model", status=404, count=ALWAYS),
+    "503": Fault(kind="status", on="file", match="meta_model", status=503, count=ALWAYS),
+    "HTML": Fault(kind="html", on="file", match="meta_model", count=ALWAYS),
+    "truncated": Fault(kind="truncated", on="file", match="meta_model", keep=0, count=ALWAYS),
+    "damaged": Fault(kind="changed", on="file", match="meta_model", count=ALWAYS),
+}
+
+
+@pytest.mark.parametrize("fault", OPTIONAL_FAULTS.values(), ids=OPTIONAL_FAULTS.keys())
+def test_download_round_without_a_comparison_file_warns(
+    server: PracticeServer, datasets: Datasets, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    server.faults.add(fault)
+    raw = datasets.download_round(DataLayout(tmp_path), source="practice")
+    assert "meta_model" not in raw.files
+    assert {"features", "train", "validation", "live", "example_live"} <= set(raw.files)
+    assert list(raw.unavailable) == ["meta_model"]
+    assert "meta_model.parquet" in raw.unavailable["meta_model"]
+    assert "the run continues without it" in caplog.text
+    assert "signature=" not in raw.unavailable["meta_model"]
+
+
+def test_download_round_waits_for_no_comparison_file(
+    server: PracticeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.faults.add(Fault(kind="status", on="file", match="meta_model", status=403, count=ALWAYS))
+    client = connect(server.address)
+    # the round stays open for as long as the test runs
+    policy = RetryPolicy(attempts=3, initial_delay=0.001, max_delay=0.002, clock=lambda: TODAY)
+    api = Datasets(client.with_policy(policy), Tournament(client))
+    assert list(api.download_round(DataLayout(tmp_path), source="practice").unavailable) == ["meta_model"]
+
+
+def test_download_round_retries_a_listed_file_until_the_close(server: PracticeServer, tmp_path: Path) -> None:
+    server.faults.add(
+        Fault(kind="status", on="file", match="v5.10/train.parquet", status=404, count=20),
+        fault("status", match="dataset(", count=20),
+    )
+    client = connect(server.address)
+    policy = RetryPolicy(attempts=2, initial_delay=0.001, max_delay=0.002, clock=lambda: TODAY)
+    raw = Datasets(client.with_policy(policy), Tournament(client)).download_round(
+        DataLayout(tmp_path), source="practice"
+    )
+    assert raw.closes == SeasonRound(1334).closes.isoformat()
+    assert verified(raw.path("train")).rows
+
+
+def test_download_round_gives_up_after_the_close(server: PracticeServer, tmp_path: Path) -> None:
+    server.faults.add(Fault(kind="status", on="file", match="v5.10/train.parquet", status=404, count=ALWAYS))
+    with pytest.raises(NetworkError, match=r"train.parquet .*answered 404 .*the server lists this file"):
+        Datasets(connect(server.address), tournament(server.address)).download_round(
+            DataLayout(tmp_path), source="practice"
+        )
