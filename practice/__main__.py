@@ -7,13 +7,14 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import uvicorn
 
 from practice.accounts import SCOPES, Account
 from practice.faults import FaultQueue, RequestLog
 from practice.model import SeasonSize
+from practice.rounds import CalendarName
 from practice.season import VERSION, Season
 from practice.server import address_of, create_app, listening_socket, server_config
 from practice.submission_store import SubmissionStore
@@ -91,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_moment,
         help="stop the season's clock at this day or moment (UTC, ISO 8601) instead of following the real one",
     )
+    parser.add_argument(
+        "--calendar",
+        choices=get_args(CalendarName),
+        default="always-open",
+        help="always-open: a round closes when the next one opens. strict: Numerai's hours, 12:00 to 13:00 UTC on"
+        " weekdays, Saturday 12:00 to Sunday 14:00, opening up to 70 minutes late",
+    )
     parser.add_argument("--served-rounds", type=int, default=5, help="rounds whose data is served, with the current")
     parser.add_argument(
         "--versions", nargs="+", default=[VERSION], metavar="VERSION", help="dataset versions that are listed"
@@ -142,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             today=chosen.today,
             served_rounds=chosen.served_rounds,
             versions=chosen.versions,
+            calendar=chosen.calendar,
         )
         if chosen.models and not chosen.account:
             parser.error("--models are those of an --account: give one")

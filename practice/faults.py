@@ -118,6 +118,11 @@ class FaultQueue:
         with self._lock:
             self._left += [(fault, fault.count) for fault in faults]
 
+    def remove(self, fault: Fault) -> None:
+        """Remove a fault from the queue, however often it was still to happen."""
+        with self._lock:
+            self._left = [(queued, count) for queued, count in self._left if queued is not fault]
+
     def clear(self) -> None:
         """Forget what has not happened yet."""
         with self._lock:

@@ -22,11 +22,11 @@ import numpy as np
 
 from practice.hidden_groups import MIN_FEATURES, HiddenGroups, on_their_sides
 from practice.names import feature_names
+from practice.rounds import SATURDAY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SATURDAY = 4
 TARGET_SHARES = (0.05, 0.20, 0.50, 0.20, 0.05)
 """Shares of the target's values 0, .25, .5, .75 and 1."""
 TARGET_WEEKS = {

@@ -20,8 +20,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from practice.files import atomic_write
-from practice.model import SATURDAY, TARGET_WEEKS, EraRows, SeasonModel, SeasonSize
-from practice.rounds import FIRST_ROUND, SeasonRound, era_label, round_open_at
+from practice.model import TARGET_WEEKS, EraRows, SeasonModel, SeasonSize
+from practice.rounds import FIRST_ROUND, SATURDAY, CalendarName, SeasonRound, StrictRound, era_label, round_open_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,6 +200,8 @@ class Season:
         How many rounds are served, the current one included.
     versions : sequence of str
         The dataset versions that are listed; all have the same content.
+    calendar : {"always-open", "strict"}
+        When rounds are open (:mod:`practice.rounds`).
     """
 
     def __init__(
@@ -211,11 +213,13 @@ class Season:
         today: datetime | None = None,
         served_rounds: int = 5,
         versions: Sequence[str] = (VERSION,),
+        calendar: CalendarName = "always-open",
     ) -> None:
         self.size = size or SeasonSize()
         self.seed = seed
         self.versions = tuple(versions)
         self._today = today
+        self._calendar = calendar
         self._served_rounds = served_rounds
         self._writer = SeasonWriter(self.size, seed)
         settings = json.dumps({"format": _FORMAT, "seed": seed, **_naming(self.size)}, sort_keys=True)
@@ -254,16 +258,17 @@ class Season:
         return self._today or datetime.now(UTC)
 
     def current_round(self) -> SeasonRound:
-        """Give the round that is open now."""
-        return round_open_at(self.now())
+        """Return the last round that opened; it may have closed."""
+        latest = self.round(round_open_at(self.now()).number)
+        return latest if latest.opens <= self.now() else self.round(latest.number - 1)
 
     def round(self, number: int) -> SeasonRound:
         """Return a round of the season's calendar."""
-        return SeasonRound(number)
+        return StrictRound(number, self.seed) if self._calendar == "strict" else SeasonRound(number)
 
     def rounds(self) -> list[SeasonRound]:
         """Every round up to the current one, the newest first."""
-        return [SeasonRound(number) for number in range(self.current_round().number, 0, -1)]
+        return [self.round(number) for number in range(self.current_round().number, 0, -1)]
 
     def is_served(self, round_number: int) -> bool:
         """Tell whether a round's files can be had."""
@@ -310,10 +315,10 @@ class Season:
         """
         plain = name.rpartition("/")[2]
         if plain.startswith("live"):
-            return SeasonRound(round_number).opens
+            return self.round(round_number).opens
         if plain.startswith("validation"):
-            return SeasonRound(round_number - SeasonRound(round_number).weekday).opens
-        return SeasonRound(FIRST_ROUND).opens
+            return self.round(round_number - SeasonRound(round_number).weekday).opens
+        return self.round(FIRST_ROUND).opens
 
     def prepare(self, report: Callable[[str], Any] = lambda _: None) -> None:
         """Write all files of the current round that are not there yet."""
