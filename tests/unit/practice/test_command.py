@@ -31,7 +31,7 @@ def test_command_prints_its_address_and_stops_on_a_signal(tmp_path: Path, stop: 
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            ready = re.fullmatch(r"practice season ready at (http://127\.0\.0\.1:\d+)\n", line)
+            ready = re.fullmatch(r"simulator ready at (http://127\.0\.0\.1:\d+)\n", line)
             assert ready is not None
             address = ready.group(1)
             answer = requests.post(address, json={"query": "{ rounds(number: 0) { number } }"}, timeout=5)
