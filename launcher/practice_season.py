@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from launcher.processes import Services
 
 SERVICE = "practice"
-READY = "practice season ready at "
+READY = "simulator ready at "
 # the first start generates the season's data
 READY_SECONDS = 600.0
 STOP_SECONDS = 4.0

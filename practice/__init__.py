@@ -1,16 +1,18 @@
-"""A practice season: a generated tournament, served over Numerai's own protocol.
+"""The simulated tournament (simulator): generated rounds, served over Numerai's protocol.
 
 For a first run without account or network, and for tests. ``python -m practice`` starts it; the pipeline's source
-``practice`` is the same code as ``numerai``, pointed at its address.
+``practice`` is the same code as ``numerai`` with the simulator's address.
 
-- ``rounds.py``: which rounds there are, when each is open, and which era it belongs to
-- ``names.py``: long feature names, as Numerai gives them
-- ``model.py``: the random model behind the data: what the features, targets and example predictions of an era are
+Statuses, errors and score names are those of published answers, which ``tests/recorded`` holds.
+
+- ``rounds.py``: rounds, their eras and opening hours; ``payouts.py``: their scores and multipliers
+- ``names.py``: long feature names, as in Numerai's data
+- ``model.py``: the random model that generates features, targets and example predictions of an era
 - ``hidden_groups.py``: groups of rows that t-SNE finds, on request (``--group-lean``)
-- ``season.py``: the files, written in Numerai's layout and kept
-- ``protocol.py``: the GraphQL side; ``account_calls.py``: the part of it that needs an account
-- ``accounts.py``: accounts, their models, and what they hand in
-- ``scores.py``: what that comes to; ``standings.py``: the page that shows it
-- ``faults.py``: misbehaviour on demand, for tests
-- ``server.py``: the HTTP side
+- ``season.py``: the files of the rounds, in Numerai's layout
+- ``protocol.py``: the GraphQL schema; ``account_resolvers.py``: resolvers that need an account; ``errors.py``
+- ``accounts.py``: accounts, scopes and models; ``submission_store.py``: uploads and submissions
+- ``scores.py``: scores and diagnostics; ``standings.py``: the page that shows them
+- ``faults.py``: faults on request, for tests
+- ``server.py``: the HTTP server
 """

@@ -1,4 +1,4 @@
-"""Start the practice season: ``python -m practice``."""
+"""Start the simulator: ``python -m practice``."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import uvicorn
 
 from practice.accounts import SCOPES, Account
 from practice.faults import FaultQueue, RequestLog
 from practice.model import SeasonSize
+from practice.rounds import CalendarName
 from practice.season import VERSION, Season
 from practice.server import address_of, create_app, listening_socket, server_config
 from practice.submission_store import SubmissionStore
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class _AnnouncedServer(uvicorn.Server):
-    """Says where it is as soon as it can be reached."""
+    """Prints its address as soon as it accepts connections."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and sockets:
-            print(f"practice season ready at {address_of(sockets[0])}", flush=True)
+            print(f"simulator ready at {address_of(sockets[0])}", flush=True)
 
 
 def _moment(text: str) -> datetime:
-    """Read a day (its round is the one that opens at noon UTC) or a moment."""
+    """Read a day, which stands for 13:00 UTC, or a moment."""
     moment = datetime.fromisoformat(text)
     if "T" not in text and " " not in text:
         moment = moment.replace(hour=13)
@@ -49,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     size = SeasonSize()
     parser = argparse.ArgumentParser(
         prog="python -m practice",
-        description="Serve a generated season of Numerai rounds over Numerai's own protocol."
-        " When it can be reached, it prints one line: practice season ready at http://HOST:PORT",
+        description="Serve generated Numerai rounds over Numerai's protocol. When the server accepts connections, it"
+        " prints one line: simulator ready at http://HOST:PORT",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -82,24 +83,33 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=size.group_lean,
         metavar="0..0.9",
-        help="hide groups of rows in the features, which t-SNE finds and products of two features do not show, and let"
-        " the targets lean on belonging to one, by this correlation; 0 hides none",
+        help="hide groups of rows in the features, which t-SNE finds and products of two features do not show, and"
+        " correlate the targets with membership by this much; 0 hides none",
     )
     parser.add_argument("--seed", type=int, default=67, help="seed of the season")
     parser.add_argument(
         "--today",
         type=_moment,
-        help="stop the season's clock at this day or moment (UTC, ISO 8601) instead of following the real one",
+        help="stop the season's clock at this day or moment (UTC, ISO 8601); the real time if not given",
     )
-    parser.add_argument("--served-rounds", type=int, default=5, help="rounds whose data is served, with the current")
+    parser.add_argument(
+        "--calendar",
+        choices=get_args(CalendarName),
+        default="always-open",
+        help="always-open: a round closes when the next one opens. strict: Numerai's hours, 12:00 to 13:00 UTC on"
+        " weekdays, Saturday 12:00 to Sunday 14:00, opening up to 70 minutes late",
+    )
+    parser.add_argument(
+        "--served-rounds", type=int, default=5, help="rounds whose data is served, with the current one"
+    )
     parser.add_argument(
         "--versions", nargs="+", default=[VERSION], metavar="VERSION", help="dataset versions that are listed"
     )
     parser.add_argument(
         "--account",
         metavar="PUBLIC:SECRET",
-        help="keys of an account that may hand in predictions for --models; how they do is on /practice/standings."
-        " Others on this machine can see them: make some up",
+        help="keys of an account with the models --models; their scores are on /practice/standings. Other users of this"
+        " machine can see the keys: invent some",
     )
     parser.add_argument("--models", type=_names, default=(), metavar="NAME,NAME", help="the account's models")
     parser.add_argument(
@@ -116,12 +126,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    # leaving by an exception removes a file that is only half written
+    # the exception removes a partly written file
     sys.exit(0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Generate the current round's files, serve the season until told to stop."""
+    """Generate the current round's files, and serve until a signal stops the process."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     small, medium, all_features = chosen.features
@@ -142,9 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             today=chosen.today,
             served_rounds=chosen.served_rounds,
             versions=chosen.versions,
+            calendar=chosen.calendar,
         )
         if chosen.models and not chosen.account:
-            parser.error("--models are those of an --account: give one")
+            parser.error("--models needs an --account: give one")
         accounts = [Account.of(chosen.account, chosen.models, chosen.scopes)] if chosen.account else []
         listening = listening_socket(chosen.host, chosen.port)
     except (ValueError, OSError) as error:

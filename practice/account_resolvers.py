@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Info: TypeAlias = "GraphQLResolveInfo[Any]"
 
 CLASSIC = 8
-"""Numerai's number of the classic tournament, the only one that is simulated."""
+"""Numerai's number of the classic tournament, the only simulated one."""
 _INSERTED = "2020-01-01T00:00:00Z"
 
 

@@ -44,7 +44,7 @@ class Account:
         The keys, as in the header ``Authorization: Token <public_id>$<secret_key>``.
     models : tuple of Model
     scopes : tuple of str
-        What the keys permit.
+        The scopes of the keys.
     """
 
     public_id: str

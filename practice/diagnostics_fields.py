@@ -1,4 +1,4 @@
-"""The words of Numerai's diagnostics: numerapi 3.1.1 asks for all of them, whatever there is to tell."""
+"""The fields of Numerai's diagnostics: numerapi 3.1.1 queries all of them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _OTHERS = [
 
 
 def diagnostics_types() -> str:
-    """Give the GraphQL types ``Diagnostics`` and ``EraDiagnostics``, in which every score may be null."""
+    """Return the GraphQL types ``Diagnostics`` and ``EraDiagnostics``, in which every score may be null."""
     figures = [*_RATED, *(f"{name}Rating" for name in _RATED), *_SERIES, *_OTHERS]
     return f"""
     type Diagnostics {{

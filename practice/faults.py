@@ -1,7 +1,7 @@
-"""Misbehaviour on demand: what Numerai's servers and the network between do on a bad day, the next n times.
+"""Faults on request: failures of Numerai's servers and of the network, for the next n requests.
 
-Tests queue :class:`Fault` objects, in Python or by ``POST /practice/faults``; the server takes from the queue what
-fits a request. Everything it was asked is in a :class:`RequestLog`.
+Tests queue :class:`Fault` objects, in Python or by ``POST /practice/faults``; the server applies the matching ones to a
+request. A :class:`RequestLog` has all requests.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 Place = Literal["graphql", "file", "upload"]
 Kind = Literal[
     "delay",  # answer `seconds` later
-    "status",  # answer with `status`; 503 when none is given
+    "status",  # answer with `status`, by default 503
     "html",  # answer 200 with an HTML page
     "graphql_error",  # answer a GraphQL error with `message`
-    "truncated",  # promise the whole body, send `keep` bytes (half of it by default), hang up
-    "ignore_range",  # send everything although a range was asked for
-    "ignore_if_range",  # send the range although the content is another by now
-    "wrong_range",  # send as many bytes as were asked for, but from the beginning
-    "changed",  # other content of the same size: `swap` replaced, or the last byte altered
-    "no_etag",  # leave out the ETag
-    "no_date",  # leave out when it was last modified
+    "truncated",  # announce the whole body, send `keep` bytes (by default half of it), close the connection
+    "ignore_range",  # send the whole file in answer to a Range
+    "ignore_if_range",  # send the range although the content has changed
+    "wrong_range",  # send the right number of bytes, but from the beginning
+    "changed",  # different content of the same size: `swap` replaced, or the last byte altered
+    "no_etag",  # omit the ETag
+    "no_date",  # omit Last-Modified
     "late",  # take a submission as if the current round had closed
-    "reject",  # refuse a submission, whatever its file, with `message`
-    "unlisted",  # leave the newest submission out of latestSubmissions, or a result out of diagnostics
+    "reject",  # refuse a submission with `message`, also a valid one
+    "unlisted",  # omit the newest submission from latestSubmissions, or a result from diagnostics
 ]
 
 _FITS: dict[str, set[Place]] = {
@@ -52,16 +52,16 @@ _PAGE = "<!DOCTYPE html><html><head><title>Maintenance</title></head><body><h1>W
 
 
 class Fault(BaseModel):
-    """One kind of misbehaviour and for how many requests it lasts.
+    """A fault and the requests that it applies to.
 
     Attributes
     ----------
     kind : str
-        What goes wrong.
+        The fault, as listed at :data:`Kind`.
     on : {"graphql", "file", "upload"}
-        At which kind of request.
+        Kind of request.
     count : int
-        How many requests it hits.
+        Number of requests that it applies to.
     match : str
         Only requests whose query or file name holds this text.
     ranges : bool or None
@@ -93,7 +93,7 @@ class Fault(BaseModel):
         return self
 
     def reply(self) -> Response | None:
-        """Answer in the server's place; None for a fault that alters the real answer instead."""
+        """Return the answer that replaces the real one; None for a fault that alters the real answer."""
         match self.kind:
             case "status":
                 headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
@@ -107,24 +107,29 @@ class Fault(BaseModel):
 
 
 class FaultQueue:
-    """The faults that are still to happen."""
+    """The pending faults."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._left: list[tuple[Fault, int]] = []
 
     def add(self, *faults: Fault) -> None:
-        """Queue faults. Those of one kind happen one after the other, those of different kinds at once."""
+        """Queue faults. Faults of one kind apply in turn, faults of different kinds to the same request."""
         with self._lock:
             self._left += [(fault, fault.count) for fault in faults]
 
+    def remove(self, fault: Fault) -> None:
+        """Remove a fault from the queue."""
+        with self._lock:
+            self._left = [(queued, count) for queued, count in self._left if queued is not fault]
+
     def clear(self) -> None:
-        """Forget what has not happened yet."""
+        """Empty the queue."""
         with self._lock:
             self._left.clear()
 
     def take(self, on: Place, subject: str, *, is_range: bool) -> dict[Kind, Fault]:
-        """Take what happens to a request: of every kind the first fault that fits, by its kind."""
+        """Take the faults of a request from the queue: the first match of each kind, by kind."""
         taken: dict[Kind, Fault] = {}
         with self._lock:
             left = []
@@ -132,7 +137,7 @@ class FaultQueue:
                 fits = fault.on == on and fault.match in subject and fault.ranges in (None, is_range)
                 if fits and fault.kind not in taken:
                     taken[fault.kind] = fault
-                    count -= 1  # noqa: PLW2901 - what is left of it
+                    count -= 1  # noqa: PLW2901 - the remaining count
                 if count:
                     left.append((fault, count))
             self._left = left
@@ -140,12 +145,12 @@ class FaultQueue:
 
 
 class RequestLog:
-    """What the server was asked, for tests to look at. Holds no keys: only whether there were any.
+    """The requests that the server got, for tests. Has no keys, only whether a request had some.
 
     Parameters
     ----------
     keep : int
-        How many requests are remembered, the last ones.
+        Number of requests to keep, the last ones.
     """
 
     def __init__(self, keep: int = 10_000) -> None:
@@ -153,23 +158,23 @@ class RequestLog:
         self._entries: deque[dict[str, Any]] = deque(maxlen=keep)
 
     def add(self, **entry: Any) -> None:
-        """Note a request."""
+        """Record a request."""
         with self._lock:
             self._entries.append(entry)
 
     def entries(self, **wanted: Any) -> list[dict[str, Any]]:
-        """Give the requests in the order they came, those only whose fields have the wanted values."""
+        """List the requests in order of arrival; only those with the given values of fields."""
         with self._lock:
             return [entry for entry in self._entries if wanted.items() <= entry.items()]
 
     def clear(self) -> None:
-        """Start anew."""
+        """Remove all requests."""
         with self._lock:
             self._entries.clear()
 
 
 class MisbehavingFile(FileResponse):
-    """A file sent with ranges, ETag and length as it should be, except for the given faults."""
+    """A file response with ranges, ETag and length, altered by the given faults."""
 
     def __init__(self, path: str, etag: str, modified: datetime, faults: dict[Kind, Fault]) -> None:
         headers = {"ETag": etag, "Last-Modified": format_datetime(modified, usegmt=True)}
@@ -177,7 +182,7 @@ class MisbehavingFile(FileResponse):
         self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, or what the faults make of it."""
+        """Send the file, altered by the faults."""
         dropped = {b"range"} if "ignore_range" in self._faults else set()
         if "ignore_if_range" in self._faults:
             dropped.add(b"if-range")
@@ -208,7 +213,7 @@ class MisbehavingFile(FileResponse):
             elif allowed is not None:
                 body = message.get("body", b"")[:allowed]
                 allowed -= len(body)
-                # never the last message: the server hangs up on an answer that was not finished
+                # never the last message: the server closes the connection of an unfinished answer
                 message = {**message, "body": body, "more_body": True}
             await send(message)
 
@@ -216,17 +221,17 @@ class MisbehavingFile(FileResponse):
 
 
 def changed_content(content: bytes, swap: tuple[str, str] | None) -> bytes:
-    """Other content of the same size: text swapped for other text, or else the last byte altered.
+    """Return different content of the same size: a text replaced, or else the last byte altered.
 
     Raises
     ------
     ValueError
-        When the text to swap is not there.
+        The content does not have the text to replace.
     """
     if swap is None:
         return content[:-1] + bytes([content[-1] ^ 1])
     old, new = (text.encode() for text in swap)
     if old not in content:
-        msg = f"cannot swap {swap[0]!r}: the file does not hold it"
+        msg = f"cannot swap {swap[0]!r}: the file does not contain it"
         raise ValueError(msg)
     return content.replace(old, new)

@@ -1,15 +1,15 @@
-"""Hidden groups of rows: structure that neighbours show, and that products of two features do not.
+"""Hidden groups of rows: structure that nearest neighbours show, and that products of two features do not.
 
 Half of the rows belong to one of 16 groups of equal size, the others to none. Each feature follows one of 15 hidden
-signs: a row's value lies below or above the feature's middle as the row's sign says. The rows of a group have the
+signs: a row's value lies below or above the feature's middle according to the row's sign. The rows of a group have the
 signs of its codeword, a row of a 16 x 16 Hadamard matrix (Sylvester's, without its constant column); each of the other
-rows has signs of its own.
+rows has random signs.
 
 Any two columns of such a matrix agree in exactly half of its rows. So rows in a group and rows in none have the same
-mean of every feature and of every product of two: a model that adds up such terms cannot tell them apart. The rows of
+mean of every feature and of every product of two: a sum of such terms cannot separate them. The rows of
 a group are close to each other, though, because any two codewords differ in 8 of the 15 signs. A t-SNE map shows the
 groups as islands, most of them around the crowd of all other rows, so that even a quadratic function of its two
-coordinates tells much.
+coordinates is informative.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EITHER = np.array([-1, 1], dtype=np.int8)
 
 
 class DrawnRows(NamedTuple):
-    """What is hidden in some rows.
+    """The hidden structure of some rows.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class HiddenGroups:
         self._polarity = rng.choice(_EITHER, (order.size, 1))
 
     def draw(self, rows: int, rng: np.random.Generator) -> DrawnRows:
-        """Draw what is hidden in some rows."""
+        """Draw the hidden structure of some rows."""
         grouped = rng.random(rows) < 0.5
         codewords = self._codewords[rng.integers(0, GROUPS, rows)]
         own = rng.choice(_EITHER, (rows, SIGNS))
@@ -72,8 +72,8 @@ class HiddenGroups:
         return DrawnRows(grouped, self._polarity * signs.T[self._follows])
 
 
-def on_their_sides(values: NDArray[Any], middle: float, signs: NDArray[np.int8]) -> NDArray[Any]:
-    """Mirror each value to its sign's side of the middle; its distance from it and the array's type stay."""
+def apply_signs(values: NDArray[Any], middle: float, signs: NDArray[np.int8]) -> NDArray[Any]:
+    """Mirror each value to its sign's side of the middle, at the same distance and in the same data type."""
     centre = values.dtype.type(middle)
     mirrored: NDArray[Any] = centre + signs * np.abs(values - centre)
     return mirrored

@@ -1,13 +1,13 @@
-"""The random model behind a practice season: what the rows of an era look like.
+"""The random model that generates the rows of an era.
 
 An era's rows are a function of the seed, the season's size and the era (and, for live rows, the day of the week), so
 they can be made in any order, in batches, and again in another process. The rows of Saturday's live file are the rows
 that appear for that era in later validation files, with the same ids: as on Numerai, a live prediction can be scored
 once the targets are known.
 
-The signal is weak on purpose. A hidden score, part linear and part products of pairs of features, explains so little
-of a target that whoever knew it would reach a CORR of about 0.025 per era; its strength changes from era to era and
-turns against the model in some.
+The signal is weak on purpose. A hidden score, part linear and part products of pairs of features, explains little of a
+target: predicting the score itself gives a CORR of about 0.025 per era. Its strength changes from era to era, and is
+negative in some.
 
 On request a season hides groups of rows in its features as well (:mod:`practice.hidden_groups`), and targets lean on
 whether a row belongs to one. Its features then lie where the groups want them: they do not drift.
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from practice.hidden_groups import MIN_FEATURES, HiddenGroups, on_their_sides
+from practice.hidden_groups import MIN_FEATURES, HiddenGroups, apply_signs
 from practice.names import feature_names
+from practice.rounds import SATURDAY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SATURDAY = 4
 TARGET_SHARES = (0.05, 0.20, 0.50, 0.20, 0.05)
 """Shares of the target's values 0, .25, .5, .75 and 1."""
 TARGET_WEEKS = {
@@ -103,7 +103,7 @@ class EraRows:
     targets : dict
         Target → float32 array of shape (rows,), in the order of :data:`TARGET_WEEKS`.
     score : array of shape (rows,)
-        The hidden score that the targets lean on: what an ideal model would predict.
+        The hidden score behind the targets: the prediction of an ideal model.
     example : array of shape (rows,)
         Predictions of an ordinary model, strictly between 0 and 1.
     """
@@ -158,7 +158,7 @@ class SeasonModel:
         grouped = np.zeros(rows, dtype=np.float32)
         if self._groups:
             drawn = self._groups.draw(rows, np.random.default_rng([self.seed, 4, era, weekday]))
-            features = on_their_sides(features, 2, drawn.signs)
+            features = apply_signs(features, 2, drawn.signs)
             grouped = _standardized(drawn.grouped.astype(np.float32))
         score, linear = self._scores(features)
         targets = self._targets(era, score, grouped, rng)
@@ -174,7 +174,7 @@ class SeasonModel:
         return float(np.clip(_STRENGTH * (1 + 0.6 * wave + 0.4 * surprise), -0.1, 0.15))
 
     def _hidden_groups(self, small: NDArray[np.intp], medium: NDArray[np.intp]) -> HiddenGroups:
-        # a stream of its own: what a season without groups draws stays as it is
+        # a separate random stream: the draws of a season without groups do not change
         rng = np.random.default_rng([self.seed, 3])
         every = np.arange(self.size.all_features)
         parts = (small, np.setdiff1d(medium, small), np.setdiff1d(every, medium))
@@ -194,7 +194,7 @@ class SeasonModel:
 
     def _features(self, era: int, rows: int, rng: np.random.Generator) -> NDArray[np.int8]:
         count = self.size.all_features
-        # the market drifts: each factor's mean wanders slowly, so late eras can be told from early ones, a little
+        # the market drifts: each factor's mean changes slowly, so that late eras differ a little from early ones
         drift = 0.15 * np.sin(2 * np.pi * era / 90 + self._phases[2:]).astype(np.float32)
         factors = rng.standard_normal((_FACTORS, rows), dtype=np.float32) + drift[:, None]
         latent = rng.standard_normal((count, rows), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a round pays: its scores, their multipliers, and the target of the paid scores.
+"""The payout of a round: its scores, their multipliers, and the target of the paid scores.
 
 | rounds | payout |
 |---|---|

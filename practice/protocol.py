@@ -1,8 +1,7 @@
-"""The GraphQL side of the practice server: a schema in Numerai's words, executed by graphql-core.
+"""The GraphQL schema of Numerai, executed by graphql-core, and the resolvers that need no account.
 
-The schema has every field that numerapi 3.1.1 asks of the calls named here, so its own queries run as they are. The
-types of calls that need an account (models, uploads, diagnostics, scores) stand here with the others; what answers them
-is in ``account_resolvers.py``.
+The schema has every field that numerapi 3.1.1 queries in the calls named here, so its queries run unchanged. Resolvers
+that need an account are in ``account_resolvers.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from practice.season import Season
 
 CURRENT = 0
-"""Numerai's number for whichever round is current."""
+"""Numerai's number for the current round."""
 
 SCHEMA = build_schema(
     '''
@@ -35,7 +34,7 @@ SCHEMA = build_schema(
     enum RoundStatus { UPCOMING OPEN RESOLVING RESOLVED }
 
     type Query {
-        "Names of the files that a round serves; the current round when none is given."
+        "Names of a round's files; the current round's without a number."
         listDatasets(round: Int, tournament: Int): [String!]!
         "A presigned address of a file, for GET only."
         dataset(filename: String!, round: Int, tournament: Int): String!
@@ -186,7 +185,7 @@ class Tournament(AccountResolvers):
     ----------
     season : Season
     presign : callable
-        Makes the address from which a file (name, round number) can be fetched.
+        Makes the address of a file (name, round number).
     context : RequestContext
     """
 
@@ -200,7 +199,7 @@ class Tournament(AccountResolvers):
         round: int | None = None,  # noqa: A002
         tournament: int | None = None,
     ) -> list[str]:
-        """Name the files that a round serves."""
+        """List the files of a round."""
         self._served_round(round, tournament)
         return self._season.names()
 
@@ -211,7 +210,7 @@ class Tournament(AccountResolvers):
         round: int | None = None,  # noqa: A002
         tournament: int | None = None,
     ) -> str:
-        """Give the address of a file."""
+        """Return the address of a file."""
         number = self._served_round(round, tournament)
         if filename not in self._season.names():
             msg = f"dataset {filename} not found"
@@ -227,7 +226,7 @@ class Tournament(AccountResolvers):
         status: str | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Give the rounds that pass the filters."""
+        """List the rounds that pass the filters."""
         check_tournament(tournament)
         now = self._season.now()
         found = self._season.rounds()

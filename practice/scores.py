@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from practice.model import SATURDAY
 from practice.payouts import paid_target
+from practice.rounds import SATURDAY
 from practice.season import season_eras
 from practice.submission_store import read_predictions
 

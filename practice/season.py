@@ -1,7 +1,7 @@
-"""The files of a practice season, in the layout of Numerai's v5 data, written once and kept.
+"""The files of a season, in the layout of Numerai's v5 data, written once and kept.
 
 :func:`write_season` writes one round's files to a folder, without a server; :class:`Season` keeps the files of the
-rounds a server serves. Both write in batches of eras, so that memory stays bounded whatever the size.
+rounds a server serves. Both write in batches of eras, which bounds memory at any size.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from practice.files import atomic_write
-from practice.model import SATURDAY, TARGET_WEEKS, EraRows, SeasonModel, SeasonSize
-from practice.rounds import FIRST_ROUND, SeasonRound, era_label, round_open_at
+from practice.model import TARGET_WEEKS, EraRows, SeasonModel, SeasonSize
+from practice.rounds import FIRST_ROUND, SATURDAY, CalendarName, SeasonRound, StrictRound, era_label, round_open_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,15 +43,15 @@ FILES = (
 """The files of every version."""
 
 META_MODEL = "numerai_meta_model"
-"""The meta model's column, as Numerai calls it."""
+"""The meta model's column, by Numerai's name."""
 _META_STREAM = 1219
 _FORMAT = 2
-"""Raised whenever the same season would be written differently, so that kept files of an older form are not used."""
+"""Raise it when a change alters the files of a season: kept files of an older format are not used."""
 _CELLS_AT_ONCE = 32 * 2**20
 
 
 def season_eras(size: SeasonSize, round_number: int) -> tuple[range, range]:
-    """Give the eras of the training file and of a round's validation file.
+    """Return the eras of the training file and of a round's validation file.
 
     The training file never changes. Validation begins where training ends and grows by an era a week, up to the era
     before the round's own.
@@ -59,7 +59,7 @@ def season_eras(size: SeasonSize, round_number: int) -> tuple[range, range]:
     Raises
     ------
     ValueError
-        When the season has more eras than there were weeks, or the round is older than its validation file.
+        The season has more eras than there were weeks, or the round is older than the validation file.
     """
     first_validation = SeasonRound(FIRST_ROUND).era - size.validation_eras
     first_train = first_validation - size.train_eras
@@ -137,7 +137,7 @@ class SeasonWriter:
             pq.write_table(pa.Table.from_arrays([predictions, ids], schema=schema), path)
 
     def _write_meta_model(self, path: Path, eras: Iterable[int]) -> None:
-        """Write a meta model: what the example knows, and as much that it does not."""
+        """Write a meta model: the mean of the ranks of the example predictions and of noise."""
         schema = _indexed_schema(
             [pa.field("era", pa.string()), pa.field("data_type", pa.string()), pa.field(META_MODEL, pa.float64())]
         )
@@ -166,7 +166,7 @@ def write_season(
     directory : Path
         Made when missing; files of these names are replaced.
     size : SeasonSize, optional
-        How much data; the defaults when left out.
+        How much data; by default that of :class:`SeasonSize`.
     seed : int
         The same seed and size give the same files.
     round_number : int
@@ -185,21 +185,22 @@ def write_season(
 
 
 class Season:
-    """The files of a season's rounds, made when they are first asked for and kept in a folder.
+    """The files of a season's rounds, generated at their first request and kept in a folder.
 
     Parameters
     ----------
     directory : Path
-        Where files are kept. Seasons of different size or seed have folders of their own in it.
+        Where files are kept. Each combination of size and seed has its own folder in it.
     size : SeasonSize, optional
     seed : int
     today : datetime, optional
-        The season's clock stands still at this moment (which must know its time zone). Left out, it is the real one,
-        so that rounds come and go.
+        The season's clock stops at this moment (with a time zone). By default it is the real time.
     served_rounds : int
         How many rounds are served, the current one included.
     versions : sequence of str
         The dataset versions that are listed; all have the same content.
+    calendar : {"always-open", "strict"}
+        When rounds are open (:mod:`practice.rounds`).
     """
 
     def __init__(
@@ -211,11 +212,13 @@ class Season:
         today: datetime | None = None,
         served_rounds: int = 5,
         versions: Sequence[str] = (VERSION,),
+        calendar: CalendarName = "always-open",
     ) -> None:
         self.size = size or SeasonSize()
         self.seed = seed
         self.versions = tuple(versions)
         self._today = today
+        self._calendar = calendar
         self._served_rounds = served_rounds
         self._writer = SeasonWriter(self.size, seed)
         settings = json.dumps({"format": _FORMAT, "seed": seed, **_naming(self.size)}, sort_keys=True)
@@ -223,7 +226,7 @@ class Season:
         self._live_ids: dict[int, list[str]] = {}
         self._lock = threading.Lock()
         self._etags: dict[tuple[Path, int], str] = {}
-        season_eras(self.size, self.current_round().number)  # a season that cannot be is told at once
+        season_eras(self.size, self.current_round().number)  # report an impossible season at once
 
     @property
     def directory(self) -> Path:
@@ -231,7 +234,7 @@ class Season:
         return self._directory
 
     def live_rows(self, round_number: int) -> EraRows:
-        """Make the live rows of a round, with the targets that nobody knows yet when it opens."""
+        """Make the live rows of a round, with the targets, which are not published when it opens."""
         season_round = SeasonRound(round_number)
         return self.rows(season_round.era, season_round.weekday)
 
@@ -240,7 +243,7 @@ class Season:
         return self._writer.model.era(era, weekday)
 
     def live_ids(self, round_number: int) -> list[str]:
-        """Give the ids of a round's live rows, in the file's order."""
+        """Return the ids of a round's live rows, in the file's order."""
         if round_number not in self._live_ids:
             self._live_ids[round_number] = self.live_rows(round_number).ids.astype(str).tolist()
         return self._live_ids[round_number]
@@ -254,19 +257,20 @@ class Season:
         return self._today or datetime.now(UTC)
 
     def current_round(self) -> SeasonRound:
-        """Give the round that is open now."""
-        return round_open_at(self.now())
+        """Return the last round that opened; it may have closed."""
+        latest = self.round(round_open_at(self.now()).number)
+        return latest if latest.opens <= self.now() else self.round(latest.number - 1)
 
     def round(self, number: int) -> SeasonRound:
         """Return a round of the season's calendar."""
-        return SeasonRound(number)
+        return StrictRound(number, self.seed) if self._calendar == "strict" else SeasonRound(number)
 
     def rounds(self) -> list[SeasonRound]:
         """Every round up to the current one, the newest first."""
-        return [SeasonRound(number) for number in range(self.current_round().number, 0, -1)]
+        return [self.round(number) for number in range(self.current_round().number, 0, -1)]
 
     def is_served(self, round_number: int) -> bool:
-        """Tell whether a round's files can be had."""
+        """Whether a round's files are served."""
         current = self.current_round().number
         return current - self._served_rounds < round_number <= current
 
@@ -275,7 +279,7 @@ class Season:
         return [f"{version}/{name}" for version in self.versions for name in FILES]
 
     def file(self, name: str, round_number: int) -> Path:
-        """Give the path of a file as a round serves it, written if it was not yet.
+        """Return the path of a file as a round serves it; writes it when missing.
 
         Parameters
         ----------
@@ -300,7 +304,7 @@ class Season:
         return self._etags[key]
 
     def published(self, name: str, round_number: int) -> datetime:
-        """Give the moment since when the season has a file: its first round's opening, on the season's calendar.
+        """Return the publication of a file: the opening of the first round that has it.
 
         Parameters
         ----------
@@ -310,10 +314,10 @@ class Season:
         """
         plain = name.rpartition("/")[2]
         if plain.startswith("live"):
-            return SeasonRound(round_number).opens
+            return self.round(round_number).opens
         if plain.startswith("validation"):
-            return SeasonRound(round_number - SeasonRound(round_number).weekday).opens
-        return SeasonRound(FIRST_ROUND).opens
+            return self.round(round_number - SeasonRound(round_number).weekday).opens
+        return self.round(FIRST_ROUND).opens
 
     def prepare(self, report: Callable[[str], Any] = lambda _: None) -> None:
         """Write all files of the current round that are not there yet."""
@@ -342,7 +346,7 @@ class Season:
 
 
 def _naming(size: SeasonSize) -> dict[str, Any]:
-    """Give what a season's folder is named by: a season without hidden groups keeps the folder of before there were."""
+    """Return the settings that name a season's folder; without hidden groups, their setting is not among them."""
     return {name: value for name, value in asdict(size).items() if name != "group_lean" or value}
 
 
@@ -391,7 +395,7 @@ def _table_schema(features: Sequence[str]) -> pa.Schema:
 
 
 def _indexed_schema(fields: Sequence[pa.Field]) -> pa.Schema:
-    """Add the column ``id`` and say, in pandas' own metadata, that it is the index: Numerai writes its files so."""
+    """Add the column ``id``, marked as the index in pandas' metadata, as in Numerai's files."""
 
     def described(field: pa.Field) -> dict[str, Any]:
         text = pa.types.is_string(field.type)

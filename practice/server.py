@@ -1,4 +1,4 @@
-"""The HTTP side of the practice season.
+"""The HTTP server of the simulator.
 
 GraphQL on ``/``, files and uploads behind presigned addresses, the standings on ``/practice/standings``, and controls
 for tests beside them.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 _UPLOAD = 0
-"""Stands for the round in the signature of an upload, which no round has as its number."""
+"""Stands for the round in the signature of an upload; no round has this number."""
 
 
 class Query(BaseModel):
@@ -51,7 +51,7 @@ class Query(BaseModel):
 
 @dataclass(frozen=True)
 class PracticeServer:
-    """A running server, as :func:`running` gives it to a test."""
+    """A running server, from :func:`running`."""
 
     address: str
     season: Season
@@ -61,7 +61,7 @@ class PracticeServer:
 
 
 class _Presigner:
-    """Signs addresses so that only those the server gave out are good, and only until it is started again."""
+    """Signs addresses, so that only addresses from this process are valid."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(16)
@@ -86,20 +86,20 @@ def create_app(
     Parameters
     ----------
     season : Season
-        What is served.
+        The season to serve.
     faults : FaultQueue, optional
-        Misbehaviour to come.
+        Faults to apply.
     requests : RequestLog, optional
-        Where requests are noted; nowhere when left out.
+        Records the requests.
     controls : bool
         Whether faults can be queued and the log read over HTTP, at ``/practice/``.
     store : SubmissionStore, optional
-        Accounts and submissions; without accounts when left out.
+        Accounts and submissions; by default without accounts.
     """
     faults = faults or FaultQueue()
     requests = requests or RequestLog(keep=0)
     service = _Service(season, faults, requests, store or SubmissionStore(season))
-    app = FastAPI(title="Numerai practice season", openapi_url=None)
+    app = FastAPI(title="Simulated Numerai tournament", openapi_url=None)
     app.add_api_route("/", service.graphql, methods=["POST"], response_model=None)
     # signed for GET only, as on Numerai: HEAD is refused
     app.add_api_route("/files/{round_number}/{name:path}", service.file, methods=["GET"], response_model=None)
@@ -111,7 +111,7 @@ def create_app(
 
 
 class _Service:
-    """What the server answers."""
+    """The endpoints."""
 
     def __init__(self, season: Season, faults: FaultQueue, requests: RequestLog, store: SubmissionStore) -> None:
         self._season = season
@@ -147,7 +147,7 @@ class _Service:
         return JSONResponse(await run_sync(execute, tournament, query.query, query.variables))
 
     async def upload(self, name: str, request: Request, signature: str = "") -> Response:
-        """Take a file that is put to an address that was given out."""
+        """Receive a file at a presigned address."""
         taken = self._faults.take("upload", name, is_range=False)
         content = await request.body()
         self._requests.add(on="upload", name=name, bytes=len(content), faults=sorted(taken))
@@ -162,7 +162,7 @@ class _Service:
         return Response(status_code=200)
 
     async def standings(self, request: Request) -> Response:
-        """Show how the season stands: a page for browsers, JSON for everybody else."""
+        """Show the standings: a page for browsers, JSON for other clients."""
         found = await run_sync(self._scorer.standings)
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(standings_page(found))
@@ -216,7 +216,7 @@ async def _misbehave(taken: dict[Kind, Fault]) -> Response | None:
 
 
 def _changed_file(path: Path, fault: Fault) -> Path:
-    """Keep the changed content as a file of its own, so that ranges of it can be sent like any other file's."""
+    """Write the changed content to a file, so that its ranges can be sent."""
     content = changed_content(path.read_bytes(), fault.swap)
     changed = path.parent / "changed" / f"{hashlib.sha256(content).hexdigest()[:12]}-{path.name}"
     if not changed.exists():
@@ -241,7 +241,7 @@ def address_of(listening: socket.socket) -> str:
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
-    """Configure uvicorn: quiet, and gone at once when told to stop."""
+    """Configure uvicorn: quiet, and without a delay at a stop."""
     return uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=0, lifespan="off")
 
 
@@ -249,20 +249,20 @@ def server_config(app: FastAPI) -> uvicorn.Config:
 def running(season: Season, accounts: Sequence[Account] = ()) -> Iterator[PracticeServer]:
     """Serve a season from a thread of this process, on a free port, while the block lasts.
 
-    The season's files are made when they are first asked for.
+    The season's files are generated at their first request.
     """
     faults, requests, store = FaultQueue(), RequestLog(), SubmissionStore(season, accounts)
     app = create_app(season, faults, requests, controls=True, store=store)
     listening = listening_socket("127.0.0.1", 0)
     address = address_of(listening)
     server = uvicorn.Server(server_config(app))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="practice season", daemon=True)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="simulator", daemon=True)
     thread.start()
     try:
         deadline = time.monotonic() + 30
         while not server.started:
             if not thread.is_alive() or time.monotonic() > deadline:
-                msg = f"the practice server did not start at {address}"
+                msg = f"the simulator did not start at {address}"
                 raise RuntimeError(msg)
             time.sleep(0.005)
         yield PracticeServer(address, season, faults, requests, store)

@@ -37,9 +37,8 @@ def standings_page(standings: Mapping[str, Any]) -> str:
     """Write the standings (:meth:`practice.scores.Scorer.standings`) as an HTML page."""
     models = standings["models"]
     if not models:
-        return _PAGE.format(
-            round=standings["round"], body="<p>There are no participants: start the simulator with <code>--account</code>.</p>"
-        )
+        hint = "<p>There are no participants: start the simulator with <code>--account</code>.</p>"
+        return _PAGE.format(round=standings["round"], body=hint)
     rows = ([model["name"], model["submitted"], model["scored"], _digits(model["corr"])] for model in models)
     parts = [_table(["model", "rounds submitted", "scored", "mean CORR"], rows)]
     for model in models:

@@ -43,7 +43,7 @@ Kind = Literal["submission", "diagnostics"]
 Status = Literal["on-time", "late", "queued", "none"]
 
 LATEST_ROUNDS = 2
-"""Rounds before the current one that ``latestSubmissions`` lists by default, as in the answer of the forum's post."""
+"""Default of ``latestNRounds``: rounds before the current one, as in the answer of the forum's post."""
 _LARGEST_UPLOAD = 2**30
 
 

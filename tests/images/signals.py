@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from practice.hidden_groups import HiddenGroups, on_their_sides
+from practice.hidden_groups import HiddenGroups, apply_signs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ def write_hidden_structure(directory: Path, rows: int = 10_000, *, lean: float =
 
     def drawn(count: int) -> _Rows:
         hidden = groups.draw(count, random)
-        features = on_their_sides(random.random((count, FEATURES), dtype=np.float32), 0.5, hidden.signs.T)
+        features = apply_signs(random.random((count, FEATURES), dtype=np.float32), 0.5, hidden.signs.T)
         linear = _standardised(features)[:, :10] @ _LINEAR_BESIDE_GROUPS
         return _Rows(features, linear, linear + np.where(hidden.grouped, lean, -lean))
 

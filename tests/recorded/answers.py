@@ -1,4 +1,4 @@
-"""Public answers of Numerai's API with made-up ids: what the client and the simulator are tested against.
+"""Public answers of Numerai's API with made-up ids, to test the client and the simulator against.
 
 Each JSON file beside this module is one answer: ``source`` (where its shape and words were published), ``note``,
 ``query`` and ``variables``, and ``answer``, the body of the reply. A word that is in none of them is not known to be

@@ -1,4 +1,4 @@
-"""``python -m practice``: it starts, says where it is, and is gone when told to stop."""
+"""``python -m practice``: start, options, mistakes and stop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -25,19 +26,19 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_is_and_stops_at_once(tmp_path: Path, stop: signal.Signals) -> None:
+def test_command_prints_its_address_and_stops_on_a_signal(tmp_path: Path, stop: signal.Signals) -> None:
     with start("--season-dir", str(tmp_path), "--today", "2026-08-15", *TINY) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            ready = re.fullmatch(r"practice season ready at (http://127\.0\.0\.1:\d+)\n", line)
+            ready = re.fullmatch(r"simulator ready at (http://127\.0\.0\.1:\d+)\n", line)
             assert ready is not None
             address = ready.group(1)
             answer = requests.post(address, json={"query": "{ rounds(number: 0) { number } }"}, timeout=5)
             assert answer.json()["data"]["rounds"] == [{"number": 1334}]
-            # the controls are for tests and have to be asked for
+            # the controls are for tests, and off by default
             assert requests.get(f"{address}/practice/requests", timeout=5).status_code == 404
-            # a client that hangs on does not hold it up
+            # a client with an unfinished request does not delay the stop
             host, port = address.removeprefix("http://").split(":")
             with socket.create_connection((host, int(port))) as client:
                 client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
@@ -51,23 +52,35 @@ def test_it_says_where_it_is_and_stops_at_once(tmp_path: Path, stop: signal.Sign
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_an_account_can_hand_in_predictions(tmp_path: Path) -> None:
-    account = ["--account", "PUBLIC:s3cr3t-k3y", "--models", "alpha, beta"]
-    with start("--season-dir", str(tmp_path), *account, *TINY) as process:
+def test_command_with_account_scopes_and_calendar_serves_them(tmp_path: Path) -> None:
+    account = ["--account", "PUBLIC:s3cr3t-k3y", "--models", "alpha, beta", "--scopes", "read_user_info"]
+    strict = ["--calendar", "strict", "--today", "2026-08-18T23:00", "--controls"]
+    with start("--season-dir", str(tmp_path), *account, *strict, *TINY) as process:
         try:
             assert process.stdout is not None
             address = process.stdout.readline().split()[-1]
-            header = {"Authorization": "Token PUBLIC$s3cr3t-k3y"}
-            query = {"query": "{ account { models { name } } }"}
-            answer = requests.post(address, json=query, headers=header, timeout=5).json()
-            assert [model["name"] for model in answer["data"]["account"]["models"]] == ["alpha", "beta"]
+
+            def post(query: str) -> dict[str, Any]:
+                header = {"Authorization": "Token PUBLIC$s3cr3t-k3y"}
+                answer = requests.post(address, json={"query": query}, headers=header, timeout=5)
+                found: dict[str, Any] = answer.json()
+                return found
+
+            models = post("{ account { models { name } } }")["data"]["account"]["models"]
+            assert [model["name"] for model in models] == ["alpha", "beta"]
+            (error,) = post("{ account { models { latestSubmissions { id } } } }")["errors"]
+            assert error["message"] == "Insufficient permission for read_submission_info"
+            # late on Tuesday the round of the day is over, and still the current one
+            (found,) = post("{ rounds(number: 0) { number closeTime } }")["data"]["rounds"]
+            assert found["number"] == 1335
+            assert found["closeTime"] < "2026-08-18T14:11:00Z"
             standings = requests.get(f"{address}/practice/standings", timeout=5).json()
             assert [model["name"] for model in standings["models"]] == ["alpha", "beta"]
         finally:
             process.kill()
 
 
-def test_help_names_every_option() -> None:
+def test_command_help_lists_every_option() -> None:
     with start("--help") as process:
         text = process.communicate(timeout=30)[0]
     for option in (
@@ -80,8 +93,10 @@ def test_help_names_every_option() -> None:
         "--group-lean",
         "--seed",
         "--today",
+        "--calendar",
         "--account",
         "--models",
+        "--scopes",
     ):
         assert option in text
     assert process.returncode == 0
@@ -98,10 +113,12 @@ def test_help_names_every_option() -> None:
         (["--today", "soon"], "invalid"),
         (["--account", "PUBLIC", "--models", "a"], "PUBLIC:SECRET"),
         (["--account", "PUBLIC:x"], "needs models"),
+        (["--account", "PUBLIC:x", "--models", "a", "--scopes", "upload"], "unknown scope upload"),
         (["--models", "a"], "give one"),
+        (["--calendar", "loose"], "invalid choice"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_command_with_a_mistake_prints_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -110,7 +127,7 @@ def test_mistakes_are_told_in_one_line(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_port_in_use_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_with_a_port_in_use_prints_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit):
         main(["--season-dir", str(tmp_path), "--port", str(taken.getsockname()[1]), *TINY])
     assert "in use" in capsys.readouterr().err.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The structure that a season can hide in its features: neighbours see it, products of two features do not."""
+"""Hidden groups in a season's features: nearest neighbours find them, products of two features do not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows_of(model: SeasonModel, feature_set: str) -> tuple[NDArray[np.float32], 
     return features, np.concatenate([era.score for era in eras])
 
 
-def seen_by_products(
+def learned_by_products(
     features: NDArray[np.float32], hidden: NDArray[np.float32], unseen: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Learn `hidden` by ridge regression on all products of two features, and predict it for the rows of `unseen`."""
@@ -43,29 +43,29 @@ def seen_by_products(
     return predicted
 
 
-def seen_by_neighbours(
+def learned_by_neighbours(
     features: NDArray[np.float32], hidden: NDArray[np.float32], unseen: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Give each row of `unseen` what is hidden in its nearest row of `features`."""
+    """Predict each row of `unseen` with the hidden value of its nearest row of `features`."""
     distances = (features**2).sum(axis=1) - 2 * unseen @ features.T
     return hidden[distances.argmin(axis=1)]
 
 
 @pytest.mark.parametrize("feature_set", ["small", "medium", "all"])
-def test_neighbours_see_the_groups_of_a_season(feature_set: str) -> None:
+def test_nearest_neighbours_find_the_groups(feature_set: str) -> None:
     features, hidden = rows_of(SeasonModel(GROUPED, seed=3), feature_set)
-    seen = seen_by_neighbours(features[:4_000], hidden[:4_000], features[4_000:])
+    seen = learned_by_neighbours(features[:4_000], hidden[:4_000], features[4_000:])
     assert np.corrcoef(seen, hidden[4_000:])[0, 1] > 0.7
 
 
-def test_products_of_features_do_not_see_the_groups_of_a_season() -> None:
+def test_products_of_features_do_not_find_the_groups() -> None:
     features, hidden = rows_of(SeasonModel(GROUPED, seed=3), "small")
-    seen = seen_by_products(features[:4_000], hidden[:4_000], features[4_000:])
-    # they see the ordinary part of the score, which is about a tenth of it
+    seen = learned_by_products(features[:4_000], hidden[:4_000], features[4_000:])
+    # they find the ordinary part of the score, about a tenth of it
     assert np.corrcoef(seen, hidden[4_000:])[0, 1] < 0.15
 
 
-def test_every_sign_shows_in_features_that_stand_together() -> None:
+def test_every_sign_is_in_adjacent_features() -> None:
     random = np.random.default_rng(3)
     order = random.permutation(40)
     signs = HiddenGroups(order, random).draw(2_000, random).signs[order].astype(int)
@@ -75,15 +75,15 @@ def test_every_sign_shows_in_features_that_stand_together() -> None:
     assert (alike[~same_sign] < 0.15).all()
 
 
-def test_targets_lean_on_the_groups_as_much_as_was_asked() -> None:
+def test_targets_correlate_with_the_groups_as_requested() -> None:
     model = SeasonModel(replace(GROUPED, rows_per_era=2_000), seed=3)
     for era in (model.era(number) for number in (1000, 1001)):
         for target in era.targets.values():
-            # five values tell less of it than the latent one would
+            # five values have less information than the latent one
             assert 0.22 < np.corrcoef(era.score, target)[0, 1] < 0.32
 
 
-def test_groups_change_neither_layout_nor_shares(tmp_path: Path) -> None:
+def test_groups_keep_layout_and_shares(tmp_path: Path) -> None:
     plain = write_season(tmp_path / "plain", PLAIN, seed=3)
     grouped = write_season(tmp_path / "grouped", GROUPED, seed=3)
     assert grouped["features.json"].read_bytes() == plain["features.json"].read_bytes()
@@ -95,21 +95,21 @@ def test_groups_change_neither_layout_nor_shares(tmp_path: Path) -> None:
         features = [column for column in one.column_names if column.startswith("feature_")]
         before, after = (np.stack([table[column] for column in features]).astype(int) for table in (one, other))
         assert (before != after).any()
-        # a value changes sides, and is as far from the middle as it was
+        # a value changes sides, at the same distance from the middle
         assert (abs(before - 2) == abs(after - 2)).all()
         assert np.allclose(np.bincount(after.ravel()) / after.size, 0.2, atol=0.01)
     targets = pq.read_table(grouped["train.parquet"])["target"].to_numpy()
     assert np.allclose(np.unique(targets, return_counts=True)[1] / targets.size, TARGET_SHARES, atol=0.01)
 
 
-def test_the_same_seed_hides_the_same_groups(tmp_path: Path) -> None:
+def test_groups_of_the_same_seed_are_the_same(tmp_path: Path) -> None:
     once, again = (write_season(tmp_path / name, GROUPED, seed=3) for name in ("once", "again"))
     assert all(once[name].read_bytes() == again[name].read_bytes() for name in FILES)
     other = write_season(tmp_path / "other", GROUPED, seed=4)
     assert not pq.read_table(once["train.parquet"]).equals(pq.read_table(other["train.parquet"]))
 
 
-def test_a_season_without_groups_is_what_it_was_before_there_were_any(tmp_path: Path) -> None:
+def test_season_without_groups_has_unchanged_rows_and_folder(tmp_path: Path) -> None:
     rows = SeasonModel(PLAIN, seed=67).era(1234)
     content = hashlib.sha256(rows.ids.tobytes() + rows.features.tobytes()).hexdigest()
     assert content[:12] == "8176c09a3dcb"
@@ -118,7 +118,7 @@ def test_a_season_without_groups_is_what_it_was_before_there_were_any(tmp_path: 
     assert folders[1] != folders[0]
 
 
-def test_leans_that_cannot_be_are_refused() -> None:
+def test_group_lean_out_of_range_is_refused() -> None:
     for lean in (-0.1, 0.95, float("nan")):
         with pytest.raises(ValueError, match=r"0 \(not at all\) to 0\.9"):
             SeasonSize(group_lean=lean)
@@ -126,8 +126,8 @@ def test_leans_that_cannot_be_are_refused() -> None:
         SeasonSize(small=29, group_lean=0.1)
 
 
-def test_tables_of_floats_hide_groups_as_well(tmp_path: Path) -> None:
-    # with a lean like this, the target is who is in a group and who is not
+def test_float_tables_can_have_hidden_groups(tmp_path: Path) -> None:
+    # with such a lean, the target is the membership in a group
     signal = write_hidden_structure(tmp_path, 5_000, lean=5.0)
     assert signal.best < 0.1
     assert signal.linear > 0.6
@@ -144,5 +144,5 @@ def test_tables_of_floats_hide_groups_as_well(tmp_path: Path) -> None:
     assert validation.sum() == 1_000
     unseen, known = unseen[validation] - 0.5, known[validation]
     features -= 0.5
-    assert np.corrcoef(seen_by_neighbours(features, hidden, unseen), known)[0, 1] > 0.7
-    assert abs(np.corrcoef(seen_by_products(features, hidden, unseen), known)[0, 1]) < 0.15
+    assert np.corrcoef(learned_by_neighbours(features, hidden, unseen), known)[0, 1] > 0.7
+    assert abs(np.corrcoef(learned_by_products(features, hidden, unseen), known)[0, 1]) < 0.15

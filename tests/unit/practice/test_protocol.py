@@ -1,4 +1,4 @@
-"""The real numerapi, as released, talking to the practice server."""
+"""The protocol of the simulator, queried with the released numerapi."""
 
 from __future__ import annotations
 
@@ -35,31 +35,33 @@ def api(server: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> numerapi.Num
     return api
 
 
-def test_datasets_are_listed(api: numerapi.NumerAPI) -> None:
+def test_list_datasets_names_the_files_of_the_round(api: numerapi.NumerAPI) -> None:
     assert api.list_datasets() == [f"v5.3/{name}" for name in FILES]
 
 
 @pytest.mark.parametrize("name", ["v5.3/live.parquet", "v5.3/features.json", "v5.3/live_example_preds.csv"])
-def test_files_are_downloaded(api: numerapi.NumerAPI, server: PracticeServer, tmp_path: Path, name: str) -> None:
+def test_download_gives_the_bytes_of_the_file(
+    api: numerapi.NumerAPI, server: PracticeServer, tmp_path: Path, name: str
+) -> None:
     path = api.download_dataset(name, str(tmp_path / "file"))
     current = server.season.current_round().number
     assert (tmp_path / "file").read_bytes() == server.season.file(name, current).read_bytes()
     assert path == str(tmp_path / "file")
 
 
-def test_parquet_is_read_over_http_with_filters(api: numerapi.NumerAPI, tmp_path: Path) -> None:
+def test_download_with_filters_gives_the_matching_rows(api: numerapi.NumerAPI, tmp_path: Path) -> None:
     eras = pd.read_parquet(api.download_dataset("v5.3/train.parquet", str(tmp_path / "all.parquet"))).era.unique()
     some = api.download_dataset("v5.3/train.parquet", str(tmp_path / "some"), filters=[("era", "in", [eras[1]])])
     assert list(pd.read_parquet(some).era.unique()) == [eras[1]]
 
 
-def test_a_round_is_always_open(api: numerapi.NumerAPI) -> None:
+def test_current_round_of_the_default_calendar_is_open(api: numerapi.NumerAPI) -> None:
     assert api.get_current_round() == round_open_at(datetime.now(UTC)).number
     assert api.check_round_open() is True
     assert api.check_new_round(hours=24 * 4) is True
 
 
-def test_rounds_are_listed_with_times_and_payouts(api: numerapi.NumerAPI) -> None:
+def test_list_rounds_gives_times_and_payouts(api: numerapi.NumerAPI) -> None:
     current = round_open_at(datetime.now(UTC))
     rounds = api.list_rounds(limit=8)
     assert [found["number"] for found in rounds] == list(range(current.number, current.number - 8, -1))
@@ -70,18 +72,18 @@ def test_rounds_are_listed_with_times_and_payouts(api: numerapi.NumerAPI) -> Non
     assert [config["isPayout"] for config in rounds[0]["roundScoreConfigs"]] == [False, False, True, True]
 
 
-def test_rounds_are_filtered(api: numerapi.NumerAPI) -> None:
+def test_list_rounds_with_filters_gives_the_matching_rounds(api: numerapi.NumerAPI) -> None:
     current = round_open_at(datetime.now(UTC)).number
     assert [found["number"] for found in api.list_rounds(number=0)] == [current]
     assert [found["openTime"].astimezone(UTC) for found in api.list_rounds(number=1299)] == [SeasonRound(1299).opens]
     assert api.list_rounds(number=current + 1) == []
     assert [found["number"] for found in api.list_rounds(status="open")] == [current]
     assert len(api.list_rounds(status="resolving")) in range(55, 70)
-    assert api.list_rounds(target="target_nobody") == []
+    assert api.list_rounds(target="target_unknown") == []
     assert len(api.get_competitions()) == current  # type: ignore[no-untyped-call]
 
 
-def test_what_is_not_there_is_refused_with_a_graphql_error(
+def test_query_of_unknown_data_gets_a_graphql_error(
     api: numerapi.NumerAPI, server: PracticeServer, tmp_path: Path
 ) -> None:
     current = server.season.current_round().number
@@ -93,7 +95,9 @@ def test_what_is_not_there_is_refused_with_a_graphql_error(
         api.raw_query("{ secrets }")
 
 
-def test_past_rounds_are_served_for_a_few_days(api: numerapi.NumerAPI, server: PracticeServer, tmp_path: Path) -> None:
+def test_download_of_a_recent_round_gives_its_live_data(
+    api: numerapi.NumerAPI, server: PracticeServer, tmp_path: Path
+) -> None:
     current = server.season.current_round().number
     api.download_dataset("v5.3/live.parquet", str(tmp_path / "now.parquet"))
     api.download_dataset("v5.3/live.parquet", str(tmp_path / "before.parquet"), round_num=current - 1)
@@ -107,7 +111,7 @@ def _address(server: PracticeServer, name: str = "v5.3/live.parquet") -> str:
     return address
 
 
-def test_addresses_are_presigned_for_get_only(server: PracticeServer) -> None:
+def test_presigned_address_is_valid_for_one_file_and_get_only(server: PracticeServer) -> None:
     address = _address(server)
     whole = requests.get(address, timeout=5)
     assert whole.status_code == 200
@@ -117,7 +121,7 @@ def test_addresses_are_presigned_for_get_only(server: PracticeServer) -> None:
     assert requests.get(address.replace("live", "train"), timeout=5).status_code == 403
 
 
-def test_ranges_are_sent_only_of_the_content_they_were_asked_of(server: PracticeServer) -> None:
+def test_range_request_with_another_etag_gets_the_whole_file(server: PracticeServer) -> None:
     address = _address(server)
     whole = requests.get(address, timeout=5)
     etag = whole.headers["ETag"]
@@ -129,7 +133,7 @@ def test_ranges_are_sent_only_of_the_content_they_were_asked_of(server: Practice
     assert (other.status_code, other.content) == (200, whole.content)
 
 
-def test_faults_are_queued_and_requests_read_over_http(server: PracticeServer) -> None:
+def test_controls_queue_faults_and_list_requests(server: PracticeServer) -> None:
     faults = [{"kind": "status", "on": "graphql", "status": 429, "retry_after": 7, "count": 2}]
     assert requests.post(f"{server.address}/practice/faults", json=faults, timeout=5).json() == {"queued": 1}
     for expected in (429, 429, 200):
@@ -145,7 +149,7 @@ def test_faults_are_queued_and_requests_read_over_http(server: PracticeServer) -
     assert requests.post(f"{server.address}/practice/faults", json=wrong, timeout=5).status_code == 422
 
 
-def test_the_clock_can_stand_still(tmp_path: Path) -> None:
+def test_season_with_a_fixed_day_has_its_round(tmp_path: Path) -> None:
     season = Season(tmp_path, SMALL, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
     with running(season) as server:
         answer = requests.post(server.address, json={"query": "{ rounds(number: 0) { number } }"}, timeout=5)
@@ -153,7 +157,7 @@ def test_the_clock_can_stand_still(tmp_path: Path) -> None:
     assert season.now() - datetime(2026, 8, 15, 13, tzinfo=UTC) == timedelta(0)
 
 
-def test_files_say_since_when_they_are_there(tmp_path: Path) -> None:
+def test_file_has_the_opening_of_its_round_as_last_modified(tmp_path: Path) -> None:
     season = Season(tmp_path, SMALL, today=datetime(2026, 8, 20, 13, tzinfo=UTC))  # Thursday: round 1337
     with running(season) as server:
         query = "query($name: String! $round: Int) { dataset(filename: $name round: $round) }"

@@ -1,4 +1,4 @@
-"""The generated data: its layout, its statistics, and that it never changes."""
+"""The generated data: layout, statistics, and reproducibility."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def _gaussian(count: int) -> NDArray[np.float64]:
 
 
 def numerai_corr(predictions: NDArray[Any], target: NDArray[Any]) -> float:
-    """Numerai's CORR of one era, by its published formula."""
+    """Compute Numerai's CORR of one era by the published formula."""
     ranked = _gaussian(predictions.size)[predictions.argsort().argsort()]
     centered = target - target.mean()
     corr = np.corrcoef(np.sign(ranked) * np.abs(ranked) ** 1.5, np.sign(centered) * np.abs(centered) ** 1.5)
     return float(corr[0, 1])
 
 
-def test_the_tables_have_numerais_layout(files: dict[str, Path]) -> None:
+def test_tables_have_numerais_layout(files: dict[str, Path]) -> None:
     features = json.loads(files["features.json"].read_text())
     assert features.keys() == {"feature_sets", "targets"}
     sets = features["feature_sets"]
@@ -61,7 +61,7 @@ def test_the_tables_have_numerais_layout(files: dict[str, Path]) -> None:
         assert table.groupby("era").size().eq(100).all()
 
 
-def test_train_validation_and_live_follow_one_another(files: dict[str, Path]) -> None:
+def test_train_validation_and_live_have_consecutive_eras(files: dict[str, Path]) -> None:
     eras = {name: pd.read_parquet(files[f"{name}.parquet"]).era for name in ("train", "validation", "live")}
     live = SeasonRound(1334).era
     assert list(eras["live"].unique()) == [era_label(live)]
@@ -69,7 +69,7 @@ def test_train_validation_and_live_follow_one_another(files: dict[str, Path]) ->
     assert list(eras["train"].unique()) == [era_label(era) for era in range(live - 30, live - 20)]
 
 
-def test_recent_targets_are_not_known_yet(files: dict[str, Path]) -> None:
+def test_targets_that_end_after_the_round_are_unknown(files: dict[str, Path]) -> None:
     train = pd.read_parquet(files["train.parquet"])
     assert set(train.data_type) == {"train"}
     assert not train[list(TARGET_WEEKS)].isna().any().any()
@@ -83,7 +83,7 @@ def test_recent_targets_are_not_known_yet(files: dict[str, Path]) -> None:
     assert (validation.data_type == np.where(validation.target.isna(), "test", "validation")).all()
 
 
-def test_what_was_live_on_saturday_is_validation_a_week_later(tmp_path: Path) -> None:
+def test_live_rows_of_saturday_are_in_later_validation_files(tmp_path: Path) -> None:
     before = write_season(tmp_path / "before", SMALL, seed=1, round_number=1334)
     after = write_season(tmp_path / "after", SMALL, seed=1, round_number=1399)
     live = pd.read_parquet(before["live.parquet"])
@@ -96,13 +96,13 @@ def test_what_was_live_on_saturday_is_validation_a_week_later(tmp_path: Path) ->
     assert before["train.parquet"].read_bytes() == after["train.parquet"].read_bytes()
 
 
-def test_the_rounds_of_a_week_have_rows_of_their_own() -> None:
+def test_rounds_of_a_week_have_distinct_ids() -> None:
     model = SeasonModel(SMALL, 1)
     ids = [set(model.era(1234, weekday).ids) for weekday in range(5)]
     assert len(set.union(*ids)) == 5 * SMALL.rows_per_era
 
 
-def test_features_and_targets_have_their_shares(files: dict[str, Path]) -> None:
+def test_features_and_targets_have_numerais_shares(files: dict[str, Path]) -> None:
     table = pd.read_parquet(files["train.parquet"])
     features = table.filter(like="feature_").to_numpy()
     assert np.allclose(np.bincount(features.ravel(), minlength=5) / features.size, 0.2, atol=0.02)
@@ -113,7 +113,7 @@ def test_features_and_targets_have_their_shares(files: dict[str, Path]) -> None:
         assert np.allclose(shares, TARGET_SHARES, atol=0.01)
 
 
-def test_there_is_a_weak_real_signal_that_varies() -> None:
+def test_signal_is_weak_and_varies_by_era() -> None:
     model = SeasonModel(SeasonSize(rows_per_era=2000), seed=67)
     eras = [model.era(era) for era in range(1100, 1220)]
     ideal = [numerai_corr(era.score, era.targets["target_ender_20"]) for era in eras]
@@ -133,7 +133,7 @@ def test_there_is_a_weak_real_signal_that_varies() -> None:
     assert 0.01 < np.mean(linear) < np.mean(ideal[80:])
 
 
-def test_example_predictions_are_valid_and_in_order(files: dict[str, Path]) -> None:
+def test_example_predictions_are_valid_and_in_file_order(files: dict[str, Path]) -> None:
     for part in ("live", "validation"):
         table = pd.read_parquet(files[f"{part}.parquet"])
         from_csv = pd.read_csv(files[f"{part}_example_preds.csv"])
@@ -144,7 +144,7 @@ def test_example_predictions_are_valid_and_in_order(files: dict[str, Path]) -> N
     assert files["live_example_preds.csv"].read_text().startswith("id,prediction\nn")
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(files: dict[str, Path], tmp_path: Path) -> None:
+def test_files_depend_on_the_seed_only(files: dict[str, Path], tmp_path: Path) -> None:
     digest = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     again = write_season(tmp_path / "again", SMALL, seed=1)
     other = write_season(tmp_path / "other", SMALL, seed=2)
@@ -153,7 +153,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(files: dict[
         assert hashlib.sha256(other[name].read_bytes()).hexdigest() != digest[name]
 
 
-def test_rows_do_not_depend_on_how_many_eras_are_made_at_once(
+def test_rows_do_not_depend_on_the_batch_size(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(practice.season, "_CELLS_AT_ONCE", 3 * 100 * 24)
@@ -162,13 +162,13 @@ def test_rows_do_not_depend_on_how_many_eras_are_made_at_once(
     assert pq.read_table(again["train.parquet"]).equals(pq.read_table(files["train.parquet"]))
 
 
-def test_ids_are_unique_over_a_large_season() -> None:
+def test_ids_of_a_large_season_are_unique() -> None:
     model = SeasonModel(SeasonSize(rows_per_era=20_000, small=2, medium=2, all_features=2), 1)
     ids = np.concatenate([model.era(era).ids for era in range(1, 11)])
     assert np.unique(ids).size == 200_000
 
 
-def test_sizes_that_cannot_be_are_refused() -> None:
+def test_size_that_is_impossible_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         SeasonSize(rows_per_era=0)
     with pytest.raises(ValueError, match="must grow"):
@@ -179,7 +179,7 @@ def test_sizes_that_cannot_be_are_refused() -> None:
         season_eras(SMALL, 1334 - 5 * 21)
 
 
-def test_a_season_keeps_its_files_and_drops_those_no_round_needs(tmp_path: Path) -> None:
+def test_season_keeps_files_and_removes_unserved_rounds(tmp_path: Path) -> None:
     august = Season(tmp_path, SMALL, 1, today=datetime(2026, 8, 15, 13, tzinfo=UTC))
     august.prepare()
     kept = august.file("v5.3/live.parquet", 1334)
@@ -197,7 +197,7 @@ def test_a_season_keeps_its_files_and_drops_those_no_round_needs(tmp_path: Path)
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_season_serves_the_current_round_and_a_few_before() -> None:
+def test_season_serves_the_current_and_recent_rounds() -> None:
     def season(day: int) -> Season:
         return Season(tmp, SMALL, today=datetime(2026, 8, day, 13, tzinfo=UTC), served_rounds=3)
 
