@@ -31,9 +31,9 @@ import tenacity
 import urllib3.exceptions
 
 from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_zip
-from numerai_pipeline.disk import disk_errors_named, require_free_space
+from numerai_pipeline.disk import require_free_space, translate_disk_errors
 from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
-from numerai_pipeline.locks import alone_at
+from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.manifests import (
     atomic_path,
     file_sha256,
@@ -411,7 +411,7 @@ def fetch(
     """
     patience = patience or Patience()
     source = _Source(name, presign, timeout)
-    with disk_errors_named(destination.parent), _alone(destination):
+    with translate_disk_errors(destination.parent), _alone(destination):
         if _is_current(destination, source, dict(about or {}), patience):
             manifest = verified_manifest(destination)
             if manifest is not None:
@@ -439,7 +439,7 @@ def _is_current(destination: Path, source: _Source, about: dict[str, Any], patie
 def _alone(destination: Path) -> Iterator[None]:
     """Let only one task at a time download a file into its folder, which is made."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with alone_at(destination, "downloading it"):
+    with exclusive_lock(destination, "downloading it"):
         yield
 
 

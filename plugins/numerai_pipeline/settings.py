@@ -247,7 +247,7 @@ class Settings(BaseSettings):
     notifier_arguments: Annotated[dict[str, Any], NoDecode, BeforeValidator(_from_json)] = Field(
         default_factory=dict,
         repr=False,
-        description="JSON object of its arguments. Its templates may use `news`: `{{ news.text }}`.",
+        description="JSON object of its arguments. Its templates may use `event`: `{{ event.text }}`.",
     )
     notify_of: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=("failed", "missed", "finished"),

@@ -20,7 +20,7 @@ from numerai_pipeline.errors import (
     SubmissionError,
 )
 from numerai_pipeline.keys import Keys, find_keys, where_to_put_keys
-from numerai_pipeline.locks import alone_at
+from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.parameters import RunParameters, parse_parameters
 from numerai_pipeline.run_dates import BACKFILL
 from numerai_pipeline.run_layout import RunLayout
@@ -216,7 +216,7 @@ def submit(
         account = planned.account()
         try:
             chosen = planned.submissions(account, predictions, models)
-            with alone_at(planned.layout.directory / "submissions", "submitting"):
+            with exclusive_lock(planned.layout.directory / "submissions", "submitting"):
                 return _submit_all(planned, account, chosen)
         except RoundClosedError as error:
             if dag_run.run_type != BACKFILL:

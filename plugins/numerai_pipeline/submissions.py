@@ -24,7 +24,7 @@ from numerai_pipeline.manifests import (
     verified_manifest,
     write_manifest,
 )
-from numerai_pipeline.predictions import COLUMNS, LEAST_SPREAD, first_outside
+from numerai_pipeline.predictions import COLUMNS, MIN_STD, first_out_of_range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,7 +185,7 @@ def diagnose(
         ``sha256``, ``model``, and of Numerai's diagnostics what has a value and is a number of all eras.
     """
     model_id = account.model_id(numerai_model)
-    file = prepare(layout, model, layout.diagnosed(numerai_model), VALIDATION)
+    file = prepare(layout, model, layout.diagnostics_csv(numerai_model), VALIDATION)
     path = layout.diagnostics_record(numerai_model)
     sha256 = file_sha256(file)
     known = _content(path)
@@ -245,12 +245,12 @@ def _check(name: str, rows: pa.Table, wanted: pa.StringArray) -> None:
     from numerai_tools.submissions import validate_submission_numerai  # heavy
 
     values = rows["prediction"].combine_chunks()
-    outside = first_outside(values)
+    outside = first_out_of_range(values)
     if outside is not None:
         row, found = outside
         msg = f"{name}: id {rows['id'][row]} has {found}: it must lie strictly between 0 and 1"
         raise BadInputError(msg)
-    if pc.stddev(values).as_py() < LEAST_SPREAD:
+    if pc.stddev(values).as_py() < MIN_STD:
         msg = f"{name}: all {len(values)} predictions to hand in are (almost) {values[0]}, which Numerai refuses"
         raise BadInputError(msg)
     try:

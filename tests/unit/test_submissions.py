@@ -342,7 +342,7 @@ def test_validation_rows_are_diagnosed_once_if_asked_for(
     assert -1 < found["validationCorrMean"] < 1
     assert submit()["submissions"]["alpha"]["diagnostics"] == found
     assert uploads(server) == 2
-    assert pa.csv.read_csv(layout.diagnosed("alpha")).num_rows > len(server.season.live_ids(NUMBER))
+    assert pa.csv.read_csv(layout.diagnostics_csv("alpha")).num_rows > len(server.season.live_ids(NUMBER))
 
 
 def test_diagnostics_that_fail_are_told_after_all_submissions_went_out(
