@@ -172,7 +172,7 @@ class Bench:
         mounts: list[Mount] | None = None,
     ) -> str:
         said: bytes = self._engine.containers.run(
-            self._registry.references[image],
+            self._registry.image_names[image],
             command,
             entrypoint=[] if command else None,
             environment=environment,
@@ -276,7 +276,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     registry = load_registry(IMAGES)
-    branch = [spec for spec in registry if spec.name in TASKS or "tsne" in spec.needs]
+    branch = [spec for spec in registry if spec.name in TASKS or "tsne" in spec.depends_on]
     tasks = [spec for spec in branch if not arguments.tasks or spec.name in {*arguments.tasks, *TASKS}]
     results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 

@@ -152,9 +152,9 @@ def main() -> None:
     found: dict[str, tuple[Measured, Measured | str]] = {}
     with tempfile.TemporaryDirectory(prefix="numerai-known-signal-") as directory:
         for spec in registry:
-            if not spec.predicts or spec.needs != (FIRST_TASK,):
+            if not spec.predicts or spec.depends_on != (FIRST_TASK,):
                 continue
-            image = registry.references[spec.image]
+            image = registry.image_names[spec.image]
             runs: dict[bool, Measured | str] = {}
             for shuffled in (True, False):
                 runner = Runner(engine, image, Path(directory) / f"{spec.name}-{shuffled}")

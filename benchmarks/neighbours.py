@@ -66,7 +66,7 @@ def main() -> None:
     table = Table("dimensions", "ours, ns", "faiss's own, ns", "the same", title=f"{rows:,} rows, {K} neighbours each")
     for features in ("plain", "polynomial"):
         said: bytes = engine.containers.run(
-            load_registry(IMAGES).references["classic"],
+            load_registry(IMAGES).image_names["classic"],
             ["-c", PROGRAM, str(rows), str(K), features],
             entrypoint="python",
             environment={"THREADS": threads, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},

@@ -35,7 +35,7 @@ from numerai_pipeline.dag import submission
 from numerai_pipeline.dag.submission import check_submissions
 from numerai_pipeline.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.model_registry import FIRST_TASK, load_registry
-from numerai_pipeline.notifications import run_callbacks
+from numerai_pipeline.notifications import dag_callbacks
 from numerai_pipeline.parameters import form_fields
 from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.settings import load_settings
@@ -61,7 +61,7 @@ with DAG(
     tags=["numerai"],
     default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},
     # Whom the settings name is told when a run fails, misses its round, or succeeds.
-    **run_callbacks(settings),
+    **dag_callbacks(settings),
 ) as dag:
     # A round opens some time after noon, and its data may come later still. Nobody works while the run waits.
     wait_for_round = RoundSensor(
@@ -84,7 +84,7 @@ with DAG(
     unzip = PythonOperator(
         task_id=FIRST_TASK,
         python_callable=steps.unzip,
-        op_kwargs={"serves": {spec.name: sorted(registry.served_by(spec.name)) for spec in registry}},
+        op_kwargs={"serves": {spec.name: sorted(registry.dependent_models(spec.name)) for spec in registry}},
         execution_timeout=timedelta(hours=4),
         doc_md="Unpacks the files safely into a training table and a tournament table.",
     )
@@ -155,7 +155,7 @@ with DAG(
     wait_for_round >> download >> unzip
     for spec in registry:
         [{FIRST_TASK: unzip, **models}[name] for name in registry.upstream(spec.name)] >> models[spec.name]
-    everything = [models[name] for name in (*registry.models, *registry.after_models)]
+    everything = [models[name] for name in (*registry.models, *registry.post_processing)]
     everything >> leaderboard
     [*everything, leaderboard] >> exploring
     if settings.approve_submissions:

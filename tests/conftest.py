@@ -110,12 +110,12 @@ def images_folder(tmp_path: Path) -> Callable[..., Path]:
 def whole_registry() -> dict[str, object]:
     """Every model of the mission, as the registry will have them."""
     return {
-        "images": {"classic": {"about": "everything"}},
+        "images": {"classic": {"description": "everything"}},
         "tasks": {
             **{name: task(cores=2) for name in INDEPENDENT},
             "adversarial_validation": task(predicts=False),
-            "tsne": task(predicts=False, needs=["adversarial_validation"]),
-            **{name: task(needs=["tsne"], group="fleming") for name in FLEMING},
+            "tsne": task(predicts=False, depends_on=["adversarial_validation"]),
+            **{name: task(depends_on=["tsne"], group="fleming") for name in FLEMING},
         },
     }
 
@@ -132,7 +132,7 @@ def engine() -> Iterator[docker.DockerClient]:
 @pytest.fixture(scope="session")
 def model_image(engine: docker.DockerClient) -> Callable[[str], str]:
     """Name a model image as it is in this checkout; a test that needs it fails where it is not built."""
-    references = load_registry(ROOT / "model_images").references
+    references = load_registry(ROOT / "model_images").image_names
 
     def reference(name: str) -> str:
         found = references[name]

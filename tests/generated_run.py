@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from numerai_pipeline.leases import Lease, note
+from numerai_pipeline.leases import RunRef, mark_in_use
 from numerai_pipeline.manifests import write_manifest
 from numerai_pipeline.run_layout import DataLayout, RunLayout, fingerprint
 
@@ -25,7 +25,7 @@ MODELS = (
     *("pairwise_network", "pairwise_regression", "factorization_machines", "gradient_boosted_trees"),
 )
 ENSEMBLES = ("ensemble_geometric_mean", "ensemble_selection")
-DAG_RUN = Lease("numerai_tournament", "manual__2026-08-15T13:00:00+00:00")
+DAG_RUN = RunRef("numerai_tournament", "manual__2026-08-15T13:00:00+00:00")
 FOUR_MAPS = ("perplexity_05", "perplexity_30", "perplexity_30_polynomial", "perplexity_50")
 
 
@@ -39,7 +39,7 @@ def make_run(
     evaluated: bool = True,
     tables: bool = True,
     binary: bool = True,
-    dag_run: Lease = DAG_RUN,
+    dag_run: RunRef = DAG_RUN,
     unavailable: Mapping[str, str] | None = None,
 ) -> RunLayout:
     """Write a run's directory.
@@ -68,18 +68,18 @@ def make_run(
     random = np.random.default_rng(seed)
     data = DataLayout(data_dir)
     layout = data.run(round_name, fingerprint({"seed": seed}))
-    note(data, layout, dag_run)
+    mark_in_use(data, layout, dag_run)
     sides = {"training": {"rows": 4_800, "eras": 120}, "tournament": {"rows": 100 * (eras + 9), "eras": eras + 9}}
     facts = {"source": "practice", "version": "v5.3", "feature_set": "small", "target": "target", "every_nth_era": 1}
     numbers = {"era": None, "seed": seed, "features": 42, "unavailable_comparisons": dict(unavailable or {})}
-    _write(layout.run_facts, {"round": round_name, **facts, **numbers, **sides})
+    _write(layout.run_metadata, {"round": round_name, **facts, **numbers, **sides})
     for name in models:
         predictions = layout.predictions(name)
         predictions.parent.mkdir(parents=True, exist_ok=True)
         predictions.write_text("id,prediction\nn1,0.5\n")
         write_manifest(predictions, rows=1, columns=["id", "prediction"])
         _write(layout.report(name), _report(name, random))
-        _write(layout.image_note(name), {"image": f"numerai-{_image(name)}:{zlib.crc32(name.encode()):08x}"})
+        _write(layout.image_record(name), {"image": f"numerai-{_image(name)}:{zlib.crc32(name.encode()):08x}"})
     _write(layout.report("adversarial_validation"), _adversarial(random))
     _write(layout.report("tsne"), {"seconds": 312.4, "peak_memory_mib": 2_204, "validation": None, "chosen": {}})
     if tables:

@@ -22,7 +22,7 @@ INDEPENDENT = ("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka")
 
 def task(**entry: object) -> dict[str, object]:
     """Make an entry of the registry with the least it needs."""
-    return {"image": "classic", "about": "A test.", "memory": 512, "time_limit": 5, **entry}
+    return {"image": "classic", "description": "A test.", "memory": 512, "time_limit": 5, **entry}
 
 
 def wait_for_a_waiter(lock: Path) -> None:

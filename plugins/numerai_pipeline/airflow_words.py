@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from numerai_pipeline.disk import disk_error
+from numerai_pipeline.disk import classify_disk_error
 from numerai_pipeline.errors import BadInputError, PipelineError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def in_airflow_words() -> Iterator[None]:
     except PipelineError as error:
         raise _in_airflow_words(error) from error
     except OSError as error:
-        known = disk_error(error)
+        known = classify_disk_error(error)
         if known is None:
             raise
         raise _in_airflow_words(known) from error

@@ -1,7 +1,7 @@
-"""Whether model containers see what Airflow writes: found out by starting one, before a run finds out.
+"""Checks that model containers and Airflow share the data volume, by starting a container before the first run.
 
-``python -m numerai_pipeline.check_data_volume`` is run where Airflow's tasks run, as their user and with their
-environment. It ends with 0 and a line that names both paths, or with 1 and what is wrong.
+Run ``python -m numerai_pipeline.check_data_volume`` where Airflow's tasks run, as their user and with their
+environment. It exits with 0 and a line that names both paths, or with 1 and an error message.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.data_volume import DataVolume, container_user, find_data_volume, give_to, installation_id
+from numerai_pipeline.data_volume import DataVolume, chown_for, container_user, find_data_volume, installation_id
 from numerai_pipeline.errors import BadInputError, PipelineError
 from numerai_pipeline.model_registry import Registry, load_registry
 from numerai_pipeline.settings import Settings, load_settings
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 _FOLDER = "/data"
-# Two programs that every image with a shell has. What one cannot do is said by the shell, on the container's log.
+# every image with a shell can do this; the shell writes its errors to the container's log
 _READ_AND_WRITE = ["sh", "-c", f"cat {_FOLDER}/question > {_FOLDER}/answer"]
 _MEMORY = 64  # MiB
-_PATIENCE = 120  # seconds
+_TIMEOUT_SECONDS = 120
 
 
 def check_data_volume(settings: Settings, client: APIClient, image: str) -> DataVolume:
@@ -36,21 +36,21 @@ def check_data_volume(settings: Settings, client: APIClient, image: str) -> Data
     Parameters
     ----------
     settings : Settings
-        Where the data volume is, for this process and, if set, for the engine; whom the containers run as.
+        The path of the data volume for this process and, if set, for the engine; the user of the containers.
     client : APIClient
         The engine that runs them.
     image : str
-        Any image that is on the engine and has a shell.
+        An image on the engine that has a shell.
 
     Returns
     -------
     DataVolume
-        The volume that both see.
+        The shared volume.
 
     Raises
     ------
     BadInputError
-        When they do not see the same, or the container may not write: both paths, and the setting to change.
+        When they do not see the same files, or the container may not write: both paths, and the setting to change.
     """
     volume = find_data_volume(settings, client)
     user = container_user(settings)
@@ -61,28 +61,28 @@ def check_data_volume(settings: Settings, client: APIClient, image: str) -> Data
         msg = f"Airflow (user {os.getuid()}) cannot write to its data directory {settings.data_dir}: {error.strerror}"
         raise BadInputError(msg) from None
     try:
-        give_to(user, probe)
+        chown_for(user, probe)
         probe.chmod(0o755)
         secret = uuid.uuid4().hex
         (probe / "question").write_text(secret, encoding="ascii")
         (probe / "question").chmod(0o644)
-        said = _run(settings, client, image, user, volume, probe)
-        if said:
-            raise BadInputError(_complaint(volume, settings, f"a container of user {user} says: {said}"))
+        failure = _run(settings, client, image, user, volume, probe)
+        if failure:
+            raise BadInputError(_error_message(volume, settings, f"a container of user {user} failed: {failure}"))
         try:
             answer = (probe / "answer").read_text(encoding="ascii")
         except OSError as error:
             answer = f"({error.strerror})"
         if answer != secret:
-            reason = f"what a container wrote to the latter is not in the former: {answer!r}"
-            raise BadInputError(_complaint(volume, settings, reason))
+            reason = f"a file that a container wrote to the latter is not in the former: {answer!r}"
+            raise BadInputError(_error_message(volume, settings, reason))
     finally:
         shutil.rmtree(probe, ignore_errors=True)
     return volume
 
 
 def _run(settings: Settings, client: APIClient, image: str, user: str, volume: DataVolume, probe: Path) -> str:
-    """Start the container and wait for its end; return what it said against it, or nothing."""
+    """Start the container and wait for its end; return its error output, empty after a success."""
     from docker.errors import APIError, NotFound
     from docker.types import Mount
 
@@ -100,58 +100,58 @@ def _run(settings: Settings, client: APIClient, image: str, user: str, volume: D
             host_config=locked_down(client, [mount], memory=_MEMORY, cores=1),
         )["Id"]
         client.start(container_id)
-        outcome: Any = client.wait(container_id, timeout=_PATIENCE)
+        outcome: Any = client.wait(container_id, timeout=_TIMEOUT_SECONDS)
         if outcome["StatusCode"] == 0:
             return ""
-        said = client.logs(container_id).decode("utf-8", errors="replace").strip()
+        output = client.logs(container_id).decode("utf-8", errors="replace").strip()
     except APIError as error:
-        raise BadInputError(_complaint(volume, settings, f"the engine says: {error.explanation}")) from None
+        raise BadInputError(_error_message(volume, settings, f"the engine reports: {error.explanation}")) from None
     else:
-        return said or f"(nothing; exit code {outcome['StatusCode']})"
+        return output or f"(nothing; exit code {outcome['StatusCode']})"
     finally:
         if container_id is not None:
             with suppress(NotFound):
                 client.remove_container(container_id, force=True, v=True)
 
 
-def _complaint(volume: DataVolume, settings: Settings, reason: str) -> str:
-    chosen = settings.data_dir_on_host
-    source = "is not set: the path was found by itself" if chosen is None else f"is {chosen}"
+def _error_message(volume: DataVolume, settings: Settings, reason: str) -> str:
+    setting = settings.data_dir_on_host
+    source = "is not set: the path was detected" if setting is None else f"is {setting}"
     return (
-        f"model containers cannot work with Airflow's data volume. It is {volume.inside} for Airflow (NUMERAI_DATA_DIR)"
+        f"model containers cannot use Airflow's data volume. It is {volume.local} for Airflow (NUMERAI_DATA_DIR)"
         f" and should be {volume.on_host} for the Docker engine at {engine_address()} (NUMERAI_DATA_DIR_ON_HOST"
         f" {source}). But {reason}. Set NUMERAI_DATA_DIR_ON_HOST to the path that this directory has on the engine's"
-        " host, or mount it there; if only its rights are wrong, give it to the containers' user"
+        " host, or mount it there; if only its permissions are wrong, give it to the containers' user"
         " (NUMERAI_CONTAINER_USER)"
     )
 
 
 def engine_address() -> str:
-    """Address of the Docker engine, as the docker library finds it."""
+    """Return the address of the Docker engine that the docker library uses."""
     return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 def any_model_image(registry: Registry, settings: Settings, client: APIClient) -> str:
-    """Name a model image that is on the engine.
+    """Return the name of a model image that is on the engine.
 
     Raises
     ------
     BadInputError
         When there is none.
     """
-    names = [settings.image_registry + name for name in registry.references.values()]
+    names = [settings.image_registry + name for name in registry.image_names.values()]
     for name in names:
         if client.images(name=name):
             return name
     msg = (
-        f"no model image is on the Docker engine at {engine_address()} (looked for {', '.join(names)}): build them with"
-        " `make images`, or pull them from where they are (NUMERAI_IMAGE_REGISTRY)"
+        f"no model image is on the Docker engine at {engine_address()} (searched for {', '.join(names)}): build them"
+        " with `make images`, or pull them from their registry (NUMERAI_IMAGE_REGISTRY)"
     )
     raise BadInputError(msg)
 
 
 def main() -> None:
-    """Check this installation and say what was found."""
+    """Check this deployment and print the result."""
     import docker
     from docker.errors import DockerException
 
@@ -161,14 +161,14 @@ def main() -> None:
         try:
             client = docker.from_env().api
         except DockerException as error:
-            msg = f"no Docker engine answers at {engine_address()} (DOCKER_HOST): {error}"
+            msg = f"the Docker engine at {engine_address()} (DOCKER_HOST) is unreachable: {error}"
             raise PipelineError(msg) from None
         image = any_model_image(registry, settings, client)
         volume = check_data_volume(settings, client, image)
     except PipelineError as error:
         sys.exit(f"FAILED: {error}")
     print(
-        f"the data volume is shared: {volume.inside} for Airflow, {volume.on_host} for the Docker engine at"
+        f"the data volume is shared: {volume.local} for Airflow, {volume.on_host} for the Docker engine at"
         f" {engine_address()}; a container of {image} read and wrote it as user {container_user(settings)}"
     )
 

@@ -1,4 +1,4 @@
-"""What a downloaded file must prove before it gets its name: that it is what its name promises."""
+"""Checks of downloaded files: a file gets its final name only if its content matches its file type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from numerai_pipeline.errors import ProtocolError
 
-ZIP_DAMAGE = (
+ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -25,9 +25,9 @@ ZIP_DAMAGE = (
     ArithmeticError,
     MemoryError,
 )
-"""What zipfile lets out when bytes are damaged or made up; OSError besides, from offsets that were."""
+"""Exceptions of zipfile for damaged or forged bytes; forged offsets also cause OSError."""
 READABLE_COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""bzip2 and LZMA are left out on purpose: zipfile expands them without a bound on the memory of one step."""
+"""Without bzip2 and LZMA: zipfile expands them without a memory limit for one step."""
 _SYSTEM_FILES = frozenset(
     {
         # macOS; the name of a folder's icon ends with a carriage return
@@ -45,23 +45,23 @@ _BLOCK = 2**20
 
 
 class ContentError(ProtocolError):
-    """A file is not what its name promises: no Parquet file, no JSON, a broken zip."""
+    """The content of a file does not match its type: not a Parquet file, not JSON, a broken zip."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a check found in a file: rows and columns of a table, nothing for anything else."""
+    """Result of a check: rows and columns of a table, empty for other files."""
 
     rows: int | None = None
     columns: list[str] = field(default_factory=list)
 
 
 Check = Callable[[Path], Content]
-"""Reads a finished file and raises :class:`ContentError` when it is not what it should be."""
+"""Reads a finished file and raises :class:`ContentError` if its content does not match its type."""
 
 
 def check_parquet(path: Path) -> Content:
-    """Read the footer of a Parquet file: it stands at the end and names every row group and column."""
+    """Read the footer of a Parquet file, which is at its end and names all row groups and columns."""
     import pyarrow as pa  # heavy, and needed by tasks only
     import pyarrow.parquet as pq
 
@@ -70,7 +70,7 @@ def check_parquet(path: Path) -> Content:
             return Content(file.metadata.num_rows, file.schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the operating system's: it says nothing about the content
+            raise  # an error of the operating system, not of the content
         msg = f"not a Parquet file ({error})"
         raise ContentError(msg) from None
 
@@ -92,9 +92,9 @@ def check_zip(path: Path) -> Content:
             for info in archive.infolist():
                 if info.compress_type in READABLE_COMPRESSIONS and not is_system_file(info.orig_filename):
                     _read_through(archive, info)
-    except (*ZIP_DAMAGE, OSError) as error:
+    except (*ZIP_ERRORS, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # the operating system's: it says nothing about the content
+            raise  # an error of the operating system, not of the content
         msg = f"not a readable zip ({error or type(error).__name__})"
         raise ContentError(msg) from None
     return Content()
@@ -123,12 +123,12 @@ def _read_through(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         raise ContentError(msg) from None
 
 
-def check_anything(_path: Path) -> Content:
-    """Take any content: for files whose form nobody knows, such as CSV."""
+def accept_any(_path: Path) -> Content:
+    """Accept any content, for file types without a check, such as CSV."""
     return Content()
 
 
 def check_for(name: str) -> Check:
-    """Choose the check that fits a file's name."""
+    """Return the check for a file's name."""
     checks: dict[str, Check] = {".parquet": check_parquet, ".json": check_json, ".zip": check_zip}
-    return checks.get(Path(name).suffix, check_anything)
+    return checks.get(Path(name).suffix, accept_any)

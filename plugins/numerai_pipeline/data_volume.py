@@ -1,8 +1,8 @@
-"""The shared data volume: where it is for this process, and where it is for the Docker host.
+"""The shared data volume: its path for this process, and its path for the Docker host.
 
-Model containers are started by the Docker engine beside Airflow, so what they mount is named by its path on the
-Docker *host*. Where Airflow runs on the host itself the two paths are one; where Airflow runs in a container, its own
-mounts tell which host folder lies behind the data directory.
+The Docker engine beside Airflow starts the model containers, so their mounts are paths on the Docker *host*. If Airflow
+runs on the host, the two paths are equal; if Airflow runs in a container, the mounts of that container show the host
+folder of the data directory.
 """
 
 from __future__ import annotations
@@ -30,52 +30,52 @@ _CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/")
 
 @dataclass(frozen=True)
 class DataVolume:
-    """The data volume seen from both sides.
+    """The data volume.
 
     Attributes
     ----------
-    inside : Path
+    local : Path
         Its path for this process.
     on_host : PurePosixPath
         Its path for the Docker host.
     """
 
-    inside: Path
+    local: Path
     on_host: PurePosixPath
 
     def host_path(self, path: Path) -> PurePosixPath:
-        """Translate a path on the volume, as this process sees it, to the Docker host's.
+        """Translate a path of this process on the volume to the path of the Docker host.
 
         Raises
         ------
         ValueError
             When the path is not on the volume.
         """
-        return self.on_host / path.relative_to(self.inside)
+        return self.on_host / path.relative_to(self.local)
 
 
 def find_data_volume(settings: Settings, client: APIClient) -> DataVolume:
-    """Find out where the data directory is on the Docker host.
+    """Determine the path of the data directory on the Docker host.
 
     Raises
     ------
     BadInputError
-        When Airflow runs in a container in which nothing is mounted at the data directory.
+        When Airflow runs in a container without a mount at the data directory.
     """
-    inside = settings.data_dir
+    local = settings.data_dir
     if settings.data_dir_on_host is not None:
-        return DataVolume(inside, PurePosixPath(settings.data_dir_on_host))
+        return DataVolume(local, PurePosixPath(settings.data_dir_on_host))
     container_id = own_container_id()
     if container_id is None:
-        return DataVolume(inside, PurePosixPath(inside))
-    return DataVolume(inside, host_folder(inside, _own_mounts(client, container_id)))
+        return DataVolume(local, PurePosixPath(local))
+    return DataVolume(local, host_folder(local, _own_mounts(client, container_id)))
 
 
 def own_container_id(mount_info: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """Id of the container this process runs in; None on a host.
+    """Return the id of the container that this process runs in; None on a host.
 
-    Docker mounts a container's ``hostname`` and ``resolv.conf`` from a folder named by its full id, whatever the
-    host name and the version of cgroups.
+    Docker mounts a container's ``hostname`` and ``resolv.conf`` from a folder named by its full id, independent of the
+    host name and of the version of cgroups.
     """
     try:
         found = _CONTAINER_ID.search(mount_info.read_text(encoding="utf-8", errors="replace"))
@@ -91,44 +91,45 @@ def _own_mounts(client: APIClient, container_id: str) -> Sequence[dict[str, Any]
         mounts: Sequence[dict[str, Any]] = client.inspect_container(container_id)["Mounts"]
     except NotFound:
         msg = (
-            f"Airflow runs in container {container_id[:12]}, which this Docker engine does not know: set"
+            f"Airflow runs in container {container_id[:12]}, which is not on this Docker engine: set"
             " NUMERAI_DATA_DIR_ON_HOST to the path of the data directory on the engine's host"
         )
         raise BadInputError(msg) from None
     return mounts
 
 
-def host_folder(inside: Path, mounts: Sequence[dict[str, Any]]) -> PurePosixPath:
-    """Host folder behind a path of a container with these mounts, each as ``docker inspect`` shows it.
+def host_folder(local: Path, mounts: Sequence[dict[str, Any]]) -> PurePosixPath:
+    """Find the host folder of a path in a container with these mounts, each as ``docker inspect`` shows it.
 
     Raises
     ------
     BadInputError
         When none of them holds the path.
     """
-    holding = [mount for mount in mounts if inside.is_relative_to(mount["Destination"])]
+    holding = [mount for mount in mounts if local.is_relative_to(mount["Destination"])]
     if not holding:
-        seen = ", ".join(sorted(mount["Destination"] for mount in mounts)) or "nothing"
+        mounted = ", ".join(sorted(mount["Destination"] for mount in mounts)) or "nothing"
         msg = (
-            f"the data directory {inside} is not on a volume of Airflow's container (mounted there: {seen}), so model"
+            f"the data directory {local} is not on a volume of Airflow's container (mounted there: {mounted}), so model"
             " containers cannot share it: mount a volume there, or set NUMERAI_DATA_DIR and NUMERAI_DATA_DIR_ON_HOST"
         )
         raise BadInputError(msg)
     nearest = max(holding, key=lambda mount: len(mount["Destination"]))
-    return PurePosixPath(nearest["Source"]) / inside.relative_to(nearest["Destination"])
+    return PurePosixPath(nearest["Source"]) / local.relative_to(nearest["Destination"])
 
 
 def installation_id(data_dir: Path) -> str:
-    """Id of the installation that the data volume belongs to; made on first use and kept in ``.installation``.
+    """Return the id of the deployment that the data volume belongs to, from the file ``.installation``.
 
-    It labels our containers, so that nobody ever removes those of another installation on the same engine.
+    The first use creates it. It labels the deployment's containers, so that another deployment on the same engine does
+    not remove them.
     """
     file = data_dir / ".installation"
     if not file.exists():
         with atomic_path(file) as temporary:
             temporary.write_text(f"{uuid.uuid4().hex[:12]}\n", encoding="ascii")
             try:
-                # A link, unlike a rename, fails when somebody else was first: all keep the same id.
+                # a link, unlike a rename, fails when another process was first: all processes get the same id
                 os.link(temporary, file)
             except FileExistsError:
                 temporary.write_bytes(file.read_bytes())
@@ -136,10 +137,10 @@ def installation_id(data_dir: Path) -> str:
 
 
 def container_user(settings: Settings) -> str:
-    """User id and group id, as ``uid:gid``, that model containers run as: neither is ever root's.
+    """Return the user and group id, as ``uid:gid``, of the model containers: never root.
 
-    Airflow's own, so that both may write the volume; where Airflow itself is root, an unprivileged id. A group that is
-    not known, or root's, as in Airflow's public images, becomes that of the user's number.
+    They are Airflow's ids, so that both may write the volume; if Airflow runs as root, an unprivileged id. An unknown
+    group, or root's as in Airflow's public images, is replaced by the user id.
     """
     uid, gid = os.getuid(), os.getgid()
     if settings.container_user is not None:
@@ -150,8 +151,8 @@ def container_user(settings: Settings) -> str:
     return f"{uid}:{gid or uid}"
 
 
-def give_to(user: str, directory: Path) -> None:
-    """Make ``directory`` and make it writable for the model containers' user, where this process may do so."""
+def chown_for(user: str, directory: Path) -> None:
+    """Create ``directory`` and, if this process is root, give it to the user of the model containers."""
     directory.mkdir(parents=True, exist_ok=True)
     if os.getuid() == 0:
         uid, _, gid = user.partition(":")

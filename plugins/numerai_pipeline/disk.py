@@ -1,4 +1,4 @@
-"""The data volume's own troubles: room looked for before a long work, and every failure named as what it is."""
+"""Disk errors of the data volume: free space is checked before long work, and each failure is classified here."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from numerai_pipeline.number_format import distinct_texts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RESERVE = 64 * 2**20
+RESERVED_BYTES = 64 * 2**20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
-_PASSING = frozenset({errno.EIO, errno.ESTALE})
+_TRANSIENT = frozenset({errno.EIO, errno.ESTALE})
 
 
 def require_free_space(directory: Path, needed: int, what: str) -> None:
-    """Make sure that ``needed`` bytes and a small reserve fit beside what is in an existing directory.
+    """Check that ``needed`` bytes and a small reserve are free on the volume of an existing directory.
 
     Raises
     ------
     DiskFullError
-        Naming what needs the room, how much is needed and how much is free.
+        Naming the work, the size that it needs and the free size.
     """
     free = shutil.disk_usage(directory).free
-    if free < needed + RESERVE:
-        required, available = distinct_texts((needed + RESERVE) / 1e6, free / 1e6)
+    if free < needed + RESERVED_BYTES:
+        required, available = distinct_texts((needed + RESERVED_BYTES) / 1e6, free / 1e6)
         msg = (
             f"{what} needs {required} MB on the volume of {directory}, but only {available} MB are free: make room"
             " there and try again"
@@ -41,41 +41,41 @@ def require_free_space(directory: Path, needed: int, what: str) -> None:
 
 
 @contextmanager
-def disk_errors_named(directory: Path) -> Iterator[None]:
-    """Turn what the operating system says of a full, read-only, forbidden or failing volume into the pipeline's errors.
+def translate_disk_errors(directory: Path) -> Iterator[None]:
+    """Translate the operating system's errors of a full, read-only, forbidden or failing volume.
 
     Raises
     ------
     DiskFullError, VolumeError, PipelineError
-        See :func:`disk_error`. Every other error passes as it is.
+        See :func:`classify_disk_error`. Other errors are raised unchanged.
     """
     try:
         yield
     except OSError as error:
-        known = disk_error(error, directory)
+        known = classify_disk_error(error, directory)
         if known is None:
             raise
         raise known from error
 
 
-def disk_error(error: OSError, directory: Path | None = None) -> PipelineError | None:
-    """Say what an error of the operating system means for the data volume, and what to do; None when it is none.
+def classify_disk_error(error: OSError, directory: Path | None = None) -> PipelineError | None:
+    """Convert an error of the operating system to an error of the data volume; None if it is unrelated.
 
     Parameters
     ----------
     error : OSError
-        The error. The place is the file it names.
+        The error.
     directory : Path, optional
-        The place where it names none.
+        The location to report if the error names no file.
 
     Returns
     -------
     DiskFullError
-        No space is left, or a quota is used up: worth trying again once there is room.
+        No space is left, or a quota is used up: retried, since space may become free.
     VolumeError
-        The volume is read-only, or belongs to somebody else: not worth trying again before that is mended.
+        The volume is read-only, or belongs to another user: not retried before that is repaired.
     PipelineError
-        The disk itself failed: worth trying again.
+        The disk failed: retried.
     """
     if isinstance(error, ConnectionError) or error.errno is None:
         return None
@@ -90,18 +90,18 @@ def disk_error(error: OSError, directory: Path | None = None) -> PipelineError |
         return VolumeError(msg)
     if error.errno in _FORBIDDEN:
         msg = (
-            f"{where}: uid {os.geteuid()} has no right to it ({error.strerror}{_whose(place)}): give the data volume"
-            f" to that user (chown -R {os.geteuid()}), or run Airflow as its owner, then clear this task"
+            f"{where}: uid {os.geteuid()} has no permission ({error.strerror}{_describe_owner(place)}): give the data"
+            f" volume to that user (chown -R {os.geteuid()}), or run Airflow as its owner, then clear this task"
         )
         return VolumeError(msg)
-    if error.errno in _PASSING:
+    if error.errno in _TRANSIENT:
         msg = f"{where}: could not be read or written ({error.strerror}): check the disk behind the data volume"
         return PipelineError(msg)
     return None
 
 
-def _whose(place: Path | None) -> str:
-    """Tell to whom the nearest folder that is there belongs."""
+def _describe_owner(place: Path | None) -> str:
+    """Describe the owner of the nearest folder that exists."""
     for folder in (place, *place.parents) if place is not None else ():
         try:
             status = folder.stat()
@@ -112,5 +112,5 @@ def _whose(place: Path | None) -> str:
 
 
 def megabytes(count: int) -> str:
-    """Bytes as people read them, in millions."""
+    """Format bytes in millions."""
     return f"{count / 1e6:,.1f} MB"

@@ -1,17 +1,17 @@
-"""What the data volume and the Docker engine need no longer, and its removal.
+"""Finds and deletes old runs, downloads and containers.
 
-What is in use is never removed:
+Nothing that is in use is removed:
 
-- the directory of a run that noted itself there (``leases.py``) and that Airflow says is queued or running;
-- a directory that a working container of ours mounts;
-- anything that was written, and any download that was asked for, within ``keep_days``, which are at least seven: so
-  long may a run take between two of its steps;
-- the files of the last ``keep_rounds`` rounds of each source, whatever their age;
-- containers without our installation's label.
+- the directory of a run that has a marker there (``leases.py``) and is queued or running in Airflow;
+- a directory that a running container of this deployment mounts;
+- files written, and downloads requested, within ``keep_days``, at least seven days: the longest time that a run may
+  take between two of its tasks;
+- the files of the last ``keep_rounds`` rounds of each source, at any age;
+- containers without the label of this deployment.
 
-A removal may be killed at any moment. A directory is renamed before anything in it is removed, so that it is there
-whole or not at all; of a download the manifest goes first, without which the file does not count. What a killed
-removal left is removed by the next one.
+A removal may be killed at any time. A directory is renamed before its content is deleted, so it exists completely or
+not at all; a download loses its manifest first, and without a manifest the file does not count. The next clean-up
+deletes the leftovers of a killed one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.disk import megabytes
 from numerai_pipeline.errors import PipelineError
-from numerai_pipeline.leases import Lease, noted
-from numerai_pipeline.locks import lock_path, locked
+from numerai_pipeline.leases import RunRef, runs_using
+from numerai_pipeline.locks import file_lock, lock_path
 from numerai_pipeline.manifests import SUFFIX, discard, manifest_path
 from numerai_pipeline.reaper import ContainerOwner, unwanted_containers, unwanted_services
 from numerai_pipeline.run_layout import DataLayout, RunLayout
@@ -46,25 +46,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TAKEN_AWAY = ".removed-"
+_REMOVED_PREFIX = ".removed-"
 
 
 @dataclass
-class Sweep:
-    """One clean-up: what it may do, and what it has done.
+class Cleanup:
+    """One clean-up: its settings and its result.
 
     Attributes
     ----------
     now : datetime
-        The moment from which ages are counted, with its time zone.
+        The time from which ages are counted, with its time zone.
     dry_run : bool
-        Whether it only says what it would remove.
+        Whether to log the removals only, without removing anything.
     removed : list of str
-        What was, or would be, removed.
+        Names of the removed objects, or in a dry run of those to be removed.
     freed : int
-        Bytes of it.
+        Their size in bytes.
     failures : list of str
-        What could not be removed, and why.
+        Objects that could not be removed, each with the reason.
     """
 
     now: datetime
@@ -74,16 +74,16 @@ class Sweep:
     failures: list[str] = field(default_factory=list)
 
     def older_than(self, moment: datetime, days: int) -> bool:
-        """Whether a moment lies more than so many days back."""
+        """Check whether a moment is more than a number of days ago."""
         return self.now - moment > timedelta(days=days)
 
     def remove(self, name: str, size: int, since: datetime, action: Callable[[], object]) -> None:
-        """Remove one thing of ``size`` bytes, last used at ``since``, and say so; note it when that fails."""
+        """Remove one object of ``size`` bytes, last used at ``since``; log the removal, or record its failure."""
         days = (self.now - since) / timedelta(days=1)
         if not self.dry_run:
             try:
                 action()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the rest can be removed all the same
+            except Exception as error:  # noqa: BLE001 - one failure must not stop the other removals
                 self.failures.append(f"{name}: {error}")
                 return
         self.removed.append(name)
@@ -91,15 +91,15 @@ class Sweep:
         log.info("%s %s: %s, %.1f days old", "would remove" if self.dry_run else "removed", name, megabytes(size), days)
 
     def finish(self) -> dict[str, Any]:
-        """Say what was freed.
+        """Log the freed size and return the result.
 
         Raises
         ------
         PipelineError
-            Naming what could not be removed.
+            Naming the objects that could not be removed.
         """
-        said = "would free %s: %d to be removed" if self.dry_run else "freed %s: %d removed"
-        log.info(said, megabytes(self.freed), len(self.removed))
+        template = "would free %s: %d to be removed" if self.dry_run else "freed %s: %d removed"
+        log.info(template, megabytes(self.freed), len(self.removed))
         if self.failures:
             msg = f"{len(self.failures)} could not be removed: {'; '.join(self.failures)}"
             raise PipelineError(msg)
@@ -119,68 +119,70 @@ class _RunDirectory:
 
 
 def remove_runs(
-    sweep: Sweep,
+    cleanup: Cleanup,
     data: DataLayout,
     *,
     keep_rounds: int,
     keep_days: int,
     mounted: Callable[[Path], bool],
-    is_active: Callable[[Lease], bool],
+    is_active: Callable[[RunRef], bool],
 ) -> None:
-    """Remove the directories of runs that are old, of no late round, and in nobody's use.
+    """Remove the directories of old runs that are not in use and not of one of the last rounds.
 
     Parameters
     ----------
-    sweep : Sweep
+    cleanup : Cleanup
         The clean-up.
     data : DataLayout
         The data volume.
     keep_rounds, keep_days : int
-        How many rounds of each source, and what age in days, are kept.
+        Number of rounds of each source, and age in days, to keep.
     mounted : callable
-        Tells whether a container works in a directory.
+        Checks whether a container mounts a directory.
     is_active : callable
-        Tells whether Airflow still has a run to do.
+        Checks whether a run is queued or running in Airflow.
     """
-    for left in sorted(data.rounds.glob(f"{_TAKEN_AWAY}*")):
-        size, since = _weigh(left)
-        sweep.remove(f"{left.name} (left over)", size, since, partial(shutil.rmtree, left))
-    with nullcontext() if sweep.dry_run else locked(data.rounds_lock, "alone"):
-        doomed = [
+    for leftover in sorted(data.rounds.glob(f"{_REMOVED_PREFIX}*")):
+        size, since = _size_and_mtime(leftover)
+        cleanup.remove(f"{leftover.name} (leftover)", size, since, partial(shutil.rmtree, leftover))
+    with nullcontext() if cleanup.dry_run else file_lock(data.rounds_lock, "exclusive"):
+        to_remove = [
             run
             for run in _not_among_last_rounds(list(_run_directories(data)), keep_rounds)
-            if sweep.older_than(run.since, keep_days)
+            if cleanup.older_than(run.since, keep_days)
             and not mounted(run.path)
-            and not any(map(is_active, noted(run.path)))
+            and not any(map(is_active, runs_using(run.path)))
         ]
-        away = {run.path: run.path if sweep.dry_run else _take_away(run.path, data.rounds) for run in doomed}
-    for run in doomed:
+        renamed = {
+            run.path: run.path if cleanup.dry_run else _rename_for_removal(run.path, data.rounds) for run in to_remove
+        }
+    for run in to_remove:
         name = str(run.path.relative_to(data.root))
-        sweep.remove(name, run.size, run.since, partial(shutil.rmtree, away[run.path]))
+        cleanup.remove(name, run.size, run.since, partial(shutil.rmtree, renamed[run.path]))
 
 
-def _take_away(directory: Path, rounds: Path) -> Path:
-    """Give a run's directory a name that no run looks for, in one step; remove its round's folder if that is empty."""
-    name = f"{_TAKEN_AWAY}{directory.parent.name}-{directory.name}-{uuid.uuid4().hex[:8]}"
-    away = directory.rename(rounds / name)
+def _rename_for_removal(directory: Path, rounds: Path) -> Path:
+    """Rename a run's directory to a name that no run uses; remove the folder of its round if that is then empty."""
+    name = f"{_REMOVED_PREFIX}{directory.parent.name}-{directory.name}-{uuid.uuid4().hex[:8]}"
+    renamed = directory.rename(rounds / name)
     if not any(directory.parent.iterdir()):
         directory.parent.rmdir()
-    return away
+    return renamed
 
 
 def _run_directories(data: DataLayout) -> Iterator[_RunDirectory]:
     for path in sorted(data.rounds.glob("*/*")):
         hidden = path.name.startswith(".") or path.parent.name.startswith(".")
         if path.is_dir() and not path.is_symlink() and not hidden:
-            size, since = _weigh(path)
+            size, since = _size_and_mtime(path)
             yield _RunDirectory(path, _source(path), since, size)
 
 
 def _source(directory: Path) -> str | None:
-    """Source of a run; None where a run never came so far as to say."""
+    """Return the source of a run; None if the run stopped before it wrote its metadata."""
     try:
-        facts = json.loads(RunLayout(directory).run_facts.read_text(encoding="utf-8"))
-        return str(facts["source"])
+        metadata = json.loads(RunLayout(directory).run_metadata.read_text(encoding="utf-8"))
+        return str(metadata["source"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -191,7 +193,7 @@ def _not_among_last_rounds(runs: Sequence[_RunDirectory], keep_rounds: int) -> I
 
 
 def _last_rounds(runs: Sequence[_RunDirectory], keep_rounds: int) -> dict[str, set[str]]:
-    """Source → the names of its last rounds; the sources number their rounds each for itself."""
+    """Return source → the names of its last rounds; each source numbers its rounds independently."""
     sources = {run.source for run in runs if run.source is not None}
     return {
         source: set(sorted({run.round for run in runs if run.source == source}, key=_round_number)[-keep_rounds:])
@@ -203,30 +205,30 @@ def _round_number(name: str) -> int:
     return int(name) if name.isdecimal() else 0
 
 
-def remove_downloads(sweep: Sweep, data: DataLayout, *, keep_rounds: int, keep_days: int) -> None:
-    """Remove downloads that no run asked for in ``keep_days``, but for the live data of the last rounds.
+def remove_downloads(cleanup: Cleanup, data: DataLayout, *, keep_rounds: int, keep_days: int) -> None:
+    """Remove downloads that no run requested within ``keep_days``, except the live data of the last rounds.
 
-    Removes unfinished files of that age, too: downloads broken off, and what a killed container left in a run's
+    Unfinished files of that age are removed, too: interrupted downloads, and files of a killed container in a run's
     directory.
     """
     kept = _last_rounds(list(_run_directories(data)), keep_rounds)
-    for file in sorted(_downloaded(data.all_downloads)):
-        source = file.relative_to(data.all_downloads).parts[0]
+    for file in sorted(_download_paths(data.downloads_root)):
+        source = file.relative_to(data.downloads_root).parts[0]
         if file.parent.name.removeprefix("round-") in kept.get(source, ()) and file.parent.name.startswith("round-"):
             continue
-        if sweep.older_than(_last_use(file), keep_days):
-            _remove_download(sweep, data, file, keep_days)
-    for file in sorted([*data.all_downloads.rglob("*.part"), *data.rounds.glob("*/*/**/*.part")]):
+        if cleanup.older_than(_last_use(file), keep_days):
+            _remove_download(cleanup, data, file, keep_days)
+    for file in sorted([*data.downloads_root.rglob("*.part"), *data.rounds.glob("*/*/**/*.part")]):
         since = _modified(file)
-        if file.is_file() and since and sweep.older_than(since, keep_days):
+        if file.is_file() and since and cleanup.older_than(since, keep_days):
             name = str(file.relative_to(data.root))
-            sweep.remove(name, file.stat().st_size, since, partial(file.unlink, missing_ok=True))
-    if not sweep.dry_run:
-        _remove_empty_folders(data.all_downloads)
+            cleanup.remove(name, file.stat().st_size, since, partial(file.unlink, missing_ok=True))
+    if not cleanup.dry_run:
+        _remove_empty_folders(data.downloads_root)
 
 
-def _downloaded(folder: Path) -> Iterator[Path]:
-    """Every download, finished or without its manifest, and every manifest without its download."""
+def _download_paths(folder: Path) -> Iterator[Path]:
+    """Yield each download, with or without its manifest, and the file name of each manifest without its download."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
             if not path.name.endswith(SUFFIX):
@@ -235,78 +237,77 @@ def _downloaded(folder: Path) -> Iterator[Path]:
                 yield of
 
 
-def _remove_download(sweep: Sweep, data: DataLayout, file: Path, keep_days: int) -> None:
-
-    with nullcontext(True) if sweep.dry_run else locked(lock_path(file), "alone", wait=False) as held:
+def _remove_download(cleanup: Cleanup, data: DataLayout, file: Path, keep_days: int) -> None:
+    with nullcontext(True) if cleanup.dry_run else file_lock(lock_path(file), "exclusive", wait=False) as held:
         since = _last_use(file)
-        # a run may have asked for it between the first look and the lock
-        if held and sweep.older_than(since, keep_days):
+        # a run may have requested it between the first check and the lock
+        if held and cleanup.older_than(since, keep_days):
             size = file.stat().st_size if file.exists() else 0
-            sweep.remove(str(file.relative_to(data.root)), size, since, partial(discard, file))
+            cleanup.remove(str(file.relative_to(data.root)), size, since, partial(discard, file))
 
 
 def _remove_empty_folders(downloads: Path) -> None:
-    """Remove folders in which nothing but locks is left; one in which a download begins meanwhile stays."""
+    """Remove folders that hold lock files only; a folder in which a download starts meanwhile stays."""
     folders = [path for path in downloads.rglob("*") if path.is_dir() and not path.is_symlink()]
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-        left = list(folder.iterdir())
-        if all(path.name.startswith(".") and path.name.endswith(".lock") for path in left):
-            for path in left:
+        entries = list(folder.iterdir())
+        if all(path.name.startswith(".") and path.name.endswith(".lock") for path in entries):
+            for path in entries:
                 path.unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()
 
 
 def remove_containers(
-    sweep: Sweep,
+    cleanup: Cleanup,
     client: APIClient,
     installation: str,
     *,
     keep_days: int,
     is_wanted: Callable[[ContainerOwner], bool],
 ) -> None:
-    """Remove this installation's containers that nobody waits for, so many days after they ended or were made."""
+    """Remove this deployment's containers without an active task, ``keep_days`` after their end or creation."""
     from numerai_pipeline.docker_engine import remove_container
 
     for container in unwanted_containers(client, installation, is_wanted):
         since = _container_since(client, container["Id"])
-        if since is not None and sweep.older_than(since, keep_days):
+        if since is not None and cleanup.older_than(since, keep_days):
             size = _container_size(client, installation, container["Id"])
             name = _name("container", container, container["State"])
-            sweep.remove(name, size, since, partial(remove_container, client, container["Id"]))
+            cleanup.remove(name, size, since, partial(remove_container, client, container["Id"]))
 
 
 def remove_services(
-    sweep: Sweep,
+    cleanup: Cleanup,
     client: APIClient,
     installation: str,
     *,
     keep_days: int,
     is_wanted: Callable[[ContainerOwner], bool],
 ) -> None:
-    """Remove this installation's services of a swarm that nobody waits for, as its containers."""
+    """Remove this deployment's swarm services without an active task, ``keep_days`` after their end or creation."""
     from numerai_pipeline.swarm_services import order_removal, service_since
 
     for service in unwanted_services(client, installation, is_wanted):
         since = service_since(client, service["Id"])
-        if since is not None and sweep.older_than(since, keep_days):
+        if since is not None and cleanup.older_than(since, keep_days):
             name = _name("service", service, service["Status"])
-            sweep.remove(name, 0, since, partial(order_removal, client, service["Id"]))
+            cleanup.remove(name, 0, since, partial(order_removal, client, service["Id"]))
 
 
-def _name(noun: str, container: dict[str, Any], state: str) -> str:
+def _name(kind: str, container: dict[str, Any], state: str) -> str:
     owner = ContainerOwner.of(container["Labels"])
-    return f"{noun} {container['Id'][:12]} ({state}) of {owner.task}, {owner.lease.run}"
+    return f"{kind} {container['Id'][:12]} ({state}) of {owner.task}, {owner.lease.run}"
 
 
 def _container_size(client: APIClient, installation: str, container_id: str) -> int:
-    """Bytes that a container wrote outside of its mounts."""
+    """Return the bytes that a container wrote outside of its mounts."""
     found = client.containers(all=True, size=True, filters={"id": container_id, "label": f"numerai={installation}"})
     return sum(container.get("SizeRw") or 0 for container in found)
 
 
 def _container_since(client: APIClient, container_id: str) -> datetime | None:
-    """When a container ended; for one that works, when it was made; None for one that is gone."""
+    """Return when a container ended, or was created if it still runs; None if it no longer exists."""
     from docker.errors import NotFound
 
     try:
@@ -319,24 +320,24 @@ def _container_since(client: APIClient, container_id: str) -> datetime | None:
 
 
 def mounted_by_containers(client: APIClient, installation: str, settings: Settings) -> Callable[[Path], bool]:
-    """Build what tells whether one of this installation's working containers mounts a directory of the volume."""
+    """Return a check whether a running container of this deployment mounts a directory of the data volume."""
     from numerai_pipeline.data_volume import find_data_volume
     from numerai_pipeline.swarm_services import find_services, has_ended
 
     volume = find_data_volume(settings, client)
-    ours = f"numerai={installation}"
-    containers = client.containers(all=True, filters={"label": ours})
-    working = [container for container in containers if container["State"] not in ("exited", "dead")]
+    label = f"numerai={installation}"
+    containers = client.containers(all=True, filters={"label": label})
+    running = [container for container in containers if container["State"] not in ("exited", "dead")]
     if settings.engine == "swarm":
-        working += [service for service in find_services(client, [ours]) if not has_ended(service["Status"])]
-    sources = {mount.get("Source") for container in working for mount in container["Mounts"]}
-    places = [PurePosixPath(source) for source in sources if source]
+        running += [service for service in find_services(client, [label]) if not has_ended(service["Status"])]
+    sources = {mount.get("Source") for container in running for mount in container["Mounts"]}
+    mounted = [PurePosixPath(source) for source in sources if source]
     # a container mounts its workspace in the directory, and files of the directory
-    return lambda directory: any(place.is_relative_to(volume.host_path(directory)) for place in places)
+    return lambda directory: any(path.is_relative_to(volume.host_path(directory)) for path in mounted)
 
 
-def _weigh(folder: Path) -> tuple[int, datetime]:
-    """Bytes of all files in a folder, and when anything in it was last written; what vanishes meanwhile is left out."""
+def _size_and_mtime(folder: Path) -> tuple[int, datetime]:
+    """Return the bytes of all files in a folder and its last modification; files that vanish meanwhile are ignored."""
     size, newest = 0, folder.lstat().st_mtime
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -354,6 +355,6 @@ def _modified(path: Path) -> datetime | None:
 
 
 def _last_use(file: Path) -> datetime:
-    """When a download was last made or asked for; now, if it is gone: then there is nothing to remove."""
+    """Return when a download was last written or requested; now if it no longer exists, so that it is not removed."""
     moments = [moment for path in (file, manifest_path(file)) if (moment := _modified(path))]
     return max(moments, default=datetime.now(tz=UTC))

@@ -1,4 +1,4 @@
-"""The steps of the DAG ``numerai_housekeeping``: what is asked of Docker and of Airflow before anything is removed."""
+"""The tasks of the DAG ``numerai_housekeeping``: they query Docker and Airflow before they remove anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.data_volume import installation_id
 from numerai_pipeline.errors import PipelineError
 from numerai_pipeline.housekeeping import (
-    Sweep,
+    Cleanup,
     mounted_by_containers,
     remove_containers,
     remove_downloads,
@@ -30,88 +30,88 @@ if TYPE_CHECKING:
 
 
 def form_fields(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Describe the choices of a clean-up as keyword arguments of ``airflow.sdk.Param``."""
+    """Describe the parameters of a clean-up as keyword arguments of ``airflow.sdk.Param``."""
     return {
         "dry_run": {
             "default": False,
             "type": "boolean",
             "title": "Dry run",
-            "description_md": "Only say what would be removed.",
+            "description_md": "Log the removals without removing anything.",
         },
         "keep_rounds": {
             "default": settings.keep_rounds,
             "type": "integer",
             "minimum": 1,
             "title": "Keep rounds",
-            "description_md": "Keep the files of so many last rounds of each source, whatever their age.",
+            "description_md": "Number of last rounds of each source whose files are kept, at any age.",
         },
         "keep_days": {
             "default": settings.keep_days,
             "type": "integer",
             "minimum": LEAST_DAYS,
             "title": "Keep days",
-            "description_md": "Remove files of other rounds, and downloads, that were not used for so many days.",
+            "description_md": "Files of other rounds, and downloads, are removed when unused for this number of days.",
         },
     }
 
 
 def clean_containers(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
-    """Remove our containers for which no run waits any more; return what was removed."""
+    """Remove this deployment's containers without an active task; return the removed objects."""
     settings = load_settings()
-    sweep = _sweep(params)
+    cleanup = _cleanup(params)
     with in_airflow_words(), _docker_engine() as client:
         for remove in (remove_containers, remove_services) if settings.engine == "swarm" else (remove_containers,):
             remove(
-                sweep,
+                cleanup,
                 client,
                 installation_id(settings.data_dir),
                 keep_days=settings.keep_container_days,
                 is_wanted=asking_airflow(ti),
             )
-        return sweep.finish()
+        return cleanup.finish()
 
 
 def clean_runs(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
-    """Remove the directories of old runs; return what was removed."""
+    """Remove the directories of old runs; return the removed objects."""
     settings = load_settings()
-    sweep = _sweep(params)
+    cleanup = _cleanup(params)
     with in_airflow_words(), _docker_engine() as client:
         remove_runs(
-            sweep,
+            cleanup,
             DataLayout(settings.data_dir),
             keep_rounds=params["keep_rounds"],
             keep_days=params["keep_days"],
             mounted=mounted_by_containers(client, installation_id(settings.data_dir), settings),
             is_active=partial(run_goes_on, ti),
         )
-        return sweep.finish()
+        return cleanup.finish()
 
 
 def clean_downloads(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove downloads that nobody asked for in a long time; return what was removed."""
-    sweep = _sweep(params)
+    """Remove downloads that no run has requested recently; return the removed objects."""
+    cleanup = _cleanup(params)
     with in_airflow_words():
         remove_downloads(
-            sweep,
+            cleanup,
             DataLayout(load_settings().data_dir),
             keep_rounds=params["keep_rounds"],
             keep_days=params["keep_days"],
         )
-        return sweep.finish()
+        return cleanup.finish()
 
 
-def _sweep(params: Mapping[str, Any]) -> Sweep:
-    return Sweep(now=datetime.now(tz=UTC), dry_run=params["dry_run"])
+def _cleanup(params: Mapping[str, Any]) -> Cleanup:
+    return Cleanup(now=datetime.now(tz=UTC), dry_run=params["dry_run"])
 
 
 @contextmanager
 def _docker_engine() -> Iterator[APIClient]:
-    """Connect to the engine that the models' containers run on.
+    """Connect to the engine that runs the model containers.
 
     Raises
     ------
     PipelineError
-        When it does not answer: without it nobody knows what is in use.
+        When it is unreachable: without it, it is unknown which directories are in use.
     """
     import docker
     from docker.errors import DockerException
@@ -119,7 +119,7 @@ def _docker_engine() -> Iterator[APIClient]:
     try:
         client = docker.from_env()
     except DockerException as error:
-        msg = f"the Docker engine does not answer ({error}): nothing was removed"
+        msg = f"the Docker engine is unreachable ({error}): nothing was removed. Check that it is running"
         raise PipelineError(msg) from None
     try:
         yield client.api

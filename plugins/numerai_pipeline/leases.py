@@ -1,8 +1,8 @@
-"""Which of Airflow's runs work in a run's directory, noted in the directory itself.
+"""Markers of the Airflow runs that use a run's directory, kept in the directory itself.
 
-A run notes itself before it does anything there, and nobody ever takes the note away: whether the run still works,
-Airflow knows, whatever has crashed meanwhile. Housekeeping looks, decides and takes a directory away under the same
-lock under which runs note themselves, so that a run either is seen or begins with a new directory.
+A run writes a marker with its run id before it uses the directory. Markers are never deleted: Airflow, not the marker,
+decides whether a run is still active, also after a crash. Housekeeping checks the markers and renames a
+directory under the lock that runs hold while they write theirs, so a run either is seen or starts in a new directory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.locks import locked
+from numerai_pipeline.locks import file_lock
 from numerai_pipeline.manifests import atomic_path
 from numerai_pipeline.run_layout import RunLayout, fingerprint
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lease:
+class RunRef:
     """A run of Airflow: its DAG and its run id."""
 
     dag: str
     run: str
 
 
-def note(data: DataLayout, layout: RunLayout, lease: Lease) -> None:
-    """Note in a run's directory, made when it is not there, that this run works in it."""
+def mark_in_use(data: DataLayout, layout: RunLayout, run: RunRef) -> None:
+    """Write the marker of an Airflow run into a run's directory, which is created if necessary."""
     with (
-        locked(data.rounds_lock, "shared"),
-        atomic_path(layout.leases / f"{fingerprint(asdict(lease))}.json") as temporary,
+        file_lock(data.rounds_lock, "shared"),
+        atomic_path(layout.run_markers / f"{fingerprint(asdict(run))}.json") as temporary,
     ):
-        temporary.write_text(json.dumps(asdict(lease)) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(run)) + "\n", encoding="utf-8")
 
 
-def noted(directory: Path) -> Iterator[Lease]:
-    """Give the runs that ever noted themselves in a run's directory; notes nobody can read are passed over."""
-    for file in sorted(RunLayout(directory).leases.glob("*.json")):
+def runs_using(directory: Path) -> Iterator[RunRef]:
+    """Yield the Airflow runs with a marker in a run's directory; unreadable markers are skipped."""
+    for file in sorted(RunLayout(directory).run_markers.glob("*.json")):
         try:
-            yield Lease(**json.loads(file.read_text(encoding="utf-8")))
+            yield RunRef(**json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             continue

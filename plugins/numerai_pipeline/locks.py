@@ -1,12 +1,13 @@
-"""Locks between processes that share the data volume: the operating system's, which end with their process.
+"""File locks between processes that share the data volume.
 
-A killed task never leaves one behind.
+They are the operating system's locks and end with their process, so a killed task does not keep one.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -18,23 +19,28 @@ log = logging.getLogger(__name__)
 
 
 def lock_path(path: Path) -> Path:
-    """Where the lock is that whoever makes or removes ``path`` has alone: a hidden file beside it."""
+    """Return the lock file for making or removing ``path``: a hidden file beside it."""
     return path.with_name(f".{path.name}.lock")
 
 
 @contextmanager
-def locked(file: Path, kind: Literal["shared", "alone"], *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock while the block runs, and tell whether it is held.
+def file_lock(file: Path, kind: Literal["shared", "exclusive"], *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock while the block runs.
 
     Parameters
     ----------
     file : Path
-        The lock file; made when it is not there.
-    kind : {"shared", "alone"}
-        Whether others may hold it, ``shared``, at the same time.
+        The lock file; created if it does not exist.
+    kind : {"shared", "exclusive"}
+        Whether other processes may hold it, ``shared``, at the same time.
     wait : bool
-        Whether to wait for those who hold it; otherwise the block gets False when it is taken. Where the file system
-        has no locks, it always counts as held.
+        Whether to wait for the processes that hold it.
+
+    Yields
+    ------
+    bool
+        Whether the lock is held: False only without ``wait``, when another process has it. On a file system without
+        locks, always True.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
@@ -50,30 +56,36 @@ def locked(file: Path, kind: Literal["shared", "alone"], *, wait: bool = True) -
 
 
 @contextmanager
-def alone_at(path: Path, doing: str) -> Iterator[bool]:
-    """Let only one process at a time make a file; the others wait, and say so.
+def exclusive_lock(path: Path, activity: str, *, beside: bool = True) -> Iterator[bool]:
+    """Let one process at a time work on a path; the others log that they wait.
 
     Parameters
     ----------
     path : Path
-        What is made.
-    doing : str
-        What another process is doing should there be a wait, such as ``downloading it``.
+        The file or directory to work on.
+    activity : str
+        The work of the other process, for the log, such as ``downloading it``.
+    beside : bool
+        Lock a hidden file beside the path, which may then be replaced or removed. Otherwise lock the path itself, which
+        must exist.
 
     Yields
     ------
     bool
-        Whether this process really is alone: False where the file system has no locks. Whoever writes under a
-        temporary name of its own then loses nothing but time.
+        Whether the lock is held: False on a file system without locks. A process that writes to a temporary file then
+        risks only duplicate work.
     """
-    with lock_path(path).open("w") as lock:
+    handle = os.open(lock_path(path), os.O_RDWR | os.O_CREAT, 0o644) if beside else os.open(path, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("%s: another task is %s; waiting", path, doing)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            log.info("%s: another task is %s; waiting", path, activity)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             log.warning("%s: no lock on this file system (%s)", path, error)
             yield False
             return
         yield True
+    finally:
+        os.close(handle)

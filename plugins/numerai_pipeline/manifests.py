@@ -1,8 +1,8 @@
-"""Manifests: the proof, written last, that an output is whole.
+"""Manifests: the checksum files of finished outputs.
 
-Every output ``x`` has ``x.manifest.json`` beside it with its SHA-256, size, rows and columns. An output without a
-manifest that holds does not exist for the pipeline. The model images keep the same form (``docs/contract.md``) with
-code of their own.
+Each output ``x`` has ``x.manifest.json`` beside it with its SHA-256, size, rows and columns, written last. The pipeline
+ignores an output without a valid manifest. The model images write the same format (``docs/contract.md``) with separate
+code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUFFIX = ".manifest.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a finished file.
+    """Describes a finished file.
 
     Attributes
     ----------
@@ -39,13 +39,13 @@ class Manifest:
     bytes : int
         Its size.
     rows : int or None
-        Rows of a table, without the header; None for what is not a table.
+        Rows of a table, without the header; None for other files.
     columns : list of str
         Columns of a table, in order.
     inputs : str or None
-        Hash of everything the file was made from (inputs, image, parameters), as the task that made it was told.
+        Hash of everything that the file was made from (inputs, image, parameters), as its task received it.
     about : dict
-        What else the maker wanted to keep, such as the address or the version a download came from.
+        Further values of the writer, such as the address or the version of a download.
     """
 
     file: str
@@ -58,23 +58,23 @@ class Manifest:
 
 
 def manifest_path(path: Path) -> Path:
-    """Where the manifest of ``path`` is."""
+    """Return the path of the manifest of ``path``."""
     return path.with_name(path.name + SUFFIX)
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits; reads it in blocks."""
+    """Compute the SHA-256 of a file, as 64 hexadecimal digits, in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; when the block ends well, put what was written there in its place.
+    """Yield a temporary path beside ``path``, and rename it to ``path`` when the block succeeds.
 
-    A reader of ``path`` sees the old content or the new one, never a part. When the block fails, nothing is left; what
-    a killed process left when it was at the same file is removed. Others may be at it at the same time: each holds
-    the operating system's lock on what it writes, which ends with its process.
+    A reader of ``path`` sees the old content or the new one, never a part. A failed block removes its temporary file;
+    the temporary files of killed processes are removed as well. Several processes may write the same path at the same
+    time: each holds a file lock on its temporary file, which ends with the process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
@@ -91,22 +91,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:
-    """Make a temporary file with a lock on it; returns its open handle and its path."""
+    """Create a locked temporary file; return its open handle and its path."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
-        os.close(handle)  # somebody who tidied up was faster than our lock
+        os.close(handle)  # another process removed the file before it was locked
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the temporary files of a path that no living process has a lock on."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with contextlib.suppress(OSError), left.open("rb") as file:  # gone, somebody else's, or without locks
+    """Remove the temporary files of a path on which no running process has a lock."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError), leftover.open("rb") as file:  # gone, locked, or without locks
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            left.unlink()
+            leftover.unlink()
 
 
 def write_manifest(
@@ -117,7 +117,7 @@ def write_manifest(
     inputs: str | None = None,
     about: dict[str, Any] | None = None,
 ) -> Manifest:
-    """Describe the finished file ``path`` in a manifest beside it and return what was written."""
+    """Write the manifest of the finished file ``path`` beside it and return it."""
     manifest = Manifest(path.name, file_sha256(path), path.stat().st_size, rows, columns or [], inputs, about or {})
     with atomic_path(manifest_path(path)) as temporary:
         temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
@@ -125,7 +125,7 @@ def write_manifest(
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Read the manifest of ``path``; None when there is none or it cannot be read as one."""
+    """Read the manifest of ``path``; None if it does not exist or is not a manifest."""
     try:
         content = json.loads(manifest_path(path).read_text(encoding="utf-8"))
         manifest = Manifest(**content)
@@ -143,7 +143,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def verified_manifest(path: Path, *, inputs: str | None = None) -> Manifest | None:
-    """Return the manifest of ``path`` if the file is still what it says, else None.
+    """Return the manifest of ``path`` if the file matches it, else None.
 
     Parameters
     ----------
@@ -161,28 +161,28 @@ def verified_manifest(path: Path, *, inputs: str | None = None) -> Manifest | No
 
 
 def require_whole(path: Path, made_by: str) -> Manifest:
-    """Return the manifest of ``path``, which must be what it says.
+    """Return the manifest of ``path``, which must match the file.
 
     Parameters
     ----------
     path : Path
         The file.
     made_by : str
-        The task to run again when it is not, or several.
+        The task to clear otherwise, or several.
 
     Raises
     ------
     BadInputError
-        When there is no manifest, or the file is not the one it describes, such as after a byte was flipped.
+        When there is no manifest, or the file does not match it, such as after a flipped byte.
     """
     manifest = verified_manifest(path)
     if manifest is not None:
         return manifest
     if read_manifest(path) is None or not path.is_file():
-        msg = f"{path}: not there or never finished: clear {made_by} and run it again"
+        msg = f"{path}: missing or unfinished: clear {made_by} and run it again"
         raise BadInputError(msg)
     msg = (
-        f"{path}: its content is not what its manifest says: it was cut short or changed after it was written; clear"
+        f"{path}: its content does not match its manifest: it was truncated or changed after it was written; clear"
         f" {made_by} and run it again"
     )
     raise BadInputError(msg)

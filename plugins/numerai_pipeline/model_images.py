@@ -1,8 +1,8 @@
-"""Which image a model runs in: the name says exactly which code it holds.
+"""Names of the model images, with a content hash as the tag.
 
-An image's tag is a hash of everything it is built from: its own folder, the contract package and the base. Whoever
-builds images (``launcher/images.py``) and whoever runs them (the DAG) computes the same tag from the same files, so a
-run records exactly which code made its predictions, and an image is rebuilt only when its inputs changed.
+The tag of an image is a hash of its inputs: its own folder, the contract package and the base. The launcher, which
+builds images (``launcher/images.py``), and the DAG, which runs them, compute the same tag from the same files. So a run
+records exactly the code of its predictions, and an image is rebuilt only when its inputs change.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 BASE = "base"
 PYTHON = "3.12"
 _SHARED_FOLDERS = ("contract", BASE)
-_LEFT_OUT = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
+_IGNORED_FOLDERS = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
 
 
 def image_inputs(images_dir: Path, image: str) -> Iterator[Path]:
-    """All files an image is built from, in a fixed order.
+    """Yield the input files of an image, in a fixed order.
 
-    The base is made from its own folder alone; every other image also from the contract package and the base.
+    The base is built from its own folder; other images also from the contract package and the base.
     """
     for folder in (image,) if image == BASE else (image, *_SHARED_FOLDERS):
         yield from source_files(images_dir / folder)
 
 
 def source_files(path: Path) -> Iterator[Path]:
-    """All files at or below a path that somebody wrote, in a fixed order: no caches."""
+    """Yield the source files at or below a path, without caches, in a fixed order."""
     for found in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if found.is_file() and not _LEFT_OUT.intersection(found.parts) and found.suffix != ".pyc":
+        if found.is_file() and not _IGNORED_FOLDERS.intersection(found.parts) and found.suffix != ".pyc":
             yield found
 
 
 def content_hash(root: Path, files: Iterable[Path], begin: str = "") -> str:
-    """Hash of files by their names below ``root`` and contents, after a text: 12 hexadecimal digits."""
+    """Hash a text, and files by their names below ``root`` and contents: 12 hexadecimal digits."""
     digest = hashlib.sha256(begin.encode())
     above = f"{root.as_posix()}/"
     for path in files:
@@ -47,7 +47,7 @@ def content_hash(root: Path, files: Iterable[Path], begin: str = "") -> str:
 
 
 def image_tag(images_dir: Path, image: str, python: str = PYTHON) -> str:
-    """Hash of an image's inputs (names, contents, and the Python version of its base): 12 hexadecimal digits.
+    """Hash an image's inputs (names, contents, and the Python version of its base): 12 hexadecimal digits.
 
     Raises
     ------
@@ -60,5 +60,5 @@ def image_tag(images_dir: Path, image: str, python: str = PYTHON) -> str:
 
 
 def image_reference(images_dir: Path, image: str, python: str = PYTHON) -> str:
-    """Full name of an image, such as ``numerai-classic:0f3a…``, without the address of a registry."""
+    """Return the full name of an image, such as ``numerai-classic:0f3a…``, without the address of a registry."""
     return f"numerai-{image.replace('_', '-')}:{image_tag(images_dir, image, python)}"

@@ -20,7 +20,7 @@ from numerai_pipeline.data_volume import container_user, installation_id
 from numerai_pipeline.disk import require_free_space
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.leaderboard.links import LeaderboardLink
-from numerai_pipeline.locks import alone_at
+from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.manifests import file_sha256, manifest_path, read_manifest, require_whole, verified_manifest
 from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, Registry
 from numerai_pipeline.parameters import LONGEST_SEARCH, parse_parameters
@@ -105,21 +105,23 @@ class ModelOperator(BaseOperator):
             retry_delay=timedelta(seconds=15),
             retry_exponential_backoff=2,
             max_retry_delay=timedelta(minutes=10),
-            doc_md=spec.about,
+            doc_md=spec.description,
             # no rule of Airflow's says "all ended, one succeeded" where others were skipped: see _need_a_model
-            trigger_rule=TriggerRule.ALL_DONE if spec.after_models else TriggerRule.ALL_SUCCESS,
+            trigger_rule=TriggerRule.ALL_DONE if spec.is_post_processing else TriggerRule.ALL_SUCCESS,
             **kwargs,
         )
         self.spec = spec
         self.run_directory = run_directory
-        self.image = settings.image_registry + registry.references[spec.image]
-        self.serves = registry.served_by(spec.name)
-        self.models = registry.models if spec.after_models else ()
+        self.image = settings.image_registry + registry.image_names[spec.image]
+        self.serves = registry.dependent_models(spec.name)
+        self.models = registry.models if spec.is_post_processing else ()
         # what comes after the models takes what is there, and asks for no more
-        self.preparations = tuple(need for need in spec.needs if need != FIRST_TASK and not spec.after_models)
-        self.left_before = registry.left_before(spec.name)
-        self.others_leave = frozenset(name for each in registry if each.name != spec.name for name in each.leaves)
-        self.made_by = {left: each.name for each in registry.tasks.values() for left in each.leaves}
+        self.preparations = tuple(
+            need for need in spec.depends_on if need != FIRST_TASK and not spec.is_post_processing
+        )
+        self.upstream_outputs = registry.upstream_outputs(spec.name)
+        self.others_leave = frozenset(name for each in registry if each.name != spec.name for name in each.outputs)
+        self.made_by = {left: each.name for each in registry.tasks.values() for left in each.outputs}
         self.environment = contract_environment(spec)
         self._container: ModelContainer | None = None
         self._told_to_end = False
@@ -131,13 +133,13 @@ class ModelOperator(BaseOperator):
             if parameters.models and not self.serves.intersection(parameters.models):
                 msg = f"not needed: the picked models are {', '.join(parameters.models)}"
                 raise AirflowSkipException(msg)
-            if self.spec.after_models:
+            if self.spec.is_post_processing:
                 self._need_a_model(context)
             settings = load_settings()
             layout = RunLayout(settings.data_dir / self.run_directory)
             inputs = self._inputs(layout)
             # a run with the same settings may be at the same work: it is done once
-            with alone_at(layout.directory / self.spec.name, "making it"):
+            with exclusive_lock(layout.directory / self.spec.name, "making it"):
                 if not parameters.force and self._is_done(layout, inputs):
                     self.log.info("up to date: inputs, image and parameters unchanged")
                     self._tidy_up(context, settings, layout, inputs, parameters.automl_minutes)
@@ -157,7 +159,7 @@ class ModelOperator(BaseOperator):
         """Whether all that the container would leave is there, whole, and made from these inputs."""
         name = self.spec.name
         results = [layout.predictions(name) if self.spec.predicts else layout.report(name)]
-        results += [layout.directory / left for left in self.spec.leaves]
+        results += [layout.directory / left for left in self.spec.outputs]
         return all(verified_manifest(result, inputs=inputs) for result in results)
 
     def _inputs(self, layout: RunLayout) -> str:
@@ -180,9 +182,9 @@ class ModelOperator(BaseOperator):
 
     def _found(self, layout: RunLayout) -> list[Path]:
         """List what it reads where it is there: files the entry names and, after the models, their predictions."""
-        found = [path for name in self.spec.may_read if (path := layout.directory / name).is_file()]
-        if self.spec.after_models:
-            own = {layout.directory / left for left in self.spec.leaves}
+        found = [path for name in self.spec.optional_inputs if (path := layout.directory / name).is_file()]
+        if self.spec.is_post_processing:
+            own = {layout.directory / left for left in self.spec.outputs}
             predictions = sorted(layout.predictions_directory.glob("[!.]*.csv"))
             found += [path for path in predictions if path not in own and read_manifest(path) is not None]
         return found
@@ -192,9 +194,9 @@ class ModelOperator(BaseOperator):
     ) -> None:
         self._require_whole_inputs(layout)
         if self.spec.tables == "csv":
-            from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
+            from numerai_pipeline.unpacking.csv_tables import write_csv_tables
 
-            provide_csv_tables(layout)
+            write_csv_tables(layout)
         self._container = self._new_container(context, settings, layout, inputs, automl_minutes)
         if self._told_to_end:
             self._container.on_kill()
@@ -244,15 +246,15 @@ class ModelOperator(BaseOperator):
         """Check what the container left, and only then bring it to the run's directory."""
         name = self.spec.name
         if self.spec.predicts and not verified_manifest(layout.predictions(name), inputs=inputs):
-            from numerai_pipeline.predictions import accept_predictions
+            from numerai_pipeline.predictions import validate_predictions
 
             left = workspace.inside.predictions(name)
             for path in (left, manifest_path(left)):
                 workspace.check_plain(path)
-            accept_predictions(left, layout.tournament, inputs=inputs)
+            validate_predictions(left, layout.tournament, inputs=inputs)
         workspace.bring_home(self.image)
         if not self._is_done(layout, inputs):
-            wanted = ", ".join((layout.report(name).name, *self.spec.leaves))
+            wanted = ", ".join((layout.report(name).name, *self.spec.outputs))
             msg = f"{name}: the container ended well but did not leave {wanted}, each with its manifest"
             raise BadInputError(msg)
 
@@ -262,7 +264,7 @@ class ModelOperator(BaseOperator):
 
         own = [layout.predictions(self.spec.name)] if self.spec.predicts else []
         own.append(layout.report(self.spec.name))
-        outputs = (*(str(path.relative_to(layout.directory)) for path in own), *self.spec.leaves)
+        outputs = (*(str(path.relative_to(layout.directory)) for path in own), *self.spec.outputs)
         return Workspace(
             run=layout,
             task=self.spec.name,
@@ -270,31 +272,31 @@ class ModelOperator(BaseOperator):
             hidden=self._hidden(layout),
             outputs=outputs,
             # what comes after the models may fail, and what others then find must not be made from other models
-            kept=() if self.spec.after_models else self.spec.leaves,
+            kept=() if self.spec.is_post_processing else self.spec.outputs,
             others=self.others_leave,
-            scores_others=self.spec.after_models,
+            scores_others=self.spec.is_post_processing,
         )
 
     def _require_whole_inputs(self, layout: RunLayout) -> None:
         """Look at the bytes of what it will read, since not every image does, and for room for what it leaves."""
         tables = [require_whole(table, "`unzip`") for table in (layout.training, layout.tournament)]
-        for left in () if self.spec.after_models else self.left_before:
+        for left in () if self.spec.is_post_processing else self.upstream_outputs:
             require_whole(layout.directory / left, f"`{self.made_by[left]}`")
         rows = max(manifest.rows or 0 for manifest in tables)
-        room = rows * BYTES_OF_A_ROW * max(1, len(self.spec.leaves))
+        room = rows * BYTES_OF_A_ROW * max(1, len(self.spec.outputs))
         require_free_space(layout.directory, room, f"{self.spec.name}: what it leaves")
 
     def _read_only(self, layout: RunLayout) -> tuple[Path, ...]:
         """List the files that the container may read and not change."""
-        left = [layout.directory / name for name in self.left_before]
-        if self.spec.after_models:  # not everything that could be there is
+        left = [layout.directory / name for name in self.upstream_outputs]
+        if self.spec.is_post_processing:  # not everything that could be there is
             left = [path for path in left if path.is_file()]
         return tuple(dict.fromkeys((*layout.tables(self.spec.tables), *left, *self._found(layout))))
 
     def _hidden(self, layout: RunLayout) -> tuple[Path, ...]:
         """List what a model must not see: the true targets of what it predicts, where they are known already."""
         secrets = (layout.targets,)
-        return tuple(path for path in secrets if path.is_file() and path.name not in self.spec.may_read)
+        return tuple(path for path in secrets if path.is_file() and path.name not in self.spec.optional_inputs)
 
     def on_kill(self) -> None:
         """Remove the container, or start none: nobody waits for it any more."""

@@ -1,9 +1,10 @@
-"""The registry of models: ``model_images/models.yaml`` as dataclasses, each mistake in it a clear error."""
+"""The registry of models: reads and validates ``model_images/models.yaml``."""
 
 from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -22,30 +23,37 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 SCHEMA = Path(__file__).with_name("models.schema.json")
-# libyaml's where it is there: Airflow reads the registry with every task, and it takes a tenth of the time
+# libyaml's loader if available: Airflow reads the registry with each task, and libyaml takes a tenth of the time
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FIRST_TASK = "unzip"
-# In `needs`: every task that leaves predictions. What needs it goes on with those that succeeded.
+# In `depends_on`: all tasks that produce predictions. A task that depends on it uses the models that succeeded.
 ALL_MODELS = "models"
-# How the predictions of ensembles are called.
+# Prefix of the names of ensembles' predictions.
 ENSEMBLE_PREFIX = "ensemble_"
-TableForm = Literal["parquet", "csv"]
+TableFormat = Literal["parquet", "csv"]
 RESERVED_NAMES = frozenset(
     {"wait_for_round", "download", FIRST_TASK, ALL_MODELS, "leaderboard", "approve", "submit", "exploring"}
 )
-# What a container is told by the pipeline itself; a task's own parameters may not shadow it.
+# Environment variables that the pipeline sets; a task's parameters must not override them.
 CONTRACT_VARIABLES = frozenset(
     {"OPERATION", "TRAINING", "TESTING", "PREDICTING", "STORING", "REPORTING", "INPUTS"}
     | {"TIME_LIMIT", "TIME_LIMIT_PART", "THREADS", "MEMORY_LIMIT", "SEED"}
 )
+_DEPRECATED_KEYS = {
+    "about": "description",
+    "needs": "depends_on",
+    "leaves": "outputs",
+    "may_read": "optional_inputs",
+}
+"""Keys of the previous release → their names since; accepted with a warning until the next release."""
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """An image: its folder's name, the Python of its base, and what is in it."""
+    """An image: its folder's name, its content in a line, and the Python version of its base."""
 
     name: str
-    about: str
+    description: str
     python: str = PYTHON
 
 
@@ -57,69 +65,69 @@ class ModelSpec:
     ----------
     name : str
         Name of the task, and of its predictions and report.
-    about : str
-        What it does.
+    description : str
+        Its description, in a line or two of Markdown.
     image, operation : str
-        Which image it runs in, and which of the image's operations it is.
-    needs : tuple of str
-        The tasks that come right before it; ``models`` stands for all that predict.
+        The image that it runs in, and the operation of the image.
+    depends_on : tuple of str
+        The tasks directly upstream; ``models`` stands for all tasks that predict.
     group : str or None
-        Group it is drawn in.
+        Task group in the DAG's graph.
     predicts : bool
-        Whether it leaves predictions (a model) or not (a preparation).
-    leaves : tuple of str
-        Files a preparation leaves for the tasks after it, relative to the run's directory.
-    may_read : tuple of str
-        Files there that it reads where they are, and does without where they are not.
+        Whether it produces predictions (a model) or not (a preprocessing or post-processing task).
+    outputs : tuple of str
+        Files that it produces for downstream tasks, relative to the run's directory.
+    optional_inputs : tuple of str
+        Files there that it reads if they exist.
     memory : int
         Hard memory limit, MiB.
     cores : int
         Hard limit of processor cores.
     pool_slots : int
-        Slots it takes of the pool.
+        Pool slots that it occupies.
     time_limit : int
-        Minutes after which it is stopped; a search's own minutes come on top (:meth:`minutes`).
+        Minutes after which it is stopped; the time of a search is added (:meth:`minutes`).
     search_parts : int or None
-        Set for a search: one fit may take one part in this many of the run's ``automl_minutes``.
+        Set for a search: one fit may take 1 / ``search_parts`` of the run's ``automl_minutes``.
     tables : {"parquet", "csv"}
-        Form of the tables it reads; csv for an image of 2018.
+        Format of the tables that it reads; csv for an image of 2018.
     parameters : dict
         Further environment variables of its container.
     """
 
     name: str
-    about: str
+    description: str
     image: str
     operation: str
     memory: int
     time_limit: int
     pool_slots: int
-    needs: tuple[str, ...] = (FIRST_TASK,)
+    depends_on: tuple[str, ...] = (FIRST_TASK,)
     group: str | None = None
     predicts: bool = True
-    leaves: tuple[str, ...] = ()
-    may_read: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()
     cores: int = 1
     search_parts: int | None = None
-    tables: TableForm = "parquet"
+    tables: TableFormat = "parquet"
     parameters: dict[str, str] = field(default_factory=dict)
 
     @property
-    def after_models(self) -> bool:
-        """Whether it comes after all models, and goes on with those that succeeded."""
-        return ALL_MODELS in self.needs
+    def is_post_processing(self) -> bool:
+        """Whether it runs after all models, with the results of those that succeeded."""
+        return ALL_MODELS in self.depends_on
 
     def minutes(self, automl_minutes: int) -> int:
-        """Minutes after which the task is stopped in a run with this search time.
+        """Return the minutes after which the task is stopped in a run with this search time.
 
-        Searches overrun: by up to one and a half times what they were given, as measured.
+        Searches overrun by up to one and a half times their search time, as measured.
         """
         return self.time_limit + (math.ceil(2.5 * automl_minutes) if self.search_parts else 0)
 
 
 @dataclass(frozen=True)
 class Registry:
-    """All images and tasks, the tasks in an order in which each comes after what it needs."""
+    """All images and tasks, the tasks in topological order."""
 
     directory: Path
     images: dict[str, ImageSpec]
@@ -130,67 +138,67 @@ class Registry:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the tasks that leave predictions."""
+        """Names of the tasks that produce predictions."""
         return tuple(spec.name for spec in self if spec.predicts)
 
     @property
     def predictions(self) -> tuple[str, ...]:
-        """Names of all predictions: those of the models, and those that other tasks make of them."""
-        left = (Path(file) for spec in self for file in spec.leaves)
-        made = (file.stem for file in left if file.parent.name == "predictions" and file.suffix == ".csv")
-        return (*self.models, *made)
+        """Names of all predictions: of the models, and those that other tasks derive from them."""
+        outputs = (Path(file) for spec in self for file in spec.outputs)
+        derived = (file.stem for file in outputs if file.parent.name == "predictions" and file.suffix == ".csv")
+        return (*self.models, *derived)
 
     @property
-    def after_models(self) -> tuple[str, ...]:
-        """Names of the tasks that come after all models."""
-        return tuple(spec.name for spec in self if spec.after_models)
+    def post_processing(self) -> tuple[str, ...]:
+        """Names of the tasks that run after all models."""
+        return tuple(spec.name for spec in self if spec.is_post_processing)
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Names of the groups the tasks are drawn in."""
+        """Names of the task groups."""
         return tuple(dict.fromkeys(spec.group for spec in self if spec.group is not None))
 
     @cached_property
-    def references(self) -> dict[str, str]:
-        """Full name of each image, without an address: a hash of all its files, which many tasks ask for."""
+    def image_names(self) -> dict[str, str]:
+        """Full name of each image, without an address. Cached, since it hashes all files of the image."""
         return {spec.name: image_reference(self.directory, spec.name, spec.python) for spec in self.images.values()}
 
-    def served_by(self, name: str) -> frozenset[str]:
-        """Names of the models that a task serves: itself if it predicts, and those that need it, directly or not.
+    def dependent_models(self, name: str) -> frozenset[str]:
+        """Return the models that need a task: itself if it predicts, and its downstream models.
 
-        A task runs when one of the models it serves was picked. One that comes after all models serves all of them.
+        A task runs if one of these models is selected. All models need a post-processing task.
         """
-        if self.tasks[name].after_models:
+        if self.tasks[name].is_post_processing:
             return frozenset(self.models)
-        serving = {name}
+        dependent = {name}
         for spec in self:  # in topological order, so one pass finds all
-            if serving.intersection(spec.needs):
-                serving.add(spec.name)
-        return frozenset(serving.intersection(self.models))
+            if dependent.intersection(spec.depends_on):
+                dependent.add(spec.name)
+        return frozenset(dependent.intersection(self.models))
 
     def upstream(self, name: str) -> tuple[str, ...]:
-        """Names of the tasks right before this one: what it needs, each model by its name."""
-        return _expanded(self.tasks[name], self.tasks)
+        """Return the tasks directly upstream of this one, each model by its name."""
+        return _resolve_dependencies(self.tasks[name], self.tasks)
 
-    def left_before(self, name: str) -> tuple[str, ...]:
-        """Files that the tasks before this one leave, those right before it and those before these."""
+    def upstream_outputs(self, name: str) -> tuple[str, ...]:
+        """Return the output files of all upstream tasks, direct and indirect."""
         found: set[str] = set()
         waiting = list(self.upstream(name))
         while waiting:
             spec = self.tasks.get(waiting.pop())
             if spec is not None:
-                found.update(spec.leaves)
+                found.update(spec.outputs)
                 waiting += self.upstream(spec.name)
         return tuple(sorted(found))
 
 
 def load_registry(directory: Path) -> Registry:
-    """Read and check ``models.yaml`` in the folder of the model images.
+    """Read and validate ``models.yaml`` in the folder of the model images.
 
     Raises
     ------
     BadInputError
-        Naming the file, the entry, what is wrong with it and what would be right.
+        Naming the file, the entry, the mistake and the remedy.
     """
     file = directory / "models.yaml"
     try:
@@ -201,16 +209,29 @@ def load_registry(directory: Path) -> Registry:
     except yaml.YAMLError as error:
         msg = f"{file} is not YAML: {' '.join(str(error).split())}"
         raise BadInputError(msg) from None
+    _rename_deprecated_keys(file, content)
     _check_schema(file, content)
     images = {name: ImageSpec(name, **image) for name, image in content["images"].items()}
     for name in images:
         if not (directory / name / "Dockerfile").is_file():
-            msg = f"{file}: images.{name}: there is no {name}/Dockerfile beside it"
+            msg = f"{file}: images.{name}: {name}/Dockerfile is missing beside it"
             raise BadInputError(msg)
     tasks = {name: _model_spec(name, task) for name, task in content["tasks"].items()}
     for spec in tasks.values():
         _check_task(file, spec, images, tasks)
     return Registry(directory, images, _in_order(file, tasks))
+
+
+def _rename_deprecated_keys(file: Path, content: Any) -> None:
+    for section in ("images", "tasks"):
+        entries = content.get(section) if isinstance(content, dict) else None
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            for old, new in _DEPRECATED_KEYS.items() if isinstance(entry, dict) else ():
+                if old in entry and new not in entry:
+                    entry[new] = entry.pop(old)
+                    msg = f"{file}: {section}.{name}.{old} is deprecated: rename the key to {new!r}"
+                    # shown by default, unlike DeprecationWarning
+                    warnings.warn(msg, FutureWarning, stacklevel=3)
 
 
 def _check_schema(file: Path, content: Any) -> None:
@@ -225,7 +246,7 @@ def _describe(file: Path, error: ValidationError) -> str:
     if error.validator == "additionalProperties" and isinstance(error.schema, dict):
         known = sorted(error.schema["properties"])
         unknown = sorted(str(key) for key in dict(error.instance or {}) if key not in known)  # type: ignore[arg-type]
-        return f"{file}: {place}: unknown key {', '.join(map(repr, unknown))}; there are: {', '.join(known)}"
+        return f"{file}: {place}: unknown key {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}"
     return f"{file}: {place}: {error.message}"
 
 
@@ -233,17 +254,17 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
     parameters = {key: _as_text(value) for key, value in task.get("parameters", {}).items()}
     return ModelSpec(
         name=name,
-        about=task["about"],
+        description=task["description"],
         image=task["image"],
         operation=task.get("operation", name),
         memory=task["memory"],
         time_limit=task["time_limit"],
         pool_slots=task.get("pool_slots", task.get("cores", 1)),
-        needs=tuple(task.get("needs", (FIRST_TASK,))),
+        depends_on=tuple(task.get("depends_on", (FIRST_TASK,))),
         group=task.get("group"),
         predicts=task.get("predicts", True),
-        leaves=tuple(task.get("leaves", ())),
-        may_read=tuple(task.get("may_read", ())),
+        outputs=tuple(task.get("outputs", ())),
+        optional_inputs=tuple(task.get("optional_inputs", ())),
         cores=task.get("cores", 1),
         search_parts=task.get("search_parts"),
         tables=task.get("tables", "parquet"),
@@ -258,41 +279,42 @@ def _as_text(value: str | float | bool) -> str:
 def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], tasks: Mapping[str, ModelSpec]) -> None:
     place = f"{file}: tasks.{spec.name}"
     if spec.name in RESERVED_NAMES:
-        msg = f"{place}: the name belongs to a step of the pipeline itself; choose another"
+        msg = f"{place}: the name is reserved for a task of the pipeline; choose another name"
         raise BadInputError(msg)
     if spec.predicts and spec.name.startswith(ENSEMBLE_PREFIX):
-        msg = f"{place}: predictions called {ENSEMBLE_PREFIX}… are ensembles, made of models; choose another name"
+        msg = f"{place}: the prefix {ENSEMBLE_PREFIX} is reserved for ensembles; choose another name"
         raise BadInputError(msg)
     if spec.image not in images:
-        msg = f"{place}.image: there is no image {spec.image!r}; there are: {', '.join(images)}"
+        msg = f"{place}.image: unknown image {spec.image!r}; available: {', '.join(images)}"
         raise BadInputError(msg)
-    for need in spec.needs:
+    for need in spec.depends_on:
         if need not in (FIRST_TASK, ALL_MODELS) and need not in tasks:
-            msg = f"{place}.needs: there is no task {need!r}; there are: {', '.join((FIRST_TASK, *tasks))}"
+            msg = f"{place}.depends_on: unknown task {need!r}; available: {', '.join((FIRST_TASK, *tasks))}"
             raise BadInputError(msg)
-    if spec.after_models and spec.predicts:
-        msg = f"{place}.needs: what comes after all {ALL_MODELS} cannot be one of them; set predicts: false"
+    if spec.is_post_processing and spec.predicts:
+        msg = f"{place}.depends_on: a task that depends on {ALL_MODELS!r} cannot be a model; set predicts: false"
         raise BadInputError(msg)
-    if spec.leaves and spec.predicts:
-        msg = f"{place}.leaves: only a preparation leaves files for later tasks; set predicts: false, or take it out"
+    if spec.outputs and spec.predicts:
+        msg = f"{place}.outputs: a model has no further outputs; set predicts: false, or remove the key"
         raise BadInputError(msg)
     shadowed = sorted(CONTRACT_VARIABLES.intersection(spec.parameters))
     if shadowed:
-        msg = f"{place}.parameters: {', '.join(shadowed)} is set by the pipeline itself; take it out"
+        msg = f"{place}.parameters: {', '.join(shadowed)} is set by the pipeline; remove it"
         raise BadInputError(msg)
 
 
-def _expanded(spec: ModelSpec, tasks: Mapping[str, ModelSpec]) -> tuple[str, ...]:
+def _resolve_dependencies(spec: ModelSpec, tasks: Mapping[str, ModelSpec]) -> tuple[str, ...]:
     models = [other.name for other in tasks.values() if other.predicts]
-    return tuple(name for need in spec.needs for name in (models if need == ALL_MODELS else [need]))
+    return tuple(name for need in spec.depends_on for name in (models if need == ALL_MODELS else [need]))
 
 
 def _in_order(file: Path, tasks: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+    upstream = {name: _resolve_dependencies(spec, tasks) for name, spec in tasks.items()}
     sorter = TopologicalSorter(
-        {spec.name: [name for name in _expanded(spec, tasks) if name != FIRST_TASK] for spec in tasks.values()}
+        {name: [each for each in names if each != FIRST_TASK] for name, names in upstream.items()}
     )
     try:
         return {name: tasks[name] for name in sorter.static_order()}
     except CycleError as error:
-        msg = f"{file}: tasks need each other in a circle: {' -> '.join(error.args[1])}"
+        msg = f"{file}: tasks depend on each other in a cycle: {' -> '.join(error.args[1])}"
         raise BadInputError(msg) from None

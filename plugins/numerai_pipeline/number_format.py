@@ -20,7 +20,7 @@ def exact_text(scalar: Any) -> str:
     str
         ``1.0000001`` for the float32 after 1, ``1`` for 1 itself.
     """
-    import numpy as np  # heavy, and needed for a refusal only
+    import numpy as np  # a slow import, needed for errors only
 
     value = scalar.as_py()
     text = str(np.float32(value)) if scalar.type.bit_width == 32 and isinstance(value, float) else repr(value)
@@ -28,7 +28,7 @@ def exact_text(scalar: Any) -> str:
 
 
 def distinct_texts(first: float, second: float, decimals: int = 1) -> tuple[str, str]:
-    """Format two numbers with thousands separators and as few decimals, from ``decimals`` on, as tell them apart."""
+    """Format two numbers with thousands separators and the fewest decimals, at least ``decimals``, that differ."""
     texts = f"{first:,.{decimals}f}", f"{second:,.{decimals}f}"
     while texts[0] == texts[1] and first != second and decimals < _MAX_DECIMALS:
         decimals += 1

@@ -1,4 +1,4 @@
-"""Progress in the log: how much of a long work is done, at most every few seconds."""
+"""Progress of long work in the log, at most every few seconds."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Progress:
-    """Says in the log how far a work has come.
+    """Logs how much of a long work is done.
 
     Parameters
     ----------
     log : logging.Logger
-        Where to say it.
+        The log to write to.
     what : str
-        The work, as the line begins.
+        The work; each line begins with it.
     total : int
-        About how much there is to do, in ``unit``; 0 where nobody knows.
+        Approximate amount of work, in ``unit``; 0 if unknown.
     unit : {"rows", "bytes"}
         What is counted.
     done : int
-        How much an earlier attempt has done already.
+        Amount that an earlier attempt has done already.
     """
 
     def __init__(
@@ -35,32 +35,32 @@ class Progress:
         self._what = what
         self._total = total
         self._unit = unit
-        self._done = self._began_at = done
-        self._began = self._spoke = time.monotonic()
+        self._done = self._initial_done = done
+        self._began = self._last_logged = time.monotonic()
 
     def advance(self, amount: int) -> None:
         """Count ``amount`` more as done."""
         self._done += amount
         now = time.monotonic()
-        if now - self._spoke >= SECONDS_BETWEEN_LINES:
-            self._spoke = now
-            self._log.info("%s: %s", self._what, self._state(now - self._began))
+        if now - self._last_logged >= SECONDS_BETWEEN_LINES:
+            self._last_logged = now
+            self._log.info("%s: %s", self._what, self._format_state(now - self._began))
 
     def finish(self, outcome: str) -> None:
-        """Say that the work is done, how long it took, and how fast it went."""
+        """Log that the work is done, its duration and its speed."""
         seconds = max(time.monotonic() - self._began, 1e-3)
-        speed = self._amount(round((self._done - self._began_at) / seconds))
+        speed = self._amount(round((self._done - self._initial_done) / seconds))
         self._log.info("%s: %s %s in %.0f s (%s/s)", self._what, self._amount(self._done), outcome, seconds, speed)
 
-    def _state(self, seconds: float) -> str:
-        speed = (self._done - self._began_at) / max(seconds, 1e-3)
+    def _format_state(self, seconds: float) -> str:
+        speed = (self._done - self._initial_done) / max(seconds, 1e-3)
         pace = f"{self._amount(round(speed))}/s"
         if self._total <= 0:
             return f"{self._amount(self._done)} so far, {pace}"
-        # the total may be an estimate: never promise more than 99 % before the end
+        # the total may be an estimate: never more than 99 % before the end
         share = min(self._done / self._total, 0.99)
-        left = f", about {(self._total - self._done) / speed:.0f} s left" if self._total > self._done and speed else ""
-        return f"{self._amount(self._done)} of about {self._amount(self._total)} ({share:.0%}), {pace}{left}"
+        rest = f", about {(self._total - self._done) / speed:.0f} s left" if self._total > self._done and speed else ""
+        return f"{self._amount(self._done)} of about {self._amount(self._total)} ({share:.0%}), {pace}{rest}"
 
     def _amount(self, count: int) -> str:
         return f"{count:,} rows" if self._unit == "rows" else f"{count / 1e6:,.1f} MB"

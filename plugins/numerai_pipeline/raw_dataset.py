@@ -1,4 +1,4 @@
-"""What ``download`` hands to ``unzip``: which raw files a run is made from."""
+"""The raw files of a run, as ``download`` passes them to ``unzip``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RawFile:
-    """A verified raw file: where it is and the SHA-256 of its content."""
+    """A verified raw file: its path and the SHA-256 of its content."""
 
     path: str
     sha256: str
@@ -32,19 +32,19 @@ class RawDataset:
     source : str
         The run's source: ``numerai``, ``practice`` or ``archive``.
     round : str
-        Name of the round's folder: the round's number, or ``archive`` for a zip whose round nobody named.
+        Name of the round's folder: the round's number, or ``archive`` for a zip without a given round.
     version : str
         Dataset version such as ``v5.3``; for an archive the zip's file name.
     files : dict
-        Role → file. Roles of ``v5``: features, train, validation, and live but for a walk-forward run; what models are
-        measured against, where the dataset has it: example_validation, example_live, meta_model, benchmark_validation,
+        Role → file. Roles of ``v5``: features, train, validation, and live except in a walk-forward run; for
+        comparison, if the dataset has them: example_validation, example_live, meta_model, benchmark_validation,
         benchmark_live. Role of ``archive``: archive.
     era : int, optional
         For a walk-forward run, the era it predicts, which lies in train or validation; None for a run on live data.
     payout_days : int, optional
-        How many days ahead the target looks on which the round pays, where the server has an answer.
+        Days ahead that the payout target of the round looks, if the server reports it.
     unavailable : dict
-        Role → why its file could not be downloaded. Only files that models are compared with can be missing.
+        Role → reason why its file could not be downloaded. Only files for comparison can be missing.
     closes : str, optional
         When the round closes, ISO 8601; None for an archive.
     """
@@ -60,23 +60,23 @@ class RawDataset:
     closes: str | None = None
 
     def path(self, role: str) -> Path:
-        """Path of the file with this role."""
+        """Return the path of the file with this role."""
         return Path(self.files[role].path)
 
-    def require_as_downloaded(self, roles: Iterable[str] | None = None) -> None:
-        """Make sure that files still have the content that was handed on.
+    def verify_checksums(self, roles: Iterable[str] | None = None) -> None:
+        """Check that files still have the checksums that ``download`` recorded.
 
         Parameters
         ----------
         roles : iterable of str, optional
-            Which files; all when left out.
+            Roles of the files; all by default.
 
         Raises
         ------
         NotFoundError
-            When one is gone.
+            When a file no longer exists.
         BadInputError
-            When one was changed since: by another download, or by a damaged disk.
+            When a file has changed: by another download, or by a damaged disk.
         """
         for role in self.files if roles is None else roles:
             path = self.path(role)
@@ -85,17 +85,17 @@ class RawDataset:
                 raise NotFoundError(msg)
             if file_sha256(path) != self.files[role].sha256:
                 msg = (
-                    f"{path}: its content is not what was downloaded: it was damaged or replaced since; clear"
-                    " `download` and run it again"
+                    f"{path}: its content differs from the download: it was damaged or replaced since; clear `download`"
+                    " and run it again"
                 )
                 raise BadInputError(msg)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as XCom keeps them."""
+        """Convert to plain values for XCom."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RawDataset:
-        """Build it again from :meth:`to_json`'s answer."""
+        """Restore the dataset from the result of :meth:`to_json`."""
         files = {role: RawFile(**file) for role, file in content["files"].items()}
         return cls(**{**content, "files": files})

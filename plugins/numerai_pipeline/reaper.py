@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.leases import Lease
+from numerai_pipeline.leases import RunRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,17 +30,17 @@ _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"}
 class ContainerOwner:
     """The task that a container was started for, by its labels."""
 
-    lease: Lease
+    lease: RunRef
     task: str
 
     @classmethod
     def of(cls, labels: Mapping[str, str]) -> ContainerOwner:
         """Read the labels of a container."""
-        lease = Lease(labels.get("numerai.dag", ""), labels.get("numerai.run", ""))
+        lease = RunRef(labels.get("numerai.dag", ""), labels.get("numerai.run", ""))
         return cls(lease, labels.get("numerai.task", ""))
 
 
-def run_goes_on(ti: RuntimeTaskInstanceProtocol, lease: Lease) -> bool:
+def run_goes_on(ti: RuntimeTaskInstanceProtocol, lease: RunRef) -> bool:
     """Ask Airflow whether a run is not over yet."""
     return ti.get_dr_count(dag_id=lease.dag, run_ids=[lease.run], states=_ACTIVE_RUNS) > 0
 

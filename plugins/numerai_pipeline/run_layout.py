@@ -1,4 +1,4 @@
-"""Every path of the data volume, in one place.
+"""The paths of the data volume.
 
 ::
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 def fingerprint(settings: Mapping[str, object]) -> str:
-    """Name the settings that decide a run's data: 12 hexadecimal digits, the same for the same settings."""
+    """Hash the settings that determine a run's data: 12 hexadecimal digits, equal for equal settings."""
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class DataLayout:
-    """The data volume, as seen by whoever holds ``root``."""
+    """The data volume below ``root``, as this process sees it."""
 
     root: Path
 
     def downloads(self, dataset: str) -> Path:
         """Folder of the verified raw files of a dataset, such as ``practice/v5.0``."""
-        return self.all_downloads / dataset
+        return self.downloads_root / dataset
 
     @property
-    def all_downloads(self) -> Path:
+    def downloads_root(self) -> Path:
         """Folder of the downloads of all datasets."""
         return self.root / "downloads"
 
@@ -46,7 +46,7 @@ class DataLayout:
 
     @property
     def rounds_lock(self) -> Path:
-        """Lock that a run shares while it notes itself, and that housekeeping has alone while it takes away."""
+        """Lock that runs share while they write their markers, and that housekeeping holds exclusively."""
         return self.root / ".rounds.lock"
 
     def run(self, round_name: str, run_fingerprint: str) -> RunLayout:
@@ -72,35 +72,35 @@ class RunLayout:
 
     @property
     def targets(self) -> Path:
-        """True targets of the tournament rows of a walk-forward run, which the models do not get to see."""
+        """True targets of the tournament rows of a walk-forward run, hidden from the models."""
         return self.directory / "targets.parquet"
 
     def reference(self, name: str) -> Path:
-        """Others' predictions of the tournament rows: ``example_predictions``, ``meta_model``, ``benchmark_models``."""
+        """Return the file of published predictions: ``example_predictions``, ``meta_model``, ``benchmark_models``."""
         return self.directory / f"{name}.parquet"
 
     @property
     def training_csv(self) -> Path:
-        """Training table for images of 2018; made when one is run."""
+        """Training table for images of 2018; written when a task needs it."""
         return self.directory / "training.csv"
 
     @property
     def tournament_csv(self) -> Path:
-        """Tournament table for images of 2018; made when one is run."""
+        """Tournament table for images of 2018; written when a task needs it."""
         return self.directory / "tournament.csv"
 
-    def tables(self, form: str) -> tuple[Path, Path]:
-        """Training and tournament table in a form, ``parquet`` or ``csv``."""
-        return (self.training_csv, self.tournament_csv) if form == "csv" else (self.training, self.tournament)
+    def tables(self, table_format: str) -> tuple[Path, Path]:
+        """Training and tournament table in a format, ``parquet`` or ``csv``."""
+        return (self.training_csv, self.tournament_csv) if table_format == "csv" else (self.training, self.tournament)
 
     @property
-    def run_facts(self) -> Path:
-        """What the run is: source, round, version, features, target, sampling, seed."""
+    def run_metadata(self) -> Path:
+        """Metadata of the run: source, round, version, features, target, sampling, seed."""
         return self.directory / "run.json"
 
     @property
-    def leases(self) -> Path:
-        """Folder of notes on which of Airflow's runs work here."""
+    def run_markers(self) -> Path:
+        """Folder of the markers of the Airflow runs that use this directory."""
         return self.directory / ".runs"
 
     @property
@@ -118,49 +118,49 @@ class RunLayout:
         return self.predictions_directory / f"{model}.csv"
 
     def report(self, operation: str) -> Path:
-        """Report of a model or a preparation: JSON."""
+        """Report of a task: JSON."""
         return self.reports_directory / f"{operation}.json"
 
     def evaluation(self, model: str) -> Path:
-        """How a model, an ensemble or a reference did, era by era: JSON, by `evaluate`."""
+        """Scores of a model, an ensemble or a reference by era: JSON, by `evaluate`."""
         return self.reports_directory / "evaluation" / f"{model}.json"
 
     def submission(self, numerai_model: str) -> Path:
-        """File that a model at Numerai gets: the live rows of somebody's predictions."""
+        """File to upload for a model at Numerai: the live rows of a model's or an ensemble's predictions."""
         return self.directory / "submissions" / f"{numerai_model}.csv"
 
     def submission_record(self, numerai_model: str) -> Path:
-        """Record of what became of it there: JSON."""
+        """Record of the submission and its status: JSON."""
         return self.directory / "submissions" / f"{numerai_model}.json"
 
-    def diagnosed(self, numerai_model: str) -> Path:
-        """File that goes to Numerai's diagnostics: the validation rows of the same predictions."""
+    def diagnostics_csv(self, numerai_model: str) -> Path:
+        """File to upload to Numerai's diagnostics: the validation rows of the same predictions."""
         return self.directory / "submissions" / "diagnostics" / f"{numerai_model}.csv"
 
     def diagnostics_record(self, numerai_model: str) -> Path:
-        """Record of what they said: JSON."""
+        """Record of the diagnostics: JSON."""
         return self.directory / "submissions" / "diagnostics" / f"{numerai_model}.json"
 
     @property
     def leaderboard(self) -> Path:
-        """All of them, best first: JSON, by `evaluate`."""
+        """Scores of all models, best first: JSON, by `evaluate`."""
         return self.directory / "leaderboard.json"
 
     @property
     def static_page(self) -> Path:
-        """The same for people, with all that was found out: HTML, one file."""
+        """Leaderboard page: HTML, one file."""
         return self.directory / "leaderboard.html"
 
     def workspace(self, task: str) -> Path:
-        """Folder that a task's container works in (``workspace.py``); gone when it is done."""
+        """Working directory of a task's container (``workspace.py``); removed at its end."""
         return self.directory / ".work" / task
 
     def failure_log(self, task: str, try_number: int) -> Path:
-        """Last lines of a container that failed: text."""
+        """Last log lines of a failed container: text."""
         return self.directory / "logs" / f"{task}.try-{try_number}.log"
 
-    def image_note(self, task: str) -> Path:
-        """Note on what a task's results were made with and on what it left: JSON, ``{"image": …, "files": […]}``."""
+    def image_record(self, task: str) -> Path:
+        """Record of the image and the outputs of a task: JSON, ``{"image": …, "files": […]}``."""
         return self.directory / "images" / f"{task}.json"
 
 

@@ -16,7 +16,7 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from numerai_pipeline.airflow_words import in_airflow_words
-from numerai_pipeline.leases import Lease, note
+from numerai_pipeline.leases import RunRef, mark_in_use
 from numerai_pipeline.manifests import atomic_path
 from numerai_pipeline.parameters import RunParameters, parse_parameters
 from numerai_pipeline.raw_dataset import RawDataset
@@ -127,7 +127,7 @@ def unzip(
         layout = DataLayout(settings.data_dir).run(
             raw.round, fingerprint({**chosen, **identity, "seed": parameters.seed})
         )
-        note(DataLayout(settings.data_dir), layout, Lease(ti.dag_id, ti.run_id))
+        mark_in_use(DataLayout(settings.data_dir), layout, RunRef(ti.dag_id, ti.run_id))
         unpacked = unpack(
             raw,
             layout,
@@ -148,7 +148,7 @@ def unzip(
             "references": compared.available,
             "unavailable_comparisons": compared.unavailable,
         }
-        with atomic_path(layout.run_facts) as temporary:
+        with atomic_path(layout.run_metadata) as temporary:
             temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         result = {"directory": str(layout.directory.relative_to(settings.data_dir)), **facts}
     picked = parameters.models

@@ -16,7 +16,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.data_volume import give_to
+from numerai_pipeline.data_volume import chown_for
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.manifests import SUFFIX, atomic_path, discard, manifest_path, verified_manifest
 from numerai_pipeline.run_layout import RunLayout
@@ -90,7 +90,7 @@ class Workspace:
             discard(self.run.directory / name)
         self._note.unlink(missing_ok=True)
         for folder in (self.directory, self.inside.predictions_directory, self.inside.reports_directory):
-            give_to(user, folder)
+            chown_for(user, folder)
         for path in (*self.readable(), *self.hidden):
             # a mount needs a place; made by the engine, it would be root's, and nobody else could remove it
             place = self.directory / path.relative_to(self.run.directory)
@@ -160,7 +160,7 @@ class Workspace:
 
     @property
     def _note(self) -> Path:
-        return self.run.image_note(self.task)
+        return self.run.image_record(self.task)
 
     def _noted(self) -> list[str]:
         """Name what was brought home before."""
@@ -208,7 +208,7 @@ class Workspace:
     def _give_folders(self, user: str, folder: Path) -> None:
         for each in reversed([folder, *folder.parents]):
             if each.is_relative_to(self.directory):
-                give_to(user, each)
+                chown_for(user, each)
 
 
 def _link(source: Path, place: Path) -> None:

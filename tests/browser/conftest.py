@@ -79,7 +79,7 @@ def web_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUi]:
         "benchmark_live": "live_benchmark_models.parquet: no values of v6_new, which the other file has",
     }
     half = make_run(data_dir, seed=5, evaluated=False, tables=False, models=MODELS[:3], unavailable=reasons)
-    os.utime(half.run_facts, (1, 1))  # of the same round, but older: the page begins with the other one
+    os.utime(half.run_metadata, (1, 1))  # of the same round, but older: the page begins with the other one
     hostile = make_hostile(data_dir)
     port, password = any_free_port(), secrets.token_urlsafe()
     address = f"http://127.0.0.1:{port}"

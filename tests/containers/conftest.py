@@ -146,7 +146,7 @@ def folder_of_toys(toy_images: Path, tmp_path: Path, tasks: dict[str, dict[str, 
     for name, entry in tasks.items():
         parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters", {})}
         entries[name] = task(image="toy", parameters=parameters, **entry)
-    registry = {"images": {"toy": {"about": "A toy."}}, "tasks": entries}
+    registry = {"images": {"toy": {"description": "A toy."}}, "tasks": entries}
     images = tmp_path / "model_images"
     shutil.copytree(toy_images, images, dirs_exist_ok=True)
     (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))

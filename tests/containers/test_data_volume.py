@@ -115,7 +115,7 @@ def toys(toy_images: Path, tmp_path: Path) -> Path:
     """A folder of images with the toy as its only one, which every user may read."""
     images = tmp_path / "images"
     shutil.copytree(toy_images, images)
-    registry = {"images": {"toy": {"about": "A toy."}}, "tasks": {"svm": task(image="toy")}}
+    registry = {"images": {"toy": {"description": "A toy."}}, "tasks": {"svm": task(image="toy")}}
     (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     return images
 

@@ -42,7 +42,7 @@ def with_example(name: str, folder: Path) -> Path:
     shutil.copytree(ROOT / "docs" / "examples" / name, images / name)
     page = entries_of_the_page()
     registry = yaml.safe_load((images / "models.yaml").read_text())
-    registry["images"][name] = page["images"].get(name, {"about": "An example."})
+    registry["images"][name] = page["images"].get(name, {"description": "An example."})
     registry["tasks"][name] = page["tasks"][name]
     (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     with Screen(Console(quiet=True)).step("Model images") as step:

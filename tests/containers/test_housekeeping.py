@@ -12,8 +12,8 @@ import docker
 import pytest
 
 from numerai_pipeline.data_volume import installation_id
-from numerai_pipeline.housekeeping import Sweep, mounted_by_containers, remove_containers
-from numerai_pipeline.leases import Lease, note
+from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_containers
+from numerai_pipeline.leases import RunRef, mark_in_use
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 from numerai_pipeline.settings import load_settings
@@ -21,8 +21,8 @@ from tests.samples import ROOT
 
 pytestmark = pytest.mark.containers
 
-ACTIVE = Lease("numerai_tournament", "going_on")
-OVER = Lease("numerai_tournament", "over")
+ACTIVE = RunRef("numerai_tournament", "going_on")
+OVER = RunRef("numerai_tournament", "over")
 
 Start = Callable[..., str]
 
@@ -37,7 +37,7 @@ def start(engine: docker.DockerClient, toy_images: Path, data: DataLayout) -> It
     """Start a container as a run would; gives its id."""
     started = []
 
-    def container(lease: Lease, *, ends: bool, installation: str | None = None, mounts: Path | None = None) -> str:
+    def container(lease: RunRef, *, ends: bool, installation: str | None = None, mounts: Path | None = None) -> str:
         labels = {
             "numerai": installation or installation_id(data.root),
             "numerai.dag": lease.dag,
@@ -65,9 +65,9 @@ def start(engine: docker.DockerClient, toy_images: Path, data: DataLayout) -> It
             continue
 
 
-def sweep(engine: docker.DockerClient, data: DataLayout, *, days_later: float, dry_run: bool = False) -> list[str]:
+def cleanup(engine: docker.DockerClient, data: DataLayout, *, days_later: float, dry_run: bool = False) -> list[str]:
     """Clean up as if it were so many days later; returns the ids of the containers that are there still."""
-    cleaning = Sweep(datetime.now(tz=UTC) + timedelta(days=days_later), dry_run)
+    cleaning = Cleanup(datetime.now(tz=UTC) + timedelta(days=days_later), dry_run)
     installation = installation_id(data.root)
     remove_containers(cleaning, engine.api, installation, keep_days=1, is_wanted=lambda owner: owner.lease == ACTIVE)
     cleaning.finish()
@@ -85,9 +85,9 @@ def test_containers_of_runs_that_are_over_go_and_all_others_stay(
         start(OVER, ends=True, installation="of somebody else"),
     }
     ours = {ended, orphaned}
-    assert others | ours <= set(sweep(engine, data, days_later=0.9))
-    assert others | ours <= set(sweep(engine, data, days_later=1.1, dry_run=True))
-    left = set(sweep(engine, data, days_later=1.1))
+    assert others | ours <= set(cleanup(engine, data, days_later=0.9))
+    assert others | ours <= set(cleanup(engine, data, days_later=1.1, dry_run=True))
+    left = set(cleanup(engine, data, days_later=1.1))
     assert left.isdisjoint(ours)
     assert others <= left
 
@@ -106,7 +106,7 @@ def test_a_directory_is_in_use_as_long_as_a_container_of_ours_works_in_it(
 
 
 @pytest.fixture
-def going_on(airflow_database: None) -> Iterator[Lease]:
+def going_on(airflow_database: None) -> Iterator[RunRef]:
     """Have a run in Airflow's database that is running."""
     from airflow.models.dagrun import DagRun
     from airflow.utils.session import create_session
@@ -128,17 +128,17 @@ def going_on(airflow_database: None) -> Iterator[Lease]:
         session.delete(session.merge(run))
 
 
-def old_run(data: DataLayout, round_name: str, lease: Lease) -> Path:
+def old_run(data: DataLayout, round_name: str, lease: RunRef) -> Path:
     layout: RunLayout = data.run(round_name, "0123456789ab")
-    note(data, layout, lease)
-    layout.run_facts.write_text('{"source": "numerai"}')
+    mark_in_use(data, layout, lease)
+    layout.run_metadata.write_text('{"source": "numerai"}')
     for path in [*layout.directory.rglob("*"), layout.directory]:
         os.utime(path, (0, 0))
     return layout.directory
 
 
 def test_the_dag_removes_what_is_old_but_not_what_airflow_says_goes_on(
-    engine: docker.DockerClient, data: DataLayout, going_on: Lease
+    engine: docker.DockerClient, data: DataLayout, going_on: RunRef
 ) -> None:
     from airflow.dag_processing.dagbag import DagBag
 

@@ -23,8 +23,8 @@ MIB = 2**20
 CHAIN: dict[str, dict[str, Any]] = {
     "xgboost": {},
     "svm": {"tables": "csv"},
-    "tsne": {"predicts": False, "leaves": ["tsne/map.txt"], "parameters": {"MODE": "prepare"}},
-    "tpot": {"needs": ["tsne"]},
+    "tsne": {"predicts": False, "outputs": ["tsne/map.txt"], "parameters": {"MODE": "prepare"}},
+    "tpot": {"depends_on": ["tsne"]},
 }
 """A model of its own, one that is given CSV tables, a preparation, and one after it."""
 
@@ -114,7 +114,7 @@ def test_no_model_starts_on_a_table_with_a_turned_byte(run_dag: RunDag, data: Pa
         "svm": ("failed", 1),
         "xgboost": ("failed", 1),
     }
-    said = f"{outcome.directory}/{turned}: its content is not what its manifest says"
+    said = f"{outcome.directory}/{turned}: its content does not match its manifest"
     assert said in outcome.output
     assert "clear `unzip` and run it again" in outcome.output
     again = run_dag({"svm": {"tables": "csv"}, "xgboost": {}})

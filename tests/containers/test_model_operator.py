@@ -20,8 +20,8 @@ from docker.models.containers import Container
 from numerai_pipeline.data_volume import installation_id
 from numerai_pipeline.leaderboard.board import read_run
 from numerai_pipeline.leaderboard.links import LeaderboardLink
-from numerai_pipeline.leases import Lease, noted
-from numerai_pipeline.locks import alone_at
+from numerai_pipeline.leases import RunRef, runs_using
+from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.model_registry import ModelSpec
 from numerai_pipeline.parameters import LONGEST_SEARCH
@@ -50,8 +50,8 @@ def test_every_model_leaves_predictions_of_all_ids_in_order(run_dag: RunDag) -> 
     for model in ("svm", "xgboost"):
         assert ids_of(layout.predictions(model)) == TOURNAMENT_IDS
         assert verified_manifest(layout.predictions(model))
-    assert json.loads(layout.run_facts.read_text())["round"] == "archive"
-    assert list(noted(outcome.directory)) == [Lease("numerai_tournament", outcome.tasks["svm"].run_id)]
+    assert json.loads(layout.run_metadata.read_text())["round"] == "archive"
+    assert list(runs_using(outcome.directory)) == [RunRef("numerai_tournament", outcome.tasks["svm"].run_id)]
 
 
 def test_the_verdict_lists_what_every_model_left(run_dag: RunDag) -> None:
@@ -101,7 +101,7 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag, caplog
     tasks = {
         "svm": {},
         "tsne": {"predicts": False, "parameters": {"MODE": "nothing"}},
-        "tpot": {"needs": ["tsne"]},
+        "tpot": {"depends_on": ["tsne"]},
     }
     outcome = run_dag(tasks, models=["svm"])
     assert outcome.state == "success"
@@ -120,13 +120,15 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag, caplog
 
 
 PREPARED: dict[str, dict[str, Any]] = {
-    "tsne": {"predicts": False, "leaves": ["tsne/map.txt"], "parameters": {"MODE": "prepare"}},
-    "tpot": {"needs": ["tsne"]},
+    "tsne": {"predicts": False, "outputs": ["tsne/map.txt"], "parameters": {"MODE": "prepare"}},
+    "tpot": {"depends_on": ["tsne"]},
 }
 
 
 def test_what_a_preparation_left_can_be_read_and_not_changed(run_dag: RunDag) -> None:
-    tasks = copy.deepcopy(PREPARED) | {"tpot": {"needs": ["tsne"], "parameters": {"MODE": "use what was prepared"}}}
+    tasks = copy.deepcopy(PREPARED) | {
+        "tpot": {"depends_on": ["tsne"], "parameters": {"MODE": "use what was prepared"}}
+    }
     outcome = run_dag(tasks)
     assert str(outcome.tasks["tsne"].state) == "success"
     assert "prepared: {}" in outcome.output
@@ -147,7 +149,7 @@ def test_a_preparation_is_up_to_date_only_with_all_it_left(run_dag: RunDag) -> N
 
 def test_a_preparation_that_does_not_leave_what_it_should_is_refused(run_dag: RunDag) -> None:
     tasks = copy.deepcopy(PREPARED)
-    tasks["tsne"]["leaves"] = ["split.parquet", "tsne/map.txt"]
+    tasks["tsne"]["outputs"] = ["split.parquet", "tsne/map.txt"]
     outcome = run_dag(tasks)
     assert str(outcome.tasks["tsne"].state) == "failed"
     assert str(outcome.tasks["tpot"].state) == "upstream_failed"
@@ -166,8 +168,8 @@ def after(**entry: Any) -> dict[str, Any]:
     """A task after all models, which leaves a file."""
     return {
         "predicts": False,
-        "needs": ["models"],
-        "leaves": ["tsne/map.txt"],
+        "depends_on": ["models"],
+        "outputs": ["tsne/map.txt"],
         "parameters": {"MODE": "prepare"},
         **entry,
     }
@@ -207,7 +209,11 @@ def test_what_comes_after_the_models_is_skipped_when_none_succeeded(run_dag: Run
 
 
 def test_what_comes_after_the_models_is_up_to_date_with_the_predictions_that_are_there(run_dag: RunDag) -> None:
-    tasks: dict[str, dict[str, Any]] = {"svm": {}, "xgboost": {}, "evaluate": after(may_read=["targets.parquet"])}
+    tasks: dict[str, dict[str, Any]] = {
+        "svm": {},
+        "xgboost": {},
+        "evaluate": after(optional_inputs=["targets.parquet"]),
+    }
     run_dag(copy.deepcopy(tasks), models=["svm"])
     assert "started container" not in run_dag(copy.deepcopy(tasks), models=["svm"]).output
     outcome = run_dag(copy.deepcopy(tasks))
@@ -244,7 +250,7 @@ def test_an_image_of_2018_still_fits(run_dag: RunDag) -> None:
         ("unheard of", "svm: bad parameters (exit code 64): MODE 'unheard of' is not known"),
         ("one missing", "svm.csv: 1 of 60 tournament ids have no prediction, the first is n0059"),
         ("constant", "svm.csv: all predictions are (almost) 0.5"),
-        ("nothing", "svm.csv: the container ended well but left no predictions there"),
+        ("nothing", "svm.csv: the container succeeded without writing this file"),
     ],
 )
 def test_what_cannot_get_better_is_not_tried_again(run_dag: RunDag, mode: str, says: str) -> None:
@@ -353,7 +359,7 @@ def test_a_model_cannot_see_the_true_targets_of_what_it_predicts(run_dag: RunDag
     assert "found 0 bytes of targets" in outcome.output
     assert (directory / "targets.parquet").read_bytes() == b"what came true"
     # whose entry says that it may read them, and only then
-    told = run_dag({"svm": {"parameters": {"MODE": "peek"}, "may_read": ["targets.parquet"]}})
+    told = run_dag({"svm": {"parameters": {"MODE": "peek"}, "optional_inputs": ["targets.parquet"]}})
     assert "found 14 bytes of targets" in told.output
 
 
@@ -420,7 +426,7 @@ def test_runs_with_the_same_settings_do_not_work_beside_each_other(run_dag: RunD
     holding, waited = threading.Event(), threading.Event()
 
     def another_run() -> None:
-        with alone_at(first.directory / "svm", "making it"):
+        with exclusive_lock(first.directory / "svm", "making it"):
             holding.set()
             wait_for_a_waiter(first.directory / ".svm.lock")
             # nobody has begun to write anew

@@ -87,7 +87,7 @@ def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -
         report = json.loads(layout.report(model).read_text())
         assert report["features"] == 8
         assert 0.6 < report["validation"]["logloss"] < 0.8
-    assert json.loads(layout.run_facts.read_text())["target"] == "target_ender_60"  # the round's paid target
+    assert json.loads(layout.run_metadata.read_text())["target"] == "target_ender_60"  # the round's paid target
     leaderboard = json.loads(layout.leaderboard.read_text())
     ensembles = {"ensemble_geometric_mean", "ensemble_selection"}
     assert {row["model"] for row in leaderboard["models"] if row["kind"] != "reference"} == {*FAST, *ensembles}
@@ -118,7 +118,7 @@ def test_a_week_that_is_over_is_predicted_from_what_was_known_then(
     assert_predictions_are_whole(layout, "svm")
     targets = pq.read_table(layout.targets)
     assert len(set(targets["target"].to_pylist())) == 5
-    facts = json.loads(layout.run_facts.read_text())
+    facts = json.loads(layout.run_metadata.read_text())
     assert (facts["era"], facts["known_until"]) == (era, f"{era - 17:04d}")
     # whatever happened after the week, it predicts the same
     validation = practice.season.file("v5.3/validation.parquet", practice.season.current_round().number)

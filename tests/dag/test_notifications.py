@@ -7,6 +7,7 @@ import selectors
 import socketserver
 import threading
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ import pytest
 from airflow.sdk import BaseNotifier
 
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.notifications import run_callbacks
+from numerai_pipeline.notifications import dag_callbacks
 from numerai_pipeline.settings import load_settings
 from tests.samples import ROOT
 
@@ -93,7 +94,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
         for name, value in variables.items():
             monkeypatch.setenv(f"NUMERAI_{name}", value)
         load_settings.cache_clear()
-        return run_callbacks(load_settings())
+        return dag_callbacks(load_settings())
 
     return callbacks
 
@@ -111,7 +112,7 @@ from datetime import UTC, datetime
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
 
-from numerai_pipeline.notifications import run_callbacks
+from numerai_pipeline.notifications import dag_callbacks
 from numerai_pipeline.settings import load_settings
 
 FAILING = {failing!r}
@@ -124,7 +125,7 @@ def step(ti):
 
 
 with DAG(
-    "numerai_tournament", schedule=None, start_date=datetime(2024, 1, 6, tzinfo=UTC), **run_callbacks(load_settings())
+    "numerai_tournament", schedule=None, start_date=datetime(2024, 1, 6, tzinfo=UTC), **dag_callbacks(load_settings())
 ):
     names = ("wait_for_round", "download", "unzip")
     waited, downloaded, unzipped = (PythonOperator(task_id=name, python_callable=step) for name in names)
@@ -279,7 +280,7 @@ def test_a_refusal_is_logged_without_the_secret(receiver: Receiver, run_dag: Cal
 
 def test_an_unreachable_server_is_named_without_the_secret(run_dag: Callable[..., Ended]) -> None:
     log = run_dag(NOTIFY_WEBHOOK=f"http://127.0.0.1:1/{SECRET}").log
-    assert "NUMERAI_NOTIFY_WEBHOOK: 127.0.0.1 cannot be reached (ConnectionError)" in log
+    assert "NUMERAI_NOTIFY_WEBHOOK: 127.0.0.1 is unreachable (ConnectionError)" in log
     assert "s3cr3t" not in log
 
 
@@ -298,13 +299,27 @@ class Diary(BaseNotifier):
             file.write(f"{self.text}\n")
 
 
-def test_any_notifier_can_be_named_and_its_templates_know_the_news(
-    run_dag: Callable[..., Ended], tmp_path: Path
-) -> None:
-    arguments = {"path": str(tmp_path / "diary"), "text": "{{ news.event }}: {{ news.round }} {{ news.failed }}"}
+@pytest.mark.parametrize(
+    "variable",
+    ["event", pytest.param("news", marks=pytest.mark.filterwarnings("ignore:.*'news' is deprecated:FutureWarning"))],
+)
+def test_notifier_templates_have_the_event(run_dag: Callable[..., Ended], tmp_path: Path, variable: str) -> None:
+    text = f"{{{{ {variable}.event }}}}: {{{{ {variable}.round }}}} {{{{ {variable}.failed }}}}"
+    arguments = {"path": str(tmp_path / "diary"), "text": text}
     for failing in (None, "unzip"):
         run_dag(failing, NOTIFIER=f"{__name__}.Diary", NOTIFIER_ARGUMENTS=json.dumps(arguments))
     assert (tmp_path / "diary").read_text() == "finished: 1335 []\nfailed: 1335 ['unzip']\n"
+
+
+def test_notifier_arguments_with_news_warn(told: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    def configure(text: str) -> None:
+        told(NOTIFIER=f"{__name__}.Diary", NOTIFIER_ARGUMENTS=json.dumps({"path": str(tmp_path), "text": text}))
+
+    with pytest.warns(FutureWarning, match="the template variable 'news' is deprecated: rename it to 'event'"):
+        configure("{% if news.failed %}x{% endif %}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        configure("the news of {{ event.round }}")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +328,7 @@ def test_any_notifier_can_be_named_and_its_templates_know_the_news(
         ({"NOTIFIER": "nowhere.Notifier"}, "NUMERAI_NOTIFIER: nowhere.Notifier cannot be imported"),
         ({"NOTIFIER": "json.Notifier"}, "NUMERAI_NOTIFIER: json.Notifier cannot be imported"),
         ({"NOTIFIER": "json.JSONDecoder"}, "json.JSONDecoder is not a notifier"),
-        ({"NOTIFIER": f"{__name__}.Diary"}, "does not take these arguments"),
+        ({"NOTIFIER": f"{__name__}.Diary"}, "rejects its arguments"),
         ({"NOTIFIER": "Diary"}, "NUMERAI_NOTIFIER='Diary': String should match"),
         ({"NOTIFIER_ARGUMENTS": "{"}, "NUMERAI_NOTIFIER_ARGUMENTS=…: not JSON"),
         ({"NOTIFY_EVENTS": "lost"}, "NUMERAI_NOTIFY_EVENTS='lost'"),

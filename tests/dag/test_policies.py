@@ -305,7 +305,7 @@ def test_a_search_is_told_its_minutes_and_others_are_not(
     images_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = {
-        "images": {"classic": {"about": "x"}},
+        "images": {"classic": {"description": "x"}},
         "tasks": {"svm": task(), "auto_weka": task(search_parts=10)},
     }
     monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images_folder(registry)))

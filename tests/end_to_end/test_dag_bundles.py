@@ -58,7 +58,7 @@ class Repository:
 
     def push(self, tasks: dict[str, Any], message: str) -> str:
         """Commit other models; returns the commit."""
-        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": tasks}
+        registry = {"images": {"toy": {"description": "A toy."}}, "tasks": tasks}
         (self.checkout / "model_images" / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", message)
@@ -74,8 +74,8 @@ def toy_task(**entry: Any) -> dict[str, object]:
 def tasks_that_say(word: str, *more: str) -> dict[str, Any]:
     """A preparation that waits until it is told, a model after it that says a word, and further models."""
     return {
-        "tsne": toy_task(predicts=False, leaves=["tsne/map.txt"], parameters={"MODE": "prepare when told"}),
-        "tpot": toy_task(needs=["tsne"], parameters={"WORD": word}),
+        "tsne": toy_task(predicts=False, outputs=["tsne/map.txt"], parameters={"MODE": "prepare when told"}),
+        "tpot": toy_task(depends_on=["tsne"], parameters={"WORD": word}),
         **{name: toy_task(parameters={}) for name in more},
     }
 

@@ -135,7 +135,7 @@ def installation(
     checkout = copied_checkout(tmp_path_factory.mktemp("checkout"))
     registry = yaml.safe_load((checkout.images_dir / "models.yaml").read_text())
     registry["tasks"] = {name: registry["tasks"][name] for name in ("svm", "evaluate")}
-    registry["tasks"]["evaluate"]["needs"] = ["models"]
+    registry["tasks"]["evaluate"]["depends_on"] = ["models"]
     registry["images"] = {name: registry["images"][name] for name in IMAGES}
     (checkout.images_dir / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     today = season.season.current_round()
@@ -162,7 +162,7 @@ def installation(
 
 def assert_belongs_to(layout: RunLayout, number: int) -> None:
     assert layout.directory.parent.name == str(number)
-    assert json.loads(layout.run_facts.read_text())["round"] == str(number)
+    assert json.loads(layout.run_metadata.read_text())["round"] == str(number)
     manifest = verified_manifest(layout.predictions("svm"))
     assert manifest is not None
     assert manifest.rows
@@ -203,7 +203,7 @@ def test_four_weeks_are_backfilled_each_with_its_own_round(installation: Install
         layout = installation.layout(run)
         assert_belongs_to(layout, each.number)
         assert verified_manifest(layout.targets)
-        assert json.loads(layout.run_facts.read_text())["era"] == each.era
+        assert json.loads(layout.run_metadata.read_text())["era"] == each.era
     # each file was downloaded once for all of them
     assert len(list(installation.checkout.root.glob("data/downloads/practice/*/validation.parquet"))) == 1
     assert all("up to date" not in installation.said(run, "svm") for run in runs)

@@ -57,17 +57,17 @@ def a_registry(ticks: int) -> dict[str, object]:
         return {"IDS": ",".join(IDS), "TICKS": ticks, **more}
 
     return {
-        "images": {"toy": {"about": "A toy that takes its time."}},
+        "images": {"toy": {"description": "A toy that takes its time."}},
         "tasks": {
             "tsne": task(
-                image="toy", predicts=False, leaves=["tsne/map.txt"], parameters=parameters(LEAVES="tsne/map.txt")
+                image="toy", predicts=False, outputs=["tsne/map.txt"], parameters=parameters(LEAVES="tsne/map.txt")
             ),
-            "tpot": task(image="toy", needs=["tsne"], parameters=parameters()),
+            "tpot": task(image="toy", depends_on=["tsne"], parameters=parameters()),
             "evaluate": task(
                 image="toy",
                 predicts=False,
-                needs=["models"],
-                leaves=["scores.txt"],
+                depends_on=["models"],
+                outputs=["scores.txt"],
                 parameters=parameters(LEAVES="scores.txt"),
             ),
         },

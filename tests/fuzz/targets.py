@@ -30,7 +30,7 @@ from numerai_pipeline.manifests import (
     verified_manifest,
     write_manifest,
 )
-from numerai_pipeline.predictions import accept_predictions
+from numerai_pipeline.predictions import validate_predictions
 from numerai_pipeline.raw_dataset import RawDataset, RawFile
 from numerai_pipeline.reports import summary_of
 from numerai_pipeline.run_layout import RunLayout
@@ -250,7 +250,7 @@ def _accept(place: Path, role: str, content: bytes, files: Files) -> list[str]:
         predictions.write_bytes(corpus.predictions(IDS)["whole"])
         tournament.write_bytes(content)
     files.laid()
-    accept_predictions(predictions, tournament, inputs="abc")
+    validate_predictions(predictions, tournament, inputs="abc")
     assert verified_manifest(predictions, inputs="abc") is not None
     return [manifest_path(predictions).name]
 

@@ -153,6 +153,24 @@ def test_scores_are_those_of_numerai_tools_and_scikit_learn(runner: Runner, kind
     assert (rows["tied"]["logloss"] is None) == (kind == "graded")
 
 
+@pytest.mark.parametrize("rest", [None, np.nan], ids=["null", "NaN"])
+def test_evaluate_benchmark_without_values_does_not_change_bmc(runner: Runner, rest: float | None) -> None:
+    directory = runner.directory
+    hard_tables(directory, "graded")
+    ids = tournament(directory)["id"].to_pylist()
+    path, values = directory / "benchmark_models.parquet", np.random.default_rng(4).random(len(ids))
+    found = []
+    for more in ({}, {"v6_new": pa.array([rest] * len(ids), pa.float64())}):
+        pq.write_table(pa.table({"id": ids, "v5_lgbm": values, **more}), path)
+        prepared(runner.run("evaluate"))
+        found.append({name: row["bmc"] for name, row in rows_of(directory).items()})
+    assert found[0]["knowing"] is not None
+    assert found[0] == found[1]
+    pq.write_table(pa.table({"id": ids, "v6_new": pa.array([rest] * len(ids), pa.float64())}), path)
+    prepared(runner.run("evaluate"))
+    assert {row["bmc"] for row in rows_of(directory).values()} == {None}
+
+
 def test_scores_are_what_they_are_defined_to_be(runner: Runner) -> None:
     directory = runner.directory
     hard_tables(directory, "binary")

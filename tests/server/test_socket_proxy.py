@@ -25,7 +25,7 @@ from launcher.processes import wait_until
 from numerai_pipeline.check_data_volume import check_data_volume
 from numerai_pipeline.data_volume import installation_id
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.housekeeping import Sweep, mounted_by_containers, remove_containers
+from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_containers
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import ModelSpec
 from numerai_pipeline.parameters import LONGEST_SEARCH
@@ -183,7 +183,7 @@ def test_housekeeping_works_through_it(through_proxy: Proxy, start: Start, tmp_p
     mounted = mounted_by_containers(client, labels["numerai"], load_settings())
     assert mounted(data / "rounds")
     assert not mounted(data / "downloads")
-    sweep = Sweep(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
+    sweep = Cleanup(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
     remove_containers(sweep, client, labels["numerai"], keep_days=1, is_wanted=lambda _owner: False)
     assert len(sweep.removed) == 1
     assert client.containers(all=True, filters={"label": f"numerai={labels['numerai']}"}) == []

@@ -21,7 +21,7 @@ from sqlalchemy import update
 
 from launcher.processes import wait_until
 from numerai_pipeline.data_volume import installation_id
-from numerai_pipeline.housekeeping import Sweep, mounted_by_containers, remove_services
+from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_services
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import ModelSpec
@@ -339,7 +339,7 @@ def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Pat
     assert since is not None
 
     def clean(days: float, *, wanted: bool) -> list[str]:
-        sweep = Sweep(now=since + timedelta(days=days))
+        sweep = Cleanup(now=since + timedelta(days=days))
         remove_services(sweep, swarm, installation, keep_days=1, is_wanted=lambda _owner: wanted)
         return sweep.removed
 

@@ -135,7 +135,7 @@ class WholeServer:
 
     def write_registry(self, tasks: dict[str, dict[str, object]]) -> None:
         """Have these tasks of the toy's instead of those before."""
-        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": tasks}
+        registry = {"images": {"toy": {"description": "A toy."}}, "tasks": tasks}
         (self.data / "model_images" / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
 
     def change_settings(self, changed: dict[str, str]) -> None:

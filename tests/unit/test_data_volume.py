@@ -8,8 +8,8 @@ import pytest
 
 from numerai_pipeline.data_volume import (
     DataVolume,
+    chown_for,
     container_user,
-    give_to,
     host_folder,
     installation_id,
     own_container_id,
@@ -96,6 +96,6 @@ def test_containers_are_never_in_roots_group(monkeypatch: pytest.MonkeyPatch, us
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give folders away")
 def test_a_folder_is_given_to_the_containers_user(tmp_path: Path) -> None:
-    give_to("10001:10002", tmp_path / "run")
+    chown_for("10001:10002", tmp_path / "run")
     status = (tmp_path / "run").stat()
     assert (status.st_uid, status.st_gid) == (10001, 10002)

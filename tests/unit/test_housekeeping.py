@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from numerai_pipeline.errors import PipelineError
-from numerai_pipeline.housekeeping import Sweep, remove_downloads, remove_runs
-from numerai_pipeline.leases import Lease, note, noted
-from numerai_pipeline.locks import lock_path, locked
+from numerai_pipeline.housekeeping import Cleanup, remove_downloads, remove_runs
+from numerai_pipeline.leases import RunRef, mark_in_use, runs_using
+from numerai_pipeline.locks import file_lock, lock_path
 from numerai_pipeline.manifests import manifest_path, verified_manifest, write_manifest
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
-RUN = Lease("numerai_tournament", "scheduled__2026-08-15T13:00:00+00:00")
+RUN = RunRef("numerai_tournament", "scheduled__2026-08-15T13:00:00+00:00")
 
 
 @pytest.fixture
@@ -38,20 +38,20 @@ def age(path: Path, days: float) -> None:
 
 
 def make_run(
-    data: DataLayout, round_name: str, days: float, *, source: str = "numerai", lease: Lease | None = None
+    data: DataLayout, round_name: str, days: float, *, source: str = "numerai", lease: RunRef | None = None
 ) -> Path:
     layout = data.run(round_name, "0123456789ab")
     layout.directory.mkdir(parents=True)
     layout.training.write_bytes(b"x" * 1000)
-    layout.run_facts.write_text(json.dumps({"source": source}))
+    layout.run_metadata.write_text(json.dumps({"source": source}))
     if lease:
-        note(data, layout, lease)
+        mark_in_use(data, layout, lease)
     age(layout.directory, days)
     return layout.directory
 
 
 def make_download(data: DataLayout, name: str, days: float) -> Path:
-    path = data.all_downloads / name
+    path = data.downloads_root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"y" * 1000)
     write_manifest(path)
@@ -67,17 +67,17 @@ def sweep_runs(
     keep_rounds: int = 1,
     dry_run: bool = False,
     mounted: Callable[[Path], bool] = lambda _: False,
-    is_active: Callable[[Lease], bool] = lambda _: False,
-) -> Sweep:
-    sweep = Sweep(NOW, dry_run)
-    remove_runs(sweep, data, keep_rounds=keep_rounds, keep_days=60, mounted=mounted, is_active=is_active)
-    return sweep
+    is_active: Callable[[RunRef], bool] = lambda _: False,
+) -> Cleanup:
+    cleanup = Cleanup(NOW, dry_run)
+    remove_runs(cleanup, data, keep_rounds=keep_rounds, keep_days=60, mounted=mounted, is_active=is_active)
+    return cleanup
 
 
-def sweep_downloads(data: DataLayout, *, dry_run: bool = False) -> Sweep:
-    sweep = Sweep(NOW, dry_run)
-    remove_downloads(sweep, data, keep_rounds=1, keep_days=60)
-    return sweep
+def sweep_downloads(data: DataLayout, *, dry_run: bool = False) -> Cleanup:
+    cleanup = Cleanup(NOW, dry_run)
+    remove_downloads(cleanup, data, keep_rounds=1, keep_days=60)
+    return cleanup
 
 
 def everything_in(folder: Path) -> list[str]:
@@ -91,9 +91,9 @@ def test_old_runs_go_with_their_rounds_folder_and_late_or_used_ones_stay(data: D
     RunLayout(used).report("svm").write_text("{}")
     age(RunLayout(used).report("svm"), days=59)
     last = make_run(data, "1302", days=400)
-    sweep = sweep_runs(data)
-    assert sweep.removed == ["rounds/1300/0123456789ab"]
-    assert sweep.freed == 1000 + len('{"source": "numerai"}')
+    cleanup = sweep_runs(data)
+    assert cleanup.removed == ["rounds/1300/0123456789ab"]
+    assert cleanup.freed == 1000 + len('{"source": "numerai"}')
     assert not old.parent.exists()
     assert used.exists()
     assert last.exists()
@@ -116,24 +116,24 @@ def test_all_runs_of_a_late_round_stay(data: DataLayout) -> None:
 
 def test_a_run_that_never_said_what_it_is_goes_when_it_is_old(data: DataLayout) -> None:
     directory = make_run(data, "1000", days=100)
-    RunLayout(directory).run_facts.unlink()
+    RunLayout(directory).run_metadata.unlink()
     age(directory, days=100)
     assert sweep_runs(data).removed == ["rounds/1000/0123456789ab"]
 
 
 def test_the_directory_of_an_active_run_stays(data: DataLayout) -> None:
     make_run(data, "1000", days=100, lease=RUN)
-    make_run(data, "1001", days=100, lease=Lease(RUN.dag, "manual__1"))
+    make_run(data, "1001", days=100, lease=RunRef(RUN.dag, "manual__1"))
     make_run(data, "1002", days=100)
     assert sweep_runs(data, is_active=lambda lease: lease == RUN).removed == ["rounds/1001/0123456789ab"]
 
 
 def test_two_runs_may_note_themselves_in_one_directory(data: DataLayout) -> None:
     layout = data.run("1000", "abc")
-    for lease in (RUN, Lease(RUN.dag, "manual__1"), RUN):
-        note(data, layout, lease)
-    (layout.leases / "broken.json").write_text("[")
-    assert set(noted(layout.directory)) == {RUN, Lease(RUN.dag, "manual__1")}
+    for lease in (RUN, RunRef(RUN.dag, "manual__1"), RUN):
+        mark_in_use(data, layout, lease)
+    (layout.run_markers / "broken.json").write_text("[")
+    assert set(runs_using(layout.directory)) == {RUN, RunRef(RUN.dag, "manual__1")}
 
 
 def test_the_directory_of_a_working_container_stays(data: DataLayout) -> None:
@@ -149,7 +149,7 @@ def test_nothing_is_removed_when_airflow_does_not_answer(data: DataLayout) -> No
     make_run(data, "1002", days=100)
     before = everything_in(data.rounds)
 
-    def no_answer(_lease: Lease) -> bool:
+    def no_answer(_lease: RunRef) -> bool:
         msg = "no answer"
         raise ConnectionError(msg)
 
@@ -187,7 +187,7 @@ def test_a_killed_removal_leaves_no_half_run_and_the_next_one_ends_it(data: Data
     assert process.exitcode == 9
     assert not (data.rounds / "1000").exists()
     [left] = data.rounds.glob(".removed-1000-*")
-    assert sweep_runs(data).removed == [f"{left.name} (left over)"]
+    assert sweep_runs(data).removed == [f"{left.name} (leftover)"]
     run = "1001/0123456789ab"
     assert everything_in(data.rounds) == ["1001", run, f"{run}/run.json", f"{run}/training.parquet"]
 
@@ -195,19 +195,19 @@ def test_a_killed_removal_leaves_no_half_run_and_the_next_one_ends_it(data: Data
 def test_a_run_that_begins_meanwhile_waits_and_gets_a_new_directory(data: DataLayout) -> None:
     layout = RunLayout(make_run(data, "1000", days=100, lease=RUN))
     make_run(data, "1001", days=100)
-    beginning = threading.Thread(target=note, args=(data, layout, Lease("d", "new")), daemon=True)
+    beginning = threading.Thread(target=mark_in_use, args=(data, layout, RunRef("d", "new")), daemon=True)
 
-    def decide(_lease: Lease) -> bool:
+    def decide(_lease: RunRef) -> bool:
         # the other run comes between the look and the removal
         beginning.start()
         beginning.join(0.2)
         assert beginning.is_alive()
         return False
 
-    sweep = sweep_runs(data, is_active=decide)
+    cleanup = sweep_runs(data, is_active=decide)
     beginning.join()
-    assert sweep.removed == ["rounds/1000/0123456789ab"]
-    assert list(noted(layout.directory)) == [Lease("d", "new")]
+    assert cleanup.removed == ["rounds/1000/0123456789ab"]
+    assert list(runs_using(layout.directory)) == [RunRef("d", "new")]
     assert not layout.training.exists()
 
 
@@ -235,12 +235,12 @@ def test_downloads_that_nobody_asked_for_go_and_their_folders(data: DataLayout) 
         "archive/0123456789ab/numerai_dataset.zip": 61,
     }.items():
         make_download(data, name, days)
-    sweep = sweep_downloads(data)
-    assert sweep.freed == 4 * 1000
-    kept = [str(path.relative_to(data.all_downloads)) for path in data.all_downloads.rglob("*") if path.is_dir()]
+    cleanup = sweep_downloads(data)
+    assert cleanup.freed == 4 * 1000
+    kept = [str(path.relative_to(data.downloads_root)) for path in data.downloads_root.rglob("*") if path.is_dir()]
     assert sorted(kept) == ["numerai", "numerai/v5.3", "numerai/v5.3/round-1335"]
-    assert verified_manifest(data.all_downloads / "numerai/v5.3/train.parquet")
-    assert verified_manifest(data.all_downloads / "numerai/v5.3/round-1335/live.parquet")
+    assert verified_manifest(data.downloads_root / "numerai/v5.3/train.parquet")
+    assert verified_manifest(data.downloads_root / "numerai/v5.3/round-1335/live.parquet")
 
 
 def test_a_download_in_use_again_stays(data: DataLayout) -> None:
@@ -251,7 +251,7 @@ def test_a_download_in_use_again_stays(data: DataLayout) -> None:
 
 def test_a_download_that_a_run_works_on_stays(data: DataLayout) -> None:
     path = make_download(data, "numerai/v5.3/train.parquet", days=61)
-    with locked(lock_path(path), "alone"):
+    with file_lock(lock_path(path), "exclusive"):
         assert sweep_downloads(data).removed == []
     assert sweep_downloads(data).removed == ["downloads/numerai/v5.3/train.parquet"]
 
@@ -260,7 +260,7 @@ def test_what_a_killed_removal_of_a_download_left_goes(data: DataLayout) -> None
     path = make_download(data, "numerai/v5.3/train.parquet", days=61)
     manifest_path(path).unlink()
     assert sweep_downloads(data).removed == ["downloads/numerai/v5.3/train.parquet"]
-    assert everything_in(data.all_downloads) == []
+    assert everything_in(data.downloads_root) == []
 
 
 def test_unfinished_files_go_when_nobody_writes_them_any_more(data: DataLayout) -> None:
@@ -277,17 +277,17 @@ def test_unfinished_files_go_when_nobody_writes_them_any_more(data: DataLayout) 
 
 
 def test_what_cannot_be_removed_is_named_and_the_rest_goes_on() -> None:
-    sweep = Sweep(NOW)
+    cleanup = Cleanup(NOW)
 
     def refuse() -> None:
         msg = "not yours"
         raise PermissionError(msg)
 
-    sweep.remove("first", 5, NOW, refuse)
-    sweep.remove("second", 7, NOW, lambda: None)
-    assert (sweep.removed, sweep.freed) == (["second"], 7)
+    cleanup.remove("first", 5, NOW, refuse)
+    cleanup.remove("second", 7, NOW, lambda: None)
+    assert (cleanup.removed, cleanup.freed) == (["second"], 7)
     with pytest.raises(PipelineError, match="1 could not be removed: first: not yours"):
-        sweep.finish()
+        cleanup.finish()
 
 
 def test_an_empty_volume_is_no_error(data: DataLayout) -> None:

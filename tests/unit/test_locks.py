@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from numerai_pipeline.locks import alone_at
+from numerai_pipeline.locks import exclusive_lock
 from tests.samples import ROOT, wait_for_a_waiter
 
 HOLD = """
 import sys
 from pathlib import Path
-from numerai_pipeline.locks import alone_at
-with alone_at(Path(sys.argv[1]), "making it") as alone:
-    print("alone" if alone else "not alone", flush=True)
+from numerai_pipeline.locks import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), "making it") as alone:
+    print("exclusive" if alone else "not alone", flush=True)
     sys.stdin.read()
 """
 
@@ -52,11 +52,11 @@ def test_the_second_waits_until_the_first_is_gone(tmp_path: Path, end: signal.Si
             for process in processes:
                 assert process.stdin is not None
                 process.stdin.close()
-            assert [said_by(process) for process in processes] == ["alone", "alone"]
+            assert [said_by(process) for process in processes] == ["exclusive", "exclusive"]
         else:
             first.send_signal(end)
             first.wait()
-            assert said_by(second) == "alone"
+            assert said_by(second) == "exclusive"
             second.send_signal(end)
 
 
@@ -67,6 +67,6 @@ def test_a_file_system_without_locks_stops_nothing(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("numerai_pipeline.locks.fcntl.flock", no_locks)
-    with caplog.at_level(logging.WARNING), alone_at(tmp_path / "file", "making it") as alone:
+    with caplog.at_level(logging.WARNING), exclusive_lock(tmp_path / "file", "making it") as alone:
         assert not alone
     assert "no lock on this file system" in caplog.text

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def one(entry: dict[str, object]) -> dict[str, object]:
-    return {"images": {"classic": {"about": "x"}}, "tasks": {"svm": entry}}
+    return {"images": {"classic": {"description": "x"}}, "tasks": {"svm": entry}}
 
 
 def test_the_projects_own_registry_is_right() -> None:
@@ -27,7 +27,7 @@ def test_an_entry_becomes_a_spec(images_folder: Callable[..., Path]) -> None:
     spec = load_registry(images_folder(one(entry))).tasks["svm"]
     assert spec.operation == "svc"
     assert spec.pool_slots == 2
-    assert spec.needs == ("unzip",)
+    assert spec.depends_on == ("unzip",)
     assert spec.parameters == {"ROW_LIMIT": "5000", "FAST": "true"}
 
 
@@ -43,41 +43,63 @@ def test_a_preparation_serves_every_model_that_needs_it(
     images_folder: Callable[..., Path], whole_registry: dict[str, object]
 ) -> None:
     registry = load_registry(images_folder(whole_registry))
-    assert registry.served_by("adversarial_validation") == set(FLEMING)
-    assert registry.served_by("tsne") == set(FLEMING)
-    assert registry.served_by("svm") == {"svm"}
+    assert registry.dependent_models("adversarial_validation") == set(FLEMING)
+    assert registry.dependent_models("tsne") == set(FLEMING)
+    assert registry.dependent_models("svm") == {"svm"}
 
 
 def test_what_comes_before_leaves_files_for_what_comes_after(
     images_folder: Callable[..., Path], whole_registry: dict[str, Any]
 ) -> None:
-    whole_registry["tasks"]["adversarial_validation"]["leaves"] = ["split.parquet"]
-    whole_registry["tasks"]["tsne"]["leaves"] = ["tsne/perplexity_05.parquet"]
+    whole_registry["tasks"]["adversarial_validation"]["outputs"] = ["split.parquet"]
+    whole_registry["tasks"]["tsne"]["outputs"] = ["tsne/perplexity_05.parquet"]
     registry = load_registry(images_folder(whole_registry))
-    assert registry.left_before("tpot") == ("split.parquet", "tsne/perplexity_05.parquet")
-    assert registry.left_before("tsne") == ("split.parquet",)
-    assert registry.left_before("svm") == ()
+    assert registry.upstream_outputs("tpot") == ("split.parquet", "tsne/perplexity_05.parquet")
+    assert registry.upstream_outputs("tsne") == ("split.parquet",)
+    assert registry.upstream_outputs("svm") == ()
 
 
 def test_what_needs_all_models_comes_after_them_and_serves_them(
     images_folder: Callable[..., Path], whole_registry: dict[str, Any]
 ) -> None:
     entries = {
-        "evaluate": task(predicts=False, needs=["models", "ensemble"], may_read=["targets.parquet"]),
-        "ensemble": task(predicts=False, needs=["models"], leaves=["predictions/ensemble_mean.csv"]),
+        "evaluate": task(predicts=False, depends_on=["models", "ensemble"], optional_inputs=["targets.parquet"]),
+        "ensemble": task(predicts=False, depends_on=["models"], outputs=["predictions/ensemble_mean.csv"]),
     }
-    whole_registry["tasks"]["tsne"]["leaves"] = ["tsne/perplexity_05.parquet"]
+    whole_registry["tasks"]["tsne"]["outputs"] = ["tsne/perplexity_05.parquet"]
     whole_registry["tasks"] = {**entries, **whole_registry["tasks"]}
     registry = load_registry(images_folder(whole_registry))
     assert list(registry.tasks)[-2:] == ["ensemble", "evaluate"]
-    assert registry.after_models == ("ensemble", "evaluate")
+    assert registry.post_processing == ("ensemble", "evaluate")
     assert set(registry.models) == {*INDEPENDENT, *FLEMING}
     assert set(registry.upstream("evaluate")) == {*INDEPENDENT, *FLEMING, "ensemble"}
     assert registry.upstream("svm") == ("unzip",)
-    assert registry.served_by("evaluate") == {*INDEPENDENT, *FLEMING}
-    assert registry.served_by("svm") == {"svm"}
-    assert registry.left_before("evaluate") == ("predictions/ensemble_mean.csv", "tsne/perplexity_05.parquet")
-    assert registry.tasks["evaluate"].may_read == ("targets.parquet",)
+    assert registry.dependent_models("evaluate") == {*INDEPENDENT, *FLEMING}
+    assert registry.dependent_models("svm") == {"svm"}
+    assert registry.upstream_outputs("evaluate") == ("predictions/ensemble_mean.csv", "tsne/perplexity_05.parquet")
+    assert registry.tasks["evaluate"].optional_inputs == ("targets.parquet",)
+
+
+def test_load_registry_deprecated_keys_are_accepted_with_a_warning(images_folder: Callable[..., Path]) -> None:
+    tasks = {
+        "tsne": task(predicts=False, leaves=["tsne/map.txt"]),
+        "svm": task(needs=["tsne"], may_read=["targets.parquet"]),
+    }
+    tasks["svm"]["about"] = tasks["svm"].pop("description")
+    with pytest.warns(FutureWarning) as caught:
+        registry = load_registry(images_folder({"images": {"classic": {"about": "x"}}, "tasks": tasks}))
+    svm = registry.tasks["svm"]
+    assert (svm.description, svm.depends_on, svm.optional_inputs) == ("A test.", ("tsne",), ("targets.parquet",))
+    assert registry.tasks["tsne"].outputs == ("tsne/map.txt",)
+    assert registry.images["classic"].description == "x"
+    messages = {str(warning.message).partition(": ")[2] for warning in caught}
+    assert messages == {
+        "images.classic.about is deprecated: rename the key to 'description'",
+        "tasks.tsne.leaves is deprecated: rename the key to 'outputs'",
+        "tasks.svm.about is deprecated: rename the key to 'description'",
+        "tasks.svm.needs is deprecated: rename the key to 'depends_on'",
+        "tasks.svm.may_read is deprecated: rename the key to 'optional_inputs'",
+    }
 
 
 @pytest.mark.parametrize(
@@ -85,46 +107,46 @@ def test_what_needs_all_models_comes_after_them_and_serves_them(
     [
         ("tasks: [", "is not YAML"),
         ("", "is not of type 'object'"),
-        ({"images": {"classic": {"about": "x"}}}, "'tasks' is a required property"),
-        (one(task(memroy=1)), "tasks.svm: unknown key 'memroy'; there are: about, cores, group"),
-        (one(task(leaves=["split.parquet"])), "tasks.svm.leaves: only a preparation leaves files for later tasks"),
-        (one(task(leaves=["../split.parquet"])), "tasks.svm.leaves.0: '../split.parquet' does not match"),
+        ({"images": {"classic": {"description": "x"}}}, "'tasks' is a required property"),
+        (one(task(memroy=1)), "tasks.svm: unknown key 'memroy'; allowed: cores, depends_on, desc"),
+        (one(task(outputs=["split.parquet"])), "tasks.svm.outputs: a model has no further outputs; set"),
+        (one(task(outputs=["../split.parquet"])), "tasks.svm.outputs.0: '../split.parquet' does not match"),
         (one(task(memory="4g")), "tasks.svm.memory: '4g' is not of type 'integer'"),
         (one(task(time_limit=0)), "tasks.svm.time_limit: 0 is less than the minimum of 1"),
-        (one({"image": "classic"}), "tasks.svm: 'about' is a required property"),
-        (one(task(image="clasic")), "tasks.svm.image: there is no image 'clasic'; there are: classic"),
-        (one(task(needs=["tnse"])), "tasks.svm.needs: there is no task 'tnse'; there are: unzip, svm"),
-        (one(task(needs=["svm"])), "in a circle: svm -> svm"),
+        (one({"image": "classic"}), "tasks.svm: 'description' is a required property"),
+        (one(task(image="clasic")), "tasks.svm.image: unknown image 'clasic'; available: classic"),
+        (one(task(depends_on=["tnse"])), "tasks.svm.depends_on: unknown task 'tnse'; available: unzip, svm"),
+        (one(task(depends_on=["svm"])), "in a cycle: svm -> svm"),
         (
-            one(task(needs=["models"])),
-            "tasks.svm.needs: what comes after all models cannot be one of them; set predicts",
+            one(task(depends_on=["models"])),
+            "tasks.svm.depends_on: a task that depends on 'models' cannot be a model; set predicts: false",
         ),
         (
             {
-                "images": {"classic": {"about": "x"}},
-                "tasks": {"svm": task(needs=["mean"]), "mean": task(needs=["models"], predicts=False)},
+                "images": {"classic": {"description": "x"}},
+                "tasks": {"svm": task(depends_on=["mean"]), "mean": task(depends_on=["models"], predicts=False)},
             },
-            "in a circle",
+            "in a cycle",
         ),
         (
-            {"images": {"classic": {"about": "x"}}, "tasks": {"ensemble_of_trees": task()}},
-            "tasks.ensemble_of_trees: predictions called ensemble_… are ensembles",
+            {"images": {"classic": {"description": "x"}}, "tasks": {"ensemble_of_trees": task()}},
+            "tasks.ensemble_of_trees: the prefix ensemble_ is reserved for ensembles",
         ),
-        (one(task(parameters={"SEED": 1})), "tasks.svm.parameters: SEED is set by the pipeline itself"),
+        (one(task(parameters={"SEED": 1})), "tasks.svm.parameters: SEED is set by the pipeline; remove it"),
         (
             {
-                "images": {"classic": {"about": "x"}},
-                "tasks": {"a": task(needs=["b"]), "b": task(needs=["c"]), "c": task(needs=["a"])},
+                "images": {"classic": {"description": "x"}},
+                "tasks": {"a": task(depends_on=["b"]), "b": task(depends_on=["c"]), "c": task(depends_on=["a"])},
             },
-            "in a circle",
+            "in a cycle",
         ),
         (
-            {"images": {"classic": {"about": "x"}}, "tasks": {"exploring": task()}},
-            "tasks.exploring: the name belongs to a step of the pipeline",
+            {"images": {"classic": {"description": "x"}}, "tasks": {"exploring": task()}},
+            "tasks.exploring: the name is reserved for a task of the pipeline",
         ),
         (
-            {"images": {"classic": {"about": "x"}, "exotic": {"about": "y"}}, "tasks": {"svm": task()}},
-            "images.exotic: there is no exotic/Dockerfile",
+            {"images": {"classic": {"description": "x"}, "exotic": {"description": "y"}}, "tasks": {"svm": task()}},
+            "images.exotic: exotic/Dockerfile is missing beside it",
         ),
     ],
 )

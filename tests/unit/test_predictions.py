@@ -8,7 +8,7 @@ import pytest
 
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.manifests import verified_manifest, write_manifest
-from numerai_pipeline.predictions import accept_predictions
+from numerai_pipeline.predictions import validate_predictions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ def predictions(tmp_path: Path) -> Path:
 
 def test_good_predictions_get_a_manifest(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
-    manifest = accept_predictions(predictions, tournament, inputs="abc")
+    manifest = validate_predictions(predictions, tournament, inputs="abc")
     assert manifest.rows == 3
     assert verified_manifest(predictions, inputs="abc") == manifest
 
@@ -37,12 +37,12 @@ def test_good_predictions_get_a_manifest(predictions: Path, tournament: Path) ->
 def test_the_containers_own_manifest_is_kept(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
     written = write_manifest(predictions, rows=3, columns=["id", "prediction"], inputs="abc", about={"own": True})
-    assert accept_predictions(predictions, tournament, inputs="abc") == written
+    assert validate_predictions(predictions, tournament, inputs="abc") == written
 
 
 def test_the_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD.replace("prediction", "probability"))
-    accept_predictions(predictions, tournament, inputs="abc")
+    validate_predictions(predictions, tournament, inputs="abc")
     assert predictions.read_text() == GOOD
     assert verified_manifest(predictions, inputs="abc")
 
@@ -50,7 +50,7 @@ def test_the_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> N
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "left no predictions"),
+        (None, "svm.csv: the container succeeded without writing this file"),
         ("", "not a CSV"),
         ("a,b\n1,2\n", "the header is 'a,b'"),
         ("id,prediction\na,0.2\nb,0.3\n", "1 of 3 tournament ids have no prediction, the first is c"),
@@ -77,12 +77,12 @@ def test_bad_predictions_are_refused_where_they_arise(
     if content is not None:
         predictions.write_text(content)
     with pytest.raises(BadInputError, match=says):
-        accept_predictions(predictions, tournament, inputs="abc")
+        validate_predictions(predictions, tournament, inputs="abc")
 
 
 def test_a_file_changed_after_its_manifest_is_refused(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
     write_manifest(predictions, rows=3, inputs="abc")
     predictions.write_text(GOOD.replace("0.25", "0.26"))
-    with pytest.raises(BadInputError, match="not the one its manifest describes"):
-        accept_predictions(predictions, tournament, inputs="abc")
+    with pytest.raises(BadInputError, match="does not match its manifest"):
+        validate_predictions(predictions, tournament, inputs="abc")

@@ -30,13 +30,13 @@ from numerai_contract.tables import Table
 from numerai_pipeline import disk
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.errors import BadInputError, DiskFullError, VolumeError
-from numerai_pipeline.leases import Lease, note
+from numerai_pipeline.leases import RunRef, mark_in_use
 from numerai_pipeline.manifests import require_whole, verified_manifest, write_manifest
 from numerai_pipeline.numerai_api.downloads import fetch
-from numerai_pipeline.predictions import accept_predictions
+from numerai_pipeline.predictions import validate_predictions
 from numerai_pipeline.raw_dataset import RawDataset
 from numerai_pipeline.run_layout import DataLayout, RunLayout
-from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
+from numerai_pipeline.unpacking.csv_tables import write_csv_tables
 from numerai_pipeline.unpacking.dataset import UnpackedDataset, unpack
 from tests.samples import ROOT
 from tests.unit.unpacking.raw_files import classic_dataset, csv_table, training_rows, v5_dataset
@@ -84,7 +84,7 @@ class TestFullVolume:
     def test_a_volume_that_fills_up_while_the_tables_are_written(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(disk, "RESERVE", 0)
+        monkeypatch.setattr(disk, "RESERVED_BYTES", 0)
         raw = many_rows(tmp_path / "raw")
         tried = RunLayout(tmp_path / "tried")
         unpacked(raw, tried)
@@ -112,17 +112,17 @@ class TestFullVolume:
             # before: the reserve alone is more than there is
             filler = volume.fill(left=MIB)
             with pytest.raises(DiskFullError, match=r"writing training\.csv needs .* but only 1\.\d MB are free"):
-                provide_csv_tables(layout)
+                write_csv_tables(layout)
             # while writing
             filler.unlink()
-            monkeypatch.setattr(disk, "RESERVE", 0)
+            monkeypatch.setattr(disk, "RESERVED_BYTES", 0)
             filler = volume.fill(left=150_000)
             with pytest.raises(DiskFullError, match="no space is left"):
-                provide_csv_tables(layout)
+                write_csv_tables(layout)
             assert files_in(volume.directory) == sorted([*before, filler.name])
             assert verified_manifest(layout.training)
             filler.unlink()
-            provide_csv_tables(layout)
+            write_csv_tables(layout)
             assert all(verified_manifest(table) for table in layout.tables("csv"))
 
     def test_a_volume_that_fills_up_during_a_download(self, tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ class TestFullVolume:
                 pytest.raises(AirflowException, match="no space is left on the volume of") as caught,
                 in_airflow_words(),
             ):
-                accept_predictions(predictions, tournament, inputs="abc")
+                validate_predictions(predictions, tournament, inputs="abc")
             assert not isinstance(caught.value, AirflowFailException), "worth trying again"
             assert files_in(volume.directory) == before
             filler.unlink()
-            accept_predictions(predictions, tournament, inputs="abc")
+            validate_predictions(predictions, tournament, inputs="abc")
             assert verified_manifest(predictions, inputs="abc")
 
     @pytest.mark.parametrize("kind", ["predictions", "split"])
@@ -214,7 +214,7 @@ class TestReadOnlyVolume:
             pytest.raises(AirflowFailException, match=rf"{data}/\S+: its volume is mounted read-only"),
             in_airflow_words(),
         ):
-            note(DataLayout(data), DataLayout(data).run("1", "abc"), Lease("dag", "run"))
+            mark_in_use(DataLayout(data), DataLayout(data).run("1", "abc"), RunRef("dag", "run"))
 
     def test_a_container(self, tmp_path: Path) -> None:
         path = tmp_path / "data" / "svm.csv"
@@ -238,7 +238,7 @@ class TestSomebodyElsesVolume:
             raw = classic_dataset(Path(raw_dir))
             uid, owner = os.geteuid(), data.stat().st_uid
             said = (
-                rf"{data}/run: uid {uid} has no right to it .*{data} belongs to uid {owner}, mode 0555.*chown -R {uid}"
+                rf"{data}/run: uid {uid} has no permission .*{data} belongs to uid {owner}, mode 0555.*chown -R {uid}"
             )
             with pytest.raises(VolumeError, match=said):
                 unpacked(raw, RunLayout(data / "run"))
@@ -248,7 +248,7 @@ class TestSomebodyElsesVolume:
         with (
             served(tmp_path / "web", {"data.csv": b"id\n"}) as address,
             of_somebody_else() as data,
-            pytest.raises(VolumeError, match=rf"{data}/\S+: uid \d+ has no right to it .*chown"),
+            pytest.raises(VolumeError, match=rf"{data}/\S+: uid \d+ has no permission .*chown"),
         ):
             fetch("data.csv", lambda: f"{address}/data.csv", data / "v5" / "data.csv", timeout=5)
 
@@ -303,7 +303,7 @@ class TestTurnedBytes:
     def test_a_table_is_refused_by_its_reader_and_made_anew(self, tmp_path: Path, name: str, share: float) -> None:
         raw, layout = classic_dataset(tmp_path / "raw"), RunLayout(tmp_path / "run")
         unpacked(raw, layout)
-        provide_csv_tables(layout)
+        write_csv_tables(layout)
         path = layout.directory / name
         whole = {file: (layout.directory / file).read_bytes() for file in files_in(layout.directory)}
         ages = {file: (layout.directory / file).stat().st_mtime_ns for file in whole}
@@ -313,14 +313,14 @@ class TestTurnedBytes:
         ):
             Table(path)
         with pytest.raises(
-            BadInputError, match=rf"{name}: its content is not what its manifest .*`unzip` and run it again"
+            BadInputError, match=rf"{name}: its content does not match its manifest.*`unzip` and run it again"
         ):
             require_whole(path, "`unzip`")
         if name.endswith(".parquet"):
             assert not unpacked(raw, layout).up_to_date
         else:
             assert unpacked(raw, layout).up_to_date
-        provide_csv_tables(layout)
+        write_csv_tables(layout)
         assert {file: (layout.directory / file).read_bytes() for file in whole} == whole
         made = {file for file in whole if (layout.directory / file).stat().st_mtime_ns != ages[file]}
         parquet = {table.name for table in layout.tables("parquet")}
@@ -332,8 +332,8 @@ class TestTurnedBytes:
         unpacked(classic_dataset(tmp_path / "raw"), layout)
         flip_a_byte(layout.training)
         before = files_in(layout.directory)
-        with pytest.raises(BadInputError, match=r"training\.parquet: its content is not what its manifest says"):
-            provide_csv_tables(layout)
+        with pytest.raises(BadInputError, match=r"training\.parquet: its content does not match its manifest"):
+            write_csv_tables(layout)
         assert files_in(layout.directory) == before
 
     @pytest.mark.parametrize("role", ["train", "validation", "live", "features", "archive"])
@@ -343,7 +343,7 @@ class TestTurnedBytes:
         content = raw.path(role).read_bytes()
         flip_a_byte(raw.path(role))
         with pytest.raises(
-            BadInputError, match=f"{raw.path(role)}: its content is not what was downloaded.*`download`"
+            BadInputError, match=f"{raw.path(role)}: its content differs from the download.*`download`"
         ):
             unpacked(raw, layout)
         assert files_in(layout.directory) == []
@@ -377,8 +377,8 @@ class TestTurnedBytes:
         write_manifest(tournament, rows=2, columns=["id"])
         tournament.write_bytes(tournament.read_bytes().replace(b"aaaa", b"aaab"))
         predictions.write_text("id,prediction\naaaa,0.2\nbbbb,0.6\n")
-        with pytest.raises(BadInputError, match=r"tournament\.parquet: its content is not what its manifest says"):
-            accept_predictions(predictions, tournament, inputs="abc")
+        with pytest.raises(BadInputError, match=r"tournament\.parquet: its content does not match its manifest"):
+            validate_predictions(predictions, tournament, inputs="abc")
 
 
 def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
     predictions.write_text("id,prediction\na,0.2\nb,nan\n")
     write_manifest(predictions, rows=2, inputs="abc")
     with pytest.raises(BadInputError, match=r"svm\.csv: row 2 \(id b\) has no prediction"):
-        accept_predictions(predictions, tournament, inputs="abc")
+        validate_predictions(predictions, tournament, inputs="abc")
     assert verified_manifest(predictions, inputs="abc") is None
     assert predictions.exists(), "for whoever wants to look at it"
 

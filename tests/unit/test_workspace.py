@@ -60,7 +60,7 @@ def test_what_it_leaves_is_brought_home_with_its_manifest_and_noted(run: RunLayo
     assert run.predictions("svm").read_text() == "mine"
     assert verified_manifest(run.predictions("svm"), inputs="inputs")
     assert run.training.read_text() == "training"
-    note = json.loads(run.image_note("svm").read_text())
+    note = json.loads(run.image_record("svm").read_text())
     assert note == {"image": "an-image", "files": ["plots/svm.png", "predictions/svm.csv", "reports/svm.json"]}
     assert not (run.directory / ".work").exists()
 
@@ -159,7 +159,7 @@ def test_bringing_home_may_be_broken_off_and_done_again(run: RunLayout) -> None:
     workspace.bring_home("an-image")
     assert verified_manifest(run.predictions("svm"))
     assert verified_manifest(run.report("svm"))
-    assert len(json.loads(run.image_note("svm").read_text())["files"]) == 2
+    assert len(json.loads(run.image_record("svm").read_text())["files"]) == 2
 
 
 def test_what_is_to_be_made_anew_is_gone_before_it_begins(run: RunLayout) -> None:

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from numerai_pipeline.airflow_words import in_airflow_words
 from numerai_pipeline.dag.credentials import Keys, credentials_hint, load_credentials
 from numerai_pipeline.errors import BadInputError, NetworkError, ProtocolError, RoundClosedError, SubmissionError
-from numerai_pipeline.locks import alone_at
+from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.parameters import RunParameters, parse_parameters
 from numerai_pipeline.run_dates import BACKFILL
 from numerai_pipeline.run_layout import RunLayout
@@ -235,7 +235,7 @@ def submit(
     with in_airflow_words():
         plan = plan_submission(params, ti)
         try:
-            with alone_at(plan.layout.directory / "submissions", "submitting"):
+            with exclusive_lock(plan.layout.directory / "submissions", "submitting"):
                 return _submit_all(plan, predictions, models)
         except RoundClosedError as error:
             if dag_run.run_type != BACKFILL:

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 
 from numerai_pipeline.leaderboard.board import read_run
 from numerai_pipeline.leaderboard.maps import MapError, map_points, map_rows
-from numerai_pipeline.leaderboard.page import ASSETS, page, read_asset
+from numerai_pipeline.leaderboard.page import ASSETS, read_asset, render_live
 from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
 from numerai_pipeline.run_layout import RunLayout
 from numerai_pipeline.settings import load_settings
@@ -72,7 +72,7 @@ async def _with_headers(request: Request, respond: Callable[[Request], Awaitable
 
 
 def _page() -> HTMLResponse:
-    return HTMLResponse(page())
+    return HTMLResponse(render_live())
 
 
 def _asset(name: str) -> Response:

@@ -60,7 +60,7 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
             What is there and cannot be read, a sentence each.
     """
     files = RunFiles(layout.directory)
-    run_facts = files.read(layout.run_facts) or {}
+    run_metadata = files.read(layout.run_metadata) or {}
     reports = dict(_reports(files, layout))
     evaluations = dict(_evaluations(files, layout))
     board = files.read(layout.leaderboard)
@@ -72,7 +72,7 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
     return {
         "round": layout.directory.parent.name,
         "run": layout.directory.name,
-        "facts": _facts(run_facts),
+        "facts": _facts(run_metadata),
         "evaluated": board is not None,
         "target": text(member(board, "target")),
         "sorted_by": text(member(board, "sorted_by")),
@@ -91,7 +91,7 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
             {"model": name, **_task_facts(name, reports, images)} for name in reports if name not in shown
         ],
         "missing": list(_missing(layout, evaluated=board is not None, predicted=predicted)),
-        "unavailable_comparisons": _texts(run_facts.get("unavailable_comparisons")),
+        "unavailable_comparisons": _texts(run_metadata.get("unavailable_comparisons")),
         "problems": files.problems,
     }
 
@@ -109,7 +109,7 @@ def _evaluations(files: RunFiles, layout: RunLayout) -> Iterator[tuple[str, dict
 
 
 def _image(files: RunFiles, layout: RunLayout, task: str) -> str | None:
-    return text(member(files.read(layout.image_note(task)), "image"))
+    return text(member(files.read(layout.image_record(task)), "image"))
 
 
 def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def _ensemble(told: object) -> dict[str, Any] | None:
 
 
 def _missing(layout: RunLayout, *, evaluated: bool, predicted: set[str]) -> Iterator[tuple[str, str]]:
-    if not layout.run_facts.is_file():
+    if not layout.run_metadata.is_file():
         yield "the run's facts (run.json)", "unzip"
     if not (layout.training.is_file() and layout.tournament.is_file()):
         yield "the tables", "unzip"

@@ -23,7 +23,7 @@ ADDRESS = f"{PREFIX.removeprefix('/')}/"
 
 
 @cache
-def _made() -> Any:
+def _app() -> Any:
     from numerai_pipeline.leaderboard.app import create_app
 
     return create_app()
@@ -35,7 +35,7 @@ async def application(
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
 ) -> None:
     """Serve the leaderboard (an ASGI application)."""
-    await _made()(scope, receive, send)
+    await _app()(scope, receive, send)
 
 
 FASTAPI_APP = {"app": application, "url_prefix": PREFIX, "name": "Numerai leaderboard"}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 3_000
 _NAME = re.compile(r"perplexity_\d{2,3}(_polynomial)?(_3d)?", re.ASCII)
-_TRAINING, _KEPT = "training", "kept to validate on"
+_TRAINING, _VALIDATION = "training", "kept to validate on"
 
 
 class MapError(Exception):
@@ -134,7 +134,7 @@ def _sample(layout: RunLayout, _state: tuple[tuple[int, int], ...]) -> _Sample:
             kept.update(key for key, side in pairs if side == "validation")
         for place, key in enumerate(sample.ids):
             if sample.parts[place] == _TRAINING and key in kept:
-                sample.parts[place] = _KEPT
+                sample.parts[place] = _VALIDATION
     return sample
 
 

@@ -27,13 +27,13 @@ def read_asset(name: str) -> bytes:
     return (WEB / _FOLDERS.get(name, "") / name).read_bytes()
 
 
-def page() -> str:
+def render_live() -> str:
     """Make the page that asks the application for its files and data."""
     scripts = "\n".join(f'<script src="{_address(name)}" defer></script>' for name in SCRIPTS)
     return _filled(f'<link rel="stylesheet" href="{_address(STYLES)}">', "", scripts)
 
 
-def page_with(answers: dict[str, Any]) -> str:
+def render_standalone(answers: dict[str, Any]) -> str:
     """Make the page as one file that asks nobody for anything.
 
     Parameters

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.leaderboard.plain import RunFiles, member, number, text, whole
-from numerai_pipeline.leases import Lease, noted
+from numerai_pipeline.leases import RunRef, runs_using
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def list_runs(data_dir: Path) -> list[dict[str, Any]]:
 
 def run_of_dag_run(data_dir: Path, dag: str, dag_run: str) -> RunLayout | None:
     """Find the directory in which a run of Airflow works or worked, by the note it left there."""
-    lease = Lease(dag, dag_run)
-    found = [layout for layout in all_runs(data_dir) if lease in noted(layout.directory)]
+    lease = RunRef(dag, dag_run)
+    found = [layout for layout in all_runs(data_dir) if lease in runs_using(layout.directory)]
     return max(found, key=_changed, default=None)
 
 
@@ -68,7 +68,7 @@ def _round_order(name: str) -> tuple[int, str]:
 
 def _changed(layout: RunLayout) -> float:
     """When something of interest was last written, in seconds since 1970; 0 when nothing was."""
-    return max(_identity(path)[0] / 1e9 for path in (layout.leaderboard, layout.run_facts))
+    return max(_identity(path)[0] / 1e9 for path in (layout.leaderboard, layout.run_metadata))
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -81,16 +81,16 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _described(layout: RunLayout) -> dict[str, Any]:
-    told = _told(layout, _identity(layout.run_facts), _identity(layout.leaderboard))
+    told = _read_summary(layout, _identity(layout.run_metadata), _identity(layout.leaderboard))
     directory = layout.directory
     return {"round": directory.parent.name, "run": directory.name, "changed": round(_changed(layout)), **told}
 
 
 @lru_cache(maxsize=4_096)
-def _told(layout: RunLayout, _facts: tuple[int, int], _board: tuple[int, int]) -> dict[str, Any]:
+def _read_summary(layout: RunLayout, _facts: tuple[int, int], _board: tuple[int, int]) -> dict[str, Any]:
     """Read what a run tells of itself; read again only when one of its files is another one."""
     files = RunFiles(layout.directory)
-    facts, board = files.read(layout.run_facts) or {}, files.read(layout.leaderboard) or {}
+    facts, board = files.read(layout.run_metadata) or {}, files.read(layout.leaderboard) or {}
     models = board.get("models")
     first = models[0] if isinstance(models, list) and models else {}
     return {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.leaderboard.board import read_run
 from numerai_pipeline.leaderboard.maps import MapError, map_points, map_rows
-from numerai_pipeline.leaderboard.page import page_with
+from numerai_pipeline.leaderboard.page import render_standalone
 from numerai_pipeline.manifests import atomic_path
 
 if TYPE_CHECKING:
@@ -35,5 +35,5 @@ def write_static_page(layout: RunLayout) -> Path:
         board["problems"].append(str(error))
         board["maps"] = []
     with atomic_path(layout.static_page) as temporary:
-        temporary.write_text(page_with(answers), encoding="utf-8")
+        temporary.write_text(render_standalone(answers), encoding="utf-8")
     return layout.static_page

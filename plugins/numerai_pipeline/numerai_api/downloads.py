@@ -29,9 +29,9 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_zip
-from numerai_pipeline.disk import disk_errors_named, require_free_space
+from numerai_pipeline.disk import require_free_space, translate_disk_errors
 from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
-from numerai_pipeline.locks import alone_at
+from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.manifests import (
     atomic_path,
     file_sha256,
@@ -295,7 +295,7 @@ def fetch(
     """
     policy = policy or RetryPolicy()
     source = _Source(name, presign, timeout, is_listed=is_listed)
-    with disk_errors_named(destination.parent), _exclusively(destination):
+    with translate_disk_errors(destination.parent), _exclusively(destination):
         if _is_current(destination, source, dict(about or {}), policy):
             manifest = verified_manifest(destination)
             if manifest is not None:
@@ -323,7 +323,7 @@ def _is_current(destination: Path, source: _Source, about: dict[str, Any], polic
 def _exclusively(destination: Path) -> Iterator[None]:
     """Let only one task at a time download a file into its folder, which is created."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with alone_at(destination, "downloading it"):
+    with exclusive_lock(destination, "downloading it"):
         yield
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.manifests import atomic_path, verified_manifest, write_manifest
-from numerai_pipeline.predictions import COLUMNS, LEAST_SPREAD, first_outside
+from numerai_pipeline.predictions import COLUMNS, MIN_STD, first_out_of_range
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,12 +95,12 @@ def _validate(name: str, rows: pa.Table, wanted: pa.StringArray) -> None:
     from numerai_tools.submissions import validate_submission_numerai  # heavy
 
     values = rows["prediction"].combine_chunks()
-    outside = first_outside(values)
+    outside = first_out_of_range(values)
     if outside is not None:
         row, found = outside
         msg = f"{name}: id {rows['id'][row]} has {found}: it must lie strictly between 0 and 1"
         raise BadInputError(msg)
-    if pc.stddev(values).as_py() < LEAST_SPREAD:
+    if pc.stddev(values).as_py() < MIN_STD:
         msg = f"{name}: all {len(values)} predictions to submit are (almost) {values[0]}, which Numerai rejects"
         raise BadInputError(msg)
     try:

@@ -434,7 +434,7 @@ def diagnose(
     dict
         ``sha256``, ``model``, and the numbers of Numerai's diagnostics over all eras.
     """
-    file = write_submission(layout, model, layout.diagnosed(numerai_model), VALIDATION)
+    file = write_submission(layout, model, layout.diagnostics_csv(numerai_model), VALIDATION)
     path = layout.diagnostics_record(numerai_model)
     sha256 = file_sha256(file)
     known = _content(path)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.content_checks import READABLE_COMPRESSIONS, ZIP_DAMAGE, is_system_file
-from numerai_pipeline.disk import disk_errors_named, require_free_space
+from numerai_pipeline.content_checks import READABLE_COMPRESSIONS, ZIP_ERRORS, is_system_file
+from numerai_pipeline.disk import require_free_space, translate_disk_errors
 from numerai_pipeline.errors import BadInputError, NotFoundError, PipelineError
 from numerai_pipeline.number_format import distinct_texts
 from numerai_pipeline.progress import Progress
@@ -96,7 +96,7 @@ def extract(archive: Path, directory: Path, *, limits: Limits = DEFAULT_LIMITS) 
     if not archive.is_file():
         msg = f"{archive}: there is no such file: give the path of a zip of the classic layout"
         raise NotFoundError(msg)
-    with _damage_named(archive), disk_errors_named(directory.parent):
+    with _translate_corruption(archive), translate_disk_errors(directory.parent):
         _check_form(archive)
         _check_member_count(archive, limits)
         with zipfile.ZipFile(archive) as opened:
@@ -118,12 +118,12 @@ def extract(archive: Path, directory: Path, *, limits: Limits = DEFAULT_LIMITS) 
 
 
 @contextmanager
-def _damage_named(archive: Path) -> Iterator[None]:
+def _translate_corruption(archive: Path) -> Iterator[None]:
     try:
         yield
     except PipelineError:
         raise
-    except ZIP_DAMAGE as error:
+    except ZIP_ERRORS as error:
         msg = f"{archive.name}: the zip is damaged ({error or type(error).__name__}): download it again"
         raise BadInputError(msg) from error
     except OSError as error:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.unpacking.tables import KEYS, TableForm, require_columns, require_unique_columns
+from numerai_pipeline.unpacking.tables import KEYS, TableSchema, require_columns, require_unique_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ class CsvSource:
             msg = f"{self.name}: there is a header but not one row of data: download it again"
             raise BadInputError(msg)
 
-    def read(self, form: TableForm) -> Iterator[Any]:
+    def read(self, form: TableSchema) -> Iterator[Any]:
         """Yield all rows as record batches of ``form.schema``, missing values as nulls.
 
         Raises

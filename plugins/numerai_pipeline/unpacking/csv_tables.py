@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from numerai_pipeline.disk import disk_errors_named, require_free_space
+from numerai_pipeline.disk import require_free_space, translate_disk_errors
 from numerai_pipeline.manifests import atomic_path, read_manifest, require_whole, verified_manifest, write_manifest
 from numerai_pipeline.progress import Progress
 
@@ -27,7 +27,7 @@ _CELL_BYTES = 2
 log = logging.getLogger(__name__)
 
 
-def provide_csv_tables(layout: RunLayout) -> None:
+def write_csv_tables(layout: RunLayout) -> None:
     """Make ``training.csv`` and ``tournament.csv`` beside the parquet tables unless they are there and current.
 
     The columns are the same; a missing value is an empty field.
@@ -39,7 +39,7 @@ def provide_csv_tables(layout: RunLayout) -> None:
     DiskFullError
         When they do not fit on the volume.
     """
-    with disk_errors_named(layout.directory):
+    with translate_disk_errors(layout.directory):
         handle = os.open(layout.training, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)  # two models may want them at once

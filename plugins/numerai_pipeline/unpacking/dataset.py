@@ -22,23 +22,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from numerai_pipeline.disk import disk_errors_named
+from numerai_pipeline.disk import translate_disk_errors
 from numerai_pipeline.errors import BadInputError, PipelineError
 from numerai_pipeline.manifests import atomic_path, discard, manifest_path, verified_manifest, write_manifest
 from numerai_pipeline.progress import Progress
 from numerai_pipeline.unpacking import references
 from numerai_pipeline.unpacking.dataset_plan import DatasetPlan, make_plan
-from numerai_pipeline.unpacking.identifiers import IdRegister
-from numerai_pipeline.unpacking.row_checks import Place, check_rows
-from numerai_pipeline.unpacking.selection import Selection, with_unknown_targets
+from numerai_pipeline.unpacking.identifiers import DuplicateIdDetector
+from numerai_pipeline.unpacking.row_checks import RowLocation, check_rows
+from numerai_pipeline.unpacking.selection import RowFilter, with_unknown_targets
 from numerai_pipeline.unpacking.tables import (
-    TableFacts,
-    TableForm,
+    TableSchema,
+    TableStats,
     TableWriter,
+    abbreviate,
     count_missing,
     era_number,
     fill_missing,
-    shortened,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class TableSummary:
     without_target: int
 
     @classmethod
-    def of(cls, facts: TableFacts) -> TableSummary:
+    def of(cls, facts: TableStats) -> TableSummary:
         """Sum up what was seen."""
         return cls(facts.rows, len(facts.eras), dict(facts.data_types), facts.missing, facts.without_target)
 
@@ -184,14 +184,14 @@ def unpack(
     if every_nth_era < 1:
         msg = f"every_nth_era={every_nth_era}: must be 1 (all eras) or more"
         raise BadInputError(msg)
-    with _system_errors_named(layout.directory):
+    with _translate_os_errors(layout.directory):
         layout.directory.mkdir(parents=True, exist_ok=True)
         with _alone_in(layout.directory):
             _remove_scratch(layout)
             if not force and (known := _up_to_date(layout, inputs)):
                 log.info("up to date: %s", known)
                 return known
-            raw.require_as_downloaded(role for role in raw.files if role not in references.ROLES)
+            raw.verify_checksums(role for role in raw.files if role not in references.ROLES)
             scratch = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}.", suffix=".part", dir=layout.directory))
             try:
                 with ExitStack() as opened:
@@ -204,9 +204,9 @@ def unpack(
 
 
 @contextmanager
-def _system_errors_named(directory: Path) -> Iterator[None]:
+def _translate_os_errors(directory: Path) -> Iterator[None]:
     try:
-        with disk_errors_named(directory):
+        with translate_disk_errors(directory):
             yield
     except OSError as error:
         msg = f"the operating system failed while unpacking into {directory}: {error}"
@@ -251,16 +251,16 @@ def _remove_scratch(layout: RunLayout) -> None:
 
 
 def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inputs: str) -> UnpackedDataset:
-    ids = IdRegister()
-    kept_eras = _thinned_eras(plan.training, every_nth_era) if every_nth_era > 1 else None
+    ids = DuplicateIdDetector()
+    kept_eras = _subsample_eras(plan.training, every_nth_era) if every_nth_era > 1 else None
     paths = (layout.training, layout.tournament, *([layout.targets] if plan.walk_forward else []))
     with ExitStack() as finishing:
         training, tournament, *targets = (finishing.enter_context(atomic_path(path)) for path in paths)
-        training_facts = _write_table(training, plan.training, plan.form, _learnable, ids, kept_eras)
+        training_facts = _write_table(training, plan.training, plan.form, _drop_unlabeled, ids, kept_eras)
         _require_two_classes(plan.training[0].source.name, plan.form.target, training_facts)
         hidden: list[Any] = []
         tournament_facts = _write_table(
-            tournament, plan.tournament, plan.form, _hiding_targets_in(hidden) if plan.walk_forward else _as_it_is, ids
+            tournament, plan.tournament, plan.form, _mask_targets(hidden) if plan.walk_forward else _identity, ids
         )
         for path in targets:
             pq.write_table(pa.Table.from_batches(hidden), path)
@@ -281,7 +281,7 @@ def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inpu
     return unpacked
 
 
-def _write_manifests(layout: RunLayout, unpacked: UnpackedDataset, form: TableForm, inputs: str) -> None:
+def _write_manifests(layout: RunLayout, unpacked: UnpackedDataset, form: TableSchema, inputs: str) -> None:
     log.info("writing the manifests")
     columns, about = list(form.schema.names), {"unpacked": unpacked.to_json()}
     rows = {layout.training: unpacked.training.rows, layout.tournament: unpacked.tournament.rows}
@@ -296,14 +296,14 @@ def _write_manifests(layout: RunLayout, unpacked: UnpackedDataset, form: TableFo
         raise
 
 
-def _thinned_eras(training: Sequence[Selection], every_nth_era: int) -> set[str]:
+def _subsample_eras(training: Sequence[RowFilter], every_nth_era: int) -> set[str]:
     """Pick every n-th of the training eras, counted from the newest backwards."""
     eras = {
         era
         for part in training
         for values in part.source.read_text("era")
         for era in pc.unique(values).to_pylist()
-        if era and part.takes(era)
+        if era and part.includes(era)
     }
     # an era without a number is refused, with its row, when the rows are read
     numbers = {era: number for era in eras if (number := era_number(era)) is not None}
@@ -315,14 +315,14 @@ def _thinned_eras(training: Sequence[Selection], every_nth_era: int) -> set[str]
 
 def _write_table(
     path: Path,
-    parts: Sequence[Selection],
-    form: TableForm,
-    finish: Callable[[Any, TableFacts], Any],
-    ids: IdRegister,
+    parts: Sequence[RowFilter],
+    form: TableSchema,
+    finish: Callable[[Any, TableStats], Any],
+    ids: DuplicateIdDetector,
     kept_eras: set[str] | None = None,
-) -> TableFacts:
+) -> TableStats:
     """Check, choose and write the rows of one table, each batch as ``finish`` makes it."""
-    facts = TableFacts()
+    facts = TableStats()
     with TableWriter(path, form) as writer:
         for part in parts:
             source = part.source
@@ -330,7 +330,7 @@ def _write_table(
             missing: Counter[str] = Counter()
             row, rows_before = 1, facts.rows
             for raw_batch in source.read(form):
-                check_rows(raw_batch, form, part.allowed, Place(source.name, row))
+                check_rows(raw_batch, form, part.allowed, RowLocation(source.name, row))
                 row += raw_batch.num_rows
                 progress.advance(raw_batch.num_rows)
                 # the ids of rows thinned out count: they tell a damaged file all the same
@@ -360,25 +360,25 @@ def _warn_of_empty_features(file: str, missing: Counter[str], rows: int) -> None
     if empty:
         features = "feature has" if len(empty) == 1 else "features have"
         log.warning(
-            "%s: %d %s no value in any of the %s rows: %s", file, len(empty), features, f"{rows:,}", shortened(empty)
+            "%s: %d %s no value in any of the %s rows: %s", file, len(empty), features, f"{rows:,}", abbreviate(empty)
         )
 
 
-def _as_it_is(batch: Any, _facts: TableFacts) -> Any:
+def _identity(batch: Any, _facts: TableStats) -> Any:
     return batch
 
 
-def _hiding_targets_in(kept: list[Any]) -> Callable[[Any, TableFacts], Any]:
+def _mask_targets(kept: list[Any]) -> Callable[[Any, TableStats], Any]:
     """Put the targets away, with ids and eras, and leave unknown ones in their place."""
 
-    def hide(batch: Any, _facts: TableFacts) -> Any:
+    def hide(batch: Any, _facts: TableStats) -> Any:
         kept.append(batch.select(list(TARGET_COLUMNS)))
         return with_unknown_targets(batch)
 
     return hide
 
 
-def _learnable(batch: Any, facts: TableFacts) -> Any:
+def _drop_unlabeled(batch: Any, facts: TableStats) -> Any:
     """Keep the rows whose target is known."""
     unknown = pc.is_nan(batch["target"])
     count: int = pc.sum(unknown).as_py() or 0
@@ -388,7 +388,7 @@ def _learnable(batch: Any, facts: TableFacts) -> Any:
     return batch
 
 
-def _require_two_classes(file: str, target: str, facts: TableFacts) -> None:
+def _require_two_classes(file: str, target: str, facts: TableStats) -> None:
     if facts.above and facts.below:
         return
     if not facts.rows:

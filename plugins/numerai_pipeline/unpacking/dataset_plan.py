@@ -19,16 +19,16 @@ from numerai_pipeline.rounds import default_embargo, week_of_era
 from numerai_pipeline.unpacking.archive import extract
 from numerai_pipeline.unpacking.csv_source import CsvSource
 from numerai_pipeline.unpacking.parquet_source import ParquetSource
-from numerai_pipeline.unpacking.selection import Selection
+from numerai_pipeline.unpacking.selection import RowFilter
 from numerai_pipeline.unpacking.tables import (
     KEYS,
     TOURNAMENT_TYPES,
     TRAINING_TYPES,
     RowSource,
-    TableForm,
+    TableSchema,
+    abbreviate,
     era_number,
     require_columns,
-    shortened,
 )
 
 if TYPE_CHECKING:
@@ -51,17 +51,17 @@ class DatasetPlan:
 
     Attributes
     ----------
-    form : TableForm
+    form : TableSchema
         Features, target and what else both tables share.
-    training, tournament : sequence of Selection
+    training, tournament : sequence of RowFilter
         Where the rows of each table come from, in order.
     walk_forward : bool
         Whether the tournament rows are of an era that is over: their targets are known, and kept from the models.
     """
 
-    form: TableForm
-    training: Sequence[Selection]
-    tournament: Sequence[Selection]
+    form: TableSchema
+    training: Sequence[RowFilter]
+    tournament: Sequence[RowFilter]
     walk_forward: bool = False
 
     @property
@@ -118,7 +118,7 @@ def _plan_archive(raw: RawDataset, scratch: Path, target: str | None) -> Dataset
     require_columns(training.name, KEYS, training.columns)
     features = [name for name in training.columns if name.startswith("feature")]
     if not features:
-        msg = f"{training.name}: no column starts with 'feature' (found: {shortened(training.columns)})"
+        msg = f"{training.name}: no column starts with 'feature' (found: {abbreviate(training.columns)})"
         raise BadInputError(f"{msg}. Is this a Numerai dataset?")
     targets = [name for name in training.columns if name.startswith("target")]
     if not targets:
@@ -126,8 +126,8 @@ def _plan_archive(raw: RawDataset, scratch: Path, target: str | None) -> Dataset
     chosen = _choose_target(training.name, targets, target)
     require_columns(tournament.name, [*KEYS, chosen], tournament.columns)
     _require_same_features(training, tournament, features)
-    form = TableForm(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
-    return DatasetPlan(form, [Selection(training, TRAINING_TYPES)], [Selection(tournament, TOURNAMENT_TYPES)])
+    form = TableSchema(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
+    return DatasetPlan(form, [RowFilter(training, TRAINING_TYPES)], [RowFilter(tournament, TOURNAMENT_TYPES)])
 
 
 def _member(archive: Path, files: list[Path], wanted: str) -> Path:
@@ -138,7 +138,7 @@ def _member(archive: Path, files: list[Path], wanted: str) -> Path:
     names = sorted(file.name for file in found or files)
     problem = "has no" if not found else f"has {len(found)} files that could be"
     msg = (
-        f"{archive.name}: {problem} {wanted} (found: {shortened(names)}). Is this a Numerai dataset of the"
+        f"{archive.name}: {problem} {wanted} (found: {abbreviate(names)}). Is this a Numerai dataset of the"
         " classic layout?"
     )
     raise BadInputError(msg)
@@ -150,14 +150,14 @@ def _require_same_features(training: CsvSource, tournament: CsvSource, features:
     if only_training or only_tournament:
         msg = (
             f"{training.name} and {tournament.name} have different features: only in training"
-            f" {shortened(only_training)}; only in tournament {shortened(only_tournament)}. Are they of one round?"
+            f" {abbreviate(only_training)}; only in tournament {abbreviate(only_tournament)}. Are they of one round?"
         )
         raise BadInputError(msg)
 
 
 def _choose_target(file: str, targets: Sequence[str], wanted: str | None) -> str:
     if wanted is None:
-        log.info("%s: target %r is used, the default of: %s", file, targets[0], shortened(targets))
+        log.info("%s: target %r is used, the default of: %s", file, targets[0], abbreviate(targets))
         return targets[0]
     if wanted not in targets:
         msg = f"{file}: there is no target {wanted!r}: choose one of {', '.join(targets)}"
@@ -186,11 +186,11 @@ def _plan_v5(
     features = [name for name in training.columns if name in in_set]
     needed = sum(source.packed_bytes([*KEYS, *features, chosen]) for source in sources)
     require_free_space(scratch, needed, "writing the run's tables")
-    form = TableForm(_feature_types(features, sources), chosen, feature_set, raw.source)
+    form = TableSchema(_feature_types(features, sources), chosen, feature_set, raw.source)
     if raw.era is not None:
         return plan_walk_forward(form, training, validation, raw.era, embargo)
-    tournament = [Selection(source, TOURNAMENT_TYPES) for source in (validation, *live)]
-    return DatasetPlan(form, [Selection(training, TRAINING_TYPES)], tournament)
+    tournament = [RowFilter(source, TOURNAMENT_TYPES) for source in (validation, *live)]
+    return DatasetPlan(form, [RowFilter(training, TRAINING_TYPES)], tournament)
 
 
 def _order_targets(training: ParquetSource, listed: list[str], wanted: str | None) -> list[str]:
@@ -209,13 +209,13 @@ def _order_targets(training: ParquetSource, listed: list[str], wanted: str | Non
 
 
 def plan_walk_forward(
-    form: TableForm, training: RowSource, validation: RowSource, era: int, embargo: int | None
+    form: TableSchema, training: RowSource, validation: RowSource, era: int, embargo: int | None
 ) -> DatasetPlan:
     """Choose what was known when the live rows of an era were new, and that era's rows to predict.
 
     Parameters
     ----------
-    form : TableForm
+    form : TableSchema
     training, validation : RowSource
         Today's files, which go beyond that era.
     era : int
@@ -256,12 +256,12 @@ def plan_walk_forward(
     return DatasetPlan(
         form,
         [
-            Selection(source, allowed, range(last + 1), "train")
+            RowFilter(source, allowed, range(last + 1), "train")
             for source, allowed in ((training, TRAINING_TYPES), (validation, TOURNAMENT_TYPES))
             if min(known[source], default=era) <= last
         ],
         [
-            Selection(source, allowed, range(era, era + 1), "live")
+            RowFilter(source, allowed, range(era, era + 1), "live")
             for source, allowed in ((training, TRAINING_TYPES), (validation, TOURNAMENT_TYPES))
             if era in known[source]
         ],
@@ -336,7 +336,7 @@ def _read_features_json(path: Path, feature_set: str) -> tuple[list[str], list[s
         raise BadInputError(msg)
     if len(usable) < len(sets):
         others = [name for name in sets if name not in usable]
-        log.info("%s: feature sets without a list of names, ignored: %s", path.name, shortened(others))
+        log.info("%s: feature sets without a list of names, ignored: %s", path.name, abbreviate(others))
     reserved = [name for name in usable[feature_set] if not name.startswith("feature")]
     if reserved:
         msg = f"{path.name}: {reserved[0]!r} in the set {feature_set!r} does not start with 'feature'"
@@ -365,5 +365,5 @@ def _feature_types(features: list[str], sources: Sequence[ParquetSource]) -> dic
         whole -= source.columns_with_nulls(whole)
     if len(whole) < len(features):
         broken = [name for name in features if name not in whole]
-        log.info("%d of %d features are float32, not int8: %s", len(broken), len(features), shortened(broken))
+        log.info("%d of %d features are float32, not int8: %s", len(broken), len(features), abbreviate(broken))
     return {name: pa.int8() if name in whole else pa.float32() for name in features}

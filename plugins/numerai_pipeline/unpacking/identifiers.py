@@ -23,7 +23,7 @@ class SourceOfIds(Protocol):
         """Yield the column's values as arrays of strings, in the file's order."""
 
 
-class IdRegister:
+class DuplicateIdDetector:
     """Remembers a 64-bit hash of every id, and looks at the ids themselves only where two hashes are equal.
 
     Seven million ids take 56 MB, twice that for the moment of :meth:`check`.
@@ -58,10 +58,10 @@ class IdRegister:
         suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
         if len(suspects):
             # a few are enough to find a true pair: two different ids share a hash once in many thousand datasets
-            _look_at(sources, set(suspects[:_SUSPECTS].tolist()))
+            _verify_collisions(sources, set(suspects[:_SUSPECTS].tolist()))
 
 
-def _look_at(sources: Sequence[SourceOfIds], suspects: set[int]) -> None:
+def _verify_collisions(sources: Sequence[SourceOfIds], suspects: set[int]) -> None:
     seen: dict[str, str] = {}
     for source in sources:
         row = 0

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from numerai_pipeline.errors import BadInputError, NotFoundError
 from numerai_pipeline.progress import Progress
-from numerai_pipeline.unpacking.tables import KEYS, TableForm, require_columns, require_unique_columns
+from numerai_pipeline.unpacking.tables import KEYS, TableSchema, require_columns, require_unique_columns
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -49,7 +49,7 @@ class ParquetSource:
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        with self._damage_named():
+        with self._translate_corruption():
             try:
                 self._file = pq.ParquetFile(
                     path,
@@ -84,7 +84,7 @@ class ParquetSource:
         """Close the file."""
         self._file.close(force=True)
 
-    def read(self, form: TableForm) -> Iterator[Any]:
+    def read(self, form: TableSchema) -> Iterator[Any]:
         """Yield all rows as record batches of ``form.schema``, missing values as nulls.
 
         A target that the file does not have is unknown in every row: live data need not bring one.
@@ -178,13 +178,13 @@ class ParquetSource:
     def _batches(self, wanted: dict[str, Any], rows: int) -> Iterator[Any]:
         """Read columns in the given order, each as the given type."""
         stored = [self._id if name == "id" else name for name in wanted]
-        with self._damage_named():
+        with self._translate_corruption():
             for batch in self._file.iter_batches(batch_size=rows, columns=stored, use_threads=True):
                 columns = [_cast(batch[name], kind) for name, kind in zip(stored, wanted.values(), strict=True)]
                 yield pa.RecordBatch.from_arrays(columns, names=list(wanted))
 
     @contextmanager
-    def _damage_named(self) -> Iterator[None]:
+    def _translate_corruption(self) -> Iterator[None]:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:

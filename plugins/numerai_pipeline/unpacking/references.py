@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from numerai_pipeline.disk import disk_errors_named
+from numerai_pipeline.disk import translate_disk_errors
 from numerai_pipeline.errors import BadInputError, PipelineError
 from numerai_pipeline.manifests import atomic_path, discard, read_manifest, verified_manifest, write_manifest
 from numerai_pipeline.run_layout import fingerprint
 from numerai_pipeline.unpacking.parquet_source import ParquetSource, is_number
-from numerai_pipeline.unpacking.tables import KEYS, shortened
+from numerai_pipeline.unpacking.tables import KEYS, abbreviate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,7 +78,7 @@ def write_benchmarks(raw: RawDataset, layout: RunLayout) -> Benchmarks:
         When the run's directory cannot be written. No content of a raw file raises an exception.
     """
     benchmarks = Benchmarks()
-    with disk_errors_named(layout.directory):
+    with translate_disk_errors(layout.directory):
         for name, roles in REFERENCES.items():
             if not {*raw.files, *raw.unavailable}.intersection(roles):
                 discard(layout.reference(name))
@@ -134,7 +134,7 @@ def _read_tables(roles: Iterable[str], raw: RawDataset, ids: Any) -> tuple[dict[
     failures = {}
     for role in roles:
         try:
-            raw.require_as_downloaded([role])
+            raw.verify_checksums([role])
             table = _rows_of_run(raw.path(role), ids)
             _require_unique_ids(raw.path(role).name, [*tables.values(), table])
         except (PipelineError, OSError) as error:
@@ -150,7 +150,7 @@ def _rows_of_run(file: Path, ids: Any) -> Any:
         names = [name for name, kind in source.columns.items() if name not in KEYS and is_number(kind)]
         if not names:
             found = [f"{name} ({kind})" for name, kind in source.columns.items()]
-            msg = f"{file.name}: there is no column of numbers (found: {shortened(found)})"
+            msg = f"{file.name}: there is no column of numbers (found: {abbreviate(found)})"
             raise BadInputError(msg)
         batches = [batch.filter(pc.is_in(batch["id"], value_set=ids)) for batch in source.read_columns(["id"], names)]
     table = pa.Table.from_batches(batches)
@@ -160,7 +160,7 @@ def _rows_of_run(file: Path, ids: Any) -> Any:
     table = _without_infinity(table)
     valued = [name for name in names if table[name].null_count < table.num_rows]
     if not valued:
-        msg = f"{file.name}: no value in any of the run's rows (columns: {shortened(names)})"
+        msg = f"{file.name}: no value in any of the run's rows (columns: {abbreviate(names)})"
         raise BadInputError(msg)
     return table.select(["id", *valued])
 
@@ -186,7 +186,7 @@ def _lacking_columns(files: dict[str, str], tables: dict[str, Any]) -> dict[str,
     everything = dict.fromkeys(name for table in tables.values() for name in table.column_names)
     lacking = {role: [name for name in everything if name not in table.column_names] for role, table in tables.items()}
     return {
-        role: f"{files[role]}: no values of {shortened(names)}, which the other file has"
+        role: f"{files[role]}: no values of {abbreviate(names)}, which the other file has"
         for role, names in lacking.items()
         if names
     }

@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.number_format import exact_text
-from numerai_pipeline.unpacking.tables import TRAINING_TYPES, TableForm, era_number
+from numerai_pipeline.unpacking.tables import TRAINING_TYPES, TableSchema, era_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
-class Place:
+class RowLocation:
     """Where a batch of rows came from.
 
     Attributes
@@ -31,23 +31,23 @@ class Place:
     file: str
     first_row: int
 
-    def refusal(self, index: int, column: str, reason: str) -> BadInputError:
+    def error(self, index: int, column: str, reason: str) -> BadInputError:
         """Say what is wrong with a value of the batch's row ``index``."""
         return BadInputError(f"{self.file}: row {self.first_row + index:,}, column {column!r}: {reason}")
 
 
-def check_rows(batch: Any, form: TableForm, allowed: Sequence[str], place: Place) -> None:
+def check_rows(batch: Any, form: TableSchema, allowed: Sequence[str], location: RowLocation) -> None:
     """Check every value of a batch of rows.
 
     Parameters
     ----------
     batch : pyarrow.RecordBatch
         Rows of ``form.schema``; missing values are nulls or NaN.
-    form : TableForm
+    form : TableSchema
         The form of the tables.
     allowed : sequence of str
         Data types that the table may hold. A training table's eras must be numbered.
-    place : Place
+    location : RowLocation
         Where the rows came from.
 
     Raises
@@ -56,55 +56,55 @@ def check_rows(batch: Any, form: TableForm, allowed: Sequence[str], place: Place
         Naming file, row, column and value: an empty id or era, an unknown data type, a training era without a number,
         an infinite feature, a target outside 0 to 1.
     """
-    _check_keys(batch, allowed, place)
+    _check_keys(batch, allowed, location)
     if tuple(allowed) == TRAINING_TYPES:
-        _check_eras_numbered(batch["era"], place)
+        _check_eras_numbered(batch["era"], location)
     for name, kind in form.features.items():
-        _check_feature(batch[name], name, kind, place)
-    _check_target(batch["target"], form.target, place)
+        _check_feature(batch[name], name, kind, location)
+    _check_target(batch["target"], form.target, location)
 
 
-def _check_keys(batch: Any, allowed: Sequence[str], place: Place) -> None:
+def _check_keys(batch: Any, allowed: Sequence[str], location: RowLocation) -> None:
     for key in ("id", "era"):
         empty = _first(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(batch[key]), ""), True))
         if empty is not None:
-            raise place.refusal(empty, key, f"the {key} is empty, but every row needs one: download the file again")
+            raise location.error(empty, key, f"the {key} is empty, but every row needs one: download the file again")
     unknown = _first(pc.invert(pc.is_in(batch["data_type"], value_set=pa.array(allowed, pa.string()))))
     if unknown is not None:
         value = batch["data_type"][unknown].as_py()
         expected = f"{', '.join(allowed)} expected" if len(allowed) == 1 else f"one of {', '.join(allowed)} expected"
-        raise place.refusal(unknown, "data_type", f"{value!r} is unknown here ({expected}): are the files swapped?")
+        raise location.error(unknown, "data_type", f"{value!r} is unknown here ({expected}): are the files swapped?")
 
 
-def _check_eras_numbered(eras: Any, place: Place) -> None:
+def _check_eras_numbered(eras: Any, location: RowLocation) -> None:
     for era in pc.unique(eras).to_pylist():
         if era_number(era) is None:
             first = _first(pc.equal(eras, era)) or 0
             reason = f"{era!r} has no number, but training eras are ordered by theirs (era12 or 0012)"
-            raise place.refusal(first, "era", f"{reason}: repair the file or download it again")
+            raise location.error(first, "era", f"{reason}: repair the file or download it again")
 
 
-def _check_feature(values: Any, name: str, kind: Any, place: Place) -> None:
+def _check_feature(values: Any, name: str, kind: Any, location: RowLocation) -> None:
     if kind == pa.int8():
         # this type was chosen because the file had a value in every row when it was first read
         if values.null_count:
             reason = "the value is missing now and was not a moment ago: does something write to the file?"
-            raise place.refusal(_first(pc.is_null(values)) or 0, name, reason)
+            raise location.error(_first(pc.is_null(values)) or 0, name, reason)
         return
     infinite = _first(pc.is_inf(values))
     if infinite is not None:
         reason = f"{exact_text(values[infinite])} is infinite or too large: features must be finite numbers, or empty"
-        raise place.refusal(infinite, name, f"{reason}; repair the file or download it again")
+        raise location.error(infinite, name, f"{reason}; repair the file or download it again")
 
 
-def _check_target(values: Any, name: str, place: Place) -> None:
+def _check_target(values: Any, name: str, location: RowLocation) -> None:
     outside = _first(pc.or_(pc.less(values, 0.0), pc.greater(values, 1.0)))
     if outside is not None:
         reason = f"{exact_text(values[outside])} is outside 0 to 1: leave a target empty where it is unknown"
-        raise place.refusal(outside, name, reason)
+        raise location.error(outside, name, reason)
 
 
 def _first(mask: Any) -> int | None:
-    """Place of the first true value; None when there is none."""
+    """RowLocation of the first true value; None when there is none."""
     index: int = pc.index(mask, True).as_py()
     return None if index < 0 else index

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Selection:
+class RowFilter:
     """Rows of a raw file.
 
     Attributes
@@ -46,7 +46,7 @@ class Selection:
             Only these eras of those that are taken.
         """
         if self.eras is not None:
-            batch = in_eras(batch, {era for era in pc.unique(batch["era"]).to_pylist() if self.takes(era)})
+            batch = in_eras(batch, {era for era in pc.unique(batch["era"]).to_pylist() if self.includes(era)})
         if kept_eras is not None:
             batch = in_eras(batch, kept_eras)
         if self.data_type is not None and batch.num_rows:
@@ -55,7 +55,7 @@ class Selection:
             batch = batch.set_column(place, batch.schema.field(place), named)
         return batch
 
-    def takes(self, era: str) -> bool:
+    def includes(self, era: str) -> bool:
         """Tell whether the rows of an era are taken."""
         return self.eras is None or era_number(era) in self.eras
 

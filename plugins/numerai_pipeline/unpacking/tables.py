@@ -1,6 +1,6 @@
 """The run's two tables: their form, what is counted of them, and how they are written.
 
-Whatever the raw files are, their rows come as batches of one form (:class:`TableForm`), are checked
+Whatever the raw files are, their rows come as batches of one form (:class:`TableSchema`), are checked
 (``row_checks.py``), counted, and written as parquet in row groups that stream well.
 """
 
@@ -37,7 +37,7 @@ _ERA_NUMBER = re.compile(r"(?:era)?(\d{1,9})")
 
 
 @dataclass(frozen=True)
-class TableForm:
+class TableSchema:
     """What both tables of a run look like.
 
     Attributes
@@ -86,7 +86,7 @@ class RowSource(Protocol):
     rows: int
     """About how many rows it has."""
 
-    def read(self, form: TableForm) -> Iterator[Any]:
+    def read(self, form: TableSchema) -> Iterator[Any]:
         """Yield all rows as record batches of ``form.schema``, missing values as nulls."""
 
     def read_text(self, column: str) -> Iterator[Any]:
@@ -94,7 +94,7 @@ class RowSource(Protocol):
 
 
 @dataclass
-class TableFacts:
+class TableStats:
     """What was seen while a table was made.
 
     Attributes
@@ -131,7 +131,7 @@ class TableFacts:
         self.below += pc.sum(pc.less(batch["target"], 0.5)).as_py() or 0
 
 
-def shortened(names: Iterable[str], most: int = 8) -> str:
+def abbreviate(names: Iterable[str], most: int = 8) -> str:
     """List names for a message, the first few only: ``id, era, feature1, … (53 in all)``."""
     listed = list(names)
     if len(listed) <= most:
@@ -158,8 +158,8 @@ def require_columns(file: str, wanted: Iterable[str], found: Collection[str]) ->
     present = set(found)
     missing = [name for name in wanted if name not in present]
     if missing:
-        columns = f"column {missing[0]!r} is" if len(missing) == 1 else f"columns {shortened(missing, 5)} are"
-        msg = f"{file}: {columns} missing (found: {shortened(found)}). Is this a Numerai dataset?"
+        columns = f"column {missing[0]!r} is" if len(missing) == 1 else f"columns {abbreviate(missing, 5)} are"
+        msg = f"{file}: {columns} missing (found: {abbreviate(found)}). Is this a Numerai dataset?"
         raise BadInputError(msg)
 
 
@@ -172,7 +172,7 @@ def fill_missing(batch: Any) -> Any:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def count_missing(batch: Any, form: TableForm) -> dict[str, int]:
+def count_missing(batch: Any, form: TableSchema) -> dict[str, int]:
     """Count missing values after :func:`fill_missing`: feature → count, for the features that have any."""
     floats = (name for name, kind in form.features.items() if kind != pa.int8())
     counts = {name: pc.sum(pc.is_nan(batch[name])).as_py() or 0 for name in floats}
@@ -185,7 +185,7 @@ class TableWriter:
     The same rows in the same order give the same bytes, however they are cut into batches.
     """
 
-    def __init__(self, path: Path, form: TableForm) -> None:
+    def __init__(self, path: Path, form: TableSchema) -> None:
         schema = form.schema
         self._group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // form.row_bytes))
         self._schema = schema

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk import DAG, BaseOperator
 
 from numerai_pipeline.leaderboard.links import LeaderboardLink
-from numerai_pipeline.leases import Lease, note
+from numerai_pipeline.leases import RunRef, mark_in_use
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class PlayedModel(BaseOperator):
     def execute(self, context: Context) -> None:
         """Note this run in its directory."""
         ti, data = context["ti"], DataLayout(Path(os.environ["NUMERAI_DATA_DIR"]))
-        note(data, RunLayout(data.root / self.run_directory), Lease(ti.dag_id, ti.run_id))
+        mark_in_use(data, RunLayout(data.root / self.run_directory), RunRef(ti.dag_id, ti.run_id))
 
 
 with DAG("numerai_tournament", schedule=None, start_date=datetime(2024, 1, 6, tzinfo=UTC)) as dag:

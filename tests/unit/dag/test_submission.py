@@ -328,7 +328,7 @@ def test_diagnostics_of_the_same_rows_are_requested_once(
     assert -1 < found["validationCorrMean"] < 1
     assert submit()["submissions"]["alpha"]["diagnostics"] == found
     assert uploads(server) == 2
-    assert pa.csv.read_csv(layout.diagnosed("alpha")).num_rows > len(server.season.live_ids(NUMBER))
+    assert pa.csv.read_csv(layout.diagnostics_csv("alpha")).num_rows > len(server.season.live_ids(NUMBER))
 
 
 DIAGNOSTICS_FAULTS = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from numerai_pipeline.leaderboard.page import SCRIPTS, WEB, page, read_asset
+from numerai_pipeline.leaderboard.page import SCRIPTS, WEB, read_asset, render_live
 from numerai_pipeline.leaderboard.static_page import write_static_page
 from tests.generated_run import make_run
 
@@ -101,7 +101,7 @@ def test_a_failed_writing_leaves_the_old_page(tmp_path: Path, monkeypatch: pytes
     def fail(_answers: object) -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr("numerai_pipeline.leaderboard.static_page.page_with", fail)
+    monkeypatch.setattr("numerai_pipeline.leaderboard.static_page.render_standalone", fail)
     with pytest.raises(OSError, match="disk full"):
         write_static_page(layout)
     assert layout.static_page.read_bytes() == old
@@ -134,7 +134,7 @@ def test_our_script_makes_no_html_of_texts() -> None:
 
 def test_the_live_page_names_its_files_by_their_content() -> None:
     addresses = [
-        told.get("src") or told.get("href") for tag, told in Elements(page()).found if tag in {"script", "link"}
+        told.get("src") or told.get("href") for tag, told in Elements(render_live()).found if tag in {"script", "link"}
     ]
     assert len(addresses) == 1 + len(SCRIPTS)
     assert all(re.fullmatch(r"assets/[\w.]+\?[0-9a-f]{12}", str(address)) for address in addresses)

@@ -12,7 +12,7 @@ import pytest
 from numerai_pipeline.leaderboard.board import MOST_BINS, read_run
 from numerai_pipeline.leaderboard.maps import MOST_ROWS, MapError, map_points, map_rows
 from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
-from numerai_pipeline.leases import Lease
+from numerai_pipeline.leases import RunRef
 from numerai_pipeline.run_layout import RunLayout
 from tests.generated_run import DAG_RUN, FOUR_MAPS, MODELS, make_run
 
@@ -30,7 +30,7 @@ def test_the_newest_round_comes_first_whatever_was_written_last(tmp_path: Path) 
     for name in ("999", "1335", "archive"):
         make_run(tmp_path, name, **small)
     older = make_run(tmp_path, "1335", seed=5, **small)
-    for path in (older.run_facts, older.leaderboard):
+    for path in (older.run_metadata, older.leaderboard):
         os.utime(path, (1, 1))
     listed = list_runs(tmp_path)
     assert [run["round"] for run in listed] == ["1335", "1335", "999", "archive"]
@@ -86,7 +86,7 @@ def test_a_link_is_no_run(tmp_path: Path) -> None:
 
 def test_a_run_of_airflow_is_found_by_its_note(tmp_path: Path) -> None:
     mine = make_run(tmp_path, tables=False)
-    make_run(tmp_path, seed=5, tables=False, dag_run=Lease("numerai_tournament", "another"))
+    make_run(tmp_path, seed=5, tables=False, dag_run=RunRef("numerai_tournament", "another"))
     assert run_of_dag_run(tmp_path, DAG_RUN.dag, DAG_RUN.run) == mine
     assert run_of_dag_run(tmp_path, DAG_RUN.dag, "unknown") is None
 
@@ -175,7 +175,7 @@ def test_read_run_lists_comparisons_that_are_unavailable(tmp_path: Path) -> None
     layout = make_run(tmp_path, tables=False)
     assert read_run(layout)["unavailable_comparisons"] == {}
     reasons = {"meta_model": "meta_model.parquet: 404 Not Found", "benchmark_models": None, "example_live": ["x"]}
-    change(layout.run_facts, unavailable_comparisons=reasons)
+    change(layout.run_metadata, unavailable_comparisons=reasons)
     board = read_run(layout)
     assert board["unavailable_comparisons"] == {"meta_model": "meta_model.parquet: 404 Not Found"}
     assert board["problems"] == []
@@ -205,7 +205,7 @@ def test_a_run_that_has_just_begun_shows_that(tmp_path: Path) -> None:
 )
 def test_damaged_files_are_named_or_passed_over_and_the_rest_is_shown(tmp_path: Path, content: bytes) -> None:
     layout = make_run(tmp_path, tables=False)
-    damaged = [layout.leaderboard, layout.run_facts, layout.evaluation("svm"), layout.image_note("svm")]
+    damaged = [layout.leaderboard, layout.run_metadata, layout.evaluation("svm"), layout.image_record("svm")]
     damaged += [layout.report("adversarial_validation"), layout.report("ensemble"), layout.report("auto_weka")]
     for path in damaged:
         path.write_bytes(content)

@@ -322,7 +322,7 @@ def test_a_missing_archive(tmp_path: Path, place: Path) -> None:
 
 
 def test_too_little_space(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "RESERVE", 2**70)
+    monkeypatch.setattr(disk, "RESERVED_BYTES", 2**70)
     with pytest.raises(DiskFullError, match=r"good\.zip needs"):
         extract(write_zip(tmp_path / "good.zip", GOOD), place / "out")
     assert files_under(place) == []

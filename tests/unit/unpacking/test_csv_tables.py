@@ -8,7 +8,7 @@ import pytest
 
 from numerai_pipeline.manifests import verified_manifest, write_manifest
 from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.unpacking.csv_tables import provide_csv_tables
+from numerai_pipeline.unpacking.csv_tables import write_csv_tables
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def layout(tmp_path: Path) -> RunLayout:
 
 
 def test_csv_has_the_same_rows_and_gaps_where_values_are_missing(layout: RunLayout) -> None:
-    provide_csv_tables(layout)
+    write_csv_tables(layout)
     assert layout.training_csv.read_text().splitlines() == [
         "id,era,data_type,feature1,feature2,target",
         "a,era1,train,0.25,1,1",
@@ -42,11 +42,11 @@ def test_csv_has_the_same_rows_and_gaps_where_values_are_missing(layout: RunLayo
 
 
 def test_csv_is_made_once_and_again_when_the_table_changed(layout: RunLayout) -> None:
-    provide_csv_tables(layout)
+    write_csv_tables(layout)
     before = layout.training_csv.stat().st_mtime_ns
-    provide_csv_tables(layout)
+    write_csv_tables(layout)
     assert layout.training_csv.stat().st_mtime_ns == before
     pq.write_table(pq.read_table(layout.training).slice(0, 1), layout.training)
     write_manifest(layout.training, rows=1)
-    provide_csv_tables(layout)
+    write_csv_tables(layout)
     assert len(layout.training_csv.read_text().splitlines()) == 2

@@ -919,7 +919,7 @@ class TestTrouble:
     def test_too_little_space(
         self, raw_dir: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(disk, "RESERVE", 2**70)
+        monkeypatch.setattr(disk, "RESERVED_BYTES", 2**70)
         assert "writing the run's tables needs" in refused(v5_dataset(raw_dir), DiskFullError)
         assert "unpacking numerai_dataset_100.zip needs" in refused(classic_dataset(raw_dir), DiskFullError)
 
@@ -928,7 +928,7 @@ class TestTrouble:
     ) -> None:
         sizes = disk.shutil.disk_usage(raw_dir.parent)
         archive_bytes = sum(len(csv_table(rows)) for rows in (training_rows(), tournament_rows()))
-        needed = disk.RESERVE + archive_bytes + len("id,probability\nl1,0.5\n")
+        needed = disk.RESERVED_BYTES + archive_bytes + len("id,probability\nl1,0.5\n")
         monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: sizes._replace(free=needed - 1))
         message = refused(classic_dataset(raw_dir), DiskFullError)
         assert f"needs {needed / 1e6:,.6f} MB" in message
@@ -984,7 +984,7 @@ class TestTrouble:
         [
             "archive.Progress.advance",
             "tables.TableWriter.write",
-            "identifiers.IdRegister.check",
+            "identifiers.DuplicateIdDetector.check",
             "dataset.manifest_path",
             "dataset.write_manifest",
             "dataset.write_manifest:2",
@@ -1112,7 +1112,7 @@ class TestIds:
             yield from self.batches
 
     def check(self, *sources: Ids) -> None:
-        register = identifiers.IdRegister()
+        register = identifiers.DuplicateIdDetector()
         for source in sources:
             for batch in source.batches:
                 register.add(batch)
@@ -1134,7 +1134,7 @@ class TestIds:
             self.check(self.Ids("a", ids, ids))
 
     def test_memory(self) -> None:
-        register = identifiers.IdRegister()
+        register = identifiers.DuplicateIdDetector()
         for start in range(0, 1_000_000, 50_000):
             register.add(pa.array([f"n{number:015x}" for number in range(start, start + 50_000)]))
         assert sum(part.nbytes for part in register._hashes) == 8_000_000

@@ -120,7 +120,7 @@ def test_a_damaged_one_is_left_out_and_stops_nothing(
     damaged.write_bytes(b"PAR1 and no more")
     files = {**raw.files, "meta_model": RawFile(str(damaged), "2" * 64)}
     assert write_benchmarks(replace(raw, files=files), layout).available == ["example_predictions"]
-    assert f"meta_model: {damaged}: its content is not what was downloaded" in caplog.text
+    assert f"meta_model: {damaged}: its content differs from the download" in caplog.text
     assert write_benchmarks(as_downloaded(replace(raw, files=files)), layout).available == ["example_predictions"]
     assert "meta_model: meta_model.parquet: the parquet file is damaged" in caplog.text
 
@@ -276,7 +276,7 @@ def test_unzip_writes_unavailable_comparisons_into_the_metadata(
     downloaded = replace(damaged, unavailable={"benchmark_live": "live_benchmark_models.parquet: 403 Forbidden"})
     ti: Any = SimpleNamespace(xcom_pull=lambda **_: downloaded.to_json(), dag_id="dag", run_id="run")
     result = steps.unzip({"source": "practice"}, ti, {})
-    metadata = json.loads(RunLayout(tmp_path / result["directory"]).run_facts.read_text())
+    metadata = json.loads(RunLayout(tmp_path / result["directory"]).run_metadata.read_text())
     assert metadata["references"] == ["example_predictions"]
     assert set(metadata["unavailable_comparisons"]) == {"meta_model", "benchmark_live"}
     assert metadata["unavailable_comparisons"]["benchmark_live"] == "live_benchmark_models.parquet: 403 Forbidden"
