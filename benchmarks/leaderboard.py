@@ -96,8 +96,8 @@ def main() -> None:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__API_AUTH__JWT_SECRET": "of a benchmark, and of no use to anybody for anything else at all",
         }
-        from launcher.airflow_home import any_free_port
         from launcher.browser import find_browser
+        from launcher.local_airflow import any_free_port
 
         make_runs(Path(home) / "data", chosen.runs, chosen.models, chosen.eras)
         port = any_free_port()

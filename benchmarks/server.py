@@ -14,7 +14,7 @@ from typing import Any
 
 import docker
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 from launcher.server_settings import read_settings
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"

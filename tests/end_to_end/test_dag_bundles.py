@@ -16,11 +16,11 @@ import docker
 import pytest
 import yaml
 
-from launcher import airflow_home
+from launcher import local_airflow
 from launcher.airflow_api import AirflowApi
-from launcher.checkout import Checkout
-from launcher.follow import FINAL, own_words
+from launcher.paths import ProjectPaths
 from launcher.processes import Services, wait_until
+from launcher.run_monitor import FINAL, task_log_lines
 from numerai_pipeline.data_volume import installation_id
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.run_layout import RunLayout
@@ -29,7 +29,7 @@ from tests.samples import ROOT, task
 
 __all__ = ["archive"]
 
-DAG = airflow_home.DAG_ID
+DAG = local_airflow.DAG_ID
 PATIENCE = 240.0
 LOCAL, GIT = "LocalDagBundle", "GitDagBundle"
 
@@ -131,14 +131,14 @@ def read_bundle(home: Path, configuration: str, *version: str) -> dict[str, Any]
     return read
 
 
-def test_a_bundle_in_a_folder_has_the_models_beside_it_and_no_versions(tmp_path: Path, repository: Repository) -> None:
+def test_local_bundle_has_the_models_beside_it_and_no_versions(tmp_path: Path, repository: Repository) -> None:
     repository.push(tasks_that_say("first"), "Begin")
     read = read_bundle(tmp_path / "home", documented(LOCAL, path=str(repository.checkout / "dags")))
     assert read["words"] == {"tpot": "first"}
     assert read["version"] is None
 
 
-def test_a_bundle_in_git_has_the_models_of_its_commit(tmp_path: Path, repository: Repository) -> None:
+def test_git_bundle_has_the_models_of_its_commit(tmp_path: Path, repository: Repository) -> None:
     first = repository.push(tasks_that_say("first"), "Begin")
     configuration = documented(GIT, repo_url=str(repository.bare))
     assert read_bundle(tmp_path / "home", configuration)["version"] == first
@@ -164,7 +164,7 @@ class Running:
         return self.run(run_id)
 
     def words(self, run_id: str, name: str) -> str:
-        return "\n".join(str(line["event"]) for line in own_words(self.api.log_events(DAG, run_id, name, 1)))
+        return "\n".join(str(line["event"]) for line in task_log_lines(self.api.log_events(DAG, run_id, name, 1)))
 
     def tasks(self, run_id: str) -> set[str]:
         return {instance["task_id"] for instance in self.api.task_instances(DAG, run_id)}
@@ -177,7 +177,7 @@ def airflow(
     """Start Airflow, as ``make up`` does, on the git bundle; the image is built before."""
     root = tmp_path / "server"
     shutil.copytree(ROOT / "plugins", root / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
-    checkout = Checkout(root)
+    checkout = ProjectPaths(root)
     services = Services(checkout.services)
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(folder.stat().st_mode | 0o055)
@@ -187,8 +187,8 @@ def airflow(
         engine.images.build(
             path=str(images), dockerfile="toy/Dockerfile", tag=image_reference(images, "toy"), rm=True, forcerm=True
         )
-        port = airflow_home.choose_port(airflow_home.any_free_port())
-        environment = airflow_home.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
+        port = local_airflow.choose_port(local_airflow.any_free_port())
+        environment = local_airflow.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
         environment |= {
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": documented(
                 GIT, repo_url=str(repository.bare), refresh_interval=1
@@ -199,16 +199,18 @@ def airflow(
             "AIRFLOW__CORE__DAGS_FOLDER": str(root / "nowhere"),
             "NUMERAI_DATA_DIR": str(tmp_path / "data"),
         }
-        record = airflow_home.start(services, checkout, environment, "test")
-        api = AirflowApi(f"http://{airflow_home.HOST}:{port}", airflow_home.USER, airflow_home.password_file(checkout))
-        log = airflow_home.log_file(checkout)
+        record = local_airflow.start(services, checkout, environment, "test")
+        api = AirflowApi(
+            f"http://{local_airflow.HOST}:{port}", local_airflow.USER, local_airflow.password_file(checkout)
+        )
+        log = local_airflow.log_file(checkout)
         assert api.wait_until_healthy(lambda: record.alive, PATIENCE), log.read_text()[-4000:]
         api.ensure_pool("numerai_models", 4, "")
         assert wait_until(lambda: api.dag(DAG) is not None, PATIENCE, every=0.5), api.import_errors()
         return Running(api, tmp_path / "data")
 
     yield start
-    services.stop(airflow_home.SERVICE, grace=airflow_home.STOP_SECONDS)
+    services.stop(local_airflow.SERVICE, grace=local_airflow.STOP_SECONDS)
     if (tmp_path / "data" / ".installation").exists():
         label = f"numerai={installation_id(tmp_path / 'data')}"
         for container in engine.containers.list(all=True, filters={"label": label}):
@@ -217,7 +219,7 @@ def airflow(
 
 @pytest.mark.end_to_end
 @pytest.mark.containers
-def test_a_commit_made_during_a_run_does_not_change_that_run(
+def test_commit_during_a_run_does_not_change_the_run(
     airflow: Callable[[], Running], repository: Repository, archive: Path, engine: docker.DockerClient
 ) -> None:
     first = repository.push(tasks_that_say("first"), "Begin")

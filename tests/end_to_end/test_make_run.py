@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 from launcher.processes import wait_until
 from numerai_pipeline.data_volume import installation_id
 
@@ -83,7 +83,7 @@ def our_processes() -> list[str]:
     return found
 
 
-def test_one_command_leads_to_predictions(environment: dict[str, str]) -> None:
+def test_make_run_produces_predictions(environment: dict[str, str]) -> None:
     answer = subprocess.run(
         ["make", "run", "MODELS=xgboost"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -99,7 +99,7 @@ def test_one_command_leads_to_predictions(environment: dict[str, str]) -> None:
     assert not our_processes()
 
 
-def test_stopped_in_the_middle_it_leaves_nothing_running(make_run: subprocess.Popen[str]) -> None:
+def test_make_run_when_stopped_ends_all_processes(make_run: subprocess.Popen[str]) -> None:
     read_until(make_run, r"svm: running")
     assert wait_until(lambda: bool(our_containers()), 60)
     asked = time.monotonic()
@@ -114,9 +114,7 @@ def test_stopped_in_the_middle_it_leaves_nothing_running(make_run: subprocess.Po
     assert not our_processes()
 
 
-def test_a_second_run_in_the_same_checkout_is_told_so(
-    make_run: subprocess.Popen[str], environment: dict[str, str]
-) -> None:
+def test_make_run_during_another_one_is_rejected(make_run: subprocess.Popen[str], environment: dict[str, str]) -> None:
     read_until(make_run, r"Docker engine")
     second = subprocess.run(
         ["make", "run"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
@@ -127,7 +125,7 @@ def test_a_second_run_in_the_same_checkout_is_told_so(
     make_run.communicate()
 
 
-def test_a_wrong_knob_is_answered_with_the_right_ones(environment: dict[str, str]) -> None:
+def test_make_run_with_an_unknown_option_lists_the_valid_ones(environment: dict[str, str]) -> None:
     answer = subprocess.run(
         ["make", "run", "MODEL=svm"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

@@ -20,16 +20,16 @@ import pytest
 import yaml
 from rich.console import Console
 
-from launcher import airflow_home
+from launcher import local_airflow
 from launcher.airflow_api import AirflowApi
 from launcher.backtest import end_backfill
-from launcher.checkout import ROOT, Checkout
+from launcher.backtest_range import BacktestRange
 from launcher.console import Screen
-from launcher.follow import FINAL, own_words
+from launcher.context import CommandContext
+from launcher.paths import ROOT, ProjectPaths
 from launcher.processes import wait_until
-from launcher.session import Session
+from launcher.run_monitor import FINAL, task_log_lines
 from launcher.signals import StopSignals
-from launcher.weeks import Weeks
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.run_layout import RunLayout
 from practice.model import SeasonSize
@@ -41,7 +41,7 @@ from tests.samples import ROUND_DAYS
 pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeout(900)]
 
 SIZE = SeasonSize(rows_per_era=60, train_eras=20, validation_eras=30, small=8, medium=10, all_features=12)
-DAG = airflow_home.DAG_ID
+DAG = local_airflow.DAG_ID
 IMAGES = ("classic", "evaluation")
 PATIENCE = 300.0
 
@@ -50,12 +50,12 @@ PATIENCE = 300.0
 class Installation:
     """An Airflow as ``make up`` starts it, with one model and a season of its own."""
 
-    checkout: Checkout
+    checkout: ProjectPaths
     environment: dict[str, str]
     season: Season
 
     def connect(self, address: str) -> None:
-        self.api = AirflowApi(address, airflow_home.USER, airflow_home.password_file(self.checkout))
+        self.api = AirflowApi(address, local_airflow.USER, local_airflow.password_file(self.checkout))
 
     def runs(self, run_type: str) -> list[dict[str, Any]]:
         found = self.api.runs(DAG, run_type=run_type)
@@ -86,7 +86,7 @@ class Installation:
             if instance["task_id"] == task
         )
         return "\n".join(
-            str(line["event"]) for line in own_words(self.api.log_events(DAG, run["dag_run_id"], task, attempt))
+            str(line["event"]) for line in task_log_lines(self.api.log_events(DAG, run["dag_run_id"], task, attempt))
         )
 
     def backfill(self, first: SeasonRound, last: SeasonRound, *options: str) -> subprocess.CompletedProcess[str]:
@@ -115,7 +115,7 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]
         yield server
 
 
-def copied_checkout(root: Path) -> Checkout:
+def copied_checkout(root: Path) -> ProjectPaths:
     """Make a checkout of its own, which no earlier run has left anything in."""
     for name in ("dags", "plugins", "launcher", "practice", "model_images"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -123,7 +123,7 @@ def copied_checkout(root: Path) -> Checkout:
     # model containers run as another user where Airflow is root, and must get through to the data
     for folder in (root, *list(root.parents)[:2]):
         folder.chmod(folder.stat().st_mode | 0o055)
-    return Checkout(root)
+    return ProjectPaths(root)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def installation(
     }
     found = Installation(checkout, environment, season.season)
     try:
-        started = found.launch("up", f"PORT={airflow_home.any_free_port()}")
+        started = found.launch("up", f"PORT={local_airflow.any_free_port()}")
         assert started.returncode == 0, started.stdout + started.stderr
         address = re.findall(r"(http://127\.0\.0\.1:\d+), user", started.stdout)[0]
         found.connect(address)
@@ -168,7 +168,7 @@ def assert_belongs_to(layout: RunLayout, number: int) -> None:
     assert manifest.rows
 
 
-def test_a_scheduled_run_gets_the_round_of_its_day(installation: Installation) -> None:
+def test_scheduled_run_uses_the_round_of_its_day(installation: Installation) -> None:
     (run,) = installation.ended("scheduled", 1)
     assert run["state"] == "success"
     number = installation.season.current_round().number
@@ -176,7 +176,7 @@ def test_a_scheduled_run_gets_the_round_of_its_day(installation: Installation) -
     assert f"round {number}" in installation.said(run, "wait_for_round")
 
 
-def test_a_run_of_the_trigger_form_gets_the_round_that_was_typed(installation: Installation) -> None:
+def test_manual_run_uses_the_round_of_the_form(installation: Installation) -> None:
     number = installation.season.current_round().number - 1
     installation.api.trigger(DAG, "by_hand", {"source": "practice", "round": number, "models": ["svm"]})
     (run,) = installation.ended("manual", 1)
@@ -184,7 +184,7 @@ def test_a_run_of_the_trigger_form_gets_the_round_that_was_typed(installation: I
     assert_belongs_to(installation.layout(run), number)
 
 
-def test_four_weeks_are_backfilled_each_with_its_own_round(installation: Installation) -> None:
+def test_backfill_of_four_weeks_uses_the_round_of_each(installation: Installation) -> None:
     current = installation.season.current_round().number
     # the rounds of the scheduled day, four weeks of them, long over
     rounds = [SeasonRound(current - 5 * weeks) for weeks in (13, 12, 11, 10)]
@@ -209,7 +209,7 @@ def test_four_weeks_are_backfilled_each_with_its_own_round(installation: Install
     assert all("up to date" not in installation.said(run, "svm") for run in runs)
 
 
-def test_what_the_reprocessing_of_a_backfill_means_here(installation: Installation) -> None:
+def test_backfill_reprocess_behavior_selects_the_runs(installation: Installation) -> None:
     """Goes on from the first two weeks: `none` does nothing, `failed` what failed, `completed` both of them."""
     before = installation.ended("backfill", 4)
     current = installation.season.current_round().number
@@ -238,7 +238,7 @@ def test_what_the_reprocessing_of_a_backfill_means_here(installation: Installati
         assert "up to date: inputs, image and parameters unchanged" in installation.said(run, "svm")
 
 
-def test_make_backtest_sums_up_what_every_model_would_have_scored(installation: Installation) -> None:
+def test_make_backtest_summarizes_the_scores_of_every_model(installation: Installation) -> None:
     """Two of the weeks before, and one more: those that are done cost little."""
     current = installation.season.current_round().number
     rounds = [SeasonRound(current - 5 * weeks) for weeks in (12, 11, 9)]
@@ -261,7 +261,7 @@ def test_make_backtest_sums_up_what_every_model_would_have_scored(installation: 
     assert re.search(rf"^svm +4 +{re.escape(f'{sum(scores) / 4:+.4f}')} ", said.stdout, flags=re.MULTILINE)
 
 
-def test_a_backtest_ends_no_backfill_and_no_run_of_the_users(installation: Installation) -> None:
+def test_make_backtest_cancels_no_backfill_of_the_user(installation: Installation) -> None:
     api = installation.api
     current = installation.season.current_round().number
     week = SeasonRound(current - 5 * 12)
@@ -283,8 +283,8 @@ def test_a_backtest_ends_no_backfill_and_no_run_of_the_users(installation: Insta
 
     # what an interrupted backtest does with its own
     api.trigger(DAG, "beside_a_backtest", {"source": "practice", "models": ["svm"]})
-    session = Session(installation.checkout, Screen(Console(quiet=True)), StopSignals())
-    ended = end_backfill(session, api, DAG, backfill, Weeks(week.day, week.day))
+    context = CommandContext(installation.checkout, Screen(Console(quiet=True)), StopSignals())
+    ended = end_backfill(context, api, DAG, backfill, BacktestRange(week.day, week.day))
     assert ended == [run_of_the_week()["dag_run_id"]]
     assert api.unfinished_backfills(DAG) == []
     assert run_of_the_week()["state"] == "failed"

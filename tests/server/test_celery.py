@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import docker
 import pytest
+from tests.server.server_fixture import DAG_ID, RUN_SECONDS, WholeServer, copy_checkout, set_up
 
 from launcher.processes import wait_until
-from tests.server.whole_server import DAG_ID, RUN_SECONDS, WholeServer, copy_checkout, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +66,7 @@ def hostname_of(server: WholeServer, run: str, task: str) -> str:
     return str(server.task(run, task)["hostname"])
 
 
-def test_tasks_go_to_the_workers_of_their_queue_and_outlive_one(
-    server: WholeServer, elsewhere: WholeServer, here: str
-) -> None:
+def test_task_goes_to_its_queue_and_survives_its_worker(server: WholeServer, elsewhere: WholeServer, here: str) -> None:
     refused = elsewhere.make("worker", check=False)
     assert refused.returncode != 0
     assert "BROKER is empty" in refused.stdout

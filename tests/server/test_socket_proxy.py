@@ -63,7 +63,7 @@ def ask(proxy: Proxy, method: str, path: str, body: str | None = None, **headers
 # ---- what the pipeline does ----
 
 
-def test_a_whole_run_goes_through(run_dag: RunDag, through_proxy: Proxy) -> None:
+def test_proxy_passes_a_whole_run(run_dag: RunDag, through_proxy: Proxy) -> None:
     outcome = run_dag({"svm": {}, "xgboost": {"cores": 2}}, seed=5)
     assert outcome.state == "success", outcome.output
     assert "[ 50 %] svm with seed 5" in outcome.output
@@ -72,12 +72,12 @@ def test_a_whole_run_goes_through(run_dag: RunDag, through_proxy: Proxy) -> None
     assert "403" not in through_proxy.log
 
 
-def test_errors_come_through_as_they_are(run_dag: RunDag, through_proxy: Proxy) -> None:
+def test_proxy_passes_errors_unchanged(run_dag: RunDag, through_proxy: Proxy) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}}, retries=3)
     assert "svm: bad data (exit code 65): training.parquet: column 'era' is missing (found: id)" in outcome.output
 
 
-def test_a_time_out_takes_the_container_with_it(
+def test_timeout_through_the_proxy_removes_the_container(
     run_dag: RunDag, through_proxy: Proxy, monkeypatch: pytest.MonkeyPatch, engine: docker.DockerClient
 ) -> None:
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.03)
@@ -87,9 +87,7 @@ def test_a_time_out_takes_the_container_with_it(
     assert engine.containers.list(all=True, filters={"label": label}) == []
 
 
-def test_a_model_container_sees_its_own_run_and_nothing_else(
-    run_dag: RunDag, through_proxy: Proxy, tmp_path: Path
-) -> None:
+def test_model_container_can_read_only_its_own_run(run_dag: RunDag, through_proxy: Proxy, tmp_path: Path) -> None:
     other = tmp_path / "data" / "rounds" / "archive" / "another" / HIDDEN
     other.parent.mkdir(parents=True)
     other.write_text("nobody's business")
@@ -106,7 +104,7 @@ def test_a_model_container_sees_its_own_run_and_nothing_else(
     assert re.search(r"above: \[.*'bin'.*'data'.*\]", said)  # the image's own root folder
 
 
-def test_an_image_that_is_not_here_is_asked_of_its_registry(through_proxy: Proxy) -> None:
+def test_missing_image_is_pulled_through_the_proxy(through_proxy: Proxy) -> None:
     client = docker.from_env().api
     # nobody listens there: the engine says so at once
     with pytest.raises(docker.errors.APIError, match="connection refused"):
@@ -175,7 +173,7 @@ def created(engine: docker.DockerClient) -> Iterator[None]:
         container.remove(force=True, v=True)
 
 
-def test_housekeeping_works_through_it(through_proxy: Proxy, start: Start, tmp_path: Path) -> None:
+def test_housekeeping_works_through_the_proxy(through_proxy: Proxy, start: Start, tmp_path: Path) -> None:
     data = load_settings().data_dir
     labels = {"numerai": installation_id(data), "numerai.dag": "d", "numerai.run": "r", "numerai.task": "svm"}
     start(labels=labels, volumes=[f"{data}/rounds:/data"])
@@ -189,7 +187,7 @@ def test_housekeeping_works_through_it(through_proxy: Proxy, start: Start, tmp_p
     assert client.containers(all=True, filters={"label": f"numerai={labels['numerai']}"}) == []
 
 
-def test_airflow_in_a_container_without_a_socket_finds_and_shares_a_named_volume(
+def test_airflow_container_without_socket_shares_a_named_volume(
     start_proxy: StartProxy,
     engine: docker.DockerClient,
     airflows_image: str,
@@ -215,7 +213,7 @@ def test_airflow_in_a_container_without_a_socket_finds_and_shares_a_named_volume
     assert f"{engine.volumes.get(named_volume).attrs['Mountpoint']} for the Docker engine at {proxy.address}" in said
 
 
-def test_a_wrong_path_on_the_host_is_told_by_the_check(through_proxy: Proxy, toy: str, tmp_path: Path) -> None:
+def test_check_data_volume_reports_a_wrong_path_on_the_host(through_proxy: Proxy, toy: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", data_dir_on_host=Path("/srv/another"))
     with pytest.raises(BadInputError) as refused:
         check_data_volume(settings, docker.from_env().api, toy)
@@ -292,7 +290,7 @@ FORBIDDEN = [
 ]
 
 
-def test_every_other_call_is_refused(proxy: Proxy, start: Start, named_volume: str) -> None:
+def test_proxy_rejects_every_other_call(proxy: Proxy, start: Start, named_volume: str) -> None:
     ours, other = start(labels={"numerai": INSTALLATION}), start()
     answers = {}
     for method, path in FORBIDDEN:
@@ -310,7 +308,7 @@ def test_every_other_call_is_refused(proxy: Proxy, start: Start, named_volume: s
     assert '"GET /info HTTP/1.1" 403' in proxy.log
 
 
-def test_what_ends_a_connection_is_no_way_to_the_engine(proxy: Proxy, start: Start) -> None:
+def test_proxy_rejects_upgraded_connections(proxy: Proxy, start: Start) -> None:
     """Docker's exec and attach take the connection over: nothing may be sent after an `Upgrade`, or smuggled in."""
     ours = start(labels={"numerai": INSTALLATION})
     status, _ = ask(proxy, "GET", "/_ping", Connection="Upgrade", Upgrade="tcp")
@@ -325,7 +323,7 @@ def test_what_ends_a_connection_is_no_way_to_the_engine(proxy: Proxy, start: Sta
     assert "127.0.0.1:1/v2/" in text  # it was a pull all the same
 
 
-def test_a_container_like_the_operators_is_made(
+def test_proxy_creates_a_container_like_the_operators(
     proxy: Proxy, run_folder: Path, toy: str, created: None, engine: docker.DockerClient
 ) -> None:
     body = good_container(proxy.data, toy)
@@ -412,7 +410,7 @@ BAD_CONTAINER: list[dict[str, Any]] = [
 ]
 
 
-def test_every_other_container_is_refused(proxy: Proxy, run_folder: Path, toy: str, created: None) -> None:
+def test_proxy_rejects_every_other_container(proxy: Proxy, run_folder: Path, toy: str, created: None) -> None:
     good = good_container(proxy.data, toy)
     bodies = [good_container(proxy.data, toy, **change) for change in BAD_HOST]
     bodies += [
@@ -428,7 +426,7 @@ def test_every_other_container_is_refused(proxy: Proxy, run_folder: Path, toy: s
     assert passed == []
 
 
-def test_what_is_wrong_with_a_container_is_said(proxy: Proxy, toy: str) -> None:
+def test_proxy_names_the_reason_of_a_rejection(proxy: Proxy, toy: str) -> None:
     def said(body: dict[str, Any]) -> str:
         return ask(proxy, "POST", "/v1.41/containers/create", json.dumps(body))[1]
 
@@ -445,13 +443,13 @@ def test_what_is_wrong_with_a_container_is_said(proxy: Proxy, toy: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"HostConfig": {}} {"HostConfig": {}}', "Image=x"])
-def test_what_is_no_description_is_refused(proxy: Proxy, text: str) -> None:
+def test_proxy_rejects_invalid_descriptions(proxy: Proxy, text: str) -> None:
     status, said = ask(proxy, "POST", "/v1.41/containers/create", text)
     assert status in (400, 403)
     assert "socket proxy: " in said
 
 
-def test_what_is_looked_at_is_what_the_engine_gets(
+def test_proxy_passes_only_the_validated_description(
     proxy: Proxy, run_folder: Path, toy: str, created: None, engine: docker.DockerClient
 ) -> None:
     """Go merges what is given twice, and reads keys without regard to case; neither gets a right through."""
@@ -469,13 +467,15 @@ def test_what_is_looked_at_is_what_the_engine_gets(
 # ---- how it is run ----
 
 
-def test_it_is_nobody_in_particular(proxy: Proxy) -> None:
+def test_proxy_runs_unprivileged(proxy: Proxy) -> None:
     processes = proxy.container.top(ps_args="-eo pid,uid,args")["Processes"]
     assert {(user, words.split()[0]) for _, user, words in processes} == {("10001", "nginx:")}
 
 
 @pytest.mark.parametrize("user", ["50000:50000", "50000", "50000:0"])
-def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: str, created: None, user: str) -> None:
+def test_proxy_can_require_one_user(
+    start_proxy: StartProxy, tmp_path: Path, toy: str, created: None, user: str
+) -> None:
     (tmp_path / "run").mkdir()
     with start_proxy(tmp_path, CONTAINER_USER=user) as strict:
         body = good_container(tmp_path, toy)
@@ -496,7 +496,7 @@ def test_one_user_can_be_demanded(start_proxy: StartProxy, tmp_path: Path, toy: 
         ({}, False, "may not use /var/run/docker.sock of group"),
     ],
 )
-def test_a_wrong_setting_is_named_at_its_start(
+def test_proxy_start_names_an_invalid_setting(
     engine: docker.DockerClient, proxy_image: str, environment: dict[str, str], group: bool, says: str
 ) -> None:
     with pytest.raises(docker.errors.ContainerError) as refused:
@@ -558,7 +558,7 @@ def relay(tmp_path: Path) -> Iterator[Path]:
     server.socket.close()
 
 
-def test_a_training_may_be_silent_for_longer_than_other_calls_may_take(
+def test_proxy_keeps_the_log_stream_of_a_silent_training(
     start_proxy: StartProxy, tmp_path: Path, relay: Path, start: Start
 ) -> None:
     """The ordinary time limit is a second here; a call that is cut by it shows that the log was silent for longer."""
@@ -584,7 +584,7 @@ def test_a_training_may_be_silent_for_longer_than_other_calls_may_take(
         assert outcome[0]["StatusCode"] == 0
 
 
-def test_a_client_that_has_gone_leaves_no_connection_to_the_engine(proxy: Proxy, start: Start) -> None:
+def test_proxy_closes_connections_of_disconnected_clients(proxy: Proxy, start: Start) -> None:
     training = start("import time\nprint('begin')\ntime.sleep(600)", labels={"numerai": INSTALLATION})
 
     def connections() -> int:

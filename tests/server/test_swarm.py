@@ -162,7 +162,7 @@ def svm(outcome: Outcome) -> str:
     return str(outcome.tasks["svm"].state)
 
 
-def test_a_model_runs_as_a_service_without_rights_and_without_a_way_out(run_dag: RunDag, swarm: Any) -> None:
+def test_model_service_has_no_rights_and_no_network(run_dag: RunDag, swarm: Any) -> None:
     seen: dict[str, Any] = {}
 
     def look() -> None:
@@ -200,9 +200,7 @@ def test_a_model_runs_as_a_service_without_rights_and_without_a_way_out(run_dag:
         ({"parameters": {"MODE": "out of luck"}}, "svm: a bug (exit code 70): the moon was wrong", 2),
     ],
 )
-def test_an_exit_code_means_the_same_as_on_one_engine(
-    run_dag: RunDag, entry: dict[str, Any], says: str, tries: int
-) -> None:
+def test_exit_codes_mean_the_same_in_a_swarm(run_dag: RunDag, entry: dict[str, Any], says: str, tries: int) -> None:
     outcome = run_dag({"svm": entry}, retries=1)
     assert svm(outcome) == "failed"
     assert outcome.tasks["svm"].try_number == tries
@@ -210,13 +208,13 @@ def test_an_exit_code_means_the_same_as_on_one_engine(
 
 
 @LONG
-def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
+def test_out_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"memory": 64, "parameters": {"MODE": "eat memory"}}})
     assert "its limit is 64 MiB; raise `memory` of task svm in models.yaml" in outcome.output
 
 
 @LONG
-def test_a_time_out_takes_the_service_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_removes_the_service(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert svm(outcome) == "failed"
@@ -225,7 +223,7 @@ def test_a_time_out_takes_the_service_with_it(run_dag: RunDag, monkeypatch: pyte
 
 
 @LONG
-def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_without_a_suitable_node_reports_the_reason(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_SWARM_CONSTRAINTS", "node.labels.numerai==models")
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
     outcome = run_dag({"svm": {}})
@@ -247,7 +245,7 @@ def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatc
         ("NUMERAI_DATA_DIR_ON_HOST", "/nowhere", "does not have the data volume (invalid mount config"),
     ],
 )
-def test_a_node_that_lacks_something_is_named_with_what_to_do(
+def test_node_without_image_or_volume_is_named_with_the_remedy(
     run_dag: RunDag, swarm: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -258,7 +256,7 @@ def test_a_node_that_lacks_something_is_named_with_what_to_do(
 
 
 @LONG
-def test_a_node_that_is_drained_ends_its_models(run_dag: RunDag, swarm: Any) -> None:
+def test_drained_node_ends_its_models(run_dag: RunDag, swarm: Any) -> None:
     def set_availability(availability: str) -> None:
         (node,) = swarm.nodes()
         swarm.update_node(node["ID"], node["Version"]["Index"], {**node["Spec"], "Availability": availability})
@@ -279,7 +277,7 @@ def test_a_node_that_is_drained_ends_its_models(run_dag: RunDag, swarm: Any) -> 
 
 
 @LONG
-def test_an_engine_that_is_no_manager_is_refused(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_which_is_not_a_manager_is_rejected(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST")
     outcome = run_dag({"svm": {}}, retries=3)
     assert outcome.tasks["svm"].try_number == 1
@@ -287,9 +285,7 @@ def test_an_engine_that_is_no_manager_is_refused(run_dag: RunDag, monkeypatch: p
 
 
 @LONG
-def test_who_is_told_to_end_takes_the_service_with_it(
-    begin: Callable[[str], Begun], swarm: Any, node: SwarmNode
-) -> None:
+def test_terminated_task_removes_its_service(begin: Callable[[str], Begun], swarm: Any, node: SwarmNode) -> None:
     run = begin("hang")
     at_work(swarm, "running")
     run.process.send_signal(signal.SIGTERM)
@@ -300,9 +296,7 @@ def test_who_is_told_to_end_takes_the_service_with_it(
 
 
 @LONG
-def test_the_next_try_goes_on_with_the_service_of_a_killed_one(
-    begin: Callable[[str], Begun], left_behind: str, swarm: Any
-) -> None:
+def test_next_attempt_reattaches_to_the_service(begin: Callable[[str], Begun], left_behind: str, swarm: Any) -> None:
     run = begin("wait until told")
     assert run.says(f"taking over service {left_behind[:12]} of an earlier try"), run.output
     mounts = swarm.inspect_service(left_behind)["Spec"]["TaskTemplate"]["ContainerSpec"]["Mounts"]
@@ -314,7 +308,7 @@ def test_the_next_try_goes_on_with_the_service_of_a_killed_one(
 
 
 @LONG
-def test_a_service_at_other_work_gives_way(begin: Callable[[str], Begun], left_behind: str) -> None:
+def test_service_of_other_work_is_replaced(begin: Callable[[str], Begun], left_behind: str) -> None:
     run = begin("good")
     run.process.wait(timeout=PATIENCE)
     assert f"removing service {left_behind[:12]}, left by an earlier try (running)" in run.output
@@ -323,7 +317,7 @@ def test_a_service_at_other_work_gives_way(begin: Callable[[str], Begun], left_b
 
 
 @LONG
-def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Path) -> None:
+def test_housekeeping_handles_services(left_behind: str, swarm: Any, tmp_path: Path) -> None:
     settings = load_settings()
     installation = installation_id(settings.data_dir)
     mounted = mounted_by_containers(swarm, installation, settings)
@@ -351,9 +345,7 @@ def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Pat
 
 
 @LONG
-def test_a_run_that_begins_removes_services_for_which_nobody_waits(
-    left_behind: str, run_dag: RunDag, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_new_run_removes_orphaned_services(left_behind: str, run_dag: RunDag, caplog: pytest.LogCaptureFixture) -> None:
     with create_session() as session:
         session.execute(update(DagRun).values(state="failed"))
     outcome = run_dag({"svm": {}})

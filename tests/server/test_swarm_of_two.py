@@ -61,7 +61,7 @@ def no_container_stays() -> None:
     """Look at none of the machine's own engine."""
 
 
-def test_a_model_is_placed_followed_and_judged_on_another_node(
+def test_model_runs_on_another_node(
     nodes: tuple[SwarmNode, SwarmNode, str], swarm: Any, run_dag: Callable[..., Outcome]
 ) -> None:
     manager, worker, _ = nodes
@@ -73,7 +73,7 @@ def test_a_model_is_placed_followed_and_judged_on_another_node(
     assert wait_until(lambda: manager.containers() == worker.containers() == [], PATIENCE, every=0.1)
 
 
-def test_a_lost_node_is_a_failure_that_can_be_tried_again_and_ends_its_container_when_it_is_back(
+def test_lost_node_fails_the_attempt_and_removes_its_container_later(
     nodes: tuple[SwarmNode, SwarmNode, str], swarm: Any, run_dag: Callable[..., Outcome]
 ) -> None:
     _, worker, name = nodes

@@ -40,7 +40,7 @@ def build_stand_ins() -> None:
     """Build what stands in for the images of others, from Debian's packages."""
     for setting, name in STAND_INS.items():
         folder = (
-            ROOT / "tests" / "server" / "stand_ins" / setting.split("_", maxsplit=1)[0].lower().replace("tls", "nginx")
+            ROOT / "tests" / "server" / "offline_images" / setting.split("_", maxsplit=1)[0].lower().replace("tls", "nginx")
         )
         subprocess.run(
             ["docker", "build", "--force-rm", "--quiet", "--tag", name, folder],
@@ -186,7 +186,7 @@ class WholeServer:
     def api_of(self, user: str, password: str) -> AirflowApi:
         file = self.root / ".cache" / f"{user}.json"
         file.write_text(json.dumps({user: password}))
-        return AirflowApi(self.address, user, file, patience=180)
+        return AirflowApi(self.address, user, file, retry_seconds=180)
 
     def services(self) -> dict[str, str]:
         """Name each service's state: its health, or how it ended."""

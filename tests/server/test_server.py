@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from tests.server.server_fixture import DAG_ID, RUN_SECONDS, WholeServer, set_up
 
 from launcher.processes import wait_until
 from practice.rounds import round_open_at
 from tests.samples import ROUND_DAYS, task
-from tests.server.whole_server import DAG_ID, RUN_SECONDS, WholeServer, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
         yield whole
 
 
-def test_it_is_healthy_and_its_secrets_are_its_owners(server: WholeServer) -> None:
+def test_server_is_healthy_and_its_secrets_are_private(server: WholeServer) -> None:
     states = server.services()
     assert sorted(states) == sorted([*SERVICES, "airflow-init"])
     assert stat.S_IMODE((server.root / ".env").stat().st_mode) == 0o600
@@ -50,7 +50,7 @@ def test_it_is_healthy_and_its_secrets_are_its_owners(server: WholeServer) -> No
     assert (server.root / ".env").read_bytes() == before
 
 
-def test_airflow_runs_as_nobody_in_particular_and_holds_no_socket(server: WholeServer) -> None:
+def test_airflow_runs_unprivileged_without_the_docker_socket(server: WholeServer) -> None:
     for service in ("api-server", "scheduler", "dag-processor", "triggerer"):
         assert server.compose("exec", "-T", service, "id", "-u").strip() == "50000"
         found = server.compose(
@@ -66,7 +66,7 @@ def test_airflow_runs_as_nobody_in_particular_and_holds_no_socket(server: WholeS
     assert server.compose("exec", "-T", "scheduler", "python", "-c", code).split() == ["403"] * 3
 
 
-def test_viewers_look_and_administrators_do(server: WholeServer) -> None:
+def test_viewers_may_read_and_administrators_may_write(server: WholeServer) -> None:
     said = server.make("server-user", "NAME=anna", "ROLE=viewer").stdout
     password = said.split("Password", 1)[1].split()[0]
     with httpx.Client(base_url=server.address, trust_env=False, timeout=60) as client:
@@ -89,7 +89,7 @@ def test_viewers_look_and_administrators_do(server: WholeServer) -> None:
         assert client.get("/api/v2/connections", headers=admin).status_code == 200
 
 
-def test_past_weeks_are_run_by_backfill(server: WholeServer) -> None:
+def test_backfill_runs_past_weeks(server: WholeServer) -> None:
     conf = {"source": "archive", "archive": str(server.archive), "models": ["quick"], "seed": 1}
     words = ["--dag-id", DAG_ID, "--from-date", "2026-06-06", "--to-date", "2026-06-14"]
     words += ["--max-active-runs", "1", "--dag-run-conf", json.dumps(conf)]
@@ -106,7 +106,7 @@ def test_past_weeks_are_run_by_backfill(server: WholeServer) -> None:
     assert [server.containers(run) for run in runs()] == [[], []]
 
 
-def test_a_run_survives_the_restart_of_each_service(server: WholeServer) -> None:
+def test_run_survives_the_restart_of_each_service(server: WholeServer) -> None:
     server.trigger("restarts", seed=3)
     container = server.running_container("restarts", "patient")
     restarted = datetime.now(UTC)
@@ -128,7 +128,7 @@ def test_a_run_survives_the_restart_of_each_service(server: WholeServer) -> None
     assert server.containers("restarts") == []
 
 
-def test_a_run_survives_an_upgrade(server: WholeServer) -> None:
+def test_run_survives_an_upgrade(server: WholeServer) -> None:
     server.trigger("upgrade", seed=2)
     container = server.running_container("upgrade", "patient")
     dag = server.root / "dags" / "numerai_tournament.py"
@@ -144,7 +144,7 @@ def test_a_run_survives_an_upgrade(server: WholeServer) -> None:
     assert server.containers("upgrade") == []
 
 
-def test_it_comes_back_from_a_backup_when_all_is_lost(server: WholeServer, tmp_path: Path) -> None:
+def test_server_is_restored_from_a_backup_after_a_total_loss(server: WholeServer, tmp_path: Path) -> None:
     server.trigger("kept", seed=4, models=["quick"])
     assert server.wait_for_end("kept") == "success", server.api.task_instances(DAG_ID, "kept")
     assert server.made("kept") == ["quick"]
@@ -193,7 +193,7 @@ def test_it_comes_back_from_a_backup_when_all_is_lost(server: WholeServer, tmp_p
     assert sorted(facts["sha256"]) == ["data.tar.gz", "database.dump", "env"]
 
 
-def test_the_schedule_brings_a_run_of_the_round_that_is_open(server: WholeServer) -> None:
+def test_schedule_starts_a_run_of_the_open_round(server: WholeServer) -> None:
     """A generated season is Numerai here, and the day of its open round the day of the schedule."""
     server.write_registry({"weekly": task(image="toy", tables="csv")})
     today = round_open_at(datetime.now(UTC))
@@ -214,7 +214,7 @@ def test_the_schedule_brings_a_run_of_the_round_that_is_open(server: WholeServer
     assert len(predictions.read_text().splitlines()) > 100
 
 
-def test_it_is_reached_by_https(server: WholeServer, tmp_path: Path) -> None:
+def test_page_is_served_by_https(server: WholeServer, tmp_path: Path) -> None:
     certificates = server.root / "server" / "tls" / "certificates"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(certificates / "key.pem"), "-out", str(certificates / "certificate.pem")]
