@@ -1,4 +1,4 @@
-"""A model on another node than the manager's: two engines, each in a network of its own, with a cable between them."""
+"""A model on another node than the manager's: two engines in separate networks, with a cable between them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="module")
 def nodes(toy_images: Path) -> Iterator[tuple[SwarmNode, SwarmNode, str]]:
-    """Set up manager and worker, the worker with the toy image and labelled for models; with the worker's id."""
+    """Set up manager and worker, the worker with the toy image and a label for models; also yields the worker's id."""
     manager, worker = SwarmNode(), SwarmNode()
     try:
         for node in (manager, worker):
@@ -58,7 +58,7 @@ def swarm(nodes: tuple[SwarmNode, SwarmNode, str], monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(autouse=True)
 def no_container_stays() -> None:
-    """Look at none of the machine's own engine."""
+    """Skip the check of the machine's own engine."""
 
 
 def test_model_runs_on_another_node(

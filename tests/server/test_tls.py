@@ -1,4 +1,4 @@
-"""The reverse proxy of docs/tls.md, with the certificate made as it says, before a real Airflow."""
+"""The reverse proxy of docs/tls.md with the documented certificate, before a real Airflow."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ pytestmark = [pytest.mark.containers, pytest.mark.end_to_end]
 
 PATIENCE = 120.0
 NAME = "localhost"
-# as docker-compose.yaml has it
+# as in docker-compose.yaml
 RIGHTS = ["CHOWN", "DAC_READ_SEARCH", "SETGID", "SETUID"]
 
 
 def make_certificate(folder: Path) -> None:
-    """Make a certificate with the command that the documentation shows, for another name."""
+    """Make a certificate with the documented command, for another name."""
     (command,) = re.findall(r"^openssl (?:.*\\\n)*.*$", (ROOT / "docs" / "tls.md").read_text(), flags=re.MULTILINE)
     words = shlex.split(
         command.replace("\\\n", "").replace("numerai.example.org", NAME).replace("server/tls/certificates", str(folder))
@@ -47,7 +47,7 @@ def make_certificate(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """Airflow's API server, on this machine alone; its port, and where its password is."""
+    """Airflow's API server on this machine; yields its port and the file of its password."""
     checkout = ProjectPaths(tmp_path_factory.mktemp("airflow"))
     checkout.airflow_home.mkdir()
     port = local_airflow.any_free_port()
@@ -84,7 +84,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
 
 @dataclass
 class Outside:
-    """The page as others see it."""
+    """The page from outside."""
 
     container: Container
     port: int
@@ -106,8 +106,8 @@ class Outside:
         password = json.loads(self.password_file.read_text())[local_airflow.USER]
         return client.post("/auth/token", json={"username": local_airflow.USER, "password": password})
 
-    def serial(self) -> str:
-        """Number of the certificate that is served."""
+    def served_certificate(self) -> str:
+        """The served certificate."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with (
@@ -136,8 +136,8 @@ def outside(
         text = text.replace(here, there)
     configuration = folder / "nginx.conf"
     configuration.write_text(text)
-    stand_in = ROOT / "tests" / "server" / "offline_images" / "nginx"
-    image, _ = engine.images.build(path=str(stand_in), tag="numerai-tests-nginx", rm=True, forcerm=True)
+    folder_of_image = ROOT / "tests" / "server" / "offline_images" / "nginx"
+    image, _ = engine.images.build(path=str(folder_of_image), tag="numerai-tests-nginx", rm=True, forcerm=True)
     container = engine.containers.create(
         str(image.id),
         name=f"numerai-tests-{uuid.uuid4().hex[:8]}",
@@ -186,7 +186,7 @@ def test_plain_http_is_rejected(outside: Outside) -> None:
 def test_certificate_is_the_documented_one(outside: Outside) -> None:
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(outside.address, verify=ssl.create_default_context(), trust_env=False)
-    assert outside.serial() == (outside.certificates / "certificate.pem").read_text()
+    assert outside.served_certificate() == (outside.certificates / "certificate.pem").read_text()
 
 
 def test_old_tls_is_rejected(outside: Outside) -> None:
@@ -199,7 +199,7 @@ def test_old_tls_is_rejected(outside: Outside) -> None:
 
 
 def test_cookies_are_secure(outside: Outside, airflow: tuple[int, Path]) -> None:
-    """Airflow renews, or ends, what it keeps in a cookie: by https it says that it is secret to others."""
+    """Airflow marks its cookies Secure when the outside is https."""
     stale = {"Cookie": "_token=stale"}
     with outside.client() as client:
         by_https = client.get("/api/v2/dags", headers=stale).headers["Set-Cookie"]
@@ -214,7 +214,7 @@ def test_execution_api_is_not_reachable(outside: Outside, airflow: tuple[int, Pa
     path = "/execution/health/ping"
     assert httpx.get(f"http://{local_airflow.HOST}:{airflow[0]}{path}", trust_env=False, timeout=30).status_code == 200
     for words in (path, "//execution/health/ping", "/x/../execution/health/ping", "/%65xecution/health/ping"):
-        # as it is written: an ordinary client would tidy it up
+        # without normalization, which an ordinary client would do
         client = http.client.HTTPSConnection(NAME, outside.port, context=outside.trust, timeout=30)
         with contextlib.closing(client):
             client.request("GET", words)
@@ -223,17 +223,17 @@ def test_execution_api_is_not_reachable(outside: Outside, airflow: tuple[int, Pa
 
 
 def test_renewed_certificate_is_served_after_sighup(outside: Outside) -> None:
-    before = outside.serial()
+    before = outside.served_certificate()
     make_certificate(outside.certificates)
-    assert outside.serial() == before
+    assert outside.served_certificate() == before
     outside.container.kill("SIGHUP")
     renewed = (outside.certificates / "certificate.pem").read_text()
     assert renewed != before
 
     def is_served_by_all() -> bool:
-        if outside.serial() != renewed:
+        if outside.served_certificate() != renewed:
             return False
-        # those that began with the old one are counted only now: before, they may not have heard of it yet
+        # count the workers only now: earlier the old ones may not have received the signal yet
         processes = outside.container.top(ps_args="-eo pid,args")["Processes"]
         return [words for _, words in processes if "worker" in words] == ["nginx: worker process"]
 
@@ -243,7 +243,7 @@ def test_renewed_certificate_is_served_after_sighup(outside: Outside) -> None:
 
 
 def test_password_guessing_is_rate_limited(outside: Outside) -> None:
-    """The last test: whoever guessed has to wait before he may sign in."""
+    """The last test: after wrong guesses, an address must wait before the next sign-in."""
     with outside.client() as client:
         wrong = {"username": local_airflow.USER, "password": "wrong"}
         answers = [client.post("/auth/token", json=wrong).status_code for _ in range(15)]
