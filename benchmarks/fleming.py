@@ -6,8 +6,8 @@ the methods of 2018 (``fleming_2018.py``) in the ``classic`` image, one after th
     PYTHONPATH=plugins:model_images/contract/src:. .venv/bin/python benchmarks/fleming.py
     PYTHONPATH=plugins:model_images/contract/src:. .venv/bin/python benchmarks/fleming.py --rows 354000 --no-reference
 
-``--maps`` compares the models with and without t-SNE's maps, on rows in hidden groups that only neighbours show.
-What was measured is kept in ``benchmarks/results/fleming.json``, so that sizes can be measured on different days.
+``--maps`` compares the models with and without t-SNE's embeddings, on rows in hidden groups that only neighbors show.
+Results are stored in ``benchmarks/results/fleming.json``, so that sizes can be measured on different days.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "model_images"
 PAGE = ROOT / "docs" / "fleming.md"
-# control groups' own bookkeeping of all containers of the benchmark: version 2, in microseconds, and 1, in nanoseconds
+# processor time of all containers of the benchmark by control group: version 2 (microseconds), version 1 (nanoseconds)
 CONTROL_GROUP = "/numerai-benchmark"
 PROCESSOR_USE = (
     (Path("/sys/fs/cgroup/numerai-benchmark/cpu.stat"), 1e6),
@@ -56,7 +56,7 @@ SEARCH_SECONDS = 120
 GROUPED_ROWS = 10_000
 MAPS = "maps"
 MEMORY = 6_144
-# what the methods of 2018 may take, so that they can be measured at all
+# memory for the methods of 2018, which need more than today's limits
 REFERENCE_MEMORY = 20_480
 TASKS = ("adversarial_validation", "tsne")
 REFERENCES = {
@@ -72,7 +72,7 @@ REFERENCES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run took and gave."""
+    """The cost and quality of one run."""
 
     seconds: float
     processor_seconds: float
@@ -81,7 +81,7 @@ class Measured:
 
 
 def processor_seconds() -> float:
-    """Read how long processors have worked for the benchmark's containers so far; they need no quiet machine."""
+    """Read the processor time of the benchmark's containers so far, which other work on the machine hardly affects."""
     for path, unit in PROCESSOR_USE:
         if path.is_file():
             return float(path.read_text().replace("usage_usec", "").split()[0]) / unit
@@ -130,7 +130,7 @@ class Bench:
         self._registry = registry
 
     def operation(self, spec: ModelSpec, **more: str) -> Measured:
-        """Run an operation of the pipeline in its container; `more` are further parameters."""
+        """Run an operation of the pipeline in its container; `more` are additional parameters."""
         environment = {
             "OPERATION": spec.operation,
             "TRAINING": "/data/training.parquet",
@@ -157,10 +157,10 @@ class Bench:
         mount = Mount("/opt/fleming_2018.py", str(REFERENCE), type="bind", read_only=True)
         command = ["python", "/opt/fleming_2018.py", method, "/data"]
         before = processor_seconds()
-        said = self._run("classic", {"THREADS": str(os.cpu_count())}, REFERENCE_MEMORY, command, [mount])
-        found = json.loads(said.splitlines()[-1])
+        output = self._run("classic", {"THREADS": str(os.cpu_count())}, REFERENCE_MEMORY, command, [mount])
+        found = json.loads(output.splitlines()[-1])
         names = {"auc": "AUC", "kl_divergence": "KL", "logloss": "logloss"}
-        quality = ", ".join(f"{word} {found[key]:.5f}" for key, word in names.items() if key in found)
+        quality = ", ".join(f"{label} {found[key]:.5f}" for key, label in names.items() if key in found)
         return Measured(found["seconds"], processor_seconds() - before, found["peak_memory_mib"], quality)
 
     def _run(
@@ -171,7 +171,7 @@ class Bench:
         command: list[str] | None = None,
         mounts: list[Mount] | None = None,
     ) -> str:
-        said: bytes = self._engine.containers.run(
+        output: bytes = self._engine.containers.run(
             self._registry.image_names[image],
             command,
             entrypoint=[] if command else None,
@@ -186,7 +186,7 @@ class Bench:
             remove=True,
             init=True,
         )
-        return said.decode()
+        return output.decode()
 
 
 def _quality(report: dict[str, Any]) -> str:
@@ -201,7 +201,7 @@ def _quality(report: dict[str, Any]) -> str:
 def measure(
     rows: int, tasks: list[ModelSpec], registry: Registry, references: list[str], shares: int
 ) -> Iterator[tuple[str, Any]]:
-    """Measure everything at one size; yields a name and what was measured."""
+    """Measure everything at one size; yields a name and its measurement."""
     with tempfile.TemporaryDirectory(prefix="numerai-benchmark-") as name:
         directory = Path(name)
         directory.chmod(0o777)
@@ -220,7 +220,7 @@ def compare_maps(tasks: list[ModelSpec], registry: Registry, shares: int) -> Ite
         directory.chmod(0o777)
         signal = write_hidden_structure(directory, GROUPED_ROWS)
         bench = Bench(directory, registry, shares)
-        yield "who knows the law", {"with": f"{signal.best:.5f}", "without": f"{signal.linear:.5f}"}
+        yield "the whole law", {"with": f"{signal.best:.5f}", "without": f"{signal.linear:.5f}"}
         for spec in tasks:
             whole = bench.operation(spec)
             if spec.predicts:
@@ -229,9 +229,10 @@ def compare_maps(tasks: list[ModelSpec], registry: Registry, shares: int) -> Ite
 
 
 _ABOUT_MAPS = (
-    f"{GROUPED_ROWS:,} training rows of which half belong to one of 16 groups. Belonging to one moves the target, and"
-    " shows in which rows are close, not in any product of two features (`practice/hidden_groups.py`). Logloss of the"
-    " tournament's validation rows; a constant 0.5 has .69315. Who knows the law's linear part stands under *without*."
+    f"{GROUPED_ROWS:,} training rows of which half belong to one of 16 groups. Membership of a group shifts the target;"
+    " it shows in which rows are close, not in any product of two features (`practice/hidden_groups.py`). Logloss of"
+    " the tournament's validation rows; a constant 0.5 has .69315. The row *the whole law* has the law's linear part"
+    " under *without*."
 )
 
 
@@ -240,20 +241,20 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     introduction = (
         "Made by `benchmarks/fleming.py`; do not edit. Generated rows of 50 features, two thirds of them in the"
         f" training table, on {platform.machine()} with {os.cpu_count()} cores, one after the other, beside other work;"
-        f" searches had {SEARCH_SECONDS} s. The sizes were measured on different days, on machines of which one is"
-        " twice as fast as another (354,000 rows): compare within a size. *Processor s* is what all cores worked, which"
-        " other work changes little. *MiB* is the most memory the process held. The methods of 2018 run on today's"
+        f" searches had {SEARCH_SECONDS} s. The sizes were measured on different days, on machines that differ in"
+        " speed by a factor of two (354,000 rows): compare only within a size. *Processor s* is the time of all cores,"
+        " which other work hardly affects. *MiB* is the peak memory of the process. The methods of 2018 run on today's"
         " scikit-learn, in the same image and on the same tables; logloss is that of the tournament's validation rows."
     )
     lines = ["# Jim Fleming's branch, measured", "", *textwrap.wrap(introduction, 120)]
     if MAPS in results:
-        lines += ["", "## With t-SNE's maps and without", "", *textwrap.wrap(_ABOUT_MAPS, 120), ""]
-        lines += ["| model | with its maps | without |", "|---|---:|---:|"]
+        lines += ["", "## With and without t-SNE's embeddings", "", *textwrap.wrap(_ABOUT_MAPS, 120), ""]
+        lines += ["| model | with embeddings | without |", "|---|---:|---:|"]
         lines += [f"| {name} | {found['with']} | {found['without']} |" for name, found in results[MAPS].items()]
     sizes = [name for name in results if name != MAPS]
     for rows in sorted(sizes, key=int):
         found = results[rows]
-        lines += ["", f"## {int(rows):,} rows", "", "| what | seconds | processor s | MiB | quality |"]
+        lines += ["", f"## {int(rows):,} rows", "", "| method | seconds | processor s | MiB | quality |"]
         lines += ["|---|---:|---:|---:|---|"]
         for name, measured in found.items():
             method = name.removeprefix("2018: ")
@@ -265,14 +266,18 @@ def page(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure, keep what was measured, and write the page."""
+    """Measure, store the results, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000], help="rows of both tables together")
     parser.add_argument("--tasks", nargs="+", help="only these tasks (adversarial_validation and tsne come first)")
     parser.add_argument("--reference", nargs="*", choices=list(REFERENCES), default=list(REFERENCES))
     parser.add_argument("--no-reference", dest="reference", action="store_const", const=[])
-    parser.add_argument("--maps", action="store_true", help="compare the models with and without t-SNE's maps instead")
-    parser.add_argument("--shares", type=int, default=1024, help="processor weight; less, to let other work go before")
+    parser.add_argument(
+        "--maps", action="store_true", help="compare the models with and without t-SNE's embeddings instead"
+    )
+    parser.add_argument(
+        "--shares", type=int, default=1024, help="processor weight; a lower one gives other work precedence"
+    )
     arguments = parser.parse_args()
     console = Console()
     registry = load_registry(IMAGES)

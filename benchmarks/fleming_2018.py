@@ -1,8 +1,8 @@
 """The methods of 2018 for adversarial validation, t-SNE and the models after it, on libraries that still run.
 
 Run inside the ``classic`` image by ``benchmarks/fleming.py``, one method a process: ``fleming_2018.py METHOD /data``.
-Prints one line of JSON: ``seconds``, ``peak_memory_mib``, and what the method is judged by. They hold the polynomial
-terms as they were held then: all of them, in float64.
+Prints one line of JSON: ``seconds``, ``peak_memory_mib``, and the method's score. The polynomial terms are held
+in memory as in 2018: all of them, in float64.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Run:
         columns = [table.features(), *(read_embedding(self.directory, embedding, table) for embedding in plain)]
         return np.hstack(columns).astype(np.float64)
 
-    def lesson(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Give marks of the rows to learn from, and their labels."""
+    def training_rows(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Give a mask of the training rows, and their labels."""
         from numerai_contract.split import read_split
 
         learn = ~read_split(self.directory, self.training).validation
@@ -63,7 +63,7 @@ class Run:
 
 
 def adversarial_validation(run: Run) -> dict[str, Any]:
-    """Judge by a random forest of 100 trees, grown to single rows; five stratified folds."""
+    """Score a random forest of 100 trees, grown to single rows, on five stratified folds."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
@@ -71,9 +71,9 @@ def adversarial_validation(run: Run) -> dict[str, Any]:
     features = np.vstack([run.features(table, maps=False) for table in (run.training, run.tournament)])
     labels = np.arange(len(features)) >= len(run.training)
     aucs = []
-    for others, judged in StratifiedKFold(5, shuffle=True, random_state=SEED).split(features, labels):
-        forest = RandomForestClassifier(100, n_jobs=THREADS, random_state=SEED).fit(features[others], labels[others])
-        aucs.append(roc_auc_score(labels[judged], forest.predict_proba(features[judged])[:, 1]))
+    for fitted, scored in StratifiedKFold(5, shuffle=True, random_state=SEED).split(features, labels):
+        forest = RandomForestClassifier(100, n_jobs=THREADS, random_state=SEED).fit(features[fitted], labels[fitted])
+        aucs.append(roc_auc_score(labels[scored], forest.predict_proba(features[scored])[:, 1]))
     return {"auc": float(np.mean(aucs))}
 
 
@@ -96,12 +96,12 @@ def tsne_polynomial(run: Run) -> dict[str, Any]:
 
 
 def logistic_regression(run: Run) -> dict[str, Any]:
-    """Learn by scikit-learn's pipeline, with the C of 2018."""
+    """Fit scikit-learn's pipeline, with the C of 2018."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-    learn, labels = run.lesson()
+    learn, labels = run.training_rows()
     model = make_pipeline(
         PolynomialFeatures(2, include_bias=False), StandardScaler(), LogisticRegression(C=0.01, max_iter=1_000)
     )
@@ -110,12 +110,12 @@ def logistic_regression(run: Run) -> dict[str, Any]:
 
 
 def pairwise_regression(run: Run) -> dict[str, Any]:
-    """Learn which row of a pair is the positive one, from the terms of both side by side; each pair in both orders."""
+    """Predict which row of a pair is positive, from the concatenated terms of both; each pair in both orders."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-    learn, labels = run.lesson()
+    learn, labels = run.training_rows()
     scaled = make_pipeline(PolynomialFeatures(2, include_bias=False), StandardScaler())
     terms = scaled.fit_transform(run.features(run.training, maps=True)[learn])
     random = np.random.default_rng(SEED)
@@ -125,8 +125,8 @@ def pairwise_regression(run: Run) -> dict[str, Any]:
     left, right = np.concatenate([positive, negative]), np.concatenate([negative, positive])
     model = LogisticRegression(C=0.01, max_iter=1_000)
     model.fit(np.hstack([terms[left], terms[right]]), np.arange(2 * count) < count)
-    # beside 1,000 partners, one after the other as in 2018, its terms would be multiplied a thousand times; as no term
-    # mixes both rows, the sums of either are the same
+    # a comparison with each of 1,000 partners, as in 2018, would repeat each row's sum a thousand times; as no term
+    # mixes both rows, the sums of each side are computed once
     of_left, of_right = np.split(model.coef_[0], 2)
     partners = terms[random.permutation(len(terms))[:PARTNERS]] @ of_right + model.intercept_[0]
     sums = scaled.transform(run.features(run.tournament, maps=True)) @ of_left
@@ -140,7 +140,7 @@ def gradient_boosted_trees(run: Run) -> dict[str, Any]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-    learn, labels = run.lesson()
+    learn, labels = run.training_rows()
     trees = HistGradientBoostingClassifier(learning_rate=0.05, early_stopping=True, random_state=SEED)
     model = make_pipeline(PolynomialFeatures(2, include_bias=False), StandardScaler(), trees)
     model.fit(run.features(run.training, maps=True)[learn], labels)
@@ -154,7 +154,7 @@ def factorization_machines(run: Run) -> dict[str, Any]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-    learn, labels = run.lesson()
+    learn, labels = run.training_rows()
     terms = make_pipeline(PolynomialFeatures(2, include_bias=False), StandardScaler())
     training = csr_matrix(terms.fit_transform(run.features(run.training, maps=True))[learn])
     model = myfm.MyFMGibbsClassifier(rank=8, random_seed=SEED).fit(training, labels, n_iter=100)
@@ -177,7 +177,7 @@ METHODS: dict[str, Callable[[Run], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Run the method that the command line names."""
+    """Run the method of the command line."""
     method, directory = sys.argv[1:]
     began = time.monotonic()
     found = METHODS[method](Run(Path(directory)))

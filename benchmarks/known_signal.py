@@ -1,7 +1,7 @@
-"""How much of a known signal the independent models find, side by side; writes ``docs/models.md``.
+"""Measures how much of a known signal each independent model finds; writes ``docs/models.md``.
 
-Every model that needs no other learns the tables of ``tests/images/signals.py``, whose law is known, and the same with
-shuffled targets, where there is nothing to find. The images run as their tests run them, with the memory and cores of
+Every model without dependencies is trained on the tables of ``tests/images/signals.py``, whose law is known, and on the
+same with shuffled targets, which have no signal. The images run as in their tests, with the memory and cores of
 ``models.yaml``, one after the other. Build them first (``make images``), then:
 ``PYTHONPATH=plugins:. .venv/bin/python benchmarks/known_signal.py``.
 """
@@ -33,7 +33,7 @@ MIB = 2**20
 
 
 class Measured(NamedTuple):
-    """What a run of a model gave: the scores are of the validation eras, the memory of the whole container."""
+    """The results of a model's run: scores of the validation eras, memory of the whole container."""
 
     logloss: float
     consistency: float
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 
 def measure(runner: Runner, spec: ModelSpec, search_seconds: int) -> Measured | str:
-    """Run a model to its end; return its last line where it failed."""
+    """Run a model to its end; return its last line if it failed."""
     environment = {"THREADS": str(spec.cores), "MEMORY_LIMIT": str(spec.memory), **spec.parameters}
     if spec.search_parts:
         environment |= {"TIME_LIMIT": str(search_seconds), "TIME_LIMIT_PART": str(search_seconds // spec.search_parts)}
@@ -64,10 +64,9 @@ def measure(runner: Runner, spec: ModelSpec, search_seconds: int) -> Measured | 
 
 
 def peak_memory(container: Container) -> int:
-    """Watch a container until it ends; return the most memory it was seen to hold, in bytes.
+    """Watch a container until it ends; return its peak memory in bytes.
 
-    The engine tells about once a second, and files that were read and could be dropped are left out, as
-    ``docker stats`` does.
+    The engine reports about once a second; cached files that could be dropped are excluded, as in ``docker stats``.
     """
     peak = 0
     samples: Any = container.stats(stream=True, decode=True)
@@ -87,37 +86,37 @@ def page(found: dict[str, tuple[Measured, Measured | str]], signal: KnownSignal,
     Parameters
     ----------
     found
-        Model → what it made of the signal, and of shuffled targets; a sentence where it refused those.
+        Model → its results with the signal, and with shuffled targets (an error text if it rejected these).
     signal
-        What there is to find.
+        The known signal.
     rows
-        Of the training table.
+        Number of rows of the training table.
     search_seconds
-        Of each search.
+        Time limit of each search.
     """
     to_gain = signal.coin_toss - signal.best
 
-    def row(who: str, logloss: float, *others: str) -> str:
+    def row(label: str, logloss: float, *others: str) -> str:
         gain = signal.coin_toss - logloss
-        return " | ".join([f"| {who}", f"{logloss:.4f}", f"{gain:+.4f}", f"{gain / to_gain:.0%}", *others]) + " |"
+        return " | ".join([f"| {label}", f"{logloss:.4f}", f"{gain:+.4f}", f"{gain / to_gain:.0%}", *others]) + " |"
 
     introduction = (
-        "Made by `benchmarks/known_signal.py`; do not edit. Every model learned the same generated table of"
-        f" **{rows:,} rows and {FEATURES} features**, whose law is known: the chance of a target of 1 leans on ten"
-        " features one by one (linear) and on three products of two of them (interactions); the other features are"
-        f" noise. Scores are on {rows // 5:,} rows of later eras. *Gain* is what the logloss is better by than that of"
-        " a constant 0.5 (ln 2), and its share of what one who knows the whole law gains: nobody does better, but by"
-        " luck. On *shuffled* targets there is nothing to find: a gain would be an error of ours, a loss is what"
-        " believing in chance costs, and *none* is a search that found nothing but constants and said so. Real rounds"
-        " hold far less signal, and a model that is good here need not be there."
+        "Made by `benchmarks/known_signal.py`; do not edit. Every model was trained on the same generated table"
+        f" of **{rows:,} rows and {FEATURES} features** with a known law: the probability of a target of 1 depends on"
+        " ten features (linear) and on three products of two of them (interactions); the other features are noise."
+        f" Scores are on {rows // 5:,} rows of later eras. *Gain* is the improvement of the logloss over a constant 0.5"
+        " (ln 2), and *of all* its share of the gain of a model that has the whole law, which no model can beat except"
+        " by chance. *Shuffled* targets have no signal: a gain would be an error in this project, a loss is the price"
+        " of overfitting, and *none* is a search that found only constants and failed. Real rounds have far less"
+        " signal, and a model that is good here may not be good there."
     )
     machine = (
-        f"Seen on {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), one model at a time, with the"
-        f" memory and cores that `model_images/models.yaml` gives it; each search had {search_seconds} s. *Seconds* and"
+        f"Measured on {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), one model at a time, with the"
+        f" memory and cores of `model_images/models.yaml`; each search had {search_seconds} s. *Seconds* and"
         " *memory* (the container's peak, sampled once a second) are of the first run."
     )
     lines = [
-        "# What the models find of a known signal",
+        "# A known signal, and how much of it the models find",
         "",
         *textwrap.wrap(introduction, 120),
         "",
@@ -127,24 +126,24 @@ def page(found: dict[str, tuple[Measured, Measured | str]], signal: KnownSignal,
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, (real, shuffled) in found.items():
-        of_nothing = "none" if isinstance(shuffled, str) else f"{signal.coin_toss - shuffled.logloss:+.4f}"
-        scores = f"{real.consistency:.0%}", f"{real.correlation:.3f}", of_nothing
+        without_signal = "none" if isinstance(shuffled, str) else f"{signal.coin_toss - shuffled.logloss:+.4f}"
+        scores = f"{real.consistency:.0%}", f"{real.correlation:.3f}", without_signal
         lines.append(row(f"`{name}`", real.logloss, *scores, f"{real.seconds:,.0f}", f"{real.peak_mib:,.0f}"))
-    for who, logloss in (
+    for label, logloss in (
         ("*a constant 0.5*", signal.coin_toss),
-        ("*one who knows the linear part*", signal.linear),
-        ("*one who knows the whole law*", signal.best),
+        ("*the linear part of the law*", signal.linear),
+        ("*the whole law*", signal.best),
     ):
-        lines.append(row(who, logloss, *[""] * 5))
+        lines.append(row(label, logloss, *[""] * 5))
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Run all the models on both kinds of tables, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=50_000, help="of the training table (default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=120, help="of each search (default: %(default)s)")
-    parser.add_argument("--page", type=Path, default=PAGE, help="where to write (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=50_000, help="rows of the training table (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=120, help="time limit of each search (default: %(default)s)")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write (default: %(default)s)")
     arguments = parser.parse_args()
     console = Console()
     registry = load_registry(IMAGES)

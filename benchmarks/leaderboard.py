@@ -1,9 +1,9 @@
-"""How long the leaderboard's page takes to load, with a hundred runs of sixteen models on the data volume.
+"""Load time of the leaderboard's page, with a hundred runs of sixteen models on the data volume.
 
 A real Chromium opens the page, served by the real application and uvicorn, in a fresh context each time: nothing is
-cached in it. The time is from the navigation until the newest run's table stands and the page has been painted after
-it. Airflow's sign-in is asked for a user that a token names, as in production, by the auth manager of an Airflow home
-made for it. The first load, with which the server reads all runs, is told separately.
+cached in it. The time is from the navigation until the newest run's table is complete and the page has been painted
+after it. The user signs in with a token of Airflow's auth manager, as in production, in a temporary Airflow home. The
+first load, in which the server reads all runs, is reported separately.
 
 Run it as ``python benchmarks/leaderboard.py``. Needs Chromium.
 """
@@ -46,16 +46,16 @@ LOADED = """
 
 
 def make_runs(data_dir: Path, runs: int, models: int, eras: int) -> None:
-    """Write the runs; the newest has tables and maps as well."""
+    """Write the runs; only the newest has tables and embeddings."""
     from tests.generated_run import ENSEMBLES, MODELS, make_run
 
-    names = tuple([*MODELS, *(f"model_{place}" for place in range(models))][: models - len(ENSEMBLES)])
-    for place in range(runs):
-        make_run(data_dir, str(1000 + place), seed=place, models=names, eras=eras, tables=place == runs - 1)
+    names = tuple([*MODELS, *(f"model_{index}" for index in range(models))][: models - len(ENSEMBLES)])
+    for index in range(runs):
+        make_run(data_dir, str(1000 + index), seed=index, models=names, eras=eras, tables=index == runs - 1)
 
 
 def serve(port: int) -> tuple[uvicorn.Server, str]:
-    """Serve the page at a port of this machine; return the server and the token of somebody signed in."""
+    """Serve the page at a port of this machine; return the server and the token of a signed-in user."""
     import uvicorn
     from airflow.api_fastapi.app import init_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
@@ -71,7 +71,7 @@ def serve(port: int) -> tuple[uvicorn.Server, str]:
 
 
 def load(browser: Browser, address: str, token: str) -> float:
-    """Load the page once in a context of its own; return the seconds."""
+    """Load the page once in a new browser context; return the seconds."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     context.add_cookies([{"name": "_token", "value": token, "url": address}])
     page = context.new_page()
@@ -94,10 +94,10 @@ def main() -> None:
             "AIRFLOW_HOME": home,
             "NUMERAI_DATA_DIR": f"{home}/data",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__API_AUTH__JWT_SECRET": "of a benchmark, and of no use to anybody for anything else at all",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "the secret of a benchmark, which protects only generated data",
         }
-        from launcher.airflow_home import any_free_port
         from launcher.browser import find_browser
+        from launcher.local_airflow import any_free_port
 
         make_runs(Path(home) / "data", chosen.runs, chosen.models, chosen.eras)
         port = any_free_port()

@@ -1,10 +1,9 @@
-"""What an operator adds to a container: ModelOperator and the stock DockerOperator beside bare ``docker run``.
+"""Overhead of operators per container: ModelOperator and the stock DockerOperator compared with ``docker run``.
 
-A real Airflow (LocalExecutor) and a Docker engine of their own; a container that says a line and waits .1 s. A round is
-a run of the pipeline in which a task of the stock operator follows every container task (``side_by_side_dag.py``), so
-that both are in one DAG and one run, and then as many ``docker run``. A task takes what Airflow says it took, from its
-process's start to its end, reading the DAG file included; the overhead is what that is more than the median of
-``docker run``.
+Uses a separate Airflow (LocalExecutor) and Docker engine; the container prints a line and waits .1 s. A round is a run
+of the pipeline in which a task of the stock operator follows every container task (``side_by_side_dag.py``), so that
+both are in one DAG and one run, and then as many ``docker run``. A task's duration is Airflow's figure, from the start
+of its process to its end, parsing the DAG file included; the overhead is its excess over the median of ``docker run``.
 
 Run it as ``python -m benchmarks.overhead``; it needs the base image (``make images``).
 """
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
     from tests.faults.scenario import House
 
 TICKS = 1
-KEPT = Path(__file__).parent / "results" / "overhead.json"
+RESULTS = Path(__file__).parent / "results" / "overhead.json"
 
 
 def bare(house: House, name: str) -> float:
-    """Seconds that ``docker run`` takes for the container of the stock operator's tasks."""
+    """Seconds of ``docker run`` for the container of the stock operator's tasks."""
     stock = house.airflow.environment["FAULTS_STOCK_DATA"]
     variables = {
         "OPERATION": "stock",
@@ -44,38 +43,38 @@ def bare(house: House, name: str) -> float:
         "TICKS": str(TICKS),
         "PREDICTING": f"/data/{name}.csv",
     }
-    words = ["docker", "--host", house.engine.address, "run", "--rm", "--network=none", f"--volume={stock}:/data"]
-    words += [f"--env={name}={value}" for name, value in variables.items()]
+    command = ["docker", "--host", house.engine.address, "run", "--rm", "--network=none", f"--volume={stock}:/data"]
+    command += [f"--env={name}={value}" for name, value in variables.items()]
     began = time.monotonic()
-    subprocess.run([*words, house.airflow.environment["FAULTS_IMAGE"]], check=True, capture_output=True)
+    subprocess.run([*command, house.airflow.environment["FAULTS_IMAGE"]], check=True, capture_output=True)
     return time.monotonic() - began
 
 
-def side_by_side(house: House, run: str) -> tuple[list[float], list[float]]:
-    """Seconds that each container task of a run takes, of ours and of the stock operator's."""
+def run_both(house: House, run: str) -> tuple[list[float], list[float]]:
+    """Seconds of each container task of a run, of ModelOperator and of the stock operator."""
     house.forget()
     house.airflow.trigger(DAG, run, house.conf())
     state = house.airflow.end_of_run(DAG, run)
     if state != "success":
         msg = f"{run} ended in {state}"
         raise RuntimeError(msg)
-    return [_took(house, run, task) for task in TASKS], [_took(house, run, f"stock_{task}") for task in TASKS]
+    return [_duration(house, run, task) for task in TASKS], [_duration(house, run, f"stock_{task}") for task in TASKS]
 
 
-def _took(house: House, run: str, task: str) -> float:
+def _duration(house: House, run: str, task: str) -> float:
     first, last = seconds_of(house, DAG, run, task)
     return (last - first).total_seconds()
 
 
 def main() -> None:
-    """Measure and print a table; keep the figures beside this script."""
+    """Measure, print a table and store the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="runs of three container tasks of each (default: 5)")
     rounds = parser.parse_args().rounds
     seen: dict[str, list[float]] = {"docker run": [], "ModelOperator": [], "DockerOperator": []}
     with open_house(docker.from_env(), ticks=TICKS, instead=Path(__file__).with_name("side_by_side_dag.py")) as house:
         for number in range(rounds):
-            ours, stock = side_by_side(house, f"round-{number}")
+            ours, stock = run_both(house, f"round-{number}")
             seen["ModelOperator"] += ours
             seen["DockerOperator"] += stock
             seen["docker run"] += [bare(house, f"bare-{number}-{task}") for task in TASKS]
@@ -85,7 +84,9 @@ def main() -> None:
         over = [f"{each - middle:.2f}" for each in (statistics.median(seconds), min(seconds), max(seconds))]
         table.add_row(name, str(len(seconds)), f"{statistics.median(seconds):.2f}", *over)
     Console().print(table)
-    KEPT.write_text(json.dumps({name: [round(each, 3) for each in seconds] for name, seconds in seen.items()}) + "\n")
+    RESULTS.write_text(
+        json.dumps({name: [round(each, 3) for each in seconds] for name, seconds in seen.items()}) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What the services of a server that runs take of the machine: ``python -m benchmarks.server [CHECKOUT]``.
+"""Resources used by the services of a running server: ``python -m benchmarks.server [CHECKOUT]``.
 
-Each service's memory as the engine counts it (without the page cache), its processor seconds from its start to now, and
-the size of its image. Print it once the server has been up for a while, and again after a run.
+Prints each service's memory (the engine's figure without the page cache), its processor seconds since its start, and
+the size of its image. Run it when the server has been up for a while, and again after a run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import docker
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 from launcher.server_settings import read_settings
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
@@ -30,7 +30,7 @@ def main() -> None:
         ["docker", "version", "--format", "{{json .Server.Version}}"], capture_output=True, check=True
     )
     print(f"{cores} cores, {memory / 2**30:.0f} GiB, Docker {json.loads(version.stdout)}\n")
-    print("| service | memory, MiB | its peak, MiB | limit, MiB | processor, s | image, MB |")
+    print("| service | memory, MiB | peak, MiB | limit, MiB | processor, s | image, MB |")
     print("|---|---:|---:|---:|---:|---:|")
     total = 0.0
     for container in client.containers.list(filters={"label": f"{PROJECT}={project}"}):

@@ -1,6 +1,6 @@
 """Time and peak memory of unpacking: raw files → the run's two tables.
 
-Makes generated raw files in a temporary folder, unpacks them in a process of its own, and prints a table:
+Makes generated raw files in a temporary folder, unpacks them in a separate process, and prints a table:
 
     python benchmarks/unpack.py
     python benchmarks/unpack.py --case v5:1000000x780 --case archive:354000x50
@@ -40,7 +40,7 @@ CHUNK_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Case:
-    """What to unpack: the layout, the rows of all files together, and the features."""
+    """A dataset to unpack: its layout, the rows of all files together, and the number of features."""
 
     layout: str
     rows: int
@@ -84,7 +84,7 @@ def generated_batch(rng: np.random.Generator, kind: str, first_row: int, rows: i
 
 
 def write_v5(directory: Path, case: Case) -> dict[str, Path]:
-    """Write a season of the v5 layout; answers role → path."""
+    """Write a dataset of the v5 layout; returns role → path."""
     rng, first_row = np.random.default_rng(SEED), 0
     paths = {"features": directory / "features.json"}
     for kind, rows in case.parts.items():
@@ -106,7 +106,7 @@ def write_v5(directory: Path, case: Case) -> dict[str, Path]:
 
 
 def write_archive(directory: Path, case: Case) -> dict[str, Path]:
-    """Write a zip of the classic layout; answers role → path."""
+    """Write a zip of the classic layout; returns role → path."""
     rng, first_row = np.random.default_rng(SEED), 0
     path = directory / "numerai_dataset.zip"
     files = {"numerai_training_data.csv": ["train"], "numerai_tournament_data.csv": ["validation", "live"]}
@@ -124,7 +124,7 @@ def write_archive(directory: Path, case: Case) -> dict[str, Path]:
 
 
 def unpack_here(directory: Path, layout: str, paths: dict[str, str]) -> dict[str, float]:
-    """Unpack in this process; answers seconds and the process's peak memory in MiB."""
+    """Unpack in this process; returns seconds and the process's peak memory in MiB."""
     import resource
     import time
 
@@ -143,10 +143,10 @@ def unpack_here(directory: Path, layout: str, paths: dict[str, str]) -> dict[str
     return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def in_own_process(*step: str) -> Any:
-    """Run a step of this script in a fresh process.
+def in_new_process(*step: str) -> Any:
+    """Run a step of this script in a new process.
 
-    A child's peak memory begins at its parent's: the process that makes big files must not be the one that measures.
+    A child's peak memory begins at its parent's: big files must not be made by the measuring process.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "plugins")}
     command = [sys.executable, __file__, "--step", *step]
@@ -156,15 +156,15 @@ def in_own_process(*step: str) -> Any:
 def measure(case: Case) -> dict[str, float]:
     """Make the raw files of a case and unpack them."""
     with tempfile.TemporaryDirectory(prefix="numerai-unpack-") as directory:
-        paths = in_own_process("make", directory, str(case))
-        measured = in_own_process("unpack", directory, case.layout, json.dumps(paths))
+        paths = in_new_process("make", directory, str(case))
+        measured = in_new_process("unpack", directory, case.layout, json.dumps(paths))
         measured["raw_mb"] = sum(Path(path).stat().st_size for path in paths.values()) / 1e6
         measured["tables_mb"] = sum(path.stat().st_size for path in Path(directory, "run").glob("*.parquet")) / 1e6
         return dict(measured)
 
 
 def run_step(name: str, directory: Path, *details: str) -> dict[str, Any]:
-    """Do a step that :func:`in_own_process` asks for."""
+    """Run a step of :func:`in_new_process`."""
     if name == "unpack":
         layout, paths = details
         return unpack_here(directory, layout, json.loads(paths))
@@ -174,14 +174,14 @@ def run_step(name: str, directory: Path, *details: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the cases that the command line asks for."""
+    """Measure the cases of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--case",
         type=Case.parse,
         action="append",
         metavar="LAYOUT:ROWSxFEATURES",
-        help=f"what to unpack; may be given again (default: {', '.join(DEFAULT_CASES)})",
+        help=f"dataset to unpack; may be repeated (default: {', '.join(DEFAULT_CASES)})",
     )
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Take the pictures of the README from a running Airflow.
+"""Takes the screenshots of the README from a running Airflow.
 
 ``make up``, then ``make run`` for a run to show, then ``.venv/bin/python docs/take_screenshots.py``. Needs Chromium.
 """
@@ -21,7 +21,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
 
 
 def sign_in(page: Page, address: str, password: str) -> None:
-    """Sign in as the administrator that `airflow standalone` made."""
+    """Sign in as the administrator that `airflow standalone` created."""
     page.goto(address)
     page.fill("input[name=username]", "admin")
     page.fill("input[name=password]", password)
@@ -30,19 +30,19 @@ def sign_in(page: Page, address: str, password: str) -> None:
 
 
 def take_graph(page: Page, address: str, picture: Path) -> None:
-    """Take the graph of the newest run."""
+    """Take a screenshot of the newest run's graph."""
     answer = page.request.get(f"{address}/api/v2/dags/{DAG}/dagRuns?order_by=-run_after&limit=1").json()
     page.goto(f"{address}/dags/{DAG}/runs/{answer['dag_runs'][0]['dag_run_id']}")
     page.get_by_role("button", name="Show Graph").click()
     page.get_by_role("button", name="Collapse Details Panel").click()
     expect(page.locator(".react-flow__node").filter(has_text="exploring")).to_be_visible(timeout=30_000)
     page.get_by_role("button", name="Fit View").click()
-    page.wait_for_timeout(2_000)  # the graph glides into its place
+    page.wait_for_timeout(2_000)  # wait for the animation
     page.screenshot(path=picture)
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", default="http://127.0.0.1:8080", help="Airflow's page")
     parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser")

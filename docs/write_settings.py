@@ -1,6 +1,6 @@
-"""Write the tables of settings and of parameters into the README, from the code that reads them.
+"""Writes the tables of settings and parameters in the README from the code.
 
-``.venv/bin/python docs/write_settings.py``. A test fails when the README is not what this would write.
+``.venv/bin/python docs/write_settings.py``. A test fails when the README is outdated.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def parameters_table() -> Iterator[str]:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {"settings": settings_table, "parameters": parameters_table}
 
 
-def renewed(text: str) -> str:
-    """Put each table between its markers ``<!-- name: … -->`` and ``<!-- end of name -->``.
+def update_tables(text: str) -> str:
+    """Replace each table between its markers ``<!-- name: … -->`` and ``<!-- end of name -->``.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def renewed(text: str) -> str:
         before, begun, rest = text.partition(begin)
         _, ended, after = rest.partition(end)
         if not (begun and ended):
-            msg = f"README.md: the markers {begin.strip()} and {end.strip()} are missing, between which the table goes"
+            msg = f"README.md: the markers {begin.strip()} and {end.strip()} are missing: put them around the table"
             raise ValueError(msg)
         text = before + begin + "".join(f"{line}\n" for line in lines()) + end + after
     return text
@@ -99,4 +99,4 @@ def _default(field: FieldInfo) -> str:
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
-    readme.write_text(renewed(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    readme.write_text(update_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""The launcher behind ``make``: sets up what the pipeline needs, starts it, follows it, and takes it all down again.
+"""The launcher behind ``make``: sets up the pipeline's requirements, starts it, monitors it, stops everything.
 
-A reader's path: ``__main__`` (the commands) → ``run`` (one run from nothing to predictions) → ``engine``,
-``base_images``, ``images``, ``practice_season``, ``airflow_home`` (the set-up) → ``airflow_api`` and ``follow`` (the
+Reading order: ``__main__`` (the commands) → ``run`` (one run from an empty machine to predictions) → ``engine``,
+``base_images``, ``images``, ``simulator``, ``local_airflow`` (the set-up) → ``airflow_api`` and ``run_monitor`` (the
 run itself) → ``processes`` and ``signals`` (how everything is stopped). A server for a team is ``server`` (with
 ``compose``, ``server_settings``, ``server_images``, ``server_backup``) and ``worker``.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 
 # Airflow puts the plugins folder on its path; the launcher shares the pipeline's library with it
 if str(ROOT / "plugins") not in sys.path:

@@ -1,4 +1,4 @@
-"""Airflow's REST API, as much of it as the launcher needs."""
+"""A client of Airflow's REST API, with the calls that the launcher needs."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REQUEST_SECONDS = 20.0
-# an API server on a busy machine may be slow for a while, and is still there
-PATIENCE_SECONDS = 60.0
-# what Airflow gives of a list at most, unless it is set up otherwise
+# an API server on a busy machine may be unreachable for a while
+RETRY_SECONDS = 60.0
+# Airflow's default limit of a list
 _PAGE = 50
 UNFINISHED = ("queued", "running")
-PARTS = ("metadatabase", "scheduler", "dag_processor")
+COMPONENTS = ("metadatabase", "scheduler", "dag_processor")
 
 
 class AirflowApi:
     """A signed-in client of one Airflow."""
 
-    def __init__(self, address: str, user: str, password_file: Path, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, address: str, user: str, password_file: Path, *, retry_seconds: float = RETRY_SECONDS) -> None:
         self.address = address
         self._user = user
         self._password_file = password_file
-        self._patience = patience
+        self._retry_seconds = retry_seconds
         self._token = ""
-        # environment proxies are for the world outside, not for 127.0.0.1
+        # proxies of the environment are not for 127.0.0.1
         self._http = httpx.Client(base_url=address, timeout=REQUEST_SECONDS, trust_env=False)
 
     @property
@@ -44,18 +44,18 @@ class AirflowApi:
         return self._http.base_url.port or 80
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
     def is_healthy(self) -> bool:
-        """Whether the database, the scheduler and the DAG processor all work."""
+        """Whether the database, the scheduler and the DAG processor are all healthy."""
         with contextlib.suppress(httpx.HTTPError, ValueError):
-            parts = self._http.get("/api/v2/monitor/health", timeout=5).json()
-            return all(parts.get(part, {}).get("status") == "healthy" for part in PARTS)
+            components = self._http.get("/api/v2/monitor/health", timeout=5).json()
+            return all(components.get(component, {}).get("status") == "healthy" for component in COMPONENTS)
         return False
 
     def wait_until_healthy(self, is_alive: Callable[[], bool], timeout: float) -> bool:
-        """Wait for Airflow to come up; False when it ended or took too long."""
+        """Wait until Airflow is healthy; False when it ended or took too long."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and is_alive():
             if self.is_healthy():
@@ -64,53 +64,53 @@ class AirflowApi:
         return False
 
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
-        """Make a pool, unless there is one of that name (whose size is the user's business then)."""
+        """Create a pool; one of that name that exists keeps its size, which the user may have changed."""
         if self._request("GET", f"/api/v2/pools/{name}", accept=(404,)).status_code == 404:
             body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
             self._request("POST", "/api/v2/pools", json=body, accept=(409,))
 
     def dag(self, dag_id: str) -> dict[str, Any] | None:
-        """Give a DAG's facts; None while Airflow does not know it."""
+        """Give a DAG's metadata; None while Airflow has not parsed it."""
         answer = self._request("GET", f"/api/v2/dags/{dag_id}", accept=(404,))
         return None if answer.status_code == 404 else _object(answer)
 
     def import_errors(self) -> list[str]:
-        """Tell what is wrong with DAG files that cannot be imported."""
+        """List the import errors of DAG files."""
         errors = _object(self._request("GET", "/api/v2/importErrors"))["import_errors"]
         return [f"{error['filename']}:\n{error['stack_trace']}" for error in errors]
 
     def reparse(self, file_token: str) -> None:
-        """Ask for a DAG file to be read again now."""
+        """Request that a DAG file is parsed again now."""
         self._request("PUT", f"/api/v2/parseDagFile/{file_token}", accept=(404, 409))
 
     def wait_until_parsed(self, dag_id: str, since: datetime, is_alive: Callable[[], bool], timeout: float) -> None:
-        """Wait until the DAG has been read after a moment, so that a run gets today's code, not yesterday's.
+        """Wait until the DAG has been parsed after a moment, so that a run gets the present code.
 
         Raises
         ------
         LauncherError
-            When its file cannot be imported, or it does not turn up in time.
+            When its file cannot be imported, or the DAG does not appear in time.
         """
         deadline = time.monotonic() + timeout
-        asked = False
+        reparse_requested = False
         while is_alive():
-            facts = self.dag(dag_id)
-            parsed = facts and facts.get("last_parsed_time")
-            if facts and parsed and datetime.fromisoformat(parsed) >= since and not facts.get("is_stale"):
+            details = self.dag(dag_id)
+            parsed = details and details.get("last_parsed_time")
+            if details and parsed and datetime.fromisoformat(parsed) >= since and not details.get("is_stale"):
                 return
             errors = self.import_errors()
-            if errors and (facts is None or time.monotonic() > deadline - timeout / 2):
+            if errors and (details is None or time.monotonic() > deadline - timeout / 2):
                 raise LauncherError("the DAG cannot be imported", *errors)
-            if facts and not asked:
-                asked = True
-                self.reparse(facts["file_token"])
+            if details and not reparse_requested:
+                reparse_requested = True
+                self.reparse(details["file_token"])
             if time.monotonic() > deadline:
-                msg = f"Airflow does not find the DAG {dag_id}"
+                msg = f"Airflow has not parsed the DAG {dag_id}"
                 raise LauncherError(msg, *errors)
             time.sleep(0.5)
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:
-        """Pause a DAG, or let it run."""
+        """Pause or unpause a DAG."""
         self._request("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": paused})
 
     def unfinished_runs(self, dag_id: str) -> list[str]:
@@ -119,10 +119,10 @@ class AirflowApi:
         runs = _object(self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=params))["dag_runs"]
         return [run["dag_run_id"] for run in runs]
 
-    def fail_run(self, dag_id: str, run_id: str, *, note: str, patience: float | None = None) -> None:
-        """End a run: its tasks are stopped and it counts as failed."""
+    def fail_run(self, dag_id: str, run_id: str, *, note: str, retry_seconds: float | None = None) -> None:
+        """Mark a run as failed, which stops its tasks."""
         body = {"state": "failed", "note": note}
-        self._request("PATCH", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", json=body, patience=patience)
+        self._request("PATCH", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", json=body, retry_seconds=retry_seconds)
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
         """Start a run.
@@ -130,26 +130,26 @@ class AirflowApi:
         Raises
         ------
         LauncherError
-            When Airflow refuses the parameters.
+            When Airflow rejects the parameters.
         """
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
-        # 409: an earlier try of this very request got through though its answer did not
+        # 409: an earlier attempt of this request arrived although its response did not
         self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body, accept=(409,))
 
     def create_backfill(self, dag_id: str, first: date, last: date, conf: dict[str, Any], *, at_once: int) -> int:
         """Start a backfill of the runs of these days; returns its id.
 
-        Runs that are there already are done again: what is up to date in them costs next to nothing.
+        Existing runs of these days run again; their tasks that are up to date end within seconds.
 
         Raises
         ------
         LauncherError
-            When Airflow refuses it.
+            When Airflow rejects it.
         """
         body = {
             "dag_id": dag_id,
-            "from_date": begin_of(first).isoformat(),
-            "to_date": end_of(last).isoformat(),
+            "from_date": start_of_day(first).isoformat(),
+            "to_date": end_of_day(last).isoformat(),
             "dag_run_conf": conf,
             "reprocess_behavior": "completed",
             "max_active_runs": at_once,
@@ -157,26 +157,26 @@ class AirflowApi:
         return int(_object(self._request("POST", "/api/v2/backfills", json=body))["id"])
 
     def unfinished_backfills(self, dag_id: str) -> list[int]:
-        """Ids of a DAG's backfills that are not over."""
+        """Ids of a DAG's unfinished backfills."""
         found = _object(self._request("GET", "/api/v2/backfills", params={"dag_id": dag_id, "limit": 100}))["backfills"]
         return [int(one["id"]) for one in found if one["completed_at"] is None]
 
-    def cancel_backfill(self, backfill: int, *, patience: float | None = None) -> None:
-        """End a backfill: what has not begun does not begin.
+    def cancel_backfill(self, backfill: int, *, retry_seconds: float | None = None) -> None:
+        """Cancel a backfill: its runs that have not started do not start.
 
-        Airflow answers before its database says so, and takes no other backfill of the DAG until it does.
+        Airflow responds before its database has the new state, and accepts no other backfill of the DAG until then.
         """
-        self._request("PUT", f"/api/v2/backfills/{backfill}/cancel", accept=(404, 409), patience=patience)
+        self._request("PUT", f"/api/v2/backfills/{backfill}/cancel", accept=(404, 409), retry_seconds=retry_seconds)
         attempts = Retrying(
             retry=retry_if_result(lambda over: not over),
-            stop=stop_after_delay(self._patience if patience is None else patience),
+            stop=stop_after_delay(self._retry_seconds if retry_seconds is None else retry_seconds),
             wait=wait_fixed(0.2),
             retry_error_callback=lambda _: None,
         )
-        attempts(self._backfill_is_over, backfill, patience)
+        attempts(self._backfill_is_over, backfill, retry_seconds)
 
-    def _backfill_is_over(self, backfill: int, patience: float | None) -> bool:
-        answer = self._request("GET", f"/api/v2/backfills/{backfill}", accept=(404,), patience=patience)
+    def _backfill_is_over(self, backfill: int, retry_seconds: float | None) -> bool:
+        answer = self._request("GET", f"/api/v2/backfills/{backfill}", accept=(404,), retry_seconds=retry_seconds)
         return answer.status_code == 404 or _object(answer)["completed_at"] is not None
 
     def runs(self, dag_id: str, **filters: str) -> list[dict[str, Any]]:
@@ -202,7 +202,7 @@ class AirflowApi:
         return str(_object(self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"))["state"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """All tasks of a run, each with its state, try, start and end."""
+        """All tasks of a run, each with its state, attempt, start and end."""
         answer = self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 500})
         return list(_object(answer)["task_instances"])
 
@@ -227,7 +227,7 @@ class AirflowApi:
         return order
 
     def log_events(self, dag_id: str, run_id: str, task_id: str, attempt: int) -> list[dict[str, Any]]:
-        """Give what a task has said so far in one of its tries; each entry has at least an ``event``."""
+        """Give the log of one attempt of a task so far; each entry has at least an ``event``."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
         answer = self._request("GET", path, params={"full_content": "true"}, accept=(404,))
         if answer.status_code == 404:
@@ -236,7 +236,7 @@ class AirflowApi:
         return [entry if isinstance(entry, dict) else {"event": str(entry)} for entry in content]
 
     def return_value(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """Give what a task returned; None if it returned nothing."""
+        """Give a task's return value; None if it has none."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         answer = self._request("GET", path, params={"deserialize": "false"}, accept=(404,))
         value = None if answer.status_code == 404 else _object(answer)["value"]
@@ -251,26 +251,26 @@ class AirflowApi:
         path: str,
         *,
         accept: tuple[int, ...] = (),
-        patience: float | None = None,
+        retry_seconds: float | None = None,
         **options: Any,
     ) -> httpx.Response:
-        """Send a request, signing in where that is needed, trying again where the server cannot be reached."""
+        """Send a request, signing in if necessary and retrying while the server is unreachable."""
         attempts = Retrying(
             retry=retry_if_exception_type((httpx.TransportError, _BusyError)),
-            stop=stop_after_delay(self._patience if patience is None else patience),
+            stop=stop_after_delay(self._retry_seconds if retry_seconds is None else retry_seconds),
             wait=wait_fixed(1),
             reraise=True,
         )
         try:
             return attempts(self._request_once, method, path, accept, options)
         except (httpx.TransportError, _BusyError) as error:
-            msg = f"Airflow does not answer at {self.address}: {error}"
+            msg = f"Airflow is unreachable at {self.address}: {error}"
             raise LauncherError(msg) from None
 
     def _request_once(self, method: str, path: str, accept: tuple[int, ...], options: dict[str, Any]) -> httpx.Response:
         answer = self._http.request(method, path, headers=self._bearer(), **options)
         if answer.status_code == 401:
-            # tokens last a day, runs may take three
+            # tokens expire after a day, runs may take three
             self._token = ""
             answer = self._http.request(method, path, headers=self._bearer(), **options)
         if answer.status_code >= 500 or answer.status_code == 429:
@@ -278,7 +278,7 @@ class AirflowApi:
             raise _BusyError(msg)
         if answer.is_success or answer.status_code in accept:
             return answer
-        raise LauncherError(f"Airflow refused {method} {path}: {_reason(answer)}")
+        raise LauncherError(f"Airflow rejected {method} {path}: {_reason(answer)}")
 
     def _bearer(self) -> dict[str, str]:
         if not self._token:
@@ -290,22 +290,22 @@ class AirflowApi:
             password = json.loads(self._password_file.read_text())[self._user]
         except (OSError, ValueError, KeyError):
             msg = f"the password of Airflow's user {self._user} is not in {self._password_file}"
-            raise LauncherError(msg, "Remove that file and start again: Airflow then makes up a new one.") from None
+            raise LauncherError(msg, "Remove that file and start again: Airflow then generates a new one.") from None
         answer = self._http.post("/auth/token", json={"username": self._user, "password": password})
         if not answer.is_success:
-            msg = f"Airflow did not take the password in {self._password_file}: {_reason(answer)}"
+            msg = f"Airflow rejected the password in {self._password_file}: {_reason(answer)}"
             raise LauncherError(msg)
         return str(_object(answer)["access_token"])
 
 
 class _BusyError(Exception):
-    """The server answered that it cannot answer now."""
+    """The server is temporarily unable to handle the request."""
 
 
 def _object(answer: httpx.Response) -> dict[str, Any]:
     content = answer.json()
     if not isinstance(content, dict):
-        msg = f"Airflow answered {type(content).__name__} where an object was expected"
+        msg = f"Airflow responded with {type(content).__name__} instead of an object"
         raise LauncherError(msg)
     return content
 
@@ -318,16 +318,16 @@ def _reason(answer: httpx.Response) -> str:
     return f"{answer.status_code} {answer.reason_phrase}"
 
 
-def begin_of(day: date) -> datetime:
+def start_of_day(day: date) -> datetime:
     """First moment of a day, in UTC."""
     return datetime.combine(day, datetime.min.time(), UTC)
 
 
-def end_of(day: date) -> datetime:
+def end_of_day(day: date) -> datetime:
     """Last moment of a day, in UTC."""
     return datetime.combine(day, datetime.max.time(), UTC)
 
 
 def now() -> datetime:
-    """Tell the time as Airflow does."""
+    """Give the present time in UTC, as Airflow does."""
     return datetime.now(UTC)

@@ -1,7 +1,7 @@
-"""``make backtest``: a range of weeks, each run as it would have been then, and what every model would have scored.
+"""``make backtest``: runs a range of past weeks, each on the data of its time, and reports every model's scores.
 
-It starts what ``make run`` starts, asks Airflow for a backfill of the weeks (what ``airflow backfill create`` does),
-follows it, and sums up the leaderboards that the runs leave.
+It starts the same services as ``make run``, requests a backfill of the weeks from Airflow (as ``airflow backfill
+create`` does), monitors it, and summarizes the leaderboards of its runs.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from launcher import airflow_home
-from launcher.airflow_api import AirflowApi, begin_of, end_of, now
+from launcher import local_airflow
+from launcher.airflow_api import AirflowApi, end_of_day, now, start_of_day
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
-from launcher.follow import FINAL, moment, what_went_wrong
-from launcher.run import STOPPING_PATIENCE, airflow_is_alive, as_knob, end_run, unpaused, with_airflow
+from launcher.run import STOP_TIMEOUT, airflow_is_alive, end_run, format_option, temporarily_unpaused, with_airflow
+from launcher.run_monitor import FINAL, failure_message, parse_time
 from numerai_pipeline.manifests import atomic_path
 from numerai_pipeline.run_layout import RunLayout
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
+    from launcher.backtest_range import BacktestRange
     from launcher.console import Screen
-    from launcher.knobs import Knobs
-    from launcher.session import Session
-    from launcher.weeks import Weeks
+    from launcher.context import CommandContext
+    from launcher.options import Options
 
 POLL_SECONDS = 2.0
 FIRST_TASK = "unzip"
-# what fits beside the week on a usual terminal
-MOST_COLUMNS = 6
+# number of columns that fit beside the week on a usual terminal
+MAX_COLUMNS = 6
 
 
 @dataclass
@@ -62,99 +62,101 @@ class Week:
     problem: str = ""
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more will become of it."""
+    def is_final(self) -> bool:
+        """Whether the run has its final state."""
         return self.state in FINAL
 
     @property
-    def took(self) -> float:
-        """Seconds from its start to its end, or to now."""
+    def duration(self) -> float:
+        """Seconds from its start to its end or, if it is running, to now."""
         return ((self.ended or now()) - self.started).total_seconds() if self.started else 0.0
 
 
-def backtest(session: Session, knobs: Knobs) -> int:
-    """Set everything up, run the weeks, show what every model would have scored, and take everything down again."""
-    return with_airflow(session, knobs, _backtest)
+def backtest(context: CommandContext, options: Options) -> int:
+    """Set everything up, run the weeks, print every model's scores, and stop everything again."""
+    return with_airflow(context, options, _backtest)
 
 
-def _backtest(session: Session, knobs: Knobs, api: AirflowApi, cleanup: ExitStack, started: float) -> int:
-    if knobs.weeks is None:
-        msg = "no weeks were chosen"
+def _backtest(context: CommandContext, options: Options, api: AirflowApi, cleanup: ExitStack, started: float) -> int:
+    if options.backtest_range is None:
+        msg = "a backtest needs a range of weeks"
         raise LauncherError(msg)
-    dag_id, weeks = airflow_home.DAG_ID, knobs.weeks
-    _make_way(session, api, dag_id)
-    unpaused(api, dag_id, cleanup)
-    conf = {name: value for name, value in knobs.conf.items() if value is not None}
+    dag_id, weeks = local_airflow.DAG_ID, options.backtest_range
+    _cancel_stale_backfill(context, api, dag_id)
+    temporarily_unpaused(api, dag_id, cleanup)
+    conf = {name: value for name, value in options.conf.items() if value is not None}
     over = False
 
     def end() -> None:
         if not over:
             with contextlib.suppress(LauncherError):
-                end_backfill(session, api, dag_id, backfill, weeks)
+                end_backfill(context, api, dag_id, backfill, weeks)
 
     backfill = api.create_backfill(dag_id, weeks.first, weeks.last, {**conf, "submit": False}, at_once=weeks.at_once)
     cleanup.callback(end)
-    choices = ", ".join(f"{name.upper()}={as_knob(value)}" for name, value in conf.items())
-    session.screen.tick("Backtest", f"weeks {weeks.first} to {weeks.last}, {weeks.at_once} at once: {choices}")
+    selected = ", ".join(f"{name.upper()}={format_option(value)}" for name, value in conf.items())
+    context.screen.success("Backtest", f"weeks {weeks.first} to {weeks.last}, {weeks.at_once} at once: {selected}")
 
-    follower = BackfillFollower(
-        api, session.screen, dag_id, weeks, session.checkout.data, partial(airflow_is_alive, session)
+    monitor = BackfillMonitor(
+        api, context.screen, dag_id, weeks, context.paths.data, partial(airflow_is_alive, context)
     )
-    follower.follow(lambda: airflow_home.ended_early(session.checkout))
+    monitor.follow(lambda: local_airflow.ended_early(context.paths))
     over = True
-    return show(session.screen, follower.weeks, session.checkout.data, time.monotonic() - started)
+    return show(context.screen, monitor.weeks, context.paths.data, time.monotonic() - started)
 
 
-def _make_way(session: Session, api: AirflowApi, dag_id: str) -> None:
-    """End a backfill that a killed command left, as Airflow does one of a DAG at a time; never one of the user's.
+def _cancel_stale_backfill(context: CommandContext, api: AirflowApi, dag_id: str) -> None:
+    """Cancel a leftover backfill of a killed command, as Airflow runs one per DAG at a time; never one of the user.
 
     Raises
     ------
     LauncherError
-        When the Airflow of `make up` is at one: whose it is, nobody can tell.
+        When the Airflow of `make up` runs a backfill, which may be the user's.
     """
-    for left in api.unfinished_backfills(dag_id):
-        if session.kept_up() is not None:
-            msg = f"backfill {left} of {dag_id} is not over, and Airflow does one at a time"
+    for backfill in api.unfinished_backfills(dag_id):
+        if context.background_airflow() is not None:
+            msg = f"backfill {backfill} of {dag_id} is not finished, and Airflow runs one at a time"
             raise LauncherError(msg, "Wait for its end, or cancel it on the DAG's page (Backfills)")
-        session.screen.note("Backtest", f"ending backfill {left}, which was left unfinished")
-        api.cancel_backfill(left)
+        context.screen.note("Backtest", f"cancelling the unfinished backfill {backfill}")
+        api.cancel_backfill(backfill)
 
 
-def end_backfill(session: Session, api: AirflowApi, dag_id: str, backfill: int, weeks: Weeks) -> list[str]:
-    """End a backfill of some weeks and those of its runs that are not over; other runs go on.
+def end_backfill(
+    context: CommandContext, api: AirflowApi, dag_id: str, backfill: int, weeks: BacktestRange
+) -> list[str]:
+    """Cancel a backfill of some weeks and end its unfinished runs; other runs continue.
 
     Returns
     -------
     list of str
-        The ids of the runs it ended.
+        The ids of the ended runs.
     """
-    api.cancel_backfill(backfill, patience=STOPPING_PATIENCE)
+    api.cancel_backfill(backfill, retry_seconds=STOP_TIMEOUT)
     ended = [run["dag_run_id"] for run in _runs_of(api, dag_id, weeks) if run["state"] not in FINAL]
     for run_id in ended:
-        end_run(session, api, dag_id, run_id, "backtest")
+        end_run(context, api, dag_id, run_id, "backtest")
     return ended
 
 
-def _runs_of(api: AirflowApi, dag_id: str, weeks: Weeks) -> list[dict[str, Any]]:
-    days = {"run_after_gte": begin_of(weeks.first).isoformat(), "run_after_lte": end_of(weeks.last).isoformat()}
+def _runs_of(api: AirflowApi, dag_id: str, weeks: BacktestRange) -> list[dict[str, Any]]:
+    days = {"run_after_gte": start_of_day(weeks.first).isoformat(), "run_after_lte": end_of_day(weeks.last).isoformat()}
     return api.runs(dag_id, run_type="backfill", **days)
 
 
 @dataclass
-class BackfillFollower:
-    """Follows the runs of a backfill until all are over."""
+class BackfillMonitor:
+    """Monitors the runs of a backfill until all have ended."""
 
     api: AirflowApi
     screen: Screen
     dag_id: str
-    chosen: Weeks
+    chosen: BacktestRange
     data: Path
     is_alive: Callable[[], bool]
     weeks: list[Week] = field(default_factory=list)
 
     def follow(self, gone: Callable[[], Exception]) -> None:
-        """Show the weeks until the last is over.
+        """Display the weeks until the last has ended.
 
         Parameters
         ----------
@@ -163,15 +165,15 @@ class BackfillFollower:
         """
         began = time.monotonic()
         if not self.screen.live:
-            while not self._look(gone):
+            while not self._poll(gone):
                 time.sleep(POLL_SECONDS)
             return
         with Live(console=self.screen.console, auto_refresh=False, transient=True) as live:
-            while not self._look(gone):
+            while not self._poll(gone):
                 live.update(_progress(self.weeks, time.monotonic() - began), refresh=True)
                 time.sleep(POLL_SECONDS)
 
-    def _look(self, gone: Callable[[], Exception]) -> bool:
+    def _poll(self, gone: Callable[[], Exception]) -> bool:
         if not self.is_alive():
             raise gone()
         known = {week.run_id: week for week in self.weeks}
@@ -181,33 +183,33 @@ class BackfillFollower:
                 day = datetime.fromisoformat(run["data_interval_end"] or run["run_after"]).astimezone(UTC).date()
                 week = Week(run["dag_run_id"], day)
                 self.weeks.append(week)
-            if week.over:
+            if week.is_final:
                 continue
             week.state = str(run["state"])
-            week.started, week.ended = (moment(run.get(name)) for name in ("start_date", "end_date"))
-            if week.over:
+            week.started, week.ended = (parse_time(run.get(name)) for name in ("start_date", "end_date"))
+            if week.is_final:
                 self._read(week)
-                self.screen.say(_line(week))
+                self.screen.print(_line(week))
         self.weeks.sort(key=lambda week: week.day)
-        return bool(self.weeks) and all(week.over for week in self.weeks)
+        return bool(self.weeks) and all(week.is_final for week in self.weeks)
 
     def _read(self, week: Week) -> None:
-        """Learn what a run that is over came to."""
-        facts = self.api.return_value(self.dag_id, week.run_id, FIRST_TASK)
-        if isinstance(facts, dict):
-            week.round = str(facts.get("round", ""))
-            week.scores = read_scores(RunLayout(self.data / facts["directory"]))
+        """Read the scores or errors of an ended run."""
+        summary = self.api.return_value(self.dag_id, week.run_id, FIRST_TASK)
+        if isinstance(summary, dict):
+            week.round = str(summary.get("round", ""))
+            week.scores = read_scores(RunLayout(self.data / summary["directory"]))
         if week.state == "failed":
             failed = [task for task in self.api.task_instances(self.dag_id, week.run_id) if task["state"] == "failed"]
             problems = []
             for task in failed:
                 events = self.api.log_events(self.dag_id, week.run_id, task["task_id"], task["try_number"] or 1)
-                problems.append(f"{task['task_id']}: {what_went_wrong(events)}")
-            week.problem = "; ".join(problems) or "no task says why"
+                problems.append(f"{task['task_id']}: {failure_message(events)}")
+            week.problem = "; ".join(problems) or "no task has failed"
 
 
 def read_scores(layout: RunLayout) -> dict[str, float | None]:
-    """Read each model's mean CORR from a run's leaderboard; None where its targets are not known yet."""
+    """Read each model's mean CORR from a run's leaderboard; None if its targets are not known yet."""
     try:
         rows = json.loads(layout.leaderboard.read_text(encoding="utf-8"))["models"]
         return {str(row["model"]): row["corr"] for row in rows if row["kind"] != "reference"}
@@ -217,49 +219,49 @@ def read_scores(layout: RunLayout) -> dict[str, float | None]:
 
 def _line(week: Week) -> str:
     state = "done" if week.state == "success" else "FAILED"
-    scores = ", ".join(f"{name} {_signed(score)}" for name, score in list(week.scores.items())[:MOST_COLUMNS])
-    said = week.problem or (f"CORR {scores}" if scores else "")
+    scores = ", ".join(f"{name} {_signed(score)}" for name, score in list(week.scores.items())[:MAX_COLUMNS])
+    message = week.problem or (f"CORR {scores}" if scores else "")
     where = f", round {week.round}" if week.round else ""
-    return f"  week of {week.day}{where}: {state} after {seconds(week.took)}{': ' if said else ''}{said}"
+    return f"  week of {week.day}{where}: {state} after {seconds(week.duration)}{': ' if message else ''}{message}"
 
 
 def _progress(weeks: Sequence[Week], spent: float) -> Group:
-    done = sum(week.over for week in weeks)
+    done = sum(week.is_final for week in weeks)
     failed = sum(week.state == "failed" for week in weeks)
-    running = [f"{week.day} ({seconds(week.took)})" for week in weeks if week.state == "running"]
-    left = f", about {seconds(spent / done * (len(weeks) - done))} left" if done else ""
-    words = f"{done} of {len(weeks)} weeks{f', {failed} failed' if failed else ''}, {seconds(spent)} so far{left}"
-    return Group(ProgressBar(total=max(len(weeks), 1), completed=done, width=60), Text(words), Text(", ".join(running)))
+    running = [f"{week.day} ({seconds(week.duration)})" for week in weeks if week.state == "running"]
+    remaining = f", about {seconds(spent / done * (len(weeks) - done))} left" if done else ""
+    text = f"{done} of {len(weeks)} weeks{f', {failed} failed' if failed else ''}, {seconds(spent)} so far{remaining}"
+    return Group(ProgressBar(total=max(len(weeks), 1), completed=done, width=60), Text(text), Text(", ".join(running)))
 
 
 def show(screen: Screen, weeks: Sequence[Week], data: Path, duration: float) -> int:
-    """Show every week's scores and what each model came to; write them all to a CSV file. Returns the exit code."""
+    """Print every week's scores and a summary of each model, and write a CSV file. Returns the exit code."""
     models = list(dict.fromkeys(name for week in weeks for name in week.scores))
     failed = [week for week in weeks if week.state != "success"]
-    screen.say()
+    screen.print()
     if models:
-        if len(models) <= MOST_COLUMNS:
+        if len(models) <= MAX_COLUMNS:
             screen.console.print(weeks_table(weeks, models))
-            screen.say()
+            screen.print()
         screen.console.print(summary_table(weeks, models))
         unknown = [week for week in weeks if week.scores and all(score is None for score in week.scores.values())]
         if unknown:
-            screen.say(f"{len(unknown)} weeks have no score: their targets are not known yet.", style="dim")
-        screen.say()
-        screen.say(f"Every score: {write_csv(weeks, models, data)}")
+            screen.print(f"{len(unknown)} weeks have no score: their targets are not known yet.", style="dim")
+        screen.print()
+        screen.print(f"Every score: {write_csv(weeks, models, data)}")
     for week in failed:
-        screen.fail("Week failed", f"{week.day}: {week.problem}")
-    screen.say()
-    took = f"{len(weeks)} weeks in {seconds(duration)}"
+        screen.error("Week failed", f"{week.day}: {week.problem}")
+    screen.print()
+    summary = f"{len(weeks)} weeks in {seconds(duration)}"
     if failed:
-        screen.fail("Backtest", f"{len(failed)} of {took} failed; what was done is kept for the next one")
+        screen.error("Backtest", f"{len(failed)} of {summary} failed; results are kept for the next backtest")
         return EXIT_FAILED
-    screen.tick("Backtest done", took)
+    screen.success("Backtest done", summary)
     return 0
 
 
 def weeks_table(weeks: Sequence[Week], models: Sequence[str]) -> Table:
-    """Draw the table of all weeks."""
+    """Make the table of all weeks."""
     table = Table(box=None, pad_edge=False, title="CORR by week", title_justify="left", title_style="bold")
     table.add_column("week", no_wrap=True)
     table.add_column("round", justify="right", no_wrap=True)
@@ -271,7 +273,7 @@ def weeks_table(weeks: Sequence[Week], models: Sequence[str]) -> Table:
 
 
 def summary_table(weeks: Sequence[Week], models: Sequence[str]) -> Table:
-    """Draw the table of what each model came to, the best first."""
+    """Make the table of each model's scores over all weeks, the best first."""
     table = Table(box=None, pad_edge=False, title="Over all weeks", title_justify="left", title_style="bold")
     table.add_column("model", no_wrap=True)
     for title in ("weeks", "mean CORR", "std", "Sharpe", "positive"):
@@ -298,7 +300,7 @@ def write_csv(weeks: Sequence[Week], models: Sequence[str], data: Path) -> Path:
     for week in weeks:
         scores: Mapping[str, Any] = week.scores
         row = ["" if scores.get(name) is None else scores[name] for name in models]
-        writer.writerow([week.day, week.round, week.state, round(week.took, 1), *row])
+        writer.writerow([week.day, week.round, week.state, round(week.duration, 1), *row])
     with atomic_path(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
     return path

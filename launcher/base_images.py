@@ -1,21 +1,21 @@
-"""The public base images, such as ``python:3.12-slim-bookworm``: here already, pulled, or built as a stand-in."""
+"""The public base images, such as ``python:3.12-slim-bookworm``: present, pulled, or replaced by an offline image."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
+from launcher.offline_images import OfflineBaseImages
 from launcher.processes import CommandError
-from launcher.stand_ins import StandIns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from launcher.checkout import Checkout
     from launcher.console import Step
     from launcher.docker_cli import Docker
+    from launcher.paths import ProjectPaths
 
-# A registry that is there answers within seconds; the engine itself gives up on one that is not after about 15.
+# A reachable registry responds within seconds; the engine itself gives up on an unreachable one after about 15.
 REGISTRY_ANSWERS_SECONDS = 25.0
 PULL_SECONDS = 1800.0
 
@@ -26,14 +26,14 @@ def python_image(version: str) -> str:
 
 
 class BaseImages:
-    """Sees to it that base images are there, by whichever way this machine allows."""
+    """Provides base images: present ones, pulled ones, or offline images where no registry is reachable."""
 
-    def __init__(self, docker: Docker, checkout: Checkout, *, may_install: bool, prefix: str = "") -> None:
+    def __init__(self, docker: Docker, paths: ProjectPaths, *, may_install: bool, prefix: str = "") -> None:
         self._docker = docker
-        self._checkout = checkout
+        self._paths = paths
         self._prefix = prefix
         self._registry_answers: bool | None = None
-        self._stand_ins = StandIns(docker, checkout, pull=self.pull, may_install=may_install, prefix=prefix)
+        self._offline = OfflineBaseImages(docker, paths, pull=self.pull, may_install=may_install, prefix=prefix)
 
     def ensure(self, versions: Mapping[str, Sequence[str]], step: Step) -> None:
         """Provide the base image of each Python version.
@@ -41,36 +41,36 @@ class BaseImages:
         Parameters
         ----------
         versions
-            Python version → the images that are built on it (to say which cannot be).
+            Python version → the images that are built on it (for the error message).
         step
-            Where to say what is going on.
+            Displays the progress.
 
         Raises
         ------
         LauncherError
-            Naming the versions that cannot be had, why, and the images that cannot be built without them.
+            Naming the base image that cannot be provided, the reason, and the images that cannot be built without it.
         """
         outcomes = [self._ensure_one(version, images, step) for version, images in versions.items()]
         step.done(", ".join(outcomes))
 
     def ensure_debian(self, step: Step) -> None:
-        """Provide the base image of what needs no Python."""
-        self._stand_ins.ensure_debian(step)
+        """Provide the base image of images without Python."""
+        self._offline.ensure_debian(step)
 
     def _ensure_one(self, version: str, images: Sequence[str], step: Step) -> str:
         reference = self._prefix + python_image(version)
         if self._docker.has_image(reference):
-            return f"{reference} is here"
+            return f"{reference} is present"
         step.update(f"pulling {reference}")
         if self.pull(reference):
             return f"{reference} pulled"
         try:
-            self._stand_ins.build_python(version, reference, step)
+            self._offline.build_python(version, reference, step)
         except LauncherError as error:
             raise LauncherError(
-                f"{reference} cannot be had, so these images cannot be built: {', '.join(images)}",
-                "No container registry answers from here (the base image could not be pulled), and a stand-in could"
-                " not be built either:",
+                f"{reference} is not available, so these images cannot be built: {', '.join(images)}",
+                "No container registry is reachable (the base image could not be pulled), and an offline image could"
+                " not be built:",
                 f"{error.message}",
                 *error.details,
                 exit_code=EXIT_UNAVAILABLE,
@@ -78,16 +78,16 @@ class BaseImages:
         return f"{reference} built from Debian and this machine's CPython"
 
     def pull(self, reference: str) -> bool:
-        """Pull an image; False where no registry answers, which is then remembered."""
+        """Pull an image; False if no registry is reachable, which later calls do not check again."""
         if self._prefix or self._registry_answers is False:
             return False
-        log = self._checkout.logs / "pull.log"
+        log = self._paths.logs / "pull.log"
         try:
-            # the engine says which repository it pulls from as soon as the registry has answered
+            # the engine logs the repository it pulls from as soon as the registry has responded
             self._docker.commands.run(
                 ["docker", "pull", reference],
                 log=log,
-                first_words_within=REGISTRY_ANSWERS_SECONDS,
+                first_output_timeout=REGISTRY_ANSWERS_SECONDS,
                 timeout=PULL_SECONDS,
             )
         except CommandError as error:

@@ -1,4 +1,4 @@
-"""The browser that the browser tests drive: Chromium, of Debian where it may be installed."""
+"""The browser of the browser tests: Chromium, installed from Debian where that is allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from launcher.processes import Commands
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-# with letters of its own, so that pages look the same on a machine without any
+# with fonts, so that pages look the same on a machine without any
 PACKAGES = ("chromium", "fonts-dejavu-core")
 
 
@@ -25,15 +25,15 @@ def find_browser() -> str | None:
 
 
 def ensure_browser(step: Step, commands: Commands, log: Path, *, may_install: bool) -> None:
-    """Install a Chromium where there is none; where that must or can not be, say what will not be tested."""
+    """Install Chromium if there is none; where that is impossible or forbidden, report the tests that are skipped."""
     if find_browser():
-        step.done("Chromium is there")
+        step.done("Chromium is present")
     elif may_install and debian.is_root() and debian.is_debian():
         step.update("there is none: installing Debian's Chromium")
         try:
             debian.install(commands, PACKAGES, log)
         except LauncherError as error:
-            # everything else can be tested all the same
+            # all other tests can run
             step.done(f"none, so the browser tests will be skipped: {error} (the log: {log})")
         else:
             step.done("Debian's Chromium, installed")

@@ -1,4 +1,4 @@
-"""``make clean``: remove what was made. What took long to get, or cannot be got again, goes only with ``ALL=1``."""
+"""``make clean``: remove generated files. Downloads, environments and results are removed only with ``ALL=1``."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from launcher.up import down
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from launcher.knobs import Knobs
-    from launcher.session import Session
+    from launcher.context import CommandContext
+    from launcher.options import Options
 
 TOOL_CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
 
 
-def clean(session: Session, knobs: Knobs) -> int:
+def clean(context: CommandContext, options: Options) -> int:
     """Stop everything, then remove Airflow's home and the caches; with ALL=1 everything git ignores."""
-    down(session)
-    root = session.checkout.root
-    # images are shared by all checkouts on this engine, so they go only when everything does
-    images = _image_names(session) if knobs.everything else []
-    folders = [session.checkout.airflow_home, session.checkout.cache, *(root / name for name in TOOL_CACHES)]
+    down(context)
+    root = context.paths.root
+    # images are shared by all checkouts on this engine, so only ALL=1 removes them
+    images = _image_names(context) if options.everything else []
+    folders = [context.paths.airflow_home, context.paths.cache, *(root / name for name in TOOL_CACHES)]
     folders += [path for path in root.rglob("__pycache__") if not {".venv", ".uv"}.intersection(path.parts)]
-    if knobs.everything:
-        # the environment this very program runs in goes last
-        folders += [session.checkout.data, root / ".uv", root / ".venv"]
+    if options.everything:
+        # the environment of this program is removed last
+        folders += [context.paths.data, root / ".uv", root / ".venv"]
     removed = [folder for folder in folders if folder.exists()]
     for folder in removed:
         _remove(folder)
     if images:
         with suppress(CommandError, OSError):
-            session.docker.commands.run(["docker", "rmi", *images], timeout=120, check=False)
+            context.docker.commands.run(["docker", "rmi", *images], timeout=120, check=False)
     named = [folder.name for folder in removed if folder.name != "__pycache__"]
-    session.screen.tick("Removed", ", ".join([*named, *images]) or "nothing: nothing was there")
-    if not knobs.everything:
-        session.screen.say("  Kept: data/, .venv/ and the model images; `make clean ALL=1` removes them too.")
+    context.screen.success("Removed", ", ".join([*named, *images]) or "nothing: there was nothing to remove")
+    if not options.everything:
+        context.screen.print("  Kept: data/, .venv/ and the model images; `make clean ALL=1` removes them too.")
     return 0
 
 
-def _image_names(session: Session) -> list[str]:
+def _image_names(context: CommandContext) -> list[str]:
     with suppress(CommandError, OSError):
-        return session.docker.images(numerai_image="")
+        return context.docker.images(numerai_image="")
     return []
 
 
@@ -53,5 +53,5 @@ def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
     except PermissionError as error:
-        msg = f"{error.filename} cannot be removed: it belongs to somebody else (a container's user, perhaps)"
+        msg = f"{error.filename} cannot be removed: it belongs to another user (perhaps a container's)"
         raise LauncherError(msg, f"Remove it as root:  sudo rm -rf {folder}") from None

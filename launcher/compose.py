@@ -1,4 +1,4 @@
-"""docker-compose, whichever there is: Compose v2 as the docker command's plugin, or the program ``docker-compose``."""
+"""docker-compose: Compose v2 as the docker command's plugin, or else the program ``docker-compose``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import yaml
 
 from launcher import debian
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
-from launcher.processes import CommandError, Commands, end_of, wait_until
+from launcher.processes import CommandError, Commands, tail, wait_until
 from launcher.server_settings import known_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from launcher.checkout import Checkout
     from launcher.console import Step
+    from launcher.paths import ProjectPaths
 
 PACKAGE = "docker-compose"
 PROJECT = "com.docker.compose.project"
@@ -31,7 +31,7 @@ START_SECONDS = 900.0
 
 
 def find_program(commands: Commands) -> tuple[str, ...] | None:
-    """Find how Compose is called on this machine; None where there is none."""
+    """Find the command of Compose on this machine; None if there is none."""
     if commands.succeeds(["docker", "compose", "version"]):
         return ("docker", "compose")
     return ("docker-compose",) if shutil.which("docker-compose") else None
@@ -43,7 +43,7 @@ def ensure_program(commands: Commands, step: Step, log: Path, *, may_install: bo
     Raises
     ------
     LauncherError
-        Where there is none and none may be installed: what to do.
+        When there is none and none may be installed, with the remedy.
     """
     found = find_program(commands)
     if found is None:
@@ -61,8 +61,8 @@ def ensure_program(commands: Commands, step: Step, log: Path, *, may_install: bo
 
 
 @dataclass(frozen=True)
-class Part:
-    """A service's container, as the engine sees it.
+class ServiceStatus:
+    """The state of a service's container.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Part:
     state
         created, running, restarting, exited, …
     health
-        healthy, unhealthy or starting; empty where nobody checks.
+        healthy, unhealthy or starting; empty for a service without a health check.
     exit_code
         Of a container that has ended.
     container
@@ -85,52 +85,52 @@ class Part:
     container: str
 
     @property
-    def works(self) -> bool:
-        """Whether it does what it should: healthy, or ended well where it is there to end."""
+    def is_ok(self) -> bool:
+        """Whether it is healthy or, as a one-time service, has succeeded."""
         return self.health == "healthy" if self.state == "running" else self.state == "exited" and self.exit_code == 0
 
 
 class Compose:
-    """The server of a checkout, by way of docker-compose.
+    """A checkout's server, run by docker-compose.
 
     Parameters
     ----------
     commands
         Runs the commands.
     program
-        How Compose is called.
-    checkout
-        The checkout whose docker-compose.yaml it is.
+        The command of Compose.
+    paths
+        The checkout with docker-compose.yaml.
     settings
-        What .env says. It alone counts: a variable that happens to be set in this shell must not make one command see
+        The settings of .env, which take precedence over variables of this shell: these would make one command act on
         another server than the next.
     """
 
     def __init__(
-        self, commands: Commands, program: Sequence[str], checkout: Checkout, settings: Mapping[str, str]
+        self, commands: Commands, program: Sequence[str], paths: ProjectPaths, settings: Mapping[str, str]
     ) -> None:
         self._commands = commands
         self._program = tuple(program)
-        self._checkout = checkout
+        self._paths = paths
         self.settings = dict(settings)
-        # of every other setting the shell's value must not count either
-        self._environment = dict.fromkeys(known_settings(checkout), "") | self.settings
+        # nor may the shell's values of all other settings count
+        self._environment = dict.fromkeys(known_settings(paths), "") | self.settings
 
     @property
     def project(self) -> str:
-        """Name that the server's containers, networks and volumes bear."""
+        """Project name in the labels of the server's containers, networks and volumes."""
         return self.settings["COMPOSE_PROJECT_NAME"]
 
     def run(
         self,
-        *words: str | Path,
+        *command: str | Path,
         timeout: float = START_SECONDS,
         log: Path | None = None,
         stdin: IO[bytes] | None = None,
         stdout: IO[bytes] | None = None,
         check: bool = True,
     ) -> str:
-        """Run a command of Compose's to its end and return what it said.
+        """Run a Compose command to its end and return its output.
 
         Raises
         ------
@@ -138,29 +138,27 @@ class Compose:
             When it fails.
         """
         return self._commands.run(
-            [*self._program, *words],
+            [*self._program, *command],
             timeout=timeout,
             log=log,
             env=self._environment,
-            cwd=self._checkout.root,
+            cwd=self._paths.root,
             stdin=stdin,
             stdout=stdout,
             check=check,
         )
 
-    def show(self, *words: str) -> int:
-        """Run a command of Compose's whose output goes to the terminal; returns its exit code."""
+    def show(self, *command: str) -> int:
+        """Run a Compose command with its output on the terminal; returns its exit code."""
         done = subprocess.run(
-            [*self._program, *words], env=os.environ | self._environment, cwd=self._checkout.root, check=False
+            [*self._program, *command], env=os.environ | self._environment, cwd=self._paths.root, check=False
         )
         return done.returncode
 
     def services(self) -> list[str]:
-        """Name the services of docker-compose.yaml, but for those of profiles that are off."""
-        # `config --services` of docker-compose 1.29 names those as well
-        described = yaml.safe_load((self._checkout.root / "docker-compose.yaml").read_text(encoding="utf-8"))[
-            "services"
-        ]
+        """List the services of docker-compose.yaml, without those of inactive profiles."""
+        # `config --services` of docker-compose 1.29 lists these as well
+        described = yaml.safe_load((self._paths.root / "docker-compose.yaml").read_text(encoding="utf-8"))["services"]
         active = {profile.strip() for profile in self.settings.get("COMPOSE_PROFILES", "").split(",")}
         return [
             name
@@ -168,31 +166,31 @@ class Compose:
             if "profiles" not in service or active.intersection(service["profiles"])
         ]
 
-    def parts(self) -> list[Part]:
-        """List the containers of the server's services, whether they run or not."""
+    def service_statuses(self) -> list[ServiceStatus]:
+        """List the states of the services' containers, running or not."""
         label = f"label={PROJECT}={self.project}"
         listed = self._commands.run(
             ["docker", "ps", "--all", "--quiet", "--filter", label], timeout=ANSWER_SECONDS
         ).split()
         if not listed:
             return []
-        # one of them may be gone a moment later: the others are told of all the same
+        # check=False: a container may be removed meanwhile; the others are listed in any case
         answer = self._commands.run(
             ["docker", "inspect", "--type", "container", "--format", "{{json .}}", *listed],
             timeout=ANSWER_SECONDS,
             check=False,
         )
         return [
-            _part(json.loads(line))
+            _status_from_inspect(json.loads(line))
             for line in answer.splitlines()
             if line.startswith("{") and '"com.docker.compose.oneoff":"True"' not in line
         ]
 
     def volumes(self) -> list[str]:
-        """List the server's named volumes that are there."""
+        """List the server's existing named volumes."""
         label = f"label={PROJECT}={self.project}"
-        words = ["docker", "volume", "ls", "--quiet", "--filter", label]
-        return self._commands.run(words, timeout=ANSWER_SECONDS).split()
+        command = ["docker", "volume", "ls", "--quiet", "--filter", label]
+        return self._commands.run(command, timeout=ANSWER_SECONDS).split()
 
     def start(self, step: Step, log: Path, *services: str) -> None:
         """Start the services and wait until all of them are healthy.
@@ -200,68 +198,68 @@ class Compose:
         Raises
         ------
         LauncherError
-            Naming those that are not, with the end of what they said.
+            Naming the services that are not, with the ends of their logs.
         """
         try:
-            alone = ("--no-deps", *services) if services else ("--remove-orphans",)
-            self.run("up", "--detach", "--no-build", *alone, log=log)
+            selection = ("--no-deps", *services) if services else ("--remove-orphans",)
+            self.run("up", "--detach", "--no-build", *selection, log=log)
         except CommandError as error:
-            failed = [part for part in self._parts_if_any() if part.state == "exited" and part.exit_code]
+            failed = [status for status in self._statuses_if_any() if status.state == "exited" and status.exit_code]
             raise LauncherError(
                 "docker-compose could not start the server",
-                *(self._last_words(part) for part in failed),
-                *(() if failed else (end_of(error.output, 15),)),
+                *(self._log_tail(status) for status in failed),
+                *(() if failed else (tail(error.output, 15),)),
                 f"The full log: {log}",
             ) from None
         self.wait_until_healthy(step, set(services or self.services()))
 
-    def wait_until_healthy(self, step: Step, wanted: set[str], patience: float = 300.0) -> None:
+    def wait_until_healthy(self, step: Step, wanted: set[str], timeout: float = 300.0) -> None:
         """Wait until these services are healthy.
 
         Raises
         ------
         LauncherError
-            When one of them is not in time.
+            When one of them is not healthy in time.
         """
-        waiting: list[Part | str] = []
+        waiting: list[ServiceStatus | str] = []
 
-        def all_work() -> bool:
-            parts = {part.service: part for part in self.parts()}
+        def all_ok() -> bool:
+            statuses = {status.service: status for status in self.service_statuses()}
             waiting[:] = [
-                parts.get(name, name) for name in sorted(wanted) if name not in parts or not parts[name].works
+                statuses.get(name, name) for name in sorted(wanted) if name not in statuses or not statuses[name].is_ok
             ]
-            names = [part if isinstance(part, str) else part.service for part in waiting]
+            names = [status if isinstance(status, str) else status.service for status in waiting]
             step.update(f"waiting for {', '.join(names)}" if names else "all healthy")
             return not waiting
 
-        if wait_until(all_work, patience, every=1.0):
+        if wait_until(all_ok, timeout, every=1.0):
             return
-        told = [f"{part}: it is not there" if isinstance(part, str) else self._last_words(part) for part in waiting]
+        reports = [f"{each}: no container" if isinstance(each, str) else self._log_tail(each) for each in waiting]
         msg = f"{len(waiting)} of the server's services did not become healthy"
-        raise LauncherError(msg, *told, "All they say: make server-logs")
+        raise LauncherError(msg, *reports, "All logs: make server-logs")
 
-    def _parts_if_any(self) -> list[Part]:
+    def _statuses_if_any(self) -> list[ServiceStatus]:
         try:
-            return self.parts()
+            return self.service_statuses()
         except CommandError:
             return []
 
-    def _last_words(self, part: Part) -> str:
-        said = self._commands.run(
-            ["docker", "logs", "--tail", "15", part.container], timeout=ANSWER_SECONDS, check=False
+    def _log_tail(self, status: ServiceStatus) -> str:
+        output = self._commands.run(
+            ["docker", "logs", "--tail", "15", status.container], timeout=ANSWER_SECONDS, check=False
         )
-        return f"{part.service} ({part.health or part.state}): {end_of(said, 15)}"
+        return f"{status.service} ({status.health or status.state}): {tail(output, 15)}"
 
 
-def _part(facts: Mapping[str, object]) -> Part:
-    config, state = facts["Config"], facts["State"]
+def _status_from_inspect(inspected: Mapping[str, object]) -> ServiceStatus:
+    config, state = inspected["Config"], inspected["State"]
     if not isinstance(config, dict) or not isinstance(state, dict):
-        msg = "docker inspect answered in an unknown form"
+        msg = "docker inspect printed an unknown format"
         raise LauncherError(msg)
-    return Part(
+    return ServiceStatus(
         service=str(config["Labels"].get(SERVICE, "?")),
         state=str(state["Status"]),
         health=str((state.get("Health") or {}).get("Status", "")),
         exit_code=int(state["ExitCode"]),
-        container=str(facts["Id"]),
+        container=str(inspected["Id"]),
     )

@@ -1,7 +1,7 @@
-"""What the user sees: one line for each step, with a tick and the seconds it took.
+"""The launcher's output: one line for each step, with a tick and its duration.
 
-On a terminal a spinner shows what is going on and for how long; elsewhere (a log, a pipe) the same words come as plain
-lines, without escape codes.
+On a terminal a spinner shows the present activity and the time so far; in a log or a pipe the same texts are printed as
+plain lines, without escape codes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TITLE_WIDTH = 16
 
 
 def seconds(duration: float) -> str:
-    """Put a duration as a person says it: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """Format a duration: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
     if duration < 10:
         return f"{duration:.1f} s"
     whole = round(duration)
@@ -38,7 +38,7 @@ def seconds(duration: float) -> str:
 
 
 class Step:
-    """One step under way: say what it is doing with `update`, and what came of it with `done`."""
+    """A running step: `update` displays its activity, `done` its result."""
 
     def __init__(self, screen: Screen, title: str) -> None:
         self._screen = screen
@@ -46,23 +46,23 @@ class Step:
         self.outcome = ""
 
     def update(self, text: str) -> None:
-        """Say what the step is doing now."""
-        self._screen.show_doing(self, text)
+        """Display the step's present activity."""
+        self._screen.update_status(self, text)
 
     def done(self, outcome: str) -> None:
-        """Say what came of the step; shown when it ends."""
+        """Set the step's result, which is displayed when it ends."""
         self.outcome = outcome
 
 
 class Screen:
-    """The terminal, shared by steps that may run side by side."""
+    """The terminal, shared by steps that may run in parallel."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._lock = threading.Lock()
         self._progress: Progress | None = None
         self._tasks: dict[Step, TaskID] = {}
-        self._said: dict[Step, str] = {}
+        self._printed: dict[Step, str] = {}
         fancy = self.console.encoding.lower().startswith("utf")
         self._tick, self._cross, self._dot = ("✓", "✗", "·") if fancy else ("ok", "!!", "..")
 
@@ -71,23 +71,23 @@ class Screen:
         """Whether the output can be redrawn in place."""
         return self.console.is_terminal and not self.console.is_dumb_terminal
 
-    def say(self, text: str = "", style: str = "") -> None:
-        """Print a line as it is: no markup, no wrapping."""
+    def print(self, text: str = "", style: str = "") -> None:
+        """Print a line without markup and wrapping."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
-    def fail(self, title: str, message: str, *details: str) -> None:
-        """Print what went wrong and what to do about it."""
-        self.say(f"{self._cross} {title:<{TITLE_WIDTH}}{message}".rstrip(), style="bold red")
+    def error(self, title: str, message: str, *details: str) -> None:
+        """Print an error and its remedy."""
+        self.print(f"{self._cross} {title:<{TITLE_WIDTH}}{message}".rstrip(), style="bold red")
         for detail in details:
             for line in detail.splitlines() or [""]:
-                self.say(f"  {line}")
+                self.print(f"  {line}")
 
     def note(self, title: str, message: str) -> None:
-        """Print something worth knowing that is neither a step nor a failure."""
-        self.say(f"{self._dot} {title:<{TITLE_WIDTH}}{message}")
+        """Print information that is neither a step nor a failure."""
+        self.print(f"{self._dot} {title:<{TITLE_WIDTH}}{message}")
 
-    def tick(self, title: str, message: str) -> None:
-        """Print that something is done."""
+    def success(self, title: str, message: str) -> None:
+        """Print a success."""
         self.console.print(
             Text.assemble((self._tick, "bold green"), f" {title:<{TITLE_WIDTH}}{message}"), soft_wrap=True
         )
@@ -103,27 +103,27 @@ class Screen:
         except BaseException as error:
             self._close(step)
             if isinstance(error, LauncherError) and not error.step:
-                # whoever reports the error reports it as this step's
+                # the error is reported as this step's
                 error.step = title
             raise
         self._close(step)
-        self.tick(title, f"{step.outcome} ({seconds(time.monotonic() - started)})".lstrip())
+        self.success(title, f"{step.outcome} ({seconds(time.monotonic() - started)})".lstrip())
 
     def close(self) -> None:
-        """Stop redrawing; what is on the screen stays."""
+        """Stop redrawing and keep the text on the screen."""
         with self._lock:
             self._tasks.clear()
             self._stop_progress()
 
-    def show_doing(self, step: Step, text: str) -> None:
-        """Show what a step is doing now (see `Step.update`)."""
+    def update_status(self, step: Step, text: str) -> None:
+        """Display a step's present activity (see `Step.update`)."""
         with self._lock:
             if self._progress is not None and step in self._tasks:
                 self._progress.update(self._tasks[step], description=_description(step.title, text))
                 return
-            if self._said.get(step) == text:
+            if self._printed.get(step) == text:
                 return
-            self._said[step] = text
+            self._printed[step] = text
         self.note(step.title, f"{text} …")
 
     def _open(self, step: Step) -> None:
@@ -143,7 +143,7 @@ class Screen:
 
     def _close(self, step: Step) -> None:
         with self._lock:
-            self._said.pop(step, None)
+            self._printed.pop(step, None)
             task = self._tasks.pop(step, None)
             if self._progress is not None and task is not None:
                 self._progress.remove_task(task)

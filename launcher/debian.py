@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
-from launcher.processes import CommandError, end_of
+from launcher.processes import CommandError, tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 OS_RELEASE = Path("/etc/os-release")
 APT_SECONDS = 900.0
-PATIENCE = ("-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20")
+APT_TIMEOUT = ("-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20")
 
 
 def is_debian(os_release: Path = OS_RELEASE) -> bool:
-    """Whether this is Debian, Ubuntu or one of their kin, with apt-get."""
+    """Whether this is Debian, Ubuntu or a derivative, with apt-get."""
     try:
-        facts = dict(line.split("=", 1) for line in os_release.read_text().splitlines() if "=" in line)
+        fields = dict(line.split("=", 1) for line in os_release.read_text().splitlines() if "=" in line)
     except OSError:
         return False
-    family = f"{facts.get('ID', '')} {facts.get('ID_LIKE', '')}".replace('"', "").lower().split()
+    family = f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace('"', "").lower().split()
     return bool({"debian", "ubuntu"}.intersection(family)) and shutil.which("apt-get") is not None
 
 
 def is_root() -> bool:
-    """Whether this process may do everything."""
+    """Whether this process runs as root."""
     return os.geteuid() == 0
 
 
@@ -41,14 +41,14 @@ def install(commands: Commands, packages: Sequence[str], log: Path) -> None:
     Raises
     ------
     LauncherError
-        With the end of what apt-get said.
+        With the end of apt-get's output.
     """
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     try:
-        # an installation that was broken off earlier would make every later one fail
+        # an earlier interrupted installation would make every later one fail
         commands.run(["dpkg", "--configure", "-a"], timeout=APT_SECONDS, log=log, env=quiet)
-        # a foreign source that does not answer is no reason to fail; whether Debian's does, installing will show
-        commands.run(["apt-get", "update", "-q", *PATIENCE], timeout=APT_SECONDS, log=log, env=quiet, check=False)
+        # check=False: an unreachable third-party source is no reason to fail; the installation needs Debian's only
+        commands.run(["apt-get", "update", "-q", *APT_TIMEOUT], timeout=APT_SECONDS, log=log, env=quiet, check=False)
         commands.run(
             ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages],
             timeout=APT_SECONDS,
@@ -57,4 +57,4 @@ def install(commands: Commands, packages: Sequence[str], log: Path) -> None:
         )
     except CommandError as error:
         msg = f"apt-get could not install {' '.join(packages)}"
-        raise LauncherError(msg, end_of(error.output, 20), f"The full log: {log}", exit_code=EXIT_UNAVAILABLE) from None
+        raise LauncherError(msg, tail(error.output, 20), f"The full log: {log}", exit_code=EXIT_UNAVAILABLE) from None

@@ -1,4 +1,4 @@
-"""The Docker engine by way of its command line, which knows contexts, builders and where the engine is."""
+"""The Docker engine, used through its command line, which handles contexts, builders and the engine's address."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ ANSWER_SECONDS = 15.0
 
 
 class Docker:
-    """What the launcher asks of the engine."""
+    """The engine's operations that the launcher needs."""
 
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
 
     def server_version(self) -> str:
-        """Version of the engine that answers.
+        """Give the version of the reachable engine.
 
         Raises
         ------
         CommandError
-            When none does.
+            When no engine is reachable.
         FileNotFoundError
             When there is no docker command.
         """
@@ -48,7 +48,7 @@ class Docker:
     def has_buildx(self) -> bool:
         """Whether BuildKit can be used: the command line has its plugin, and it builds in the engine itself.
 
-        A builder in a container of its own does not see the images of the engine, and ours stand on one another.
+        A builder in a separate container has no access to the engine's images, on which ours are based.
         """
         with contextlib.suppress(CommandError, OSError):
             return bool(
@@ -58,7 +58,7 @@ class Docker:
 
     @property
     def builder_environment(self) -> dict[str, str]:
-        """What makes `docker build` use a builder that is there: without buildx, the engine's own."""
+        """Environment that makes `docker build` use an available builder: without buildx, the engine's own."""
         return {"DOCKER_BUILDKIT": "1" if self.has_buildx else "0"}
 
     def has_image(self, reference: str) -> bool:
@@ -66,7 +66,7 @@ class Docker:
         return self.commands.succeeds(["docker", "image", "inspect", reference])
 
     def images(self, **labels: str) -> list[str]:
-        """List the images that carry these labels; an empty value stands for any."""
+        """List the images that have these labels; an empty value matches any."""
         filters = _filters(labels)
         listing = self.commands.run(
             ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", *filters], timeout=ANSWER_SECONDS
@@ -74,28 +74,28 @@ class Docker:
         return [line for line in listing.split() if "<none>" not in line]
 
     def containers(self, **labels: str) -> list[str]:
-        """List the ids of all containers that carry these labels; an empty value stands for any."""
+        """List the ids of all containers that have these labels; an empty value matches any."""
         return self.commands.run(
             ["docker", "ps", "--quiet", "--all", *_filters(labels)], timeout=ANSWER_SECONDS
         ).split()
 
     def running_containers(self) -> list[str]:
-        """List the ids of the containers that run, whosever they are."""
+        """List the ids of all running containers of the engine."""
         return self.commands.run(["docker", "ps", "--quiet"], timeout=ANSWER_SECONDS).split()
 
     def remove_containers(self, **labels: str) -> int:
-        """Stop and remove the containers that carry these labels; returns how many there were."""
+        """Stop and remove the containers that have these labels; returns their number."""
         found = self.containers(**labels)
         if found:
-            # a container that removes itself in this very moment makes the command fail, and is gone all the same
+            # check=False: a container that is removed in the same moment makes the command fail
             self.commands.run(["docker", "rm", "--force", "--volumes", *found], timeout=ANSWER_SECONDS, check=False)
         return len(found)
 
 
 def _filters(labels: Mapping[str, str]) -> list[str]:
-    words: list[str] = []
+    arguments: list[str] = []
     for name, value in labels.items():
         # a keyword argument cannot have a dot in its name: numerai_run stands for the label numerai.run
         label = name.replace("_", ".")
-        words += ["--filter", f"label={label}={value}" if value else f"label={label}"]
-    return words
+        arguments += ["--filter", f"label={label}={value}" if value else f"label={label}"]
+    return arguments

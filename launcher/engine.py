@@ -1,7 +1,7 @@
-"""The Docker engine: use the one that answers, else start or install one, and stop what we started.
+"""The Docker engine: use a reachable one, else start or install one, and stop it again if the launcher started it.
 
-Whether to stop it is decided by files in the checkout, not by memory: a record says that we started it and for which
-command, and every command that uses it holds a shared lock. The last one out stops it, and only if we started it.
+Whether to stop it is decided by files in the checkout, not by memory: a record has the command for which the launcher
+started it, and every command that uses it holds a shared lock. The last command to end stops it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import psutil
 
 from launcher import debian
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
-from launcher.processes import CommandError, end_of, wait_until
+from launcher.processes import CommandError, tail, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from launcher.checkout import Checkout
     from launcher.console import Step
     from launcher.docker_cli import Docker
+    from launcher.paths import ProjectPaths
     from launcher.processes import Services
 
 PACKAGES = ("docker.io", "iptables")
@@ -34,12 +34,12 @@ START_SECONDS = 60.0
 STOP_SECONDS = 13.0
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
-Remedy = Literal["start", "install"]
+EngineAction = Literal["start", "install"]
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What decides how to come by an engine."""
+class HostInfo:
+    """The properties of this machine that decide how to provide an engine."""
 
     address: str
     is_linux: bool
@@ -49,8 +49,8 @@ class Machine:
     has_client: bool
 
     @classmethod
-    def look(cls, docker: Docker) -> Machine:
-        """Look at this machine."""
+    def detect(cls, docker: Docker) -> HostInfo:
+        """Detect the properties of this machine."""
         return cls(
             address=os.environ.get("DOCKER_HOST") or docker.endpoint() or LOCAL_SOCKET,
             is_linux=sys.platform == "linux",
@@ -62,53 +62,53 @@ class Machine:
 
 
 def find_dockerd() -> str | None:
-    """Path of the engine's program; it is often not on an ordinary user's path."""
+    """Path of the engine's program, which is often not on an ordinary user's PATH."""
     return shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:{SBIN}")
 
 
-def choose_remedy(machine: Machine, answer: str, *, may_install: bool) -> Remedy:
-    """Decide what to do where no engine answers.
+def choose_action(host: HostInfo, answer: str, *, may_install: bool) -> EngineAction:
+    """Choose how to provide an engine if none is reachable.
 
     Parameters
     ----------
-    machine
-        What there is.
+    host
+        The properties of this machine.
     answer
-        What the docker command said instead.
+        The output of the docker command.
     may_install
         Whether packages may be installed.
 
     Raises
     ------
     LauncherError
-        Where nothing can be done without the user: what exactly they can do.
+        When the user must act, with the remedy.
     """
     if "permission denied" in answer.lower():
         raise _unavailable(
-            f"the engine at {machine.address} does not let you in",
+            f"the engine at {host.address} refuses access to this user",
             "Join its group, then log in again:  sudo usermod --append --groups docker $USER",
         )
-    if machine.address != LOCAL_SOCKET:
+    if host.address != LOCAL_SOCKET:
         raise _unavailable(
-            f"no Docker engine answers at {machine.address} (DOCKER_HOST, or the current docker context)",
+            f"no Docker engine is reachable at {host.address} (DOCKER_HOST, or the current docker context)",
             "Start it, or unset DOCKER_HOST (or `docker context use default`) to use an engine on this machine.",
         )
-    if not machine.is_linux:
+    if not host.is_linux:
         raise _unavailable(
-            "no Docker engine answers",
+            "no Docker engine is reachable",
             "Start Docker Desktop (or colima, or OrbStack); to install it: https://docs.docker.com/get-docker/",
         )
-    if machine.has_dockerd and machine.has_client:
-        if machine.is_root:
+    if host.has_dockerd and host.has_client:
+        if host.is_root:
             return "start"
         raise _unavailable("a Docker engine is installed but not running", "Start it:  sudo systemctl start docker")
-    if not machine.is_debian:
+    if not host.is_debian:
         raise _unavailable(
             "there is no Docker engine on this machine",
             "Install Docker Engine, start it, and try again: https://docs.docker.com/engine/install/",
         )
     command = f"apt-get install --no-install-recommends {' '.join(PACKAGES)}"
-    if not machine.is_root:
+    if not host.is_root:
         raise _unavailable(
             "there is no Docker engine on this machine",
             f"Install Debian's:  sudo {command}",
@@ -116,42 +116,42 @@ def choose_remedy(machine: Machine, answer: str, *, may_install: bool) -> Remedy
         )
     if not may_install:
         raise _unavailable(
-            "there is no Docker engine on this machine, and NO_INSTALL forbids installing one",
+            "there is no Docker engine on this machine, and NO_INSTALL forbids its installation",
             f"Install Debian's yourself:  {command}",
-            "or leave NO_INSTALL out and it is done for you.",
+            "or omit NO_INSTALL to have the launcher install it.",
         )
     return "install"
 
 
 class Engine:
-    """The engine as one command uses it."""
+    """The engine, as used by one command."""
 
-    def __init__(self, docker: Docker, services: Services, checkout: Checkout) -> None:
+    def __init__(self, docker: Docker, services: Services, paths: ProjectPaths) -> None:
         self._docker = docker
         self._services = services
-        self._checkout = checkout
+        self._paths = paths
         self._lock: IO[bytes] | None = None
 
     def ensure(self, step: Step, *, owner: str, may_install: bool) -> None:
-        """See to it that an engine answers, and that our children find the same one.
+        """Provide a reachable engine, and pass its address to child processes.
 
         Raises
         ------
         LauncherError
-            Where that takes the user.
+            When the user must act, with the remedy.
         """
         self._take_lock()
         version, answer = self._version()
-        how = "answers"
+        how = "is running"
         if version is None and self._is_starting():
-            step.update("waiting for the one that is starting")
+            step.update("waiting until it has started")
             wait_until(lambda: self._version()[0] is not None, 20, every=0.5)
             version, answer = self._version()
         if version is None:
             how = "started"
-            if choose_remedy(Machine.look(self._docker), answer, may_install=may_install) == "install":
+            if choose_action(HostInfo.detect(self._docker), answer, may_install=may_install) == "install":
                 step.update(f"there is none: installing Debian's ({', '.join(PACKAGES)})")
-                debian.install(self._docker.commands, PACKAGES, self._checkout.logs / "apt.log")
+                debian.install(self._docker.commands, PACKAGES, self._paths.logs / "apt.log")
                 how = "installed and started"
             step.update("starting it")
             self._start(owner)
@@ -162,15 +162,15 @@ class Engine:
             os.environ["DOCKER_HOST"] = endpoint
         step.done(f"Docker {version} {how}")
 
-    def keep(self) -> None:
-        """Leave the engine running when this command ends, until `make down`."""
+    def keep_running(self) -> None:
+        """Keep the engine running after this command, until `make down`."""
         record = self._services.find(SERVICE)
         if record is not None:
-            self._services.adopt(record, owner="up")
+            self._services.assign(record, owner="up")
         self._drop_lock()
 
     def release(self) -> str | None:
-        """Stop the engine if we started it, nobody else uses it, and it is not kept up; says what was done."""
+        """Stop the engine if the launcher started it for `run` and no other command uses it; returns a report."""
         record = self._services.find(SERVICE)
         if record is None or record.owner == "up":
             self._drop_lock()
@@ -178,17 +178,17 @@ class Engine:
         return self.stop()
 
     def stop(self) -> str | None:
-        """Stop the engine if we started it and nobody else uses it; says what was done."""
+        """Stop the engine if the launcher started it and no other command uses it; returns a report."""
         record = self._services.find(SERVICE)
         if record is None:
             self._drop_lock()
             return None
         if not self._is_last_user():
             self._drop_lock()
-            return "left the Docker engine running: another command of this checkout uses it"
-        if self._has_foreign_containers():
+            return "kept the Docker engine running: another command of this checkout uses it"
+        if self._has_unrelated_containers():
             self._drop_lock()
-            return "left the Docker engine running: there are containers in it that are not ours"
+            return "kept the Docker engine running: it has containers of other projects"
         self._services.stop(SERVICE, grace=STOP_SECONDS)
         self._pid_file.unlink(missing_ok=True)
         self._drop_lock()
@@ -196,7 +196,7 @@ class Engine:
 
     @property
     def _pid_file(self) -> Path:
-        return self._checkout.cache / "dockerd.pid"
+        return self._paths.cache / "dockerd.pid"
 
     def _version(self) -> tuple[str | None, str]:
         try:
@@ -213,9 +213,9 @@ class Engine:
     def _start(self, owner: str) -> None:
         dockerd = find_dockerd()
         if dockerd is None:
-            raise _unavailable("Debian's docker.io was installed, yet there is no dockerd", "Is /usr/sbin complete?")
-        log = self._checkout.logs / "dockerd.log"
-        # left by an engine that was killed, it would keep the new one from starting
+            raise _unavailable("Debian's docker.io was installed, but there is no dockerd", "Is /usr/sbin complete?")
+        log = self._paths.logs / "dockerd.log"
+        # the pid file of a killed engine would prevent the new one from starting
         self._pid_file.unlink(missing_ok=True)
         record = self._services.start(
             SERVICE,
@@ -228,18 +228,18 @@ class Engine:
         if not answered or self._version()[0] is None:
             self._services.stop(SERVICE, grace=5)
             raise _unavailable(
-                "the Docker engine did not start", end_of(log.read_text(errors="replace"), 15), f"The full log: {log}"
+                "the Docker engine did not start", tail(log.read_text(errors="replace"), 15), f"The full log: {log}"
             )
 
     def _take_lock(self) -> None:
-        path = self._checkout.cache / "engine.lock"
+        path = self._paths.cache / "engine.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = path.open("ab")
         fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def _is_last_user(self) -> bool:
         if self._lock is None:
-            self._lock = (self._checkout.cache / "engine.lock").open("ab")
+            self._lock = (self._paths.cache / "engine.lock").open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -251,7 +251,7 @@ class Engine:
             self._lock.close()
             self._lock = None
 
-    def _has_foreign_containers(self) -> bool:
+    def _has_unrelated_containers(self) -> bool:
         try:
             return bool(set(self._docker.running_containers()) - set(self._docker.containers(numerai="")))
         except (CommandError, OSError):

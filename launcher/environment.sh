@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Makes the locked Python environment in .venv, then runs the launcher in it:
+# Creates the locked Python environment in .venv, then runs the launcher in it:
 #
 #     launcher/environment.sh local run MODELS=svm      # what `make run` needs
 #     launcher/environment.sh dev test                  # with ruff, mypy and pytest
 #
-# Everything after this is Python; this much is shell because it must run where there is no environment yet. It needs
-# bash, coreutils and, for uv, any Python with pip; on Debian and Ubuntu as root it installs what is missing
-# (NO_INSTALL=1 forbids that).
+# Shell, because it must run before there is an environment; everything else is Python. It needs bash, coreutils and, for
+# uv, any Python with pip; on Debian and Ubuntu as root it installs missing packages (NO_INSTALL=1 forbids that).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -20,20 +19,20 @@ other_python="3.11"
 stamp=.venv/.made-from
 log=.cache/environment.log
 
-say() { printf '%s\n' "$*" >&2; }
+print() { printf '%s\n' "$*" >&2; }
 fail() {
-    say "✗ Environment     $1"
+    print "✗ Environment     $1"
     shift
     (($#)) && printf '  %s\n' "$@" >&2
     exit 69
 }
 
-# Long steps run beside this shell, which waits for them: a shell in the middle of a command would not hear SIGTERM.
+# Long steps run in the background, and this shell waits for them: during a command it would not receive SIGTERM.
 child=
 stop() {
     trap - INT TERM HUP
     [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true
-    say "✗ Environment     stopped"
+    print "✗ Environment     stopped"
     exit 130
 }
 trap stop INT TERM HUP
@@ -50,10 +49,10 @@ installing_is_forbidden() { case "${NO_INSTALL:-}" in 1 | true | yes | on) true 
 is_debian() { [[ -r /etc/os-release ]] && grep -qiE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release && command -v apt-get >/dev/null; }
 
 debian_install() {
-    say "· Environment     installing $* (Debian packages)"
+    print "· Environment     installing $* (Debian packages)"
     mkdir -p .cache
     {
-        # a foreign source that does not answer is no reason to fail; whether Debian's does, installing will show
+        # an unreachable third-party source is no reason to fail; the installation needs Debian's only
         watched apt-get update -q -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 || true
         dpkg --configure -a &&
             DEBIAN_FRONTEND=noninteractive watched apt-get install -q -y --no-install-recommends "$@"
@@ -63,7 +62,7 @@ debian_install() {
     }
 }
 
-# install Debian packages where that is possible and allowed, else say what to install
+# install Debian packages where that is possible and allowed, else print the command
 require_packages() {
     local why=$1
     shift
@@ -71,13 +70,13 @@ require_packages() {
         debian_install "$@"
     elif is_debian; then
         fail "$why" "Install it with: sudo apt-get install $*" \
-            "(as root and without NO_INSTALL=1 this would have been done for you)"
+            "(as root and without NO_INSTALL=1 the launcher installs it)"
     else
         fail "$why" "Install Python $newest_python with pip and venv, or uv (https://docs.astral.sh/uv/), and try again."
     fi
 }
 
-# A pyenv shim exists for versions that are not active and fails when run: only an interpreter that ran counts.
+# A pyenv shim exists for inactive versions and fails when run: only an interpreter that runs counts.
 is_python() { [[ -x $1 ]] && [[ $("$1" -c 'import sys, ssl, sqlite3, zlib; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) == "$2" ]]; }
 
 find_python() {
@@ -126,15 +125,15 @@ install_uv() {
         require_packages "there is no Python on this machine" python3 python3-venv
         python=$(any_python) || fail "the Python just installed does not run"
     fi
-    # Debian keeps ensurepip, which `python -m venv` needs, in a package of its own
+    # Debian has ensurepip, which `python -m venv` needs, in a separate package
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        require_packages "$python cannot make virtual environments (ensurepip is missing)" python3-venv
-    say "· Environment     installing uv, which installs the rest"
+        require_packages "$python cannot create virtual environments (ensurepip is missing)" python3-venv
+    print "· Environment     installing uv, which installs the rest"
     mkdir -p .cache
     { watched "$python" -m venv --clear .uv && watched .uv/bin/python -m pip install -q "uv>=$oldest_uv,<1"; } >>"$log" 2>&1 || {
         tail -n 20 "$log" >&2
         fail "uv could not be installed with pip" "The full log: $root/$log" \
-            "Is the Python package index reachable from here? Or install uv yourself: https://docs.astral.sh/uv/"
+            "Check that the Python package index is reachable, or install uv yourself: https://docs.astral.sh/uv/"
     }
 }
 
@@ -144,7 +143,7 @@ sync() {
     find_uv >/dev/null || install_uv
     uv=$(find_uv)
     if ! python=$(find_python "$newest_python"); then
-        # uv's own builds of CPython come from GitHub: a short try, as not every machine gets there
+        # uv's builds of CPython come from GitHub: a short timeout, as not every machine has access
         if ! installing_is_forbidden && UV_HTTP_TIMEOUT=10 watched timeout 120 "$uv" python install -q "$newest_python" >/dev/null 2>&1; then
             python=$(find_python "$newest_python" || true)
         fi
@@ -153,19 +152,19 @@ sync() {
         [[ -n ${python:-} ]] || python=$(find_python "$other_python") ||
             fail "Debian's Python is not $other_python" "Install Python $newest_python (for instance with \`uv python install $newest_python\`)."
     fi
-    say "· Environment     installing the locked packages into .venv (the first time takes a minute or two)"
+    print "· Environment     installing the locked packages into .venv (the first time takes a minute or two)"
     mkdir -p .cache
-    # UV_SYSTEM_CERTS: trust what this machine trusts, which matters behind a TLS-inspecting proxy
+    # UV_SYSTEM_CERTS: trust the certificates of this machine, which matters behind a TLS-inspecting proxy
     if ! UV_PROJECT_ENVIRONMENT=$root/.venv UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} UV_LINK_MODE=${UV_LINK_MODE:-copy} VIRTUAL_ENV='' \
         watched "$uv" sync "${options[@]}" --no-progress --compile-bytecode --python "$python" >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         fail "uv could not install the locked packages" "The full log: $root/$log"
     fi
     printf '%s %s\n' "$wanted" "$groups" >"$stamp"
-    say "✓ Environment     $(.venv/bin/python --version), packages as locked ($((SECONDS - started)) s)"
+    print "✓ Environment     $(.venv/bin/python --version), packages as locked ($((SECONDS - started)) s)"
 }
 
-# an environment somebody develops in keeps its tools
+# an environment for development keeps its tools
 [[ $groups == dev || ! -x .venv/bin/pytest ]] || groups=dev
 wanted=$(cat pyproject.toml uv.lock | cksum | tr ' ' '-')
 is_current() { [[ -x .venv/bin/python && $(cat "$stamp" 2>/dev/null || true) == "$wanted $groups" ]]; }

@@ -1,4 +1,4 @@
-"""How the launcher fails: one error that carries what to tell the user and the exit code, and one for being stopped."""
+"""The launcher's errors: one with a message, details and an exit code, and one for a stop by the user."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ EXIT_STOPPED = 130
 
 
 class LauncherError(Exception):
-    """Something the user must know: what was wrong, and what to do about it.
+    """An error that is reported to the user, with its remedy.
 
     Parameters
     ----------
     message
         One sentence for the line that failed.
     details
-        Further lines: what to do, the end of a log, where the whole log is.
+        Further lines: the remedy, the end of a log, the path of the log.
     exit_code
-        What the command exits with, after sysexits.h.
+        The command's exit code, as in sysexits.h.
     """
 
     def __init__(self, message: str, *details: str, exit_code: int = EXIT_FAILED) -> None:
@@ -31,11 +31,11 @@ class LauncherError(Exception):
 
 
 class UsageError(LauncherError):
-    """A knob has a wrong name or a wrong value."""
+    """An option has a wrong name or a wrong value."""
 
     def __init__(self, message: str, *details: str) -> None:
         super().__init__(message, *details, exit_code=EXIT_USAGE)
-        self.step = "Wrong knob"
+        self.step = "Wrong option"
 
 
 class StoppedError(BaseException):

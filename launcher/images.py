@@ -1,4 +1,4 @@
-"""The model images: build those whose inputs changed, and leave the others alone."""
+"""The model images: build the ones whose inputs changed, keep the others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from launcher.airflow_home import cores
 from launcher.base_images import python_image
 from launcher.console import seconds
 from launcher.errors import LauncherError
-from launcher.processes import CommandError, end_of
+from launcher.local_airflow import cores
+from launcher.processes import CommandError, tail
 from numerai_pipeline.model_images import BASE, image_reference
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 LABEL = "numerai.image"
 _BASE_NAME = "base-python"
 BUILD_SECONDS = 3600.0
-# builds wait for the network and the disk in turn; more at once would only share them
+# builds wait for the network and the disk; more at once would only share these
 MOST_AT_ONCE = 4
 
 
 def python_versions(images: Mapping[str, str]) -> dict[str, list[str]]:
-    """Turn image → Python version into Python version → the images that stand on it."""
+    """Turn image → Python version into Python version → the images based on it."""
     needed: dict[str, list[str]] = {}
     for image, version in images.items():
         needed.setdefault(version, []).append(image)
@@ -47,7 +47,7 @@ class ModelImages:
         self._logs = logs
 
     def references(self) -> dict[str, str]:
-        """Image → the full name that its present inputs give it, the bases first."""
+        """Image → its full name, which has a hash of its present inputs; the bases first."""
         try:
             bases = {_base_name(python): self._reference(BASE, python) for python in python_versions(self._images)}
             return bases | {image: self._reference(image, python) for image, python in self._images.items()}
@@ -59,33 +59,33 @@ class ModelImages:
         return image_reference(self._images_dir, image, python)
 
     def missing(self) -> list[str]:
-        """Names of the images that must be built."""
+        """Names of the images to build."""
         return [name for name, reference in self.references().items() if not self._docker.has_image(reference)]
 
     def build(self, step: Step) -> None:
-        """Build what is missing.
+        """Build the missing images.
 
         Raises
         ------
         LauncherError
-            With the last lines of the build that failed, and where the rest is.
+            With the last lines of the failed build, and the path of its log.
         """
         references = self.references()
         missing = self.missing()
         bases = [name for name in missing if name not in self._images]
         builds = _Builds(step, references, len(missing))
         for together in (bases, [name for name in missing if name not in bases]):
-            self._build_side_by_side(together, references, builds)
-        outcomes = [f"{name} built in {seconds(builds.took[name])}" for name in missing]
+            self._build_parallel(together, references, builds)
+        outcomes = [f"{name} built in {seconds(builds.durations[name])}" for name in missing]
         unchanged = [name for name in references if name not in missing]
         outcomes += [f"{', '.join(unchanged)} unchanged"] if unchanged else []
         step.done("; ".join(outcomes))
 
-    def _build_side_by_side(self, names: Sequence[str], references: Mapping[str, str], builds: _Builds) -> None:
-        """Build images that do not stand on each other; when one fails, those under way still come to their end."""
+    def _build_parallel(self, names: Sequence[str], references: Mapping[str, str], builds: _Builds) -> None:
+        """Build images that do not depend on each other; when one fails, the builds in progress are finished."""
 
         def build_one(name: str) -> None:
-            with builds.under_way(name):
+            with builds.in_progress(name):
                 self._build_one(name, references)
 
         with ThreadPoolExecutor(min(cores(), MOST_AT_ONCE)) as pool:
@@ -96,7 +96,7 @@ class ModelImages:
                 pool.shutdown(cancel_futures=True)
                 raise
             except BaseException:
-                # a stop: nobody waits for the others any more
+                # stopped by the user: cancel the others
                 self._docker.commands.cancel()
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -111,40 +111,40 @@ class ModelImages:
             arguments = {"BASE": references[_base_name(python)]}
         log = self._logs / f"build-{name}.log"
         log.unlink(missing_ok=True)
-        words: list[str | Path] = ["docker", "build", "--force-rm", "--label", f"{LABEL}={folder}"]
+        command: list[str | Path] = ["docker", "build", "--force-rm", "--label", f"{LABEL}={folder}"]
         for argument, value in arguments.items():
-            words += ["--build-arg", f"{argument}={value}"]
-        words += ["--tag", references[name], "--file", self._images_dir / folder / "Dockerfile", self._images_dir]
+            command += ["--build-arg", f"{argument}={value}"]
+        command += ["--tag", references[name], "--file", self._images_dir / folder / "Dockerfile", self._images_dir]
         try:
-            self._docker.commands.run(words, timeout=BUILD_SECONDS, log=log, env=self._docker.builder_environment)
+            self._docker.commands.run(command, timeout=BUILD_SECONDS, log=log, env=self._docker.builder_environment)
         except CommandError as error:
             msg = f"the image {name} could not be built"
-            raise LauncherError(msg, end_of(error.output), f"The full log: {log}") from None
+            raise LauncherError(msg, tail(error.output), f"The full log: {log}") from None
 
 
 class _Builds:
-    """Says which images are being built, and remembers how long each took."""
+    """Displays the images in progress, and stores the duration of each build."""
 
     def __init__(self, step: Step, references: Mapping[str, str], total: int) -> None:
         self._step, self._references, self._total = step, references, total
-        self.took: dict[str, float] = {}
+        self.durations: dict[str, float] = {}
         self._names: list[str] = []
         self._lock = threading.Lock()
 
     @contextmanager
-    def under_way(self, name: str) -> Iterator[None]:
-        """Count an image as being built meanwhile."""
+    def in_progress(self, name: str) -> Iterator[None]:
+        """Display an image as being built during the block."""
         started = time.monotonic()
-        self._say(begun=name)
+        self._display(begun=name)
         yield
-        self.took[name] = time.monotonic() - started
-        self._say(ended=name)
+        self.durations[name] = time.monotonic() - started
+        self._display(ended=name)
 
-    def _say(self, *, begun: str = "", ended: str = "") -> None:
+    def _display(self, *, begun: str = "", ended: str = "") -> None:
         with self._lock:
             self._names = [name for name in [*self._names, begun] if name and name != ended]
             if self._names:
-                counted = f" ({len(self.took)} of {self._total} done)" if self._total > 1 else ""
+                counted = f" ({len(self.durations)} of {self._total} done)" if self._total > 1 else ""
                 self._step.update(f"building {', '.join(self._references[name] for name in self._names)}{counted}")
 
 

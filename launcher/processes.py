@@ -1,7 +1,7 @@
-"""Processes the launcher starts: commands it waits for, and services that keep running beside it.
+"""Processes started by the launcher: commands that it waits for, and services that run beside it.
 
-Everything runs in a session of its own. A Ctrl-C on the terminal then reaches only the launcher, which stops the rest
-in a sensible order; and a session is found again in full, though Airflow gives each task a process group of its own.
+Each runs in a separate session. A Ctrl-C on the terminal then reaches only the launcher, which stops the others in
+order; and all processes of a session can be found, although Airflow puts each task into a separate process group.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POLL_SECONDS = 0.05
 
 
 class CommandError(LauncherError):
-    """A command failed; `output` is the end of what it said."""
+    """A command failed; `output` is its output."""
 
     def __init__(self, argv: Sequence[str], code: int | None, output: str) -> None:
         ended = "took too long" if code is None else f"exited with {code}"
@@ -39,7 +39,7 @@ class CommandError(LauncherError):
 
 
 class Commands:
-    """Runs commands, from any thread, and can end all that are under way."""
+    """Runs commands from any thread, and can end all running ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class Commands:
         argv: Sequence[str | Path],
         *,
         timeout: float | None = None,
-        first_words_within: float | None = None,
+        first_output_timeout: float | None = None,
         log: Path | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
@@ -59,7 +59,7 @@ class Commands:
         stdout: IO[bytes] | None = None,
         check: bool = True,
     ) -> str:
-        """Run a command to its end and return what it said (on both streams).
+        """Run a command to its end and return its output (both streams).
 
         Parameters
         ----------
@@ -67,27 +67,27 @@ class Commands:
             The command; never through a shell.
         timeout
             Seconds after which it is ended.
-        first_words_within
-            Seconds within which it must have said something in its log, else it is ended.
+        first_output_timeout
+            Seconds after which it is ended if its log is still empty.
         log
-            A file that its output is appended to, for steps whose output is long.
+            A file to which its output is appended, for long outputs.
         env
-            Variables set in addition to this process's own.
+            Variables in addition to those of this process.
         cwd
             Working directory.
         stdin
-            What it reads; nothing by default.
+            Its standard input; empty by default.
         stdout
-            Where its standard output goes instead.
+            A file for its standard output.
         check
             Whether a failure raises.
 
         Raises
         ------
         CommandError
-            When it exits with another code than 0, or takes too long.
+            When its exit code is not 0, or it takes too long.
         """
-        words = [str(word) for word in argv]
+        command = [str(word) for word in argv]
         with contextlib.ExitStack() as stack:
             sink: IO[bytes] | int = subprocess.PIPE
             offset = 0
@@ -95,11 +95,11 @@ class Commands:
                 log.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(log.open("ab"))
                 offset, sink = file.tell(), file
-            process = self._start(words, stdin, stdout or sink, sink if stdout else subprocess.STDOUT, env, cwd)
+            process = self._start(command, stdin, stdout or sink, sink if stdout else subprocess.STDOUT, env, cwd)
             code: int | None
             try:
-                if first_words_within is not None and log is not None:
-                    _wait_for_words(process, log, offset, first_words_within)
+                if first_output_timeout is not None and log is not None:
+                    _wait_for_output(process, log, offset, first_output_timeout)
                 out, err = process.communicate(timeout=timeout)
                 code = process.returncode
             except subprocess.TimeoutExpired:
@@ -116,11 +116,11 @@ class Commands:
         if log is not None:
             output = log.read_bytes()[offset:].decode(errors="replace")
         if check and code != 0:
-            raise CommandError(words, code, output)
+            raise CommandError(command, code, output)
         return output
 
     def succeeds(self, argv: Sequence[str | Path], *, timeout: float = 30) -> bool:
-        """Whether a command exits with 0; False as well where there is no such command."""
+        """Whether a command exits with 0; False also if there is no such command."""
         try:
             self.run(argv, timeout=timeout)
         except (CommandError, OSError):
@@ -128,7 +128,7 @@ class Commands:
         return True
 
     def cancel(self, grace: float = 3.0) -> None:
-        """End all commands under way, and start none from now on."""
+        """End all running commands, and start no others from now on."""
         with self._lock:
             self._cancelled = True
             running = list(self._running)
@@ -143,7 +143,7 @@ class Commands:
 
     def _start(
         self,
-        words: Sequence[str],
+        command: Sequence[str],
         stdin: IO[bytes] | None,
         stdout: IO[bytes] | int,
         stderr: IO[bytes] | int,
@@ -152,9 +152,9 @@ class Commands:
     ) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._cancelled:
-                raise CommandError(words, None, "stopped")
+                raise CommandError(command, None, "stopped")
             process = subprocess.Popen(
-                words,
+                command,
                 stdin=stdin or subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -168,18 +168,18 @@ class Commands:
 
 @dataclass(frozen=True)
 class ServiceRecord:
-    """What must be known of a background program to find and stop it later, from another process.
+    """The record of a background program, by which a later process can find and stop it.
 
     Attributes
     ----------
     name
-        What it is: airflow, practice, dockerd.
+        Its name: airflow, practice, dockerd.
     owner
-        Which command it serves: run or up.
+        The command that uses it: run or up.
     session
         Its session, which is the process id of its first process.
     started
-        When that process was created (seconds since 1970), to tell it from a later one with the same id.
+        Creation time of that process (seconds since 1970), which distinguishes it from a later one with the same id.
     """
 
     name: str
@@ -194,18 +194,18 @@ class ServiceRecord:
 
 
 class Services:
-    """The background programs started from this checkout, remembered in a folder, one file each."""
+    """The background programs started from this checkout, each with a record in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
-        self._refuses = False
+        self._closed = False
 
-    def refuse_new(self) -> None:
-        """Start nothing from now on: what is about to be stopped must not grow behind our back."""
+    def stop_accepting(self) -> None:
+        """Start no more programs: the launcher is about to stop all of them."""
         with self._lock:
-            self._refuses = True
+            self._closed = True
 
     def start(
         self,
@@ -217,12 +217,12 @@ class Services:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> ServiceRecord:
-        """Start a program in a session of its own, its output in a new log file."""
+        """Start a program in a new session, with its output in a new log file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, log.open("wb") as output:
-            if self._refuses:
-                msg = f"{name} is not started any more: everything is being stopped"
+            if self._closed:
+                msg = f"{name} is not started: everything is being stopped"
                 raise LauncherError(msg)
             process = subprocess.Popen(
                 [str(word) for word in argv],
@@ -242,12 +242,12 @@ class Services:
             self._write(record)
         return record
 
-    def adopt(self, record: ServiceRecord, *, owner: str) -> None:
-        """Let a running program serve another command from now on."""
+    def assign(self, record: ServiceRecord, *, owner: str) -> None:
+        """Change the command that uses a running program."""
         self._write(replace(record, owner=owner))
 
     def find(self, name: str) -> ServiceRecord | None:
-        """Find the record of a program that still runs; one that has gone stale is dropped."""
+        """Find the record of a running program; an outdated record is removed."""
         try:
             record = ServiceRecord(**json.loads(self._file(name).read_text()))
         except (OSError, ValueError, TypeError):
@@ -258,12 +258,12 @@ class Services:
         return None
 
     def exit_code(self, record: ServiceRecord) -> int | None:
-        """Exit code of a program this very process started; None while it runs or where it is not known."""
+        """Exit code of a program that this process started; None while it runs or if it is unknown."""
         child = self._children.get(record.session)
         return None if child is None else child.poll()
 
     def stop(self, name: str, *, grace: float) -> bool:
-        """Stop a program with everything it started; says whether there was one."""
+        """Stop a program with all its processes; returns whether there was one."""
         record = self.find(name)
         if record is None:
             return False
@@ -272,7 +272,7 @@ class Services:
         return True
 
     def forget(self, name: str) -> None:
-        """Drop the record of a program."""
+        """Remove the record of a program."""
         self._file(name).unlink(missing_ok=True)
 
     def _write(self, record: ServiceRecord) -> None:
@@ -286,13 +286,13 @@ class Services:
 
 
 def session_members(session: int, started: float | None = None) -> list[psutil.Process]:
-    """List the processes of a session that have not ended; none if its number is somebody else's by now."""
+    """List the running processes of a session; none if its id now belongs to another one."""
     members = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
             if os.getsid(process.pid) != session or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            # creation times come from the clock ticks since boot: a second apart is still the same process
+            # creation times are computed from clock ticks since boot, to about a second
             if process.pid == session and started is not None and abs(process.create_time() - started) > 2:
                 return []
             members.append(process)
@@ -302,7 +302,7 @@ def session_members(session: int, started: float | None = None) -> list[psutil.P
 def stop_session(
     session: int, *, grace: float, started: float | None = None, leader: subprocess.Popen[bytes] | None = None
 ) -> None:
-    """Ask every process of a session to end (SIGTERM), and kill what is left after some seconds."""
+    """Send SIGTERM to every process of a session, and kill the remaining ones after some seconds."""
     for process in session_members(session, started):
         _send(process, signal.SIGTERM)
     if not _gone(session, started, leader, grace):
@@ -312,7 +312,7 @@ def stop_session(
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, every: float = POLL_SECONDS) -> bool:
-    """Wait for something to come true; says whether it did in time."""
+    """Wait for a condition; returns whether it was met in time."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -324,17 +324,17 @@ def wait_until(condition: Callable[[], bool], timeout: float, every: float = POL
 def _gone(session: int, started: float | None, leader: subprocess.Popen[bytes] | None, timeout: float) -> bool:
     def gone() -> bool:
         if leader is not None:
-            leader.poll()  # an ended child stays in the process table until it is asked for
+            leader.poll()  # an ended child stays in the process table until it is polled
         return not session_members(session, started)
 
     return wait_until(gone, timeout, every=0.1)
 
 
-def _wait_for_words(process: subprocess.Popen[bytes], log: Path, offset: int, timeout: float) -> None:
-    def said_something() -> bool:
+def _wait_for_output(process: subprocess.Popen[bytes], log: Path, offset: int, timeout: float) -> None:
+    def has_output() -> bool:
         return process.poll() is not None or log.stat().st_size > offset
 
-    if not wait_until(said_something, timeout, every=0.1):
+    if not wait_until(has_output, timeout, every=0.1):
         raise subprocess.TimeoutExpired(process.args, timeout)
 
 
@@ -343,6 +343,6 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
         process.send_signal(number)
 
 
-def end_of(text: str, lines: int = 40) -> str:
-    """Give the last lines of a log."""
+def tail(text: str, lines: int = 40) -> str:
+    """Give the last lines of a text."""
     return "\n".join(text.rstrip().splitlines()[-lines:])

@@ -1,12 +1,12 @@
-"""``make server-backup`` and ``make server-restore``: database, secrets, and what of the data cannot be had again.
+"""``make server-backup`` and ``make server-restore``: database, secrets, and the irreplaceable part of the data.
 
-A backup is a folder, readable by its owner alone::
+A backup is a folder, readable only by its owner::
 
-    backups/<moment>/
-        database.dump   what pg_dump says, in its own compressed form
-        data.tar.gz     predictions, reports, boards, what was submitted, every manifest (DATA=1: all files)
-        env             the .env of that moment: without its Fernet key the connections cannot be read
-        backup.json     what it is, and each file's SHA-256
+    backups/<time>/
+        database.dump   the output of pg_dump, in its compressed format
+        data.tar.gz     predictions, reports, boards, submissions, every manifest (DATA=1: all files)
+        env             the .env of that time: without its Fernet key the connections cannot be read
+        backup.json     metadata, and each file's SHA-256
 """
 
 from __future__ import annotations
@@ -22,136 +22,142 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import server_settings
 from launcher.errors import LauncherError, UsageError
-from launcher.processes import CommandError, end_of
-from launcher.server import existing, prepare, say_where, stop_airflow
+from launcher.processes import CommandError, tail
+from launcher.server import load_server, prepare, print_endpoints, stop_airflow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from launcher.compose import Compose
-    from launcher.knobs import Knobs
-    from launcher.session import Session
+    from launcher.context import CommandContext
+    from launcher.options import Options
 
-DATABASE, DATA, ENV, FACTS = "database.dump", "data.tar.gz", "env", "backup.json"
-HOURS = 6 * 3600.0
+DATABASE, DATA, ENV, METADATA = "database.dump", "data.tar.gz", "env", "backup.json"
+TIMEOUT_SECONDS = 6 * 3600.0
 USER = "50000:50000"
 
 
-def backup(session: Session, knobs: Knobs) -> int:
-    """Back up a server that runs."""
-    target = Path(knobs.server.get("TO") or session.checkout.backups).expanduser()
-    everything = knobs.server.get("DATA", "").lower() in {"1", "true", "yes", "on"}
-    with session.only_one("server-backup"):
-        back_up(session, existing(session), target, everything=everything)
+def backup(context: CommandContext, options: Options) -> int:
+    """Back up a running server."""
+    target = Path(options.server.get("TO") or context.paths.backups).expanduser()
+    everything = options.server.get("DATA", "").lower() in {"1", "true", "yes", "on"}
+    with context.exclusive_command("server-backup"):
+        create_backup(context, load_server(context), target, everything=everything)
     return 0
 
 
-def back_up(session: Session, compose: Compose, target: Path, *, everything: bool) -> Path:
-    """Write a backup into a new folder of ``target``; returns the folder.
+def create_backup(context: CommandContext, compose: Compose, target: Path, *, everything: bool) -> Path:
+    """Write a backup to a new folder in ``target``; returns the folder.
 
     Raises
     ------
     LauncherError
-        When the database does not run, or does not let itself be read.
+        When the database does not run, or cannot be read.
     """
-    moment = datetime.now(UTC)
-    folder = target / f"{moment:%Y-%m-%dT%H-%M-%S}"
-    beside = target / f".{folder.name}.part"
-    with session.screen.step("Backup") as step:
+    time = datetime.now(UTC)
+    folder = target / f"{time:%Y-%m-%dT%H-%M-%S}"
+    partial = target / f".{folder.name}.part"
+    with context.screen.step("Backup") as step:
         postgres = _container(compose, "postgres", must_run=True)
-        beside.mkdir(parents=True, mode=0o700)
+        partial.mkdir(parents=True, mode=0o700)
         try:
             step.update("reading the database")
             dump = ["docker", "exec", postgres, "pg_dump", "--format=custom", "--username=airflow", "airflow"]
-            _to_file(session, dump, beside / DATABASE)
-            step.update("reading the data" if everything else "reading what of the data cannot be had again")
+            _to_file(context, dump, partial / DATABASE)
+            step.update("reading the data" if everything else "reading the irreplaceable data")
             pack = ["pack", *(["--everything"] if everything else [])]
-            _to_file(session, _keepsakes(compose, pack, read_only=True), beside / DATA)
-            _copy_private(session.checkout.env_file, beside / ENV)
-            facts = {
-                "made": moment.isoformat(timespec="seconds"),
+            _to_file(context, _data_backup_command(compose, pack, read_only=True), partial / DATA)
+            _copy_private(context.paths.env_file, partial / ENV)
+            metadata = {
+                "made": time.isoformat(timespec="seconds"),
                 "everything": everything,
-                "sha256": {name: _sha256(beside / name) for name in (DATABASE, DATA, ENV)},
+                "sha256": {name: _sha256(partial / name) for name in (DATABASE, DATA, ENV)},
             }
-            (beside / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            beside.rename(folder)
+            (partial / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+            partial.rename(folder)
         except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
             raise
         size = sum(path.stat().st_size for path in folder.iterdir())
         step.done(f"{folder} ({size / 2**20:.1f} MiB)")
     return folder
 
 
-def restore(session: Session, knobs: Knobs) -> int:
-    """Put a server back as a backup has it, on this machine or on a new one.
+def restore(context: CommandContext, options: Options) -> int:
+    """Restore a server from a backup, on this machine or on a new one.
 
     Raises
     ------
     UsageError
-        When FROM names no backup.
+        When FROM is not a backup.
     LauncherError
-        When the backup is damaged, or belongs to another server than the ``.env`` that is here.
+        When the backup is damaged, or belongs to another server than the present ``.env``.
     """
-    chosen = knobs.server.get("FROM", "")
+    chosen = options.server.get("FROM", "")
     folder = Path(chosen).expanduser()
-    facts = _read_facts(session, chosen, folder)
-    with session.only_one("server-restore"):
-        _settle_settings(session, folder)
-        compose = prepare(session, knobs)
-        log = session.checkout.logs / "compose.log"
-        with session.screen.step("Restore") as step:
+    metadata = _read_metadata(context, chosen, folder)
+    with context.exclusive_command("server-restore"):
+        _restore_settings(context, folder)
+        compose = prepare(context, options)
+        log = context.paths.logs / "compose.log"
+        with context.screen.step("Restore") as step:
             step.update("stopping Airflow")
-            # a container that has the volumes; without --no-deps it would wait for the health of what does not run
+            # a container that has the volumes; without --no-deps it would wait for the health of stopped services
             compose.run("up", "--no-start", "--no-deps", "--no-build", "triggerer", log=log)
             stop_airflow(compose, log)
             step.update("starting the database")
             compose.start(step, log, "postgres")
-            step.update("reading the database back")
-            _restore_database(session, compose, folder / DATABASE)
-            step.update("putting the data back")
-            unpacked = _restore_data(session, compose, folder / DATA)
+            step.update("restoring the database")
+            _restore_database(context, compose, folder / DATABASE)
+            step.update("restoring the data")
+            unpacked = _restore_data(context, compose, folder / DATA)
             step.update("starting (about a minute)")
             compose.start(step, log)
             step.done(
-                f"as of {facts['made']}: database, {unpacked['put back']} files put back,"
-                f" {unpacked['there']} were there, {unpacked['to be made again']} will be made again when needed"
+                f"as of {metadata['made']}: database, {unpacked['restored']} files restored,"
+                f" {unpacked['existing']} existed, {unpacked['to be computed']} will be computed when needed"
             )
-    say_where(session, server_settings.load(session.checkout))
+    print_endpoints(context, server_settings.load(context.paths))
     return 0
 
 
-def _read_facts(session: Session, chosen: str, folder: Path) -> dict[str, Any]:
+def _read_metadata(context: CommandContext, chosen: str, folder: Path) -> dict[str, Any]:
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        metadata: dict[str, Any] = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        there = sorted(path.parent for path in session.checkout.backups.glob(f"*/{FACTS}"))
-        newest = f"FROM={there[-1]}" if there else f"none was found in {session.checkout.backups}"
-        msg = f"FROM={chosen}: not the folder of a backup ({FACTS} is missing)"
+        found = sorted(path.parent for path in context.paths.backups.glob(f"*/{METADATA}"))
+        newest = f"FROM={found[-1]}" if found else f"none was found in {context.paths.backups}"
+        msg = f"FROM={chosen}: not the folder of a backup ({METADATA} is missing)"
         raise UsageError(msg, f"The newest: {newest}") from None
-    for name, expected in facts["sha256"].items():
+    for name, expected in metadata["sha256"].items():
         if not (folder / name).is_file() or _sha256(folder / name) != expected:
-            msg = f"{folder / name} is not what was backed up: it is missing, or its content changed"
-            raise LauncherError(msg, "Take another backup. Nothing was changed.")
-    return facts
+            msg = f"{folder / name} does not match its SHA-256: it is missing, or its content changed"
+            raise LauncherError(msg, "Choose another backup. Nothing was changed.")
+    return metadata
 
 
-def _settle_settings(session: Session, folder: Path) -> None:
-    """Take the backup's ``.env`` where there is none; refuse where the one that is here cannot open the database."""
-    env_file = session.checkout.env_file
+def _restore_settings(context: CommandContext, folder: Path) -> None:
+    """Restore the backup's ``.env`` if there is none; raise if the present one cannot open the database."""
+    env_file = context.paths.env_file
     if not env_file.exists():
         _copy_private(folder / ENV, env_file)
-        session.screen.note("Settings", f"{env_file} put back from the backup; its paths must be this machine's")
+        context.screen.note(
+            "Settings", f"{env_file} restored from the backup; check that its paths exist on this machine"
+        )
         return
-    kept = server_settings.read_settings((folder / ENV).read_text(encoding="utf-8"))
-    if server_settings.load(session.checkout)["FERNET_KEY"] != kept.get("FERNET_KEY"):
-        msg = f"the FERNET_KEY of {env_file} is not the backup's: the connections in its database could not be read"
-        raise LauncherError(msg, f"Move {env_file} away to take the backup's, or put its FERNET_KEY there.")
+    saved = server_settings.read_settings((folder / ENV).read_text(encoding="utf-8"))
+    if server_settings.load(context.paths)["FERNET_KEY"] != saved.get("FERNET_KEY"):
+        msg = (
+            f"the FERNET_KEY of {env_file} differs from the backup's: the connections in its database could not be read"
+        )
+        raise LauncherError(
+            msg, f"Move {env_file} away to restore the backup's, or copy the FERNET_KEY of the backup into it."
+        )
 
 
-def _restore_database(session: Session, compose: Compose, dump: Path) -> None:
+def _restore_database(context: CommandContext, compose: Compose, dump: Path) -> None:
     postgres = _container(compose, "postgres", must_run=True)
-    password = server_settings.load(session.checkout)["POSTGRES_PASSWORD"]
+    password = server_settings.load(context.paths)["POSTGRES_PASSWORD"]
     sql = [
         "SET client_min_messages TO warning",
         # the volume may be older than .env
@@ -160,57 +166,59 @@ def _restore_database(session: Session, compose: Compose, dump: Path) -> None:
         "CREATE DATABASE airflow OWNER airflow",
     ]
     psql = ["psql", "--username=airflow", "--dbname=postgres", "--quiet", "--set=ON_ERROR_STOP=1"]
-    _from_text(session, ["docker", "exec", "-i", postgres, *psql], ";\n".join([*sql, ""]))
-    words = ["pg_restore", "--username=airflow", "--dbname=airflow", "--no-owner", "--exit-on-error"]
+    _from_text(context, ["docker", "exec", "-i", postgres, *psql], ";\n".join([*sql, ""]))
+    command = ["pg_restore", "--username=airflow", "--dbname=airflow", "--no-owner", "--exit-on-error"]
     with dump.open("rb") as stdin:
-        _run(session, ["docker", "exec", "-i", postgres, *words], stdin=stdin)
+        _run(context, ["docker", "exec", "-i", postgres, *command], stdin=stdin)
 
 
-def _restore_data(session: Session, compose: Compose, archive: Path) -> dict[str, int]:
+def _restore_data(context: CommandContext, compose: Compose, archive: Path) -> dict[str, int]:
     with archive.open("rb") as stdin:
-        # as root, since the directory may be new; what is written belongs to Airflow after its next start
-        said = _run(session, _keepsakes(compose, ["unpack"], user="0:0"), stdin=stdin)
-    return dict(json.loads(said.strip().splitlines()[-1]))
+        # as root, since the directory may be new; Airflow's next start changes the owner
+        output = _run(context, _data_backup_command(compose, ["unpack"], user="0:0"), stdin=stdin)
+    return dict(json.loads(output.strip().splitlines()[-1]))
 
 
-def _keepsakes(compose: Compose, words: Sequence[str], *, read_only: bool = False, user: str = USER) -> list[str]:
-    """Give the command that packs or unpacks, in a container with the data directory of Airflow's containers."""
+def _data_backup_command(
+    compose: Compose, command: Sequence[str], *, read_only: bool = False, user: str = USER
+) -> list[str]:
+    """Give the command that packs or unpacks the data directory, in a container with the volumes of Airflow's."""
     source = _container(compose, "triggerer")
     return [
         "docker", "run", "--rm", "--interactive", "--network", "none", "--user", user,
         "--volumes-from", f"{source}:ro" if read_only else source,
         "--env", f"NUMERAI_DATA_DIR={compose.settings['NUMERAI_DATA_DIR']}",
-        compose.settings["AIRFLOW_IMAGE"], "python", "-m", "server.airflow.keepsakes", *words,
+        compose.settings["AIRFLOW_IMAGE"], "python", "-m", "server.airflow.data_backup", *command,
     ]  # fmt: skip
 
 
 def _container(compose: Compose, service: str, *, must_run: bool = False) -> str:
-    for part in compose.parts():
-        if part.service == service and (part.state == "running" or not must_run):
-            return part.container
-    msg = f"the server's service {service} {'does not run' if must_run else 'is not there'}"
+    for status in compose.service_statuses():
+        if status.service == service and (status.state == "running" or not must_run):
+            return status.container
+    msg = f"the server's service {service} {'does not run' if must_run else 'has no container'}"
     raise LauncherError(msg, "Start it:  make server")
 
 
-def _run(session: Session, words: Sequence[str], **options: Any) -> str:
+def _run(context: CommandContext, command: Sequence[str], **options: Any) -> str:
     try:
-        return session.commands.run(words, timeout=HOURS, **options)
+        return context.commands.run(command, timeout=TIMEOUT_SECONDS, **options)
     except CommandError as error:
-        msg = f"{' '.join(words[:2])} … {words[-1]} failed"
-        raise LauncherError(msg, end_of(error.output, 15)) from None
+        msg = f"{' '.join(command[:2])} … {command[-1]} failed"
+        raise LauncherError(msg, tail(error.output, 15)) from None
 
 
-def _to_file(session: Session, words: Sequence[str], target: Path) -> None:
+def _to_file(context: CommandContext, command: Sequence[str], target: Path) -> None:
     with target.open("wb") as stdout:
         os.fchmod(stdout.fileno(), 0o600)
-        _run(session, words, stdout=stdout)
+        _run(context, command, stdout=stdout)
 
 
-def _from_text(session: Session, words: Sequence[str], text: str) -> None:
+def _from_text(context: CommandContext, command: Sequence[str], text: str) -> None:
     with tempfile.TemporaryFile() as stdin:
         stdin.write(text.encode())
         stdin.seek(0)
-        _run(session, words, stdin=stdin)
+        _run(context, command, stdin=stdin)
 
 
 def _copy_private(source: Path, target: Path) -> None:

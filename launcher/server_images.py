@@ -7,37 +7,37 @@ from typing import TYPE_CHECKING
 
 from launcher.base_images import BaseImages, python_image
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
-from launcher.processes import CommandError, end_of
+from launcher.processes import CommandError, tail
 from numerai_pipeline.model_images import PYTHON, content_hash, source_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from launcher.checkout import Checkout
     from launcher.console import Step
     from launcher.docker_cli import Docker
+    from launcher.paths import ProjectPaths
 
 LABEL = "numerai.made-from"
 BUILD_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class OwnImage:
-    """An image that is built from this checkout.
+class BuiltImage:
+    """An image built from this checkout.
 
     Attributes
     ----------
     name
-        What it is called in messages.
+        Its name in messages.
     setting
-        The setting that names it.
+        The setting with its reference.
     context
         The build context, relative to the checkout.
     dockerfile
         Relative to the checkout.
     inputs
-        What of the checkout goes into it.
+        The files of the checkout that it contains.
     """
 
     name: str
@@ -47,61 +47,61 @@ class OwnImage:
     inputs: tuple[str, ...]
 
 
-AIRFLOW = OwnImage(
+AIRFLOW = BuiltImage(
     "Airflow",
     "AIRFLOW_IMAGE",
     ".",
     "server/airflow/Dockerfile",
     (".dockerignore", "dags", "model_images", "plugins", "practice", "pyproject.toml", "server/airflow", "uv.lock"),
 )
-SOCKET_PROXY = OwnImage(
+SOCKET_PROXY = BuiltImage(
     "socket proxy",
     "SOCKET_PROXY_IMAGE",
     "server/socket_proxy",
     "server/socket_proxy/Dockerfile",
     ("server/socket_proxy",),
 )
-# images of others, and the profile in which they are needed
-FOREIGN = {"POSTGRES_IMAGE": "", "TLS_IMAGE": "tls", "REDIS_IMAGE": "celery"}
+# third-party images, and the profiles that need them
+THIRD_PARTY = {"POSTGRES_IMAGE": "", "TLS_IMAGE": "tls", "REDIS_IMAGE": "celery"}
 
 
 class ServerImages:
-    """Sees to it that every image a server needs is on this machine."""
+    """Provides the images of a server on this machine."""
 
-    def __init__(self, docker: Docker, checkout: Checkout, settings: Mapping[str, str], *, may_install: bool) -> None:
+    def __init__(self, docker: Docker, paths: ProjectPaths, settings: Mapping[str, str], *, may_install: bool) -> None:
         self._docker = docker
-        self._checkout = checkout
+        self._paths = paths
         self._settings = settings
-        self._bases = BaseImages(docker, checkout, may_install=may_install)
+        self._bases = BaseImages(docker, paths, may_install=may_install)
 
-    def ensure(self, step: Step, *, foreign: bool = True) -> None:
-        """Build what is ours and changed, pull what is not.
+    def ensure(self, step: Step, *, third_party: bool = True) -> None:
+        """Build our images whose inputs changed, pull third-party ones.
 
         Parameters
         ----------
         step
-            Where to say what is going on.
-        foreign
-            Whether the images of others are needed: a worker does without.
+            Displays the progress.
+        third_party
+            Whether third-party images are needed: a worker needs none.
 
         Raises
         ------
         LauncherError
-            Naming the image that cannot be had, and what to do.
+            Naming the unavailable image, and the remedy.
         """
-        outcomes = [self._ensure_own(image, step) for image in (AIRFLOW, SOCKET_PROXY)]
+        outcomes = [self._ensure_built(image, step) for image in (AIRFLOW, SOCKET_PROXY)]
         profiles = self._settings.get("COMPOSE_PROFILES", "").split(",")
-        for setting, profile in FOREIGN.items() if foreign else ():
+        for setting, profile in THIRD_PARTY.items() if third_party else ():
             if not profile or profile in profiles:
-                outcomes.append(self._ensure_foreign(setting, step))
+                outcomes.append(self._ensure_third_party(setting, step))
         step.done(", ".join(outcomes))
 
-    def _ensure_own(self, image: OwnImage, step: Step) -> str:
+    def _ensure_built(self, image: BuiltImage, step: Step) -> str:
         reference = self._settings[image.setting]
         if "/" in reference:
-            return self._ensure_foreign(image.setting, step)
-        made_from = made_from_hash(self._checkout.root, image)
-        if self._label(reference) == made_from:
+            return self._ensure_third_party(image.setting, step)
+        input_hash = build_input_hash(self._paths.root, image)
+        if self._label(reference) == input_hash:
             return f"{reference} unchanged"
         arguments = {}
         if image is AIRFLOW:
@@ -110,38 +110,38 @@ class ServerImages:
         else:
             self._bases.ensure_debian(step)
         step.update(f"building {reference}")
-        self._build(image, reference, made_from, arguments)
+        self._build(image, reference, input_hash, arguments)
         return f"{reference} built"
 
-    def _build(self, image: OwnImage, reference: str, made_from: str, arguments: Mapping[str, str]) -> None:
-        root = self._checkout.root
-        log = self._checkout.logs / f"build-{image.name.replace(' ', '-').lower()}.log"
+    def _build(self, image: BuiltImage, reference: str, input_hash: str, arguments: Mapping[str, str]) -> None:
+        root = self._paths.root
+        log = self._paths.logs / f"build-{image.name.replace(' ', '-').lower()}.log"
         log.unlink(missing_ok=True)
-        words: list[str | Path] = ["docker", "build", "--force-rm", "--label", f"{LABEL}={made_from}"]
+        command: list[str | Path] = ["docker", "build", "--force-rm", "--label", f"{LABEL}={input_hash}"]
         for argument, value in arguments.items():
-            words += ["--build-arg", f"{argument}={value}"]
-        words += ["--tag", reference, "--file", root / image.dockerfile, root / image.context]
+            command += ["--build-arg", f"{argument}={value}"]
+        command += ["--tag", reference, "--file", root / image.dockerfile, root / image.context]
         try:
-            self._docker.commands.run(words, timeout=BUILD_SECONDS, log=log, env=self._docker.builder_environment)
+            self._docker.commands.run(command, timeout=BUILD_SECONDS, log=log, env=self._docker.builder_environment)
         except CommandError as error:
             msg = f"the image of {image.name} could not be built"
-            raise LauncherError(msg, end_of(error.output), f"The full log: {log}") from None
+            raise LauncherError(msg, tail(error.output), f"The full log: {log}") from None
 
-    def _ensure_foreign(self, setting: str, step: Step) -> str:
+    def _ensure_third_party(self, setting: str, step: Step) -> str:
         reference = self._settings.get(setting, "")
         if not reference:
-            msg = f"{setting} is not set in {self._checkout.env_file}"
-            raise LauncherError(msg, ".env.example has its usual value.")
+            msg = f"{setting} is not set in {self._paths.env_file}"
+            raise LauncherError(msg, "See .env.example for its default.")
         if self._docker.has_image(reference):
-            return f"{reference} is here"
+            return f"{reference} is present"
         step.update(f"pulling {reference}")
         if self._bases.pull(reference):
             return f"{reference} pulled"
         msg = f"the image {reference} is not on this machine and cannot be pulled"
         raise LauncherError(
             msg,
-            f"Name one that is here, or a registry that answers, in {self._checkout.env_file}:  {setting}=…",
-            f"What docker said: {self._checkout.logs / 'pull.log'}",
+            f"Set a present image, or one of a reachable registry, in {self._paths.env_file}:  {setting}=…",
+            f"Docker's output: {self._paths.logs / 'pull.log'}",
             exit_code=EXIT_UNAVAILABLE,
         )
 
@@ -153,6 +153,6 @@ class ServerImages:
             return ""
 
 
-def made_from_hash(root: Path, image: OwnImage) -> str:
-    """Hash of all files an image is built from, by name and content: 12 hexadecimal digits."""
+def build_input_hash(root: Path, image: BuiltImage) -> str:
+    """Hash of the names and contents of all files that an image is built from: 12 hexadecimal digits."""
     return content_hash(root, (path for name in image.inputs for path in source_files(root / name)))

@@ -1,4 +1,4 @@
-"""How the user stops a command: Ctrl-C, SIGTERM, a closed terminal, or an end of the make that started it."""
+"""Stops a command on Ctrl-C, SIGTERM, a closed terminal, or the end of the make that started it."""
 
 from __future__ import annotations
 
@@ -23,45 +23,44 @@ POLL_SECONDS = 0.5
 class StopSignals:
     """Turns the first stopping signal into a :class:`StoppedError` in the main thread, and ignores further ones.
 
-    What tidies up must not be interrupted by an impatient second Ctrl-C: everything that is started is stopped, or the
-    machine is left with processes and containers nobody looks after.
+    A second Ctrl-C must not interrupt the clean-up, which stops all started processes and containers.
     """
 
     def __init__(self) -> None:
         self.stopped = False
-        self._shielded = False
+        self._ignoring = False
 
     def install(self) -> None:
-        """Listen from now on, whatever the parent had set, except that ``nohup`` keeps its meaning."""
+        """Install the handlers, also of signals that the parent ignored, except for SIGHUP under ``nohup``."""
         for number in STOPPING:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._on_signal)
 
     @contextmanager
-    def shielded(self) -> Iterator[None]:
-        """Hold signals back while something is tidied up that must not be left half done."""
-        before, self._shielded = self._shielded, True
+    def signals_ignored(self) -> Iterator[None]:
+        """Ignore signals during a clean-up that must not be interrupted."""
+        before, self._ignoring = self._ignoring, True
         try:
             yield
         finally:
-            self._shielded = before
+            self._ignoring = before
 
-    def shield(self) -> None:
-        """Hold signals back from now on: the command only tidies up."""
-        self._shielded = True
+    def ignore_signals(self) -> None:
+        """Ignore signals from now on: the command only cleans up."""
+        self._ignoring = True
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         already = self.stopped
         self.stopped = True
-        if not already and not self._shielded:
+        if not already and not self._ignoring:
             raise StoppedError
 
 
 def watch_parent(*, is_make: bool) -> None:
-    """Stop this process as by Ctrl-C when its parent is gone, or when the parent is a make that was told to stop.
+    """Stop this process as by Ctrl-C when its parent has ended, or when the parent is a make that received a signal.
 
-    GNU make, sent SIGINT alone (a terminal's Ctrl-C goes to its children as well), only waits for its children. That
-    it was can be seen: it then has no handler for the signal any more.
+    GNU make, when SIGINT is sent to it alone (a terminal's Ctrl-C reaches its children as well), only waits for its
+    children. This can be detected: it then has no handler for the signal any more.
     """
     parent = os.getppid()
     catches_at_first = is_make and _catches_sigint(parent)
@@ -75,7 +74,7 @@ def watch_parent(*, is_make: bool) -> None:
 
 
 def _catches_sigint(pid: int) -> bool:
-    """Whether a process has a handler for SIGINT; False where the system does not tell (no /proc)."""
+    """Whether a process has a handler for SIGINT; False on systems without /proc."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

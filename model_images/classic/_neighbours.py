@@ -2,7 +2,7 @@
 
 Nearly all of the time goes into the products of all rows with all others. NumPy's BLAS makes them, and faiss's heaps
 keep the smallest. In 1,325 dimensions that takes less than a third of the time of faiss's own search, whose BLAS is
-slower on wide processors (`benchmarks/neighbours.py`).
+slower on wide processors (`benchmarks/nearest_neighbors.py`).
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def weeks_until_target_known(target: str | None) -> int:
 def default_embargo(target: str) -> int:
     """Give how many eras must lie between the last era trained on and the one predicted.
 
-    The targets of neighbouring eras overlap, and the newest are not known yet: twice the target's horizon is left out,
+    The targets of neighbouring eras overlap, and the newest are not known yet: the gap is twice the target's horizon,
     8 eras for a 20-day target and 16 at most, as Numerai does for a 60-day one; never so few that the target of the
     last era trained on would be unknown when the predicted era's round opens.
 

@@ -252,7 +252,7 @@ class Settings(BaseSettings):
         default=12,
         ge=1,
         le=100_000,
-        description="Number of latest rounds of each source whose files housekeeping keeps, whatever their age.",
+        description="Number of latest rounds of each source whose files housekeeping keeps at any age.",
     )
     keep_days: int = Field(
         default=60,
@@ -264,8 +264,8 @@ class Settings(BaseSettings):
         default=180.0,
         gt=0,
         le=86_400,
-        description="Seconds that a task waits for an unreachable Docker engine, such as one that is restarting, before"
-        " it fails. The next attempt reattaches to the same container.",
+        description="Seconds that a task waits for an unreachable Docker engine (which may be restarting) before it"
+        " fails. The next attempt reattaches to the same container.",
     )
     keep_container_days: int = Field(
         default=1,

@@ -1,1 +1,1 @@
-"""What runs inside Airflow's image beside Airflow itself; only Python's own library is imported here."""
+"""Programs inside Airflow's image beside Airflow itself; they import only the standard library and Airflow."""

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Says whether the engine answers through the proxy.
+# Checks that the engine is reachable through the proxy.
 set -euo pipefail
 
 exec 3<>/dev/tcp/127.0.0.1/2375

@@ -1,11 +1,11 @@
-// What may pass to the Docker engine: the calls that the pipeline makes, for the containers it makes, and no others.
+// The rules of the proxy: it passes only the pipeline's calls, for the pipeline's containers.
 //
-// Nothing is passed on as it came. A call is recognised, and then made anew from its recognised parts, so that nginx
-// and the engine cannot read the same bytes differently. Docker's API: https://docs.docker.com/reference/api/engine/
+// No request is passed unchanged. The proxy parses a call and rebuilds it from the parsed parts, so that nginx and the
+// engine cannot interpret the same bytes differently. Docker's API: https://docs.docker.com/reference/api/engine/
 
 import fs from 'fs';
 
-// What is mounted here, in the proxy's own container, is what model containers may mount.
+// Model containers may mount only the volume that is mounted here in the proxy's container.
 const DATA = '/data';
 const LABEL = 'numerai';
 const ID = '[A-Za-z0-9][A-Za-z0-9_.-]*';
@@ -13,7 +13,7 @@ const ID = '[A-Za-z0-9][A-Za-z0-9_.-]*';
 const PART = '[a-z0-9]+(?:[._-]+[a-z0-9]+)*';
 const IMAGE = `${PART}(?::[0-9]+)?(?:/${PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?`;
 
-// method, path, parameters it may have (some with one value only); `of` tells which containers it may be about, `quiet` that it may take long.
+// method, path, allowed parameters (some with one value only); `of`: allowed containers; `quiet`: the call may take long
 const CALLS = [
     {method: 'GET', path: /^\/_ping$/, parameters: []},
     {method: 'HEAD', path: /^\/_ping$/, parameters: []},
@@ -42,7 +42,7 @@ async function decide(r) {
         await pass(r);
     } catch (error) {
         const known = error.status !== undefined;
-        const message = `socket proxy: ${known ? error.message : 'this call could not be looked at'}`;
+        const message = `socket proxy: ${known ? error.message : 'this call could not be validated'}`;
         if (!known) {
             r.error(`${error}`);
         }
@@ -52,11 +52,11 @@ async function decide(r) {
 }
 
 async function pass(r) {
-    const asked = r.variables.request_uri;
-    const parts = /^(\/v[0-9]+\.[0-9]+)?(\/[A-Za-z0-9_.:\/-]*)(?:\?(.*))?$/.exec(asked);
+    const uri = r.variables.request_uri;
+    const parts = /^(\/v[0-9]+\.[0-9]+)?(\/[A-Za-z0-9_.:\/-]*)(?:\?(.*))?$/.exec(uri);
     const call = parts && CALLS.find(each => each.method === r.method && each.path.test(parts[2]));
     if (!call) {
-        throw refusal(`${r.method} ${asked.split('?')[0]} is not among the Docker calls that the pipeline makes`);
+        throw refusal(`${r.method} ${uri.split('?')[0]} is not among the Docker calls that the pipeline makes`);
     }
     const version = parts[1] || '';
     const parameters = readParameters(call, parts[2], parts[3] || '');
@@ -74,7 +74,7 @@ async function pass(r) {
     r.internalRedirect(`${call.quiet ? '/quiet' : '/ordinary'}${version}${parts[2]}${query ? `?${query}` : ''}`);
 }
 
-// Name -> value of the query string, each value as encoded as it came.
+// Name -> value of the query string, each value still encoded.
 function readParameters(call, path, query) {
     const found = {};
     query.split('&').filter(pair => pair).forEach(pair => {
@@ -82,25 +82,25 @@ function readParameters(call, path, query) {
         const value = pair.slice(name.length + 1);
         const isKnown = call.parameters.includes(name) || call.parameters.includes(pair);
         if (!isKnown || name in found || !/^[A-Za-z0-9_.~%+*:\/,@-]*$/.test(value)) {
-            throw refusal(`the parameter ${pair} of ${call.method} ${path} is not one that the pipeline gives, or is`
-                + ' there twice, or is not encoded');
+            throw refusal(`the parameter ${pair} of ${call.method} ${path} is not one of the pipeline's, or is`
+                + ' given twice, or is not encoded');
         }
         found[name] = value;
     });
     return found;
 }
 
-// Filters of a list of containers, encoded; they must ask for the label of an installation.
+// Filters of a list of containers, encoded; they must include the label of a deployment.
 function onlyOurs(encoded) {
     const filters = parsed(decodeURIComponent((encoded || '').replace(/\+/g, ' ')) || '{}', 'filters');
     const labels = filters.label;
     if (!Array.isArray(labels) || !labels.some(label => typeof label === 'string' && label.startsWith(`${LABEL}=`))) {
-        throw refusal(`containers are listed by the label ${LABEL}=... only: others are nobody's business`);
+        throw refusal(`containers can be listed only by the label ${LABEL}=...`);
     }
     return encodeURIComponent(JSON.stringify(filters));
 }
 
-// Refuse a call about a container that the pipeline did not make; Airflow may also look at where its own volumes are.
+// Reject a call for a container of others; the pipeline may also inspect Airflow's own container for its volumes.
 async function mustBeOurs(r, version, call, id) {
     const container = await inspect(r, version, id);
     if ((container.Config.Labels || {})[LABEL]) {
@@ -118,13 +118,13 @@ async function mustBeOurs(r, version, call, id) {
 async function inspect(r, version, id) {
     const found = await r.subrequest(`/ordinary${version}/containers/${id}/json`, {method: 'GET'});
     if (found.status !== 200) {
-        const said = /"message":"([^"]*)"/.exec(found.responseText || '');
-        throw refusal(said ? said[1] : `the engine answered ${found.status}`, found.status);
+        const reported = /"message":"([^"]*)"/.exec(found.responseText || '');
+        throw refusal(reported ? reported[1] : `the engine responded with ${found.status}`, found.status);
     }
     return JSON.parse(found.responseText);
 }
 
-// Path, for the engine, of what is mounted at DATA in the proxy's own container.
+// Path on the host of the volume mounted at DATA in the proxy's container.
 async function dataFolder(r, version) {
     const own = /\/containers\/([0-9a-f]{64})\//.exec(fs.readFileSync('/proc/self/mountinfo', 'utf8'));
     const mounts = own ? (await inspect(r, version, own[1])).Mounts : [];
@@ -137,9 +137,9 @@ async function dataFolder(r, version) {
 }
 
 async function create(r, version) {
-    const wanted = withoutNothing(parsed(r.requestText, 'the description of the container'));
+    const wanted = withoutEmpty(parsed(r.requestText, 'the description of the container'));
     checkKeys(wanted, CONTAINER, '');
-    wanted.HostConfig = withoutNothing(wanted.HostConfig);
+    wanted.HostConfig = withoutEmpty(wanted.HostConfig);
     checkKeys(wanted.HostConfig, HOST, 'HostConfig.');
     const folder = await dataFolder(r, version);
     (wanted.HostConfig.Mounts || []).forEach(mount => checkMount(mount, folder));
@@ -156,10 +156,10 @@ const isMapOfTexts = value => isObject(value) && Object.keys(value).every(key =>
 const isNot = value => isTruth(value) && !value;
 const is = only => value => JSON.stringify(value) === JSON.stringify(only);
 
-// What a container may be described by. [what holds of the value, in words, whether it must be there]
+// Allowed keys of a container's description: [check of the value, its description, whether it is required]
 const CONTAINER = {
     Image: [isText, 'the name of an image', true],
-    User: [isNobody, 'a user and group that are not root and not in the group of the engine\'s socket'
+    User: [isUnprivileged, 'a user and group that are not root and not in the group of the engine\'s socket'
         + (process.env.CONTAINER_USER ? `: ${process.env.CONTAINER_USER}` : ', as uid:gid'), true],
     Labels: [value => isMapOfTexts(value) && isText(value[LABEL]) && value[LABEL] !== '', `with a label ${LABEL}`, true],
     Env: [areTexts, 'a list of texts'],
@@ -196,7 +196,7 @@ const HOST = {
 function checkKeys(given, rules, where) {
     Object.keys(given).forEach(key => {
         if (!Object.keys(rules).includes(key)) {
-            throw refusal(`${where}${key} of a container is not among what the pipeline asks for`);
+            throw refusal(`${where}${key} of a container is not one of the keys that the pipeline uses`);
         }
     });
     Object.keys(rules).forEach(key => {
@@ -208,7 +208,7 @@ function checkKeys(given, rules, where) {
     });
 }
 
-function isNobody(user) {
+function isUnprivileged(user) {
     const parts = isText(user) && /^([1-9][0-9]*):([1-9][0-9]*)$/.exec(user);
     if (!parts || parts[2] === process.env.SOCKET_GROUP) {
         return false;
@@ -233,7 +233,7 @@ function isObject(value) {
     return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function parsed(text, what) {
+function parsed(text, name) {
     let found;
     try {
         found = JSON.parse(text);
@@ -241,21 +241,21 @@ function parsed(text, what) {
         found = null;
     }
     if (!isObject(found)) {
-        throw refusal(`${what} is not a JSON object`, 400);
+        throw refusal(`${name} is not a JSON object`, 400);
     }
     return found;
 }
 
-// The same without the keys that say nothing: null, an empty text, list or object.
-function withoutNothing(given) {
+// Remove empty values: null, an empty text, list or object.
+function withoutEmpty(given) {
     const kept = {};
-    Object.keys(given).filter(key => !isNothing(given[key])).forEach(key => {
+    Object.keys(given).filter(key => !isEmptyValue(given[key])).forEach(key => {
         kept[key] = given[key];
     });
     return kept;
 }
 
-function isNothing(value) {
+function isEmptyValue(value) {
     if (value === null || value === '') {
         return true;
     }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Writes the settings, which are environment variables, into nginx's configuration and becomes nginx.
+# Writes the settings (environment variables) into nginx's configuration and becomes nginx.
 set -euo pipefail
 
 fail() {
@@ -12,11 +12,11 @@ case ${ENGINE} in
     tcp://*) ENGINE_SERVER=${ENGINE#tcp://} ;;
     *) fail "ENGINE=${ENGINE}: neither unix:///path/of/the/socket nor tcp://host:port" ;;
 esac
-[[ ${ENGINE_SERVER} =~ ^[A-Za-z0-9._:/@+-]+$ ]] || fail "ENGINE=${ENGINE}: only letters, digits and . _ : / @ + - are taken"
+[[ ${ENGINE_SERVER} =~ ^[A-Za-z0-9._:/@+-]+$ ]] || fail "ENGINE=${ENGINE}: only letters, digits and . _ : / @ + - are allowed"
 for name in ORDINARY_SECONDS QUIET_SECONDS; do
     [[ ${!name} =~ ^[1-9][0-9]{0,7}$ ]] || fail "${name}=${!name}: not a number of seconds"
 done
-# as the pipeline reads NUMERAI_CONTAINER_USER: without a group, or in root's, the group is the user's number
+# like NUMERAI_CONTAINER_USER of the pipeline: without a group, or with root's, the group id is the user id
 [[ ${CONTAINER_USER} =~ ^([1-9][0-9]*)(:0)?$ ]] && CONTAINER_USER=${BASH_REMATCH[1]}:${BASH_REMATCH[1]}
 [[ ${CONTAINER_USER} =~ ^([1-9][0-9]*:[1-9][0-9]*)?$ ]] || fail "CONTAINER_USER=${CONTAINER_USER}: not of the form uid:gid, and never root"
 if [[ ${ENGINE_SERVER} == unix:* ]]; then

@@ -17,8 +17,8 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from launcher.airflow_home import any_free_port
 from launcher.browser import find_browser
+from launcher.local_airflow import any_free_port
 from numerai_pipeline.run_layout import RunLayout
 from tests.generated_run import MODELS, make_run
 from tests.samples import ROOT

@@ -1,4 +1,4 @@
-"""The repository as a DAG bundle, as docs/dag-bundle.md has it: from a folder, and from git on a real Airflow."""
+"""The repository as a DAG bundle (docs/dag-bundle.md): from a folder, and from git on a real Airflow."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import docker
 import pytest
 import yaml
 
-from launcher import airflow_home
+from launcher import local_airflow
 from launcher.airflow_api import AirflowApi
-from launcher.checkout import Checkout
-from launcher.follow import FINAL, own_words
+from launcher.paths import ProjectPaths
 from launcher.processes import Services, wait_until
+from launcher.run_monitor import FINAL, task_log_lines
 from numerai_pipeline.data_volume import installation_id
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.run_layout import RunLayout
@@ -29,13 +29,13 @@ from tests.samples import ROOT, task
 
 __all__ = ["archive"]
 
-DAG = airflow_home.DAG_ID
-PATIENCE = 240.0
+DAG = local_airflow.DAG_ID
+TIMEOUT = 240.0
 LOCAL, GIT = "LocalDagBundle", "GitDagBundle"
 
 
 def documented(kind: str, **changes: Any) -> str:
-    """Give the configuration that the documentation shows, with other places."""
+    """Give the documented configuration with other paths."""
     blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "dag-bundle.md").read_text(), flags=re.DOTALL)
     (found,) = [
         bundles for block in blocks for bundles in [json.loads(block)] if bundles[0]["classpath"].endswith(kind)
@@ -52,7 +52,7 @@ class Repository:
     checkout: Path
 
     def git(self, *words: str) -> str:
-        author = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
+        author = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
         command = ["git", *author, "-C", str(self.checkout), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -71,8 +71,8 @@ def toy_task(**entry: Any) -> dict[str, object]:
     return task(image="toy", parameters=parameters, **entry)
 
 
-def tasks_that_say(word: str, *more: str) -> dict[str, Any]:
-    """A preparation that waits until it is told, a model after it that says a word, and further models."""
+def tasks_that_print(word: str, *more: str) -> dict[str, Any]:
+    """A preprocessing task that waits for a file, a model after it that prints a word, and more models."""
     return {
         "tsne": toy_task(predicts=False, outputs=["tsne/map.txt"], parameters={"MODE": "prepare when told"}),
         "tpot": toy_task(depends_on=["tsne"], parameters={"WORD": word}),
@@ -82,7 +82,7 @@ def tasks_that_say(word: str, *more: str) -> dict[str, Any]:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """The project in git, with the toy as its only image. Its plugins are broken: Airflow has its own."""
+    """The project in git, with the toy as its only image. Its plugins are broken: Airflow uses other ones."""
     made = Repository(tmp_path / "numerai.git", tmp_path / "work")
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(made.bare)], check=True)
     subprocess.run(["git", "clone", "--quiet", str(made.bare), str(made.checkout)], check=True, capture_output=True)
@@ -113,7 +113,7 @@ print(json.dumps({"errors": bag.import_errors, "words": found, "tasks": sorted(d
 
 
 def read_bundle(home: Path, configuration: str, *version: str) -> dict[str, Any]:
-    """Read a bundle's DAGs as Airflow does, in a process of its own, at its newest version or another."""
+    """Read a bundle's DAGs as Airflow does, in a separate process, at its newest version or another."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "AIRFLOW_HOME": str(home),
@@ -131,18 +131,18 @@ def read_bundle(home: Path, configuration: str, *version: str) -> dict[str, Any]
     return read
 
 
-def test_a_bundle_in_a_folder_has_the_models_beside_it_and_no_versions(tmp_path: Path, repository: Repository) -> None:
-    repository.push(tasks_that_say("first"), "Begin")
+def test_local_bundle_has_the_models_beside_it_and_no_versions(tmp_path: Path, repository: Repository) -> None:
+    repository.push(tasks_that_print("first"), "Begin")
     read = read_bundle(tmp_path / "home", documented(LOCAL, path=str(repository.checkout / "dags")))
     assert read["words"] == {"tpot": "first"}
     assert read["version"] is None
 
 
-def test_a_bundle_in_git_has_the_models_of_its_commit(tmp_path: Path, repository: Repository) -> None:
-    first = repository.push(tasks_that_say("first"), "Begin")
+def test_git_bundle_has_the_models_of_its_commit(tmp_path: Path, repository: Repository) -> None:
+    first = repository.push(tasks_that_print("first"), "Begin")
     configuration = documented(GIT, repo_url=str(repository.bare))
     assert read_bundle(tmp_path / "home", configuration)["version"] == first
-    second = repository.push(tasks_that_say("second", "svm"), "Go on")
+    second = repository.push(tasks_that_print("second", "svm"), "Go on")
     newest = read_bundle(tmp_path / "home", configuration)
     assert (newest["version"], newest["words"], "svm" in newest["tasks"]) == (second, {"tpot": "second"}, True)
     older = read_bundle(tmp_path / "home", configuration, first)
@@ -151,7 +151,7 @@ def test_a_bundle_in_git_has_the_models_of_its_commit(tmp_path: Path, repository
 
 @dataclass
 class Running:
-    """An Airflow that follows the repository."""
+    """An Airflow with the repository as its bundle."""
 
     api: AirflowApi
     data: Path
@@ -160,11 +160,11 @@ class Running:
         return next(run for run in self.api.runs(DAG) if run["dag_run_id"] == run_id)
 
     def ended(self, run_id: str) -> dict[str, Any]:
-        assert wait_until(lambda: self.run(run_id)["state"] in FINAL, PATIENCE, every=0.5), self.run(run_id)
+        assert wait_until(lambda: self.run(run_id)["state"] in FINAL, TIMEOUT, every=0.5), self.run(run_id)
         return self.run(run_id)
 
     def words(self, run_id: str, name: str) -> str:
-        return "\n".join(str(line["event"]) for line in own_words(self.api.log_events(DAG, run_id, name, 1)))
+        return "\n".join(str(line["event"]) for line in task_log_lines(self.api.log_events(DAG, run_id, name, 1)))
 
     def tasks(self, run_id: str) -> set[str]:
         return {instance["task_id"] for instance in self.api.task_instances(DAG, run_id)}
@@ -177,7 +177,7 @@ def airflow(
     """Start Airflow, as ``make up`` does, on the git bundle; the image is built before."""
     root = tmp_path / "server"
     shutil.copytree(ROOT / "plugins", root / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
-    checkout = Checkout(root)
+    checkout = ProjectPaths(root)
     services = Services(checkout.services)
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(folder.stat().st_mode | 0o055)
@@ -187,28 +187,30 @@ def airflow(
         engine.images.build(
             path=str(images), dockerfile="toy/Dockerfile", tag=image_reference(images, "toy"), rm=True, forcerm=True
         )
-        port = airflow_home.choose_port(airflow_home.any_free_port())
-        environment = airflow_home.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
+        port = local_airflow.choose_port(local_airflow.any_free_port())
+        environment = local_airflow.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
         environment |= {
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": documented(
                 GIT, repo_url=str(repository.bare), refresh_interval=1
             ),
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(tmp_path / "bundles"),
-            # there is no such folder: only the bundle is read
+            # no such folder: only the bundle is read
             "AIRFLOW__CORE__DAGS_FOLDER": str(root / "nowhere"),
             "NUMERAI_DATA_DIR": str(tmp_path / "data"),
         }
-        record = airflow_home.start(services, checkout, environment, "test")
-        api = AirflowApi(f"http://{airflow_home.HOST}:{port}", airflow_home.USER, airflow_home.password_file(checkout))
-        log = airflow_home.log_file(checkout)
-        assert api.wait_until_healthy(lambda: record.alive, PATIENCE), log.read_text()[-4000:]
+        record = local_airflow.start(services, checkout, environment, "test")
+        api = AirflowApi(
+            f"http://{local_airflow.HOST}:{port}", local_airflow.USER, local_airflow.password_file(checkout)
+        )
+        log = local_airflow.log_file(checkout)
+        assert api.wait_until_healthy(lambda: record.alive, TIMEOUT), log.read_text()[-4000:]
         api.ensure_pool("numerai_models", 4, "")
-        assert wait_until(lambda: api.dag(DAG) is not None, PATIENCE, every=0.5), api.import_errors()
+        assert wait_until(lambda: api.dag(DAG) is not None, TIMEOUT, every=0.5), api.import_errors()
         return Running(api, tmp_path / "data")
 
     yield start
-    services.stop(airflow_home.SERVICE, grace=airflow_home.STOP_SECONDS)
+    services.stop(local_airflow.SERVICE, grace=local_airflow.STOP_SECONDS)
     if (tmp_path / "data" / ".installation").exists():
         label = f"numerai={installation_id(tmp_path / 'data')}"
         for container in engine.containers.list(all=True, filters={"label": label}):
@@ -217,10 +219,10 @@ def airflow(
 
 @pytest.mark.end_to_end
 @pytest.mark.containers
-def test_a_commit_made_during_a_run_does_not_change_that_run(
+def test_commit_during_a_run_does_not_change_the_run(
     airflow: Callable[[], Running], repository: Repository, archive: Path, engine: docker.DockerClient
 ) -> None:
-    first = repository.push(tasks_that_say("first"), "Begin")
+    first = repository.push(tasks_that_print("first"), "Begin")
     running = airflow()
     conf = {"source": "archive", "archive": str(archive)}
     running.api.trigger(DAG, "one", conf)
@@ -229,10 +231,10 @@ def test_a_commit_made_during_a_run_does_not_change_that_run(
         label = f"numerai={installation_id(running.data)}"
         return bool(engine.containers.list(filters={"label": [label, "numerai.task=tsne"]}))
 
-    assert wait_until(is_waiting, PATIENCE), running.api.task_instances(DAG, "one")
-    second = repository.push(tasks_that_say("second", "svm"), "Go on")
-    # until Airflow knows the new graph
-    assert wait_until(lambda: "svm" in running.api.task_order(DAG), PATIENCE, every=0.5)
+    assert wait_until(is_waiting, TIMEOUT), running.api.task_instances(DAG, "one")
+    second = repository.push(tasks_that_print("second", "svm"), "Go on")
+    # until Airflow has parsed the new graph
+    assert wait_until(lambda: "svm" in running.api.task_order(DAG), TIMEOUT, every=0.5)
     directory = running.api.return_value(DAG, "one", "unzip")["directory"]
     (RunLayout(running.data / directory).workspace("tsne") / "go").touch()
 

@@ -1,4 +1,4 @@
-"""``make run`` as a newcomer types it: the real engine, the real images, the real Airflow."""
+"""``make run`` with the real engine, the real images and the real Airflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 from launcher.processes import wait_until
 from numerai_pipeline.data_volume import installation_id
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeout(900)]
 
-PROMISED_SECONDS = 15.0
+STOP_SECONDS = 15.0
 HEADER = "id,prediction"
 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """The user's environment, without what the make that runs these tests left in it."""
+    """The user's environment, without the variables of the make that runs these tests."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "NUMERAI_"))}
 
 
 @pytest.fixture
 def make_run(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A run that computes everything anew, so that there is something to interrupt."""
+    """A run that computes everything again, so that it can be interrupted."""
     with subprocess.Popen(
         ["make", "run", "MODELS=svm,xgboost", "FORCE=1"],
         cwd=ROOT,
@@ -56,7 +56,7 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
         lines.append(line)
         if re.search(pattern, line):
             return lines
-    pytest.fail(f"it ended without saying {pattern!r}:\n{''.join(lines)}")
+    pytest.fail(f"it ended without printing {pattern!r}:\n{''.join(lines)}")
 
 
 def our_containers() -> list[str]:
@@ -66,24 +66,24 @@ def our_containers() -> list[str]:
 
 
 def our_processes() -> list[str]:
-    """Command lines of what runs out of this checkout in a session of its own: Airflow, the practice season."""
+    """Command lines of this checkout's processes in other sessions: Airflow, the simulator."""
     found = []
     own_session = os.getsid(0)
     for process in psutil.process_iter(["cmdline", "cwd", "status", "pid"]):
         facts = process.info
-        words = " ".join(facts["cmdline"] or [])
+        command = " ".join(facts["cmdline"] or [])
         if facts["status"] == psutil.STATUS_ZOMBIE or facts["cwd"] != str(ROOT):
             continue
         try:
             elsewhere = os.getsid(facts["pid"]) != own_session
         except ProcessLookupError:
             continue
-        if elsewhere and re.search(r"airflow|-m practice|-m launcher run", words):
-            found.append(words)
+        if elsewhere and re.search(r"airflow|-m practice|-m launcher run", command):
+            found.append(command)
     return found
 
 
-def test_one_command_leads_to_predictions(environment: dict[str, str]) -> None:
+def test_make_run_produces_predictions(environment: dict[str, str]) -> None:
     answer = subprocess.run(
         ["make", "run", "MODELS=xgboost"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -99,35 +99,33 @@ def test_one_command_leads_to_predictions(environment: dict[str, str]) -> None:
     assert not our_processes()
 
 
-def test_stopped_in_the_middle_it_leaves_nothing_running(make_run: subprocess.Popen[str]) -> None:
+def test_make_run_when_stopped_ends_all_processes(make_run: subprocess.Popen[str]) -> None:
     read_until(make_run, r"svm: running")
     assert wait_until(lambda: bool(our_containers()), 60)
-    asked = time.monotonic()
-    # as a terminal's Ctrl-C does, to make and to everything it started (to make alone: see test_signals.py)
+    stopped = time.monotonic()
+    # as a terminal's Ctrl-C: to make and all its children (to make alone: see test_signals.py)
     os.killpg(make_run.pid, signal.SIGINT)
     rest = make_run.communicate()[0]
-    assert time.monotonic() - asked <= PROMISED_SECONDS
+    assert time.monotonic() - stopped <= STOP_SECONDS
     assert make_run.returncode != 0
-    assert "everything that was started has been stopped" in rest
+    assert "everything started by this command has been stopped" in rest
     assert "Error 130" in rest
     assert not our_containers()
     assert not our_processes()
 
 
-def test_a_second_run_in_the_same_checkout_is_told_so(
-    make_run: subprocess.Popen[str], environment: dict[str, str]
-) -> None:
+def test_make_run_during_another_one_is_rejected(make_run: subprocess.Popen[str], environment: dict[str, str]) -> None:
     read_until(make_run, r"Docker engine")
     second = subprocess.run(
         ["make", "run"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert second.returncode != 0
-    assert "already at work in this checkout" in second.stdout + second.stderr
+    assert "already running in this checkout" in second.stdout + second.stderr
     make_run.terminate()
     make_run.communicate()
 
 
-def test_a_wrong_knob_is_answered_with_the_right_ones(environment: dict[str, str]) -> None:
+def test_make_run_with_an_unknown_option_lists_the_valid_ones(environment: dict[str, str]) -> None:
     answer = subprocess.run(
         ["make", "run", "MODEL=svm"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

@@ -17,12 +17,12 @@ from typing import Any
 
 import psutil
 
-from launcher import airflow_home
+from launcher import local_airflow
 from launcher.airflow_api import AirflowApi
-from launcher.checkout import ROOT, Checkout
+from launcher.paths import ROOT, ProjectPaths
 from launcher.processes import session_members, wait_until
 
-DAG = airflow_home.DAG_ID
+DAG = local_airflow.DAG_ID
 PARTS = {"api-server": ("api-server",), "dag-processor": ("dag-processor",), "scheduler": ("scheduler",)}
 PATIENCE = 120.0
 # Tests cannot wait minutes until Airflow finds out that somebody died.
@@ -87,23 +87,23 @@ class OwnAirflow:
         if instead is not None:
             (folder / "dags" / ".airflowignore").write_text("numerai_tournament.py\nstock_dag.py\n")
             shutil.copy(instead, folder / "dags")
-        self.checkout = Checkout(folder)
+        self.checkout = ProjectPaths(folder)
         self.data = folder / "data"
         self.data.mkdir()
         (self.checkout.airflow_home / "config").mkdir(parents=True)
         settings_of_airflow = self.checkout.airflow_home / "config" / "airflow_local_settings.py"
         settings_of_airflow.write_text(f"{POLICY}\n\nHELD = {HELD!r}\n")
-        port = airflow_home.any_free_port()
-        told = airflow_home.airflow_environment(self.checkout, port=port, practice_url=None, scheduled=False)
+        port = local_airflow.any_free_port()
+        told = local_airflow.airflow_environment(self.checkout, port=port, practice_url=None, scheduled=False)
         inherited = {
             name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|NUMERAI_|AIRFLOW", name)
         }
         quick = {f"AIRFLOW__{name}": value for name, value in QUICK.items()}
         self.environment = inherited | told | quick | {"NUMERAI_DATA_DIR": str(self.data)} | settings
-        self.environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = f"{airflow_home.USER}:admin"
+        self.environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = f"{local_airflow.USER}:admin"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.api = AirflowApi(
-            f"http://{airflow_home.HOST}:{port}", airflow_home.USER, airflow_home.password_file(self.checkout)
+            f"http://{local_airflow.HOST}:{port}", local_airflow.USER, local_airflow.password_file(self.checkout)
         )
 
     def start(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 
 PAGE = ROOT / "docs" / "reliability.md"
 KEPT = ROOT / "benchmarks" / "results" / "reliability.json"

@@ -1,4 +1,4 @@
-"""What the server's tests share: the socket proxy in front of the real engine, and the toy that runs behind it."""
+"""Fixtures of the server's tests: the socket proxy in front of the real engine, and the toy that runs behind it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PORT = 2375
 
 @dataclass(frozen=True)
 class Proxy:
-    """A socket proxy at work: its container, its host name for this process, and the folder it lets others mount."""
+    """A running socket proxy: its container, its host name for this process, and the folder that may be mounted."""
 
     container: Container
     host: str
@@ -63,7 +63,7 @@ StartProxy = Callable[..., AbstractContextManager[Proxy]]
 
 @pytest.fixture(scope="session")
 def internal_network(engine: docker.DockerClient) -> Iterator[str]:
-    """A network that leads nowhere, as the one between Airflow and the proxy."""
+    """An internal network, like the one between Airflow and the proxy."""
     name = f"numerai-tests-{uuid.uuid4().hex[:8]}"
     network = engine.networks.create(name, internal=True)
     yield name
@@ -72,7 +72,7 @@ def internal_network(engine: docker.DockerClient) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def start_proxy(engine: docker.DockerClient, proxy_image: str, internal_network: str) -> StartProxy:
-    """Run the proxy as the server does: without rights, nobody in particular, in the group of the socket."""
+    """Run the proxy as the server does: unprivileged, in the group of the socket."""
 
     @contextmanager
     def started(data: Path | str, socket: Path = SOCKET, **environment: str) -> Iterator[Proxy]:
@@ -105,14 +105,14 @@ def start_proxy(engine: docker.DockerClient, proxy_image: str, internal_network:
 
 @pytest.fixture(scope="session")
 def proxy(start_proxy: StartProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """Run one with all folders of these tests as its data volume."""
+    """Run a proxy with all folders of these tests as its data volume."""
     with start_proxy(tmp_path_factory.getbasetemp()) as started:
         yield started
 
 
 @pytest.fixture
 def through_proxy(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
-    """Let the pipeline know no other engine than the proxy."""
+    """Make the proxy the only engine of the pipeline."""
     monkeypatch.setenv("DOCKER_HOST", proxy.address)
     for name in [name for name in os.environ if name.startswith("DOCKER_") and name != "DOCKER_HOST"]:
         monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""Runs the DAG once, in a process that can be killed: ``python one_run.py DATE CONF``; prints what became of svm."""
+"""Runs the DAG once, in a process that can be killed: ``python one_run.py DATE CONF``; prints the state of svm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if __name__ == "__main__":
     for task in dag.tasks:
         task.retries = 0
     date = datetime.fromisoformat(sys.argv[1])
-    # both decide the run's id, which tries of one task share
+    # both determine the run's id, which all attempts of one task share
     run = dag.test(run_conf=json.loads(sys.argv[2]), logical_date=date, run_after=date)
     instance = run.get_task_instance("svm")
-    print("svm became", instance.state, flush=True)
+    print("svm ended as", instance.state, flush=True)

@@ -1,4 +1,4 @@
-"""Docker engines of the suite's own, joined to a swarm."""
+"""Separate Docker engines for the suite, joined to a swarm."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MANAGER, WORKER = "10.77.0.1", "10.77.0.2"
 
 
 class SwarmNode(OwnEngine):
-    """An engine in a network of its own, whose loopback is up: a swarm talks to itself over it."""
+    """An engine in a separate network namespace with loopback, which a swarm needs."""
 
     def own_network(self) -> list[str]:
-        """Bring the loopback up first."""
+        """Enable the loopback first."""
         return ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$0" "$@"']
 
     def init_swarm(self, address: str = "127.0.0.1") -> None:
@@ -23,7 +23,7 @@ class SwarmNode(OwnEngine):
             client.swarm.init(advertise_addr=address, listen_addr=f"{address}:2377")
 
     def join(self, manager: SwarmNode) -> str:
-        """Make it a worker of a manager's swarm, over a cable between their two networks; its id there."""
+        """Make it a worker of a manager's swarm, over a cable between their two networks; returns its id."""
         ends = ((manager, MANAGER), (self, WORKER))
         cable = [["name", "swarm0", "netns", str(node.pid)] for node, _ in ends]
         _run("ip", "link", "add", *cable[0], "type", "veth", "peer", *cable[1])
@@ -39,7 +39,7 @@ class SwarmNode(OwnEngine):
 
     @property
     def pid(self) -> int:
-        """The process that is the engine."""
+        """The engine's process id."""
         assert self._process is not None
         return self._process.pid
 

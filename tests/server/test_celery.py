@@ -1,4 +1,4 @@
-"""Workers on several machines, played by checkouts with containers of their own."""
+"""Workers on several machines, simulated by checkouts with separate containers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from launcher.processes import wait_until
-from tests.server.whole_server import DAG_ID, RUN_SECONDS, WholeServer, copy_checkout, set_up
+from tests.server.server_fixture import DAG_ID, RUN_SECONDS, Server, copy_checkout, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +21,15 @@ pytestmark = [pytest.mark.server, pytest.mark.containers, pytest.mark.timeout(36
 
 @pytest.fixture(scope="module")
 def here(engine: docker.DockerClient) -> str:
-    """Address of this machine that containers of every network reach."""
+    """Address of this machine that is reachable from every container network."""
     return str(engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, here: str) -> Iterator[WholeServer]:
-    """Set up a server whose own worker leaves what needs much memory to others."""
+def server(tmp_path_factory: pytest.TempPathFactory, here: str) -> Iterator[Server]:
+    """Set up a server whose own worker does not take tasks of the queue big-memory."""
     with set_up(tmp_path_factory.mktemp("celery") / "checkout") as whole:
-        whole.add_toys({"patient": {"MODE": "wait"}, "quick": {}}, patient=2048)
+        whole.add_toys({"long": {"MODE": "wait"}, "quick": {}}, long=2048)
         whole.make_server(
             {
                 "COMPOSE_PROFILES": "celery",
@@ -47,50 +47,48 @@ def server(tmp_path_factory: pytest.TempPathFactory, here: str) -> Iterator[Whol
 
 
 @pytest.fixture(scope="module")
-def elsewhere(server: WholeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
-    """Make the checkout of another machine, with the server's .env and the same data directory."""
+def elsewhere(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Make the checkout of another machine, with the server's .env and data directory."""
     root: Path = tmp_path_factory.mktemp("elsewhere") / "checkout"
     copy_checkout(root)
     settings = server.settings
     name = settings["COMPOSE_PROJECT_NAME"]
     text = (server.root / ".env").read_text().replace(f"NAME={name}", f"NAME={name}-elsewhere")
     (root / ".env").write_text(text)
-    other = WholeServer(root, server.events)
+    other = Server(root, server.events)
     other.__dict__["environment"] = server.environment
     yield other
     other.destroy()
     shutil.rmtree(root)
 
 
-def hostname_of(server: WholeServer, run: str, task: str) -> str:
+def hostname_of(server: Server, run: str, task: str) -> str:
     return str(server.task(run, task)["hostname"])
 
 
-def test_tasks_go_to_the_workers_of_their_queue_and_outlive_one(
-    server: WholeServer, elsewhere: WholeServer, here: str
-) -> None:
+def test_task_goes_to_its_queue_and_survives_its_worker(server: Server, elsewhere: Server, here: str) -> None:
     refused = elsewhere.make("worker", check=False)
     assert refused.returncode != 0
     assert "BROKER is empty" in refused.stdout
     elsewhere.make("worker", f"BROKER={here}", "NAME=big-one", "QUEUES=big-memory")
     server.trigger("spread")
-    container = server.running_container("spread", "patient")
+    container = server.running_container("spread", "long")
     assert wait_until(lambda: server.task("spread", "quick")["state"] == "success", RUN_SECONDS, every=1)
-    assert (hostname_of(server, "spread", "quick"), hostname_of(server, "spread", "patient")) == ("worker", "big-one")
+    assert (hostname_of(server, "spread", "quick"), hostname_of(server, "spread", "long")) == ("worker", "big-one")
 
     project = elsewhere.settings["COMPOSE_PROJECT_NAME"]
     subprocess.run(["docker", "kill", f"{project}_worker_1"], check=True, capture_output=True)
     elsewhere.make("worker", f"BROKER={here}", "NAME=big-two", "QUEUES=big-memory")
-    assert server.containers("spread", of_task="patient") == [container]
+    assert server.containers("spread", of_task="long") == [container]
 
-    def taken_up() -> bool:
-        found = server.task("spread", "patient")
+    def is_reattached() -> bool:
+        found = server.task("spread", "long")
         return (found["state"], found["hostname"]) == ("running", "big-two")
 
-    assert wait_until(taken_up, RUN_SECONDS, every=1), server.task("spread", "patient")
-    server.let_go(container)
+    assert wait_until(is_reattached, RUN_SECONDS, every=1), server.task("spread", "long")
+    server.release(container)
     assert server.wait_for_end("spread") == "success", server.api.task_instances(DAG_ID, "spread")
-    assert server.made("spread") == ["patient", "quick"]
+    assert server.made("spread") == ["long", "quick"]
     assert server.containers("spread") == []
-    events = server.api.log_events(DAG_ID, "spread", "patient", server.task("spread", "patient")["try_number"])
-    assert any("patient" in str(event["event"]) or "waiting" in str(event["event"]) for event in events)
+    events = server.api.log_events(DAG_ID, "spread", "long", server.task("spread", "long")["try_number"])
+    assert any("long" in str(event["event"]) or "waiting" in str(event["event"]) for event in events)

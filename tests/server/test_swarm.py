@@ -1,4 +1,4 @@
-"""Model tasks in the real DAG, as services of a real swarm of one node, in an engine of its own."""
+"""Model tasks in the real DAG, as services of a real swarm of one node in a separate engine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PATIENCE = 240.0
 DATE = "2026-01-03T12:00:00+00:00"
 
 pytestmark = pytest.mark.containers
-# those that take long; the others are part of `make test`
+# long tests; the others are part of `make test`
 LONG = pytest.mark.server
 
 
@@ -75,7 +75,7 @@ def swarm(node: SwarmNode) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def on_the_swarm(node: SwarmNode, swarm: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the pipeline run its models on it; whatever a test does, none of its services is left."""
+    """Let the pipeline run its models in the swarm, and check that no test leaves a service."""
     monkeypatch.setenv("DOCKER_HOST", node.address)
     monkeypatch.setenv("NUMERAI_ENGINE", "swarm")
     load_settings.cache_clear()
@@ -84,16 +84,16 @@ def on_the_swarm(node: SwarmNode, swarm: Any, monkeypatch: pytest.MonkeyPatch) -
     for service in left:
         remove_service(swarm, service["ID"])
     assert left == []
-    # of a service that ended by itself, the node removes the container in its own time
+    # the node removes the container of an ended service later
     assert wait_until(lambda: node.containers() == [], PATIENCE, every=0.1)
 
 
 @pytest.fixture(autouse=True)
 def no_container_stays() -> None:
-    """Look at none of the machine's own engine."""
+    """Skip the check of the machine's own engine."""
 
 
-def at_work(swarm: Any, *states: str) -> str:
+def wait_for_service(swarm: Any, *states: str) -> str:
     """Wait until there is a service, in one of these states if any are named; return its id."""
     found: list[str] = []
 
@@ -106,7 +106,7 @@ def at_work(swarm: Any, *states: str) -> str:
 
 
 class Begun:
-    """A run in a process of its own, and what it has said so far."""
+    """A run in a separate process, and its output so far."""
 
     def __init__(self, archive: Path, log: Path) -> None:
         self._log = log
@@ -123,16 +123,16 @@ class Begun:
     def output(self) -> str:
         return self._log.read_text()
 
-    def says(self, words: str) -> bool:
-        """Wait until it has said this."""
-        return bool(wait_until(lambda: words in self.output, PATIENCE, every=0.1))
+    def prints(self, text: str) -> bool:
+        """Wait until its output contains a text."""
+        return bool(wait_until(lambda: text in self.output, PATIENCE, every=0.1))
 
 
 @pytest.fixture
 def begin(
     airflow_database: None, toy_images: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], Begun]]:
-    """Begin the one run of a date, each time as if its task were tried again, with what svm is to do."""
+    """Start the run of a date, each time as another attempt of its task, with a mode for svm."""
     begun: list[Begun] = []
     monkeypatch.setenv("NUMERAI_POOL", "default_pool")
 
@@ -149,10 +149,10 @@ def begin(
 
 
 @pytest.fixture
-def left_behind(begin: Callable[[str], Begun], swarm: Any) -> str:
-    """Leave a service at work whose task's process was killed; its id."""
+def orphaned_service(begin: Callable[[str], Begun], swarm: Any) -> str:
+    """Kill the process of a task and keep its service running; returns the service's id."""
     run = begin("wait until told")
-    service = at_work(swarm, "running")
+    service = wait_for_service(swarm, "running")
     run.process.kill()
     run.process.wait()
     return service
@@ -162,11 +162,11 @@ def svm(outcome: Outcome) -> str:
     return str(outcome.tasks["svm"].state)
 
 
-def test_a_model_runs_as_a_service_without_rights_and_without_a_way_out(run_dag: RunDag, swarm: Any) -> None:
+def test_model_service_has_no_rights_and_no_network(run_dag: RunDag, swarm: Any) -> None:
     seen: dict[str, Any] = {}
 
     def look() -> None:
-        seen.update(swarm.inspect_service(at_work(swarm)))
+        seen.update(swarm.inspect_service(wait_for_service(swarm)))
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -194,29 +194,27 @@ def test_a_model_runs_as_a_service_without_rights_and_without_a_way_out(run_dag:
 
 @LONG
 @pytest.mark.parametrize(
-    ("entry", "says", "tries"),
+    ("entry", "message", "tries"),
     [
         ({"parameters": {"MODE": "bad data"}}, "svm: bad data (exit code 65): training.parquet: column 'era'", 1),
         ({"parameters": {"MODE": "out of luck"}}, "svm: a bug (exit code 70): the moon was wrong", 2),
     ],
 )
-def test_an_exit_code_means_the_same_as_on_one_engine(
-    run_dag: RunDag, entry: dict[str, Any], says: str, tries: int
-) -> None:
+def test_exit_codes_mean_the_same_in_a_swarm(run_dag: RunDag, entry: dict[str, Any], message: str, tries: int) -> None:
     outcome = run_dag({"svm": entry}, retries=1)
     assert svm(outcome) == "failed"
     assert outcome.tasks["svm"].try_number == tries
-    assert says in outcome.output
+    assert message in outcome.output
 
 
 @LONG
-def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
+def test_out_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"memory": 64, "parameters": {"MODE": "eat memory"}}})
     assert "its limit is 64 MiB; raise `memory` of task svm in models.yaml" in outcome.output
 
 
 @LONG
-def test_a_time_out_takes_the_service_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_removes_the_service(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert svm(outcome) == "failed"
@@ -225,7 +223,7 @@ def test_a_time_out_takes_the_service_with_it(run_dag: RunDag, monkeypatch: pyte
 
 
 @LONG
-def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_without_a_suitable_node_reports_the_reason(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_SWARM_CONSTRAINTS", "node.labels.numerai==models")
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
     outcome = run_dag({"svm": {}})
@@ -237,7 +235,7 @@ def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatc
 
 @LONG
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         (
             "NUMERAI_IMAGE_REGISTRY",
@@ -247,24 +245,24 @@ def test_a_service_that_no_node_has_room_for_says_so(run_dag: RunDag, monkeypatc
         ("NUMERAI_DATA_DIR_ON_HOST", "/nowhere", "does not have the data volume (invalid mount config"),
     ],
 )
-def test_a_node_that_lacks_something_is_named_with_what_to_do(
-    run_dag: RunDag, swarm: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+def test_node_without_image_or_volume_is_named_with_the_remedy(
+    run_dag: RunDag, swarm: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(name, value)
     outcome = run_dag({"svm": {}})
     assert svm(outcome) == "failed"
-    assert says in outcome.output
+    assert message in outcome.output
     assert f"node {swarm.info()['Name']} " in outcome.output
 
 
 @LONG
-def test_a_node_that_is_drained_ends_its_models(run_dag: RunDag, swarm: Any) -> None:
+def test_drained_node_ends_its_models(run_dag: RunDag, swarm: Any) -> None:
     def set_availability(availability: str) -> None:
         (node,) = swarm.nodes()
         swarm.update_node(node["ID"], node["Version"]["Index"], {**node["Spec"], "Availability": availability})
 
     def drain() -> None:
-        at_work(swarm, "running")
+        wait_for_service(swarm, "running")
         set_availability("drain")
 
     thread = threading.Thread(target=drain)
@@ -279,7 +277,7 @@ def test_a_node_that_is_drained_ends_its_models(run_dag: RunDag, swarm: Any) -> 
 
 
 @LONG
-def test_an_engine_that_is_no_manager_is_refused(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_which_is_not_a_manager_is_rejected(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST")
     outcome = run_dag({"svm": {}}, retries=3)
     assert outcome.tasks["svm"].try_number == 1
@@ -287,43 +285,41 @@ def test_an_engine_that_is_no_manager_is_refused(run_dag: RunDag, monkeypatch: p
 
 
 @LONG
-def test_who_is_told_to_end_takes_the_service_with_it(
-    begin: Callable[[str], Begun], swarm: Any, node: SwarmNode
-) -> None:
+def test_terminated_task_removes_its_service(begin: Callable[[str], Begun], swarm: Any, node: SwarmNode) -> None:
     run = begin("hang")
-    at_work(swarm, "running")
+    wait_for_service(swarm, "running")
     run.process.send_signal(signal.SIGTERM)
     run.process.wait(timeout=PATIENCE)
     assert (swarm.services(), node.containers()) == ([], [])
     assert "svm: stopped because Airflow said so" in run.output
-    assert "svm became failed" in run.output
+    assert "svm ended as failed" in run.output
 
 
 @LONG
-def test_the_next_try_goes_on_with_the_service_of_a_killed_one(
-    begin: Callable[[str], Begun], left_behind: str, swarm: Any
+def test_next_attempt_reattaches_to_the_service(
+    begin: Callable[[str], Begun], orphaned_service: str, swarm: Any
 ) -> None:
     run = begin("wait until told")
-    assert run.says(f"taking over service {left_behind[:12]} of an earlier try"), run.output
-    mounts = swarm.inspect_service(left_behind)["Spec"]["TaskTemplate"]["ContainerSpec"]["Mounts"]
+    assert run.prints(f"taking over service {orphaned_service[:12]} of an earlier try"), run.output
+    mounts = swarm.inspect_service(orphaned_service)["Spec"]["TaskTemplate"]["ContainerSpec"]["Mounts"]
     Path(mounts[0]["Source"], "told").touch()
     run.process.wait(timeout=PATIENCE)
-    assert "svm became success" in run.output
+    assert "svm ended as success" in run.output
     assert "started service" not in run.output
     assert run.output.count("[ 50 %] svm with seed") == 1
 
 
 @LONG
-def test_a_service_at_other_work_gives_way(begin: Callable[[str], Begun], left_behind: str) -> None:
+def test_service_of_other_work_is_replaced(begin: Callable[[str], Begun], orphaned_service: str) -> None:
     run = begin("good")
     run.process.wait(timeout=PATIENCE)
-    assert f"removing service {left_behind[:12]}, left by an earlier try (running)" in run.output
+    assert f"removing service {orphaned_service[:12]}, left by an earlier try (running)" in run.output
     assert run.output.count("started service") == 1
-    assert "svm became success" in run.output
+    assert "svm ended as success" in run.output
 
 
 @LONG
-def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Path) -> None:
+def test_housekeeping_handles_services(orphaned_service: str, swarm: Any, tmp_path: Path) -> None:
     settings = load_settings()
     installation = installation_id(settings.data_dir)
     mounted = mounted_by_containers(swarm, installation, settings)
@@ -331,11 +327,11 @@ def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Pat
     assert mounted(directory)
     assert not mounted(directory.with_name("another"))
     (service,) = unwanted_services(swarm, installation, lambda _owner: False)
-    assert service["Id"] == left_behind
+    assert service["Id"] == orphaned_service
     owner = ContainerOwner.of(service["Labels"])
     assert (owner.lease.dag, owner.task) == ("numerai_tournament", "svm")
     assert unwanted_services(swarm, "another", lambda _owner: False) == []
-    since = service_since(swarm, left_behind)
+    since = service_since(swarm, orphaned_service)
     assert since is not None
 
     def clean(days: float, *, wanted: bool) -> list[str]:
@@ -345,17 +341,17 @@ def test_housekeeping_knows_services(left_behind: str, swarm: Any, tmp_path: Pat
 
     assert clean(2, wanted=True) == []
     assert clean(0.5, wanted=False) == []
-    assert clean(2, wanted=False) == [f"service {left_behind[:12]} (running) of svm, {owner.lease.run}"]
+    assert clean(2, wanted=False) == [f"service {orphaned_service[:12]} (running) of svm, {owner.lease.run}"]
     assert swarm.services() == []
-    assert service_since(swarm, left_behind) is None
+    assert service_since(swarm, orphaned_service) is None
 
 
 @LONG
-def test_a_run_that_begins_removes_services_for_which_nobody_waits(
-    left_behind: str, run_dag: RunDag, caplog: pytest.LogCaptureFixture
+def test_new_run_removes_orphaned_services(
+    orphaned_service: str, run_dag: RunDag, caplog: pytest.LogCaptureFixture
 ) -> None:
     with create_session() as session:
         session.execute(update(DagRun).values(state="failed"))
     outcome = run_dag({"svm": {}})
-    assert f"removing service {left_behind[:12]} (running), for which nobody waits any more" in caplog.text
+    assert f"removing service {orphaned_service[:12]} (running), for which nobody waits any more" in caplog.text
     assert svm(outcome) == "success"

@@ -1,4 +1,4 @@
-"""A model on another node than the manager's: two engines, each in a network of its own, with a cable between them."""
+"""A model on another node than the manager's: two engines in separate networks, with a cable between them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="module")
 def nodes(toy_images: Path) -> Iterator[tuple[SwarmNode, SwarmNode, str]]:
-    """Set up manager and worker, the worker with the toy image and labelled for models; with the worker's id."""
+    """Set up manager and worker, the worker with the toy image and a label for models; also yields the worker's id."""
     manager, worker = SwarmNode(), SwarmNode()
     try:
         for node in (manager, worker):
@@ -58,10 +58,10 @@ def swarm(nodes: tuple[SwarmNode, SwarmNode, str], monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(autouse=True)
 def no_container_stays() -> None:
-    """Look at none of the machine's own engine."""
+    """Skip the check of the machine's own engine."""
 
 
-def test_a_model_is_placed_followed_and_judged_on_another_node(
+def test_model_runs_on_another_node(
     nodes: tuple[SwarmNode, SwarmNode, str], swarm: Any, run_dag: Callable[..., Outcome]
 ) -> None:
     manager, worker, _ = nodes
@@ -73,7 +73,7 @@ def test_a_model_is_placed_followed_and_judged_on_another_node(
     assert wait_until(lambda: manager.containers() == worker.containers() == [], PATIENCE, every=0.1)
 
 
-def test_a_lost_node_is_a_failure_that_can_be_tried_again_and_ends_its_container_when_it_is_back(
+def test_lost_node_fails_the_attempt_and_removes_its_container_later(
     nodes: tuple[SwarmNode, SwarmNode, str], swarm: Any, run_dag: Callable[..., Outcome]
 ) -> None:
     _, worker, name = nodes

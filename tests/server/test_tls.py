@@ -1,4 +1,4 @@
-"""The reverse proxy of docs/tls.md, with the certificate made as it says, before a real Airflow."""
+"""The reverse proxy of docs/tls.md with the documented certificate, before a real Airflow."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ import httpx
 import pytest
 from docker.models.containers import Container
 
-from launcher import airflow_home
-from launcher.checkout import Checkout
+from launcher import local_airflow
+from launcher.paths import ProjectPaths
 from launcher.processes import Services, wait_until
 from tests.samples import ROOT
 
@@ -31,12 +31,12 @@ pytestmark = [pytest.mark.containers, pytest.mark.end_to_end]
 
 PATIENCE = 120.0
 NAME = "localhost"
-# as docker-compose.yaml has it
+# as in docker-compose.yaml
 RIGHTS = ["CHOWN", "DAC_READ_SEARCH", "SETGID", "SETUID"]
 
 
 def make_certificate(folder: Path) -> None:
-    """Make a certificate with the command that the documentation shows, for another name."""
+    """Make a certificate with the documented command, for another name."""
     (command,) = re.findall(r"^openssl (?:.*\\\n)*.*$", (ROOT / "docs" / "tls.md").read_text(), flags=re.MULTILINE)
     words = shlex.split(
         command.replace("\\\n", "").replace("numerai.example.org", NAME).replace("server/tls/certificates", str(folder))
@@ -47,11 +47,11 @@ def make_certificate(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """Airflow's API server, on this machine alone; its port, and where its password is."""
-    checkout = Checkout(tmp_path_factory.mktemp("airflow"))
+    """Airflow's API server on this machine; yields its port and the file of its password."""
+    checkout = ProjectPaths(tmp_path_factory.mktemp("airflow"))
     checkout.airflow_home.mkdir()
-    port = airflow_home.any_free_port()
-    environment = airflow_home.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
+    port = local_airflow.any_free_port()
+    environment = local_airflow.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
     environment |= {
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__API__BASE_URL": f"https://{NAME}",
@@ -63,28 +63,28 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
     )
     assert migrated.returncode == 0, migrated.stdout + migrated.stderr
     services = Services(checkout.services)
-    words = [program, "api-server", "--proxy-headers", "--host", airflow_home.HOST, "--port", str(port)]
-    log = airflow_home.log_file(checkout)
+    words = [program, "api-server", "--proxy-headers", "--host", local_airflow.HOST, "--port", str(port)]
+    log = local_airflow.log_file(checkout)
     record = services.start("api-server", words, owner="test", log=log, env=environment)
     try:
 
         def answers() -> bool:
             try:
-                found = httpx.get(f"http://{airflow_home.HOST}:{port}/api/v2/version", trust_env=False, timeout=5)
+                found = httpx.get(f"http://{local_airflow.HOST}:{port}/api/v2/version", trust_env=False, timeout=5)
             except httpx.HTTPError:
                 assert record.alive, log.read_text()
                 return False
             return found.status_code == 200
 
         assert wait_until(answers, PATIENCE, every=0.5), log.read_text()
-        yield port, airflow_home.password_file(checkout)
+        yield port, local_airflow.password_file(checkout)
     finally:
-        services.stop("api-server", grace=airflow_home.STOP_SECONDS)
+        services.stop("api-server", grace=local_airflow.STOP_SECONDS)
 
 
 @dataclass
 class Outside:
-    """The page as others see it."""
+    """The page from outside."""
 
     container: Container
     port: int
@@ -103,11 +103,11 @@ class Outside:
         return httpx.Client(base_url=self.address, verify=self.trust, trust_env=False, timeout=30)
 
     def sign_in(self, client: httpx.Client) -> httpx.Response:
-        password = json.loads(self.password_file.read_text())[airflow_home.USER]
-        return client.post("/auth/token", json={"username": airflow_home.USER, "password": password})
+        password = json.loads(self.password_file.read_text())[local_airflow.USER]
+        return client.post("/auth/token", json={"username": local_airflow.USER, "password": password})
 
-    def serial(self) -> str:
-        """Number of the certificate that is served."""
+    def served_certificate(self) -> str:
+        """The served certificate."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with (
@@ -126,18 +126,18 @@ def outside(
     inside_port, password_file = airflow
     folder = tmp_path_factory.mktemp("certificates")
     make_certificate(folder)
-    port = airflow_home.any_free_port()
+    port = local_airflow.any_free_port()
     text = (ROOT / "server" / "tls" / "nginx.conf").read_text()
     for here, there in (
-        ("http://api-server:8080", f"http://{airflow_home.HOST}:{inside_port}"),
-        ("listen 8443 ssl;", f"listen {airflow_home.HOST}:{port} ssl;"),
+        ("http://api-server:8080", f"http://{local_airflow.HOST}:{inside_port}"),
+        ("listen 8443 ssl;", f"listen {local_airflow.HOST}:{port} ssl;"),
     ):
         assert text.count(here) == 1
         text = text.replace(here, there)
     configuration = folder / "nginx.conf"
     configuration.write_text(text)
-    stand_in = ROOT / "tests" / "server" / "stand_ins" / "nginx"
-    image, _ = engine.images.build(path=str(stand_in), tag="numerai-tests-nginx", rm=True, forcerm=True)
+    folder_of_image = ROOT / "tests" / "server" / "offline_images" / "nginx"
+    image, _ = engine.images.build(path=str(folder_of_image), tag="numerai-tests-nginx", rm=True, forcerm=True)
     container = engine.containers.create(
         str(image.id),
         name=f"numerai-tests-{uuid.uuid4().hex[:8]}",
@@ -165,7 +165,7 @@ def outside(
         container.remove(force=True)
 
 
-def test_one_signs_in_by_https_and_not_otherwise(outside: Outside) -> None:
+def test_sign_in_requires_a_session_over_https(outside: Outside) -> None:
     with outside.client() as client:
         assert client.get("/api/v2/dags").status_code == 401
         assert client.get("/numerai/leaderboard/").status_code == 401
@@ -178,18 +178,18 @@ def test_one_signs_in_by_https_and_not_otherwise(outside: Outside) -> None:
         assert "nginx/" not in signed_in.headers["Server"]
 
 
-def test_without_tls_nothing_is_answered(outside: Outside) -> None:
+def test_plain_http_is_rejected(outside: Outside) -> None:
     answer = httpx.get(outside.address.replace("https", "http") + "/api/v2/version", trust_env=False, timeout=30)
     assert (answer.status_code, "version" in answer.text) == (400, False)
 
 
-def test_the_certificate_is_the_one_that_was_made(outside: Outside) -> None:
+def test_certificate_is_the_documented_one(outside: Outside) -> None:
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(outside.address, verify=ssl.create_default_context(), trust_env=False)
-    assert outside.serial() == (outside.certificates / "certificate.pem").read_text()
+    assert outside.served_certificate() == (outside.certificates / "certificate.pem").read_text()
 
 
-def test_old_tls_is_refused(outside: Outside) -> None:
+def test_old_tls_is_rejected(outside: Outside) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -198,23 +198,23 @@ def test_old_tls_is_refused(outside: Outside) -> None:
         context.wrap_socket(raw, server_hostname=NAME)
 
 
-def test_cookies_are_for_https_only(outside: Outside, airflow: tuple[int, Path]) -> None:
-    """Airflow renews, or ends, what it keeps in a cookie: by https it says that it is secret to others."""
+def test_cookies_are_secure(outside: Outside, airflow: tuple[int, Path]) -> None:
+    """Airflow marks its cookies Secure when the outside is https."""
     stale = {"Cookie": "_token=stale"}
     with outside.client() as client:
         by_https = client.get("/api/v2/dags", headers=stale).headers["Set-Cookie"]
     plain = httpx.get(
-        f"http://{airflow_home.HOST}:{airflow[0]}/api/v2/dags", headers=stale, trust_env=False, timeout=30
+        f"http://{local_airflow.HOST}:{airflow[0]}/api/v2/dags", headers=stale, trust_env=False, timeout=30
     )
     assert "; Secure" in by_https
     assert "; Secure" not in plain.headers["Set-Cookie"]
 
 
-def test_what_tasks_say_to_airflow_is_not_reachable(outside: Outside, airflow: tuple[int, Path]) -> None:
+def test_execution_api_is_not_reachable(outside: Outside, airflow: tuple[int, Path]) -> None:
     path = "/execution/health/ping"
-    assert httpx.get(f"http://{airflow_home.HOST}:{airflow[0]}{path}", trust_env=False, timeout=30).status_code == 200
+    assert httpx.get(f"http://{local_airflow.HOST}:{airflow[0]}{path}", trust_env=False, timeout=30).status_code == 200
     for words in (path, "//execution/health/ping", "/x/../execution/health/ping", "/%65xecution/health/ping"):
-        # as it is written: an ordinary client would tidy it up
+        # without normalization, which an ordinary client would do
         client = http.client.HTTPSConnection(NAME, outside.port, context=outside.trust, timeout=30)
         with contextlib.closing(client):
             client.request("GET", words)
@@ -222,18 +222,18 @@ def test_what_tasks_say_to_airflow_is_not_reachable(outside: Outside, airflow: t
             assert (words, answer.status, b"ok" in answer.read()) == (words, 404, False)
 
 
-def test_a_renewed_certificate_is_served_after_a_hang_up(outside: Outside) -> None:
-    before = outside.serial()
+def test_renewed_certificate_is_served_after_sighup(outside: Outside) -> None:
+    before = outside.served_certificate()
     make_certificate(outside.certificates)
-    assert outside.serial() == before
+    assert outside.served_certificate() == before
     outside.container.kill("SIGHUP")
     renewed = (outside.certificates / "certificate.pem").read_text()
     assert renewed != before
 
     def is_served_by_all() -> bool:
-        if outside.serial() != renewed:
+        if outside.served_certificate() != renewed:
             return False
-        # those that began with the old one are counted only now: before, they may not have heard of it yet
+        # count the workers only now: earlier the old ones may not have received the signal yet
         processes = outside.container.top(ps_args="-eo pid,args")["Processes"]
         return [words for _, words in processes if "worker" in words] == ["nginx: worker process"]
 
@@ -242,10 +242,10 @@ def test_a_renewed_certificate_is_served_after_a_hang_up(outside: Outside) -> No
         assert client.get("/api/v2/version").status_code == 200
 
 
-def test_guessing_passwords_is_slow(outside: Outside) -> None:
-    """The last test: whoever guessed has to wait before he may sign in."""
+def test_password_guessing_is_rate_limited(outside: Outside) -> None:
+    """The last test: after wrong guesses, an address must wait before the next sign-in."""
     with outside.client() as client:
-        wrong = {"username": airflow_home.USER, "password": "wrong"}
+        wrong = {"username": local_airflow.USER, "password": "wrong"}
         answers = [client.post("/auth/token", json=wrong).status_code for _ in range(15)]
         assert answers[0] == 401
         assert answers[-1] == 429

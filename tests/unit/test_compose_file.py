@@ -1,4 +1,4 @@
-"""docker-compose.yaml: what every service of a server must have, and that Compose takes it."""
+"""docker-compose.yaml: the required properties of every service, and its validity for Compose."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from launcher.checkout import Checkout
 from launcher.compose import find_program
+from launcher.paths import ProjectPaths
 from launcher.processes import Commands
-from launcher.server_settings import SECRETS, read_settings, write_first
+from launcher.server_settings import SECRETS, create_env_file, read_settings
 from numerai_pipeline.settings import DEPRECATED_VARIABLES, Settings
 from tests.samples import ROOT
 
@@ -31,7 +31,7 @@ ONLY_V2 = ("name:", "start_interval", "required:", "develop:", "include:", "crea
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_every_service_is_watched_started_again_and_bounded(name: str) -> None:
+def test_services_have_health_checks_restarts_and_limits(name: str) -> None:
     service = SERVICES[name]
     assert service["healthcheck"]["test"]
     assert service["restart"] == "unless-stopped"
@@ -42,7 +42,7 @@ def test_every_service_is_watched_started_again_and_bounded(name: str) -> None:
     assert not service.get("privileged")
 
 
-def test_what_is_done_once_comes_first_and_is_bounded_too() -> None:
+def test_airflow_init_runs_once_before_airflow() -> None:
     assert SERVICES[ONCE]["restart"] == "no"
     assert SERVICES[ONCE]["mem_limit"]
     for name in ("api-server", "scheduler", "dag-processor", "triggerer"):
@@ -50,20 +50,20 @@ def test_what_is_done_once_comes_first_and_is_bounded_too() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_every_image_can_be_named(name: str) -> None:
+def test_services_have_configurable_images(name: str) -> None:
     assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:-[\w./:-]+\}", SERVICES[name]["image"])
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_nothing_is_published_beyond_this_machine_by_default(name: str) -> None:
+def test_ports_are_published_only_on_this_machine_by_default(name: str) -> None:
     for published in SERVICES[name].get("ports", []):
         address = re.match(r"\$\{(\w+):-([^}]*)\}:", published)
         assert address, f"{name} publishes {published} on every address"
-        # TLS is there for others; whoever turns it on has asked for that
+        # the profile tls is meant for other machines
         assert address[2] == "127.0.0.1" or name == "tls"
 
 
-def test_only_the_proxy_has_the_socket_and_only_what_runs_tasks_has_the_proxy() -> None:
+def test_docker_socket_is_mounted_only_by_the_proxy() -> None:
     with_socket = [
         name for name, service in SERVICES.items() if "docker.sock" in json.dumps(service.get("volumes", []))
     ]
@@ -80,7 +80,7 @@ def test_only_the_proxy_has_the_socket_and_only_what_runs_tasks_has_the_proxy() 
     assert networks["backend"]["internal"]
 
 
-def test_no_secret_is_written_down() -> None:
+def test_secrets_have_no_default() -> None:
     example = read_settings((ROOT / ".env.example").read_text())
     for name in SECRETS:
         assert example[name] == ""
@@ -88,7 +88,7 @@ def test_no_secret_is_written_down() -> None:
         assert set(re.findall(rf"\$\{{{name}([^}}]*)\}}", TEXT)) == unset
 
 
-def test_every_setting_reaches_airflow_and_is_explained() -> None:
+def test_settings_are_passed_to_airflow_and_described() -> None:
     for variable in [*(f"NUMERAI_{name.upper()}" for name in Settings.model_fields), *DEPRECATED_VARIABLES.values()]:
         assert f"{variable}: ${{{variable}:" in TEXT
     example = read_settings((ROOT / ".env.example").read_text())
@@ -101,32 +101,32 @@ def test_every_setting_reaches_airflow_and_is_explained() -> None:
     assert set(example) - used == {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
 
 
-def test_nothing_is_in_it_that_only_one_generation_of_compose_takes() -> None:
-    assert [word for word in ONLY_V2 if re.search(rf"^\s*-?\s*{re.escape(word)}", TEXT, re.MULTILINE)] == []
-    # 1.29 does not look into a default for another variable
+def test_compose_file_works_with_compose_v1_and_v2() -> None:
+    assert [key for key in ONLY_V2 if re.search(rf"^\s*-?\s*{re.escape(key)}", TEXT, re.MULTILINE)] == []
+    # 1.29 does not substitute variables within a default
     assert not re.search(r"\$\{[^}]*\$\{", TEXT)
 
 
-def test_compose_takes_it(tmp_path: Path) -> None:
+def test_compose_config_accepts_the_file(tmp_path: Path) -> None:
     program = find_program(Commands())
     if program is None:
         pytest.skip("there is no docker compose on this machine: make test-server installs one")
     shutil.copytree(ROOT / "server", tmp_path / "server", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("docker-compose.yaml", ".env.example"):
         shutil.copy2(ROOT / name, tmp_path)
-    settings = write_first(Checkout(tmp_path), {"COMPOSE_PROFILES": "tls,practice,celery", "PORT": "9123"}, {})
+    settings = create_env_file(ProjectPaths(tmp_path), {"COMPOSE_PROFILES": "tls,practice,celery", "PORT": "9123"}, {})
     plain = {name: value for name, value in os.environ.items() if name not in settings}
-    words = [*program, "config"]
-    done = subprocess.run(words, cwd=tmp_path, env=plain, capture_output=True, text=True, timeout=60, check=False)
+    command = [*program, "config"]
+    done = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "variable is not set" not in done.stderr
-    taken = yaml.safe_load(done.stdout)["services"]
-    assert sorted(taken) == sorted(SERVICES)
-    assert "9123" in json.dumps(taken["api-server"]["ports"])
-    # secrets go to those who need them
-    holders = {name for name, service in taken.items() if settings["ADMIN_PASSWORD"] in json.dumps(service)}
+    parsed = yaml.safe_load(done.stdout)["services"]
+    assert sorted(parsed) == sorted(SERVICES)
+    assert "9123" in json.dumps(parsed["api-server"]["ports"])
+    # only the services that need them have the secrets
+    holders = {name for name, service in parsed.items() if settings["ADMIN_PASSWORD"] in json.dumps(service)}
     assert holders == {ONCE}
-    assert {name for name, service in taken.items() if settings["FERNET_KEY"] in json.dumps(service)} == {
+    assert {name for name, service in parsed.items() if settings["FERNET_KEY"] in json.dumps(service)} == {
         ONCE,
         "api-server",
         "scheduler",

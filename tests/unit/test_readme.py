@@ -1,31 +1,31 @@
-"""The README says of settings and parameters what the code does."""
+"""The README's tables of settings and parameters match the code."""
 
 from __future__ import annotations
 
 import pytest
 
-from docs.write_settings import COMMAND, renewed
+from docs.write_settings import COMMAND, update_tables
 from numerai_pipeline.settings import Settings
 from tests.samples import ROOT
 
 
-def test_the_tables_are_what_the_code_says() -> None:
+def test_readme_tables_match_the_code() -> None:
     text = (ROOT / "README.md").read_text()
-    if renewed(text) != text:
-        pytest.fail(f"README.md: its tables are not what the code says; run `.venv/bin/python {COMMAND}` to renew them")
+    if update_tables(text) != text:
+        pytest.fail(f"README.md: its tables do not match the code; run `.venv/bin/python {COMMAND}` to update them")
 
 
-def test_an_old_table_is_found_and_renewed() -> None:
+def test_update_tables_replaces_an_outdated_table() -> None:
     text = (ROOT / "README.md").read_text()
     old = text.replace("| `NUMERAI_KEEP_ROUNDS` | `12` |", "| `NUMERAI_KEEP_ROUNDS` | `13` |")
     assert old != text
-    assert renewed(old) == text
+    assert update_tables(old) == text
 
 
-def test_every_setting_is_described() -> None:
+def test_settings_all_have_descriptions() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-def test_a_readme_without_markers_is_an_error() -> None:
+def test_update_tables_without_markers_fails() -> None:
     with pytest.raises(ValueError, match="the markers <!-- settings: written by"):
-        renewed("# Nothing\n")
+        update_tables("# Nothing\n")

@@ -1,4 +1,4 @@
-"""Weeks, eras and embargoes: the calendar that walk-forward runs go by."""
+"""Weeks, eras and embargoes: the calendar of walk-forward runs."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from practice.rounds import SeasonRound
         (datetime(2024, 2, 29, 12, tzinfo=UTC), 1105),
     ],
 )
-def test_the_rounds_of_a_week_share_an_era(opening: datetime, era: int) -> None:
+def test_era_of_round_is_shared_by_the_rounds_of_a_week(opening: datetime, era: int) -> None:
     assert era_of_round(opening) == era
 
 
-def test_every_round_of_a_season_agrees_with_the_server_that_made_it() -> None:
+def test_era_of_round_agrees_with_the_simulator() -> None:
     for number in range(1, 2000):
         assert era_of_round(SeasonRound(number).opens) == SeasonRound(number).era
 
 
-def test_an_era_is_a_friday_and_the_next_a_week_later() -> None:
+def test_week_of_era_is_a_friday() -> None:
     assert week_of_era(1) == date(2003, 1, 3)
     assert week_of_era(575) == date(2014, 1, 3)
     assert all(week_of_era(era).weekday() == 4 for era in range(1, 1500))
 
 
-def test_moments_that_are_none_of_an_era() -> None:
+def test_era_of_round_rejects_invalid_times() -> None:
     with pytest.raises(ValueError, match="before the first era"):
         era_of_round(datetime(2002, 12, 27, tzinfo=UTC))
     with pytest.raises(ValueError, match="time zone"):
-        era_of_round(datetime(2020, 1, 1))  # noqa: DTZ001 - what is refused
+        era_of_round(datetime(2020, 1, 1))  # noqa: DTZ001 - rejected
     with pytest.raises(ValueError, match="eras begin at 1"):
         week_of_era(0)
     # midnight in Tokyo is the day before in UTC

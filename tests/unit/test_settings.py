@@ -8,7 +8,7 @@ from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.settings import DEPRECATED_VARIABLES, NUMERAI_API_URL, Settings, load_settings
 
 
-def test_defaults_are_those_of_a_live_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_defaults_are_for_live_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NUMERAI_DATA_DIR")
     monkeypatch.setenv("AIRFLOW_HOME", "/srv/airflow")
     settings = load_settings()
@@ -18,7 +18,7 @@ def test_defaults_are_those_of_a_live_installation(monkeypatch: pytest.MonkeyPat
     assert settings.pool == "numerai_models"
 
 
-def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_API_URL", "http://127.0.0.1:8000/")
     monkeypatch.setenv("NUMERAI_PRACTICE_URL", "http://127.0.0.1:8001")
     monkeypatch.setenv("NUMERAI_CONTAINER_USER", "1000:1000")
@@ -31,23 +31,23 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("value", "meaning"), [("off", "off"), (" Off", "off"), ("sat, TUE,sat", "tue,sat"), ("wed", "wed")]
 )
-def test_the_schedule_is_days_or_off(monkeypatch: pytest.MonkeyPatch, value: str, meaning: str) -> None:
+def test_settings_schedule_is_days_or_off(monkeypatch: pytest.MonkeyPatch, value: str, meaning: str) -> None:
     monkeypatch.setenv("NUMERAI_SCHEDULE", value)
     assert load_settings().schedule == meaning
 
 
-def test_placement_constraints_are_given_by_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_constraints_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_SWARM_CONSTRAINTS", "node.labels.numerai==models, node.role != manager")
     assert load_settings().swarm_constraints == ("node.labels.numerai==models", "node.role != manager")
 
 
-def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_API_URL", "")
     assert load_settings().api_url == NUMERAI_API_URL
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("NUMERAI_API_URL", "ftp://somewhere", "not an http or https address"),
         ("NUMERAI_DATA_DIR", "data", "not an absolute path"),
@@ -63,15 +63,15 @@ def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) ->
         ("NUMERAI_SWARM_NETWORK", "--host", "should match"),
     ],
 )
-def test_a_mistake_names_the_variable_and_its_value(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+def test_settings_mistake_names_the_variable_and_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(BadInputError) as caught:
         load_settings()
     assert f"{name}=" in str(caught.value)
     assert value in str(caught.value)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_a_mistake_names_the_variable_and_its_value(
         '{"my_model": "ensemble_selection", "other": "svm"}',
     ],
 )
-def test_submissions_are_pairs_or_a_json_object(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_settings_submissions_are_pairs_or_a_json_object(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", value)
     assert load_settings().submissions == {"my_model": "ensemble_selection", "other": "svm"}
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         ("svm", "'svm' is not of the form name=model"),
         ("a=b=c", "'a=b=c' is not of the form name=model"),
@@ -99,26 +99,28 @@ def test_submissions_are_pairs_or_a_json_object(monkeypatch: pytest.MonkeyPatch,
         ('["a"]', "not a JSON object"),
     ],
 )
-def test_a_mistake_in_the_submissions_is_told(monkeypatch: pytest.MonkeyPatch, value: str, says: str) -> None:
+def test_settings_mistake_in_submissions_names_the_reason(
+    monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", value)
     with pytest.raises(BadInputError) as caught:
         load_settings()
-    assert f"NUMERAI_SUBMISSIONS='{value}': {says}" in str(caught.value)
+    assert f"NUMERAI_SUBMISSIONS='{value}': {message}" in str(caught.value)
 
 
-def test_nothing_is_submitted_unless_somebody_says_so() -> None:
+def test_settings_default_to_no_submission() -> None:
     settings = load_settings()
     assert (settings.submit, settings.submissions, settings.diagnostics) == (False, {}, False)
 
 
-def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_mistakes_are_all_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_API_URL", "nowhere")
     monkeypatch.setenv("NUMERAI_HTTP_TIMEOUT_SECONDS", "-1")
     with pytest.raises(BadInputError, match=r"NUMERAI_API_URL.*; NUMERAI_HTTP_TIMEOUT_SECONDS"):
         load_settings()
 
 
-def test_practice_without_its_server_says_what_to_do() -> None:
+def test_settings_practice_without_its_server_names_the_remedy() -> None:
     with pytest.raises(BadInputError, match="NUMERAI_PRACTICE_URL"):
         load_settings().api_address("practice")
 

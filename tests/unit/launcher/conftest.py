@@ -6,7 +6,7 @@ import pytest
 
 
 class Programs:
-    """A folder of small fake programs, first on PATH; each call is written down."""
+    """A folder of small fake programs, first on PATH; each call is recorded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,12 +25,12 @@ class Programs:
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    """Nothing of this machine is on PATH but the basic tools."""
+    """Reduce PATH to basic tools and fake programs."""
     folder, tools = tmp_path / "programs", tmp_path / "tools"
     folder.mkdir()
     tools.mkdir()
     for tool in ("bash", "cat", "touch", "rm", "sleep", "echo", "grep", "head", "env", "awk", "sort", "cut"):
-        found = next(Path(place) / tool for place in ("/usr/bin", "/bin") if (Path(place) / tool).exists())
+        found = next(Path(prefix) / tool for prefix in ("/usr/bin", "/bin") if (Path(prefix) / tool).exists())
         (tools / tool).symlink_to(found)
     monkeypatch.setenv("PATH", f"{folder}:{tools}")
     monkeypatch.delenv("DOCKER_HOST", raising=False)

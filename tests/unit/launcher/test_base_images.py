@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from launcher import base_images, interpreters
+from launcher import base_images, python_discovery
 from launcher.base_images import BaseImages
-from launcher.checkout import Checkout
 from launcher.console import Screen
 from launcher.docker_cli import Docker
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
-from launcher.interpreters import find_interpreters
+from launcher.paths import ProjectPaths
 from launcher.processes import Commands
+from launcher.python_discovery import find_interpreters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
 
 
 def ensure(tmp_path: Path, version: str) -> str:
-    bases = BaseImages(Docker(Commands()), Checkout(tmp_path), may_install=False)
+    bases = BaseImages(Docker(Commands()), ProjectPaths(tmp_path), may_install=False)
     screen = Screen(Console(record=True, width=200, force_terminal=False))
     with screen.step("Base image") as step:
         bases.ensure({version: ["classic", "networks"]}, step)
     return screen.console.export_text()
 
 
-def test_one_that_is_here_is_used(programs: Programs, tmp_path: Path) -> None:
+def test_base_image_present_is_used(programs: Programs, tmp_path: Path) -> None:
     programs.add("docker")
-    assert "python:3.12-slim-bookworm is here" in ensure(tmp_path, "3.12")
+    assert "python:3.12-slim-bookworm is present" in ensure(tmp_path, "3.12")
     assert not programs.calls("docker pull")
 
 
-def test_else_it_is_pulled(programs: Programs, tmp_path: Path) -> None:
+def test_base_image_missing_is_pulled(programs: Programs, tmp_path: Path) -> None:
     programs.add("docker", "[[ $1 == pull ]] && echo '3.12-slim-bookworm: Pulling from library/python'")
     assert "python:3.12-slim-bookworm pulled" in ensure(tmp_path, "3.12")
 
 
-def test_a_registry_that_says_nothing_is_not_waited_for(
+def test_base_image_with_unreachable_registry_fails_soon(
     programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_images, "REGISTRY_ANSWERS_SECONDS", 0.2)
-    monkeypatch.setattr(interpreters, "_candidates", lambda _version: iter(()))
+    monkeypatch.setattr(python_discovery, "_candidates", lambda _version: iter(()))
     programs.add("docker", "[[ $1 == pull ]] && sleep 600; exit 1")
     with pytest.raises(LauncherError) as raised:
         ensure(tmp_path, "3.12")
-    said = "\n".join([raised.value.message, *raised.value.details])
+    report = "\n".join([raised.value.message, *raised.value.details])
     assert raised.value.exit_code == EXIT_UNAVAILABLE
-    assert "these images cannot be built: classic, networks" in said
-    assert "No container registry answers" in said
-    assert "no CPython 3.12 on this machine" in said
+    assert "these images cannot be built: classic, networks" in report
+    assert "No container registry is reachable" in report
+    assert "no CPython 3.12 on this machine" in report
 
 
 def add_python(prefix: Path, version: str, *, works: bool = True) -> Path:
-    """An installed CPython, as far as anyone can see from outside."""
+    """Make files that look like an installed CPython."""
     library = prefix / "lib" / f"python{version}"
     for folder in ("test", "json/tests", "site-packages/secret", "__pycache__"):
         (library / folder).mkdir(parents=True)
@@ -75,7 +75,7 @@ def add_python(prefix: Path, version: str, *, works: bool = True) -> Path:
     return program
 
 
-def test_interpreters_are_found_where_they_are_and_only_if_they_run(
+def test_find_interpreters_lists_only_those_which_run(
     programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
@@ -92,7 +92,7 @@ def test_interpreters_are_found_where_they_are_and_only_if_they_run(
     assert found == ["pyenv/versions/3.12.10", "pyenv/versions/3.12.1", "uv/cpython-3.12.4-linux"]
 
 
-def test_an_interpreter_is_copied_without_what_is_somebodys_own(
+def test_interpreter_copy_excludes_private_packages_and_tests(
     programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))

@@ -26,7 +26,7 @@ def bare_debian(monkeypatch: pytest.MonkeyPatch, *, root: bool = True) -> None:
     monkeypatch.setattr(debian, "is_root", lambda: root)
 
 
-def test_a_browser_that_is_there_is_taken(
+def test_browser_present_is_used(
     programs: Programs, step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare_debian(monkeypatch)
@@ -37,7 +37,7 @@ def test_a_browser_that_is_there_is_taken(
     assert programs.calls() == []
 
 
-def test_debians_is_installed_where_there_is_none(
+def test_browser_missing_is_installed_from_debian(
     programs: Programs, step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare_debian(monkeypatch)
@@ -50,7 +50,7 @@ def test_debians_is_installed_where_there_is_none(
 
 
 @pytest.mark.parametrize(("root", "may_install"), [(False, True), (True, False)])
-def test_where_nothing_may_be_installed_that_is_said(
+def test_browser_without_permission_to_install_reports_skipped_tests(
     programs: Programs, step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: bool, may_install: bool
 ) -> None:
     bare_debian(monkeypatch, root=root)
@@ -60,7 +60,7 @@ def test_where_nothing_may_be_installed_that_is_said(
     assert "will be skipped" in step.outcome
 
 
-def test_one_that_cannot_be_installed_stops_nothing_and_is_said(
+def test_browser_failed_installation_reports_skipped_tests(
     programs: Programs, step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare_debian(monkeypatch)

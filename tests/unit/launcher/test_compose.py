@@ -1,4 +1,4 @@
-"""What the launcher makes of docker-compose's file and of what the engine says about its containers."""
+"""Services, their states, settings and image hashes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from launcher.checkout import Checkout
-from launcher.compose import Compose, Part
+from launcher.compose import Compose, ServiceStatus
 from launcher.errors import UsageError
+from launcher.paths import ProjectPaths
 from launcher.processes import Commands
-from launcher.server_images import AIRFLOW, made_from_hash
+from launcher.server_images import AIRFLOW, build_input_hash
 from launcher.worker import worker_settings
 from tests.samples import ROOT
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("state", "health", "exit_code", "works"),
+    ("state", "health", "exit_code", "is_ok"),
     [
         ("running", "healthy", 0, True),
         ("running", "starting", 0, False),
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
         ("created", "", 0, False),
     ],
 )
-def test_a_service_works_when_it_is_healthy_or_ended_well(state: str, health: str, exit_code: int, works: bool) -> None:
-    assert Part("scheduler", state, health, exit_code, "id").works is works
+def test_service_status_is_ok_when_healthy_or_succeeded(state: str, health: str, exit_code: int, is_ok: bool) -> None:
+    assert ServiceStatus("scheduler", state, health, exit_code, "id").is_ok is is_ok
 
 
 @pytest.mark.parametrize(
     ("profiles", "further"), [("", set()), ("tls", {"tls"}), ("celery, practice", {"redis", "worker", "practice"})]
 )
-def test_services_of_profiles_that_are_off_are_not_waited_for(profiles: str, further: set[str]) -> None:
+def test_services_excludes_inactive_profiles(profiles: str, further: set[str]) -> None:
     settings = {"COMPOSE_PROFILES": profiles, "COMPOSE_PROJECT_NAME": "numerai-x"}
     usual = {"airflow-init", "api-server", "dag-processor", "postgres", "scheduler", "socket-proxy", "triggerer"}
-    assert set(Compose(Commands(), ("docker-compose",), Checkout(ROOT), settings).services()) == usual | further
+    assert set(Compose(Commands(), ("docker-compose",), ProjectPaths(ROOT), settings).services()) == usual | further
 
 
-def test_env_alone_counts_not_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compose_ignores_settings_of_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy2(ROOT / ".env.example", tmp_path)
     monkeypatch.setenv("PORT", "1234")
     monkeypatch.setenv("NUMERAI_KEEP_DAYS", "9")
-    said = Compose(Commands(), ("env",), Checkout(tmp_path), {"BIND": "10.0.0.5"}).run()
-    lines = said.splitlines()
+    output = Compose(Commands(), ("env",), ProjectPaths(tmp_path), {"BIND": "10.0.0.5"}).run()
+    lines = output.splitlines()
     assert {"PORT=", "NUMERAI_KEEP_DAYS=", "BIND=10.0.0.5"} <= set(lines)
 
 
-def test_a_worker_is_told_where_the_server_is() -> None:
+def test_worker_settings_have_the_address_of_the_server() -> None:
     servers = {"PORT": "9000", "REDIS_PORT": "7000", "DOCKER_GID": "7", "DOCKER_SOCKET": "/nowhere", "FERNET_KEY": "f"}
     settings = worker_settings(servers, {"BROKER": "10.0.0.5", "NAME": "big", "QUEUES": "big-memory"})
     assert settings["BROKER_ADDRESS"] == "10.0.0.5:7000"
@@ -65,24 +65,24 @@ def test_a_worker_is_told_where_the_server_is() -> None:
         worker_settings(servers, {})
 
 
-def test_airflows_image_is_known_by_all_that_goes_into_it(tmp_path: Path) -> None:
+def test_build_input_hash_changes_with_every_input(tmp_path: Path) -> None:
     for name in AIRFLOW.inputs:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, tmp_path / name)
-    before = made_from_hash(tmp_path, AIRFLOW)
-    assert before == made_from_hash(ROOT, AIRFLOW)
+    before = build_input_hash(tmp_path, AIRFLOW)
+    assert before == build_input_hash(ROOT, AIRFLOW)
     (tmp_path / "dags" / "__pycache__").mkdir()
     (tmp_path / "dags" / "__pycache__" / "x.pyc").write_text("x")
-    assert made_from_hash(tmp_path, AIRFLOW) == before
-    for name in ("uv.lock", "dags/numerai_tournament.py", "server/airflow/prepare.py"):
+    assert build_input_hash(tmp_path, AIRFLOW) == before
+    for name in ("uv.lock", "dags/numerai_tournament.py", "server/airflow/bootstrap.py"):
         (tmp_path / name).write_text("changed")
-        after = made_from_hash(tmp_path, AIRFLOW)
+        after = build_input_hash(tmp_path, AIRFLOW)
         assert after != before, name
         before = after
-    # what the Dockerfile copies is what counts
+    # the inputs include everything that the Dockerfile copies
     copied = [
         line.split()[1] for line in (ROOT / AIRFLOW.dockerfile).read_text().splitlines() if line.startswith("COPY")
     ]

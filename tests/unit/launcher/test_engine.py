@@ -8,11 +8,11 @@ from rich.console import Console
 
 from launcher import debian
 from launcher import engine as engine_module
-from launcher.checkout import Checkout
 from launcher.console import Screen
 from launcher.docker_cli import Docker
-from launcher.engine import SERVICE, Engine, Machine, choose_remedy
+from launcher.engine import SERVICE, Engine, HostInfo, choose_action
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
+from launcher.paths import ProjectPaths
 from launcher.processes import Commands, Services
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.unit.launcher.conftest import Programs
 
-BARE_DEBIAN = Machine(
+BARE_DEBIAN = HostInfo(
     address="unix:///var/run/docker.sock",
     is_linux=True,
     is_root=True,
@@ -30,52 +30,52 @@ BARE_DEBIAN = Machine(
 )
 
 
-def advice(machine: Machine, answer: str = "", *, may_install: bool = True) -> str:
+def advice(host: HostInfo, answer: str = "", *, may_install: bool = True) -> str:
     with pytest.raises(LauncherError) as raised:
-        choose_remedy(machine, answer, may_install=may_install)
+        choose_action(host, answer, may_install=may_install)
     assert raised.value.exit_code == EXIT_UNAVAILABLE
     return "\n".join([raised.value.message, *raised.value.details])
 
 
-def test_a_bare_debian_as_root_gets_debians_engine() -> None:
-    assert choose_remedy(BARE_DEBIAN, "", may_install=True) == "install"
+def test_choose_action_on_debian_as_root_installs() -> None:
+    assert choose_action(BARE_DEBIAN, "", may_install=True) == "install"
     # a client alone, without an engine, changes nothing
-    assert choose_remedy(replace(BARE_DEBIAN, has_client=True), "", may_install=True) == "install"
+    assert choose_action(replace(BARE_DEBIAN, has_client=True), "", may_install=True) == "install"
 
 
-def test_an_engine_that_is_installed_is_only_started() -> None:
-    machine = replace(BARE_DEBIAN, has_client=True, has_dockerd=True)
-    assert choose_remedy(machine, "", may_install=False) == "start"
-    assert "sudo systemctl start docker" in advice(replace(machine, is_root=False))
+def test_choose_action_with_installed_engine_starts_it() -> None:
+    host = replace(BARE_DEBIAN, has_client=True, has_dockerd=True)
+    assert choose_action(host, "", may_install=False) == "start"
+    assert "sudo systemctl start docker" in advice(replace(host, is_root=False))
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "remedy"),
     [
         ({"is_root": False}, "sudo apt-get install --no-install-recommends docker.io iptables"),
         ({"is_debian": False}, "https://docs.docker.com/engine/install/"),
         ({"is_linux": False}, "Docker Desktop"),
-        ({"address": "tcp://10.0.0.1:2375"}, "no Docker engine answers at tcp://10.0.0.1:2375"),
+        ({"address": "tcp://10.0.0.1:2375"}, "no Docker engine is reachable at tcp://10.0.0.1:2375"),
     ],
 )
-def test_elsewhere_it_says_what_to_install(changes: dict[str, Any], words: str) -> None:
-    assert words in advice(replace(BARE_DEBIAN, **changes))
+def test_choose_action_elsewhere_names_the_remedy(changes: dict[str, Any], remedy: str) -> None:
+    assert remedy in advice(replace(BARE_DEBIAN, **changes))
 
 
-def test_installing_can_be_forbidden() -> None:
-    said = advice(BARE_DEBIAN, may_install=False)
-    assert "NO_INSTALL" in said
-    assert "apt-get install --no-install-recommends docker.io iptables" in said
+def test_choose_action_with_no_install_names_the_remedy() -> None:
+    report = advice(BARE_DEBIAN, may_install=False)
+    assert "NO_INSTALL" in report
+    assert "apt-get install --no-install-recommends docker.io iptables" in report
 
 
-def test_an_engine_that_does_not_let_the_user_in_is_told_apart() -> None:
+def test_choose_action_without_permission_names_the_group() -> None:
     answer = "permission denied while trying to connect to the Docker daemon socket"
     assert "usermod --append --groups docker" in advice(replace(BARE_DEBIAN, is_root=False), answer)
 
 
 @pytest.fixture
 def bare_machine(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    """A Debian box as root on which apt-get brings a docker and a dockerd that are small fakes."""
+    """A Debian machine as root on which apt-get installs a fake docker and dockerd."""
     running = programs.folder / "running"
     store = programs.folder / "store"
     store.mkdir()
@@ -95,15 +95,15 @@ def bare_machine(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Program
     monkeypatch.setattr(engine_module, "SBIN", "")
     monkeypatch.setattr(debian, "is_root", lambda: True)
     monkeypatch.setattr(debian, "is_debian", lambda: True)
-    # the real engine of the machine the tests run on is nobody's business here
+    # the real engine of this machine must not matter
     monkeypatch.setattr(Engine, "_is_starting", staticmethod(lambda: False))
     return programs
 
 
 def make_engine(tmp_path: Path) -> tuple[Engine, Services]:
-    checkout = Checkout(tmp_path / "checkout")
-    services = Services(checkout.services)
-    return Engine(Docker(Commands()), services, checkout), services
+    paths = ProjectPaths(tmp_path / "checkout")
+    services = Services(paths.services)
+    return Engine(Docker(Commands()), services, paths), services
 
 
 def ensure(engine: Engine, *, may_install: bool = True) -> str:
@@ -113,11 +113,11 @@ def ensure(engine: Engine, *, may_install: bool = True) -> str:
     return screen.console.export_text()
 
 
-def test_it_is_installed_started_and_stopped_again(bare_machine: Programs, tmp_path: Path) -> None:
+def test_engine_is_installed_started_and_stopped(bare_machine: Programs, tmp_path: Path) -> None:
     engine, services = make_engine(tmp_path)
-    said = ensure(engine)
-    assert "installing Debian's (docker.io, iptables)" in said
-    assert "Docker 20.10.24 installed and started" in said
+    report = ensure(engine)
+    assert "installing Debian's (docker.io, iptables)" in report
+    assert "Docker 20.10.24 installed and started" in report
     assert "apt-get install -q -y --no-install-recommends docker.io iptables" in bare_machine.calls()
     assert services.find(SERVICE) is not None
     assert engine.release() == "stopped the Docker engine"
@@ -125,7 +125,7 @@ def test_it_is_installed_started_and_stopped_again(bare_machine: Programs, tmp_p
     assert not (bare_machine.folder / "running").exists()
 
 
-def test_a_stale_pid_file_does_not_matter(bare_machine: Programs, tmp_path: Path) -> None:
+def test_engine_start_removes_a_stale_pid_file(bare_machine: Programs, tmp_path: Path) -> None:
     engine, _ = make_engine(tmp_path)
     pid_file = tmp_path / "checkout" / ".cache" / "dockerd.pid"
     pid_file.parent.mkdir(parents=True)
@@ -135,30 +135,30 @@ def test_a_stale_pid_file_does_not_matter(bare_machine: Programs, tmp_path: Path
     engine.release()
 
 
-def test_one_that_answers_is_used_and_left_alone(bare_machine: Programs, tmp_path: Path) -> None:
+def test_engine_running_before_is_used_and_not_stopped(bare_machine: Programs, tmp_path: Path) -> None:
     (bare_machine.folder / "running").touch()
     bare_machine.add("docker", "echo 27.0.1")
     engine, _ = make_engine(tmp_path)
-    assert "Docker 27.0.1 answers" in ensure(engine, may_install=False)
+    assert "Docker 27.0.1 is running" in ensure(engine, may_install=False)
     assert engine.release() is None
     assert not bare_machine.calls("dockerd")
     assert not bare_machine.calls("apt-get")
 
 
-def test_a_later_command_leaves_it_to_the_earlier_one(bare_machine: Programs, tmp_path: Path) -> None:
+def test_engine_release_during_another_command_keeps_it_running(bare_machine: Programs, tmp_path: Path) -> None:
     first, services = make_engine(tmp_path)
     ensure(first)
     second, _ = make_engine(tmp_path)
     ensure(second)
-    assert second.release() == "left the Docker engine running: another command of this checkout uses it"
+    assert second.release() == "kept the Docker engine running: another command of this checkout uses it"
     assert services.find(SERVICE) is not None
     assert first.release() == "stopped the Docker engine"
 
 
-def test_what_is_kept_up_stays_until_it_is_taken_down(bare_machine: Programs, tmp_path: Path) -> None:
+def test_engine_kept_running_is_stopped_only_by_down(bare_machine: Programs, tmp_path: Path) -> None:
     first, services = make_engine(tmp_path)
     ensure(first)
-    first.keep()
+    first.keep_running()
     second, _ = make_engine(tmp_path)
     ensure(second)
     assert second.release() is None
@@ -167,7 +167,7 @@ def test_what_is_kept_up_stays_until_it_is_taken_down(bare_machine: Programs, tm
     assert third.stop() == "stopped the Docker engine"
 
 
-def test_an_engine_that_does_not_start_says_why(bare_machine: Programs, tmp_path: Path) -> None:
+def test_engine_failing_to_start_reports_the_end_of_its_log(bare_machine: Programs, tmp_path: Path) -> None:
     broken = bare_machine.folder / "store" / "dockerd"
     broken.write_text("#!/bin/bash\necho 'failed to start daemon: no space left on device'\nexit 1\n")
     engine, services = make_engine(tmp_path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ SHIM = "echo 'pyenv: command not found' >&2; exit 127"
 
 @pytest.fixture
 def checkout(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout on a machine of its own: a uv that makes environments of one small script."""
+    """A checkout on a simulated machine: its uv makes environments of one small script."""
     root = tmp_path / "checkout"
     (root / "launcher").mkdir(parents=True)
     shutil.copy(ROOT / "launcher" / "environment.sh", root / "launcher")
@@ -47,13 +47,13 @@ def checkout(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
     return root
 
 
-def call(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def call(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [checkout / "launcher" / "environment.sh", *words], capture_output=True, text=True, check=False
+        [checkout / "launcher" / "environment.sh", *arguments], capture_output=True, text=True, check=False
     )
 
 
-def test_a_shim_that_does_not_run_is_passed_over(checkout: Path, programs: Programs, tmp_path: Path) -> None:
+def test_environment_skips_a_shim_which_does_not_run(checkout: Path, programs: Programs, tmp_path: Path) -> None:
     programs.add("python3.12", SHIM)
     real = tmp_path / "pyenv" / "versions" / "3.12.9" / "bin"
     real.mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_a_shim_that_does_not_run_is_passed_over(checkout: Path, programs: Progr
     assert programs.calls("launcher -m launcher run MODELS=a b")
 
 
-def test_it_is_made_again_only_when_the_lock_changed(checkout: Path, programs: Programs) -> None:
+def test_environment_is_synced_only_when_the_lock_changed(checkout: Path, programs: Programs) -> None:
     programs.add("python3.12", GOOD)
     for _ in range(2):
         assert call(checkout, "local").returncode == 0
@@ -78,7 +78,7 @@ def test_it_is_made_again_only_when_the_lock_changed(checkout: Path, programs: P
     assert "--group dev" in programs.calls("uv sync")[-1]
 
 
-def test_an_environment_somebody_develops_in_keeps_its_tools(checkout: Path, programs: Programs) -> None:
+def test_environment_for_development_keeps_its_tools(checkout: Path, programs: Programs) -> None:
     programs.add("python3.12", GOOD)
     call(checkout, "dev")
     (checkout / ".venv" / "bin" / "pytest").symlink_to(checkout / "python")
@@ -86,7 +86,7 @@ def test_an_environment_somebody_develops_in_keeps_its_tools(checkout: Path, pro
     assert len(programs.calls("uv sync")) == 1
 
 
-def test_a_failing_installation_shows_its_end(checkout: Path, programs: Programs) -> None:
+def test_environment_failed_installation_prints_the_end_of_its_log(checkout: Path, programs: Programs) -> None:
     programs.add("python3.12", GOOD)
     programs.add("uv", 'if [[ $1 == --version ]]; then echo "uv 0.13.9"; else echo "no such package" >&2; exit 2; fi')
     answer = call(checkout, "local")
@@ -95,7 +95,7 @@ def test_a_failing_installation_shows_its_end(checkout: Path, programs: Programs
     assert ".cache/environment.log" in answer.stderr
 
 
-def test_an_old_uv_is_passed_over(checkout: Path, programs: Programs, tmp_path: Path) -> None:
+def test_environment_skips_an_old_uv(checkout: Path, programs: Programs, tmp_path: Path) -> None:
     programs.add("python3.12", GOOD)
     recent = (programs.folder / "uv").rename(programs.folder / "kept")
     programs.add("uv", 'echo "uv 0.4.0"')

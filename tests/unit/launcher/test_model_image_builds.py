@@ -36,7 +36,7 @@ def images_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(programs: Programs) -> Programs:
-    """An engine that remembers which images it built: a file each."""
+    """A fake engine that makes a file for each image it built."""
     (programs.folder / "built").mkdir()
     programs.add(
         "docker",
@@ -51,7 +51,7 @@ def engine(programs: Programs) -> Programs:
                     shift
                 done
                 echo "Step 1/1 : FROM scratch"
-                [[ -e {programs.folder}/happens ]] && source {programs.folder}/happens
+                [[ -e {programs.folder}/script ]] && source {programs.folder}/script
                 touch "$built/$tag" ;;
         esac
         """,
@@ -59,9 +59,9 @@ def engine(programs: Programs) -> Programs:
     return programs
 
 
-def happens(engine: Programs, script: str) -> None:
-    """Let something happen in each build; $tag is the image's name."""
-    (engine.folder / "happens").write_text(script)
+def run_in_builds(engine: Programs, script: str) -> None:
+    """Run a script in each build; $tag is the image's name."""
+    (engine.folder / "script").write_text(script)
 
 
 def build(images_dir: Path, tmp_path: Path) -> str:
@@ -72,10 +72,10 @@ def build(images_dir: Path, tmp_path: Path) -> str:
     return screen.console.export_text()
 
 
-def test_all_are_built_on_the_base_they_need(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
-    said = build(images_dir, tmp_path)
+def test_build_uses_the_base_of_each_python_version(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
+    report = build(images_dir, tmp_path)
     calls = engine.calls("docker build ")
-    # the bases come first; those that do not stand on each other come in any order
+    # the bases come first; independent images come in any order
     base, old_base = sorted(calls[:2], reverse=True, key=lambda call: "3.12" in call)
     classic, auto = sorted(calls[2:], reverse=True, key=lambda call: "classic" in call)
     assert "--build-arg PYTHON_IMAGE=python:3.12-slim-bookworm" in base
@@ -84,33 +84,33 @@ def test_all_are_built_on_the_base_they_need(images_dir: Path, tmp_path: Path, e
     assert "--label numerai.image=classic" in classic
     assert f"--file {images_dir}/classic/Dockerfile {images_dir}" in classic
     assert f"--build-arg BASE={image_reference(images_dir, 'base', '3.9')}" in auto
-    assert all(f"{name} built in" in said for name in ("base-python3.12", "base-python3.9", *IMAGES))
+    assert all(f"{name} built in" in report for name in ("base-python3.12", "base-python3.9", *IMAGES))
 
 
-def test_what_is_unchanged_is_left_alone(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
+def test_build_skips_unchanged_images(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
     build(images_dir, tmp_path)
     before = len(engine.calls("docker build "))
     assert "base-python3.12, base-python3.9, classic, auto_sklearn unchanged" in build(images_dir, tmp_path)
     assert len(engine.calls("docker build ")) == before
 
 
-def test_what_changed_is_built_again(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
+def test_build_repeats_changed_images(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
     build(images_dir, tmp_path)
     (images_dir / "classic" / "svm.py").write_text("C = 2\n")
-    said = build(images_dir, tmp_path)
-    assert "classic built in" in said
-    assert "base-python3.12, base-python3.9, auto_sklearn unchanged" in said
+    report = build(images_dir, tmp_path)
+    assert "classic built in" in report
+    assert "base-python3.12, base-python3.9, auto_sklearn unchanged" in report
 
 
-def test_a_build_that_fails_shows_its_end(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
-    happens(engine, "[[ $tag == numerai-classic:* ]] && exit 1")
+def test_build_failure_reports_the_end_of_its_log(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
+    run_in_builds(engine, "[[ $tag == numerai-classic:* ]] && exit 1")
     with pytest.raises(LauncherError, match="the image classic could not be built") as raised:
         build(images_dir, tmp_path)
     assert "Step 1/1" in raised.value.details[0]
     assert str(tmp_path / "logs" / "build-classic.log") in raised.value.details[1]
 
 
-def test_images_are_built_side_by_side(
+def test_build_runs_independent_images_in_parallel(
     images_dir: Path, tmp_path: Path, engine: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launcher.images.cores", lambda: 2)
@@ -120,13 +120,13 @@ def test_images_are_built_side_by_side(
             [[ $tag == numerai-base:* ]] || until [[ -e {built}/begun-$name ]]; do sleep 0.05; done
         done
     """
-    happens(engine, wait_for_the_other.replace("{built}", str(engine.folder / "built")))
-    said = build(images_dir, tmp_path)
+    run_in_builds(engine, wait_for_the_other.replace("{built}", str(engine.folder / "built")))
+    report = build(images_dir, tmp_path)
     names = [image_reference(images_dir, *of) for of in IMAGES.items()]
-    assert f"building {names[0]}, {names[1]} (2 of 4 done)" in said
+    assert f"building {names[0]}, {names[1]} (2 of 4 done)" in report
 
 
-def test_what_is_under_way_beside_a_failure_is_finished_and_kept(
+def test_build_in_progress_beside_a_failure_is_finished(
     images_dir: Path, tmp_path: Path, engine: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launcher.images.cores", lambda: 2)
@@ -134,21 +134,21 @@ def test_what_is_under_way_beside_a_failure_is_finished_and_kept(
         [[ $tag == numerai-classic:* ]] && touch {built}/failing && exit 1
         [[ $tag == numerai-base:* ]] || until [[ -e {built}/failing ]]; do sleep 0.05; done
     """
-    happens(engine, failure.replace("{built}", str(engine.folder / "built")))
+    run_in_builds(engine, failure.replace("{built}", str(engine.folder / "built")))
     with pytest.raises(LauncherError, match="the image classic could not be built"):
         build(images_dir, tmp_path)
     assert (engine.folder / "built" / image_reference(images_dir, "auto_sklearn", "3.9")).exists()
 
 
-def test_a_stop_ends_the_builds_under_way(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
-    # a build that never ends, and a stop as a signal brings it to the main thread
-    happens(engine, f"echo $$ >> {engine.folder}/under-way; while true; do sleep 1; done")
+def test_build_is_ended_by_a_stop_signal(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
+    # a build that never ends, and a signal that raises in the main thread
+    run_in_builds(engine, f"echo $$ >> {engine.folder}/in-progress; while true; do sleep 1; done")
     signals = StopSignals()
     before = {number: signal.getsignal(number) for number in STOPPING}
     signals.install()
 
     def stop() -> None:
-        wait_until((engine.folder / "under-way").exists, 30)
+        wait_until((engine.folder / "in-progress").exists, 30)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=stop)
@@ -160,14 +160,14 @@ def test_a_stop_ends_the_builds_under_way(images_dir: Path, tmp_path: Path, engi
         for number, handler in before.items():
             signal.signal(number, handler)
     thread.join()
-    assert not any(psutil.pid_exists(int(pid)) for pid in (engine.folder / "under-way").read_text().split())
+    assert not any(psutil.pid_exists(int(pid)) for pid in (engine.folder / "in-progress").read_text().split())
 
 
-def test_a_missing_dockerfile_is_named(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
+def test_build_without_dockerfile_names_it(images_dir: Path, tmp_path: Path, engine: Programs) -> None:
     (images_dir / "classic" / "Dockerfile").unlink()
     with pytest.raises(LauncherError, match="classic/Dockerfile"):
         build(images_dir, tmp_path)
 
 
-def test_the_python_versions_that_are_needed() -> None:
+def test_python_versions_groups_images_by_version() -> None:
     assert python_versions(IMAGES) == {"3.12": ["classic"], "3.9": ["auto_sklearn"]}

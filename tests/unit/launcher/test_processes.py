@@ -15,7 +15,7 @@ from launcher.processes import CommandError, Commands, Services, session_members
 if TYPE_CHECKING:
     from pathlib import Path
 
-# A program like Airflow: a child in a process group of its own, and one that does not listen to SIGTERM.
+# A program like Airflow: a child in a separate process group, and one that ignores SIGTERM.
 FAMILY = """
 import subprocess, sys, time
 apart = "import os, time; os.setpgid(0, 0); time.sleep(600)"
@@ -47,7 +47,7 @@ def is_over(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_stopping_a_service_leaves_none_of_its_processes(tmp_path: Path) -> None:
+def test_service_stop_ends_all_of_its_processes(tmp_path: Path) -> None:
     services = Services(tmp_path / "services")
     family = start_family(services, tmp_path)
     assert services.stop("family", grace=0.5)
@@ -55,7 +55,7 @@ def test_stopping_a_service_leaves_none_of_its_processes(tmp_path: Path) -> None
     assert services.find("family") is None
 
 
-def test_a_service_is_found_and_stopped_by_another_process(tmp_path: Path) -> None:
+def test_service_is_found_and_stopped_by_another_process(tmp_path: Path) -> None:
     family = start_family(Services(tmp_path / "services"), tmp_path)
     later = Services(tmp_path / "services")
     record = later.find("family")
@@ -65,7 +65,7 @@ def test_a_service_is_found_and_stopped_by_another_process(tmp_path: Path) -> No
     assert all(is_over(process) for process in family)
 
 
-def test_a_record_whose_number_belongs_to_somebody_else_is_dropped(tmp_path: Path) -> None:
+def test_service_record_of_a_reused_process_id_is_removed(tmp_path: Path) -> None:
     services = Services(tmp_path / "services")
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
         (tmp_path / "services").mkdir()
@@ -78,14 +78,14 @@ def test_a_record_whose_number_belongs_to_somebody_else_is_dropped(tmp_path: Pat
     assert not (tmp_path / "services" / "old.json").exists()
 
 
-def test_nothing_is_started_once_everything_is_being_stopped(tmp_path: Path) -> None:
+def test_services_start_after_stop_accepting_fails(tmp_path: Path) -> None:
     services = Services(tmp_path / "services")
-    services.refuse_new()
-    with pytest.raises(LauncherError, match="not started any more"):
+    services.stop_accepting()
+    with pytest.raises(LauncherError, match="not started: everything is being stopped"):
         services.start("late", ["sleep", "600"], owner="run", log=tmp_path / "late.log")
 
 
-def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
+def test_command_failure_has_its_output(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("from before\n")
     with pytest.raises(CommandError) as raised:
@@ -95,20 +95,20 @@ def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
     assert log.read_text().startswith("from before\n")
 
 
-def test_a_command_that_takes_too_long_is_ended() -> None:
+def test_command_exceeding_its_timeout_is_ended() -> None:
     with pytest.raises(CommandError) as raised:
         Commands().run(["sleep", "600"], timeout=0.2)
     assert raised.value.code is None
 
 
-def test_a_command_that_says_nothing_is_ended(tmp_path: Path) -> None:
+def test_command_without_output_is_ended(tmp_path: Path) -> None:
     with pytest.raises(CommandError):
-        Commands().run(["sleep", "600"], log=tmp_path / "log", first_words_within=0.2)
-    said = Commands().run(["sh", "-c", "echo hello; sleep 0.5"], log=tmp_path / "log", first_words_within=LONG)
-    assert said == "hello\n"
+        Commands().run(["sleep", "600"], log=tmp_path / "log", first_output_timeout=0.2)
+    output = Commands().run(["sh", "-c", "echo hello; sleep 0.5"], log=tmp_path / "log", first_output_timeout=LONG)
+    assert output == "hello\n"
 
 
-def test_commands_under_way_can_be_ended_from_another_thread() -> None:
+def test_commands_cancel_from_another_thread_ends_them() -> None:
     commands = Commands()
     errors: list[BaseException] = []
 
@@ -128,5 +128,5 @@ def test_commands_under_way_can_be_ended_from_another_thread() -> None:
         commands.run(["true"])
 
 
-def test_a_command_that_is_not_there_does_not_succeed() -> None:
+def test_command_missing_does_not_succeed() -> None:
     assert not Commands().succeeds(["numerai-no-such-command"])

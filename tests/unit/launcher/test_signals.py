@@ -9,13 +9,13 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# A launcher in small: it says when it is ready, and how it ended.
+# A minimal launcher, which prints when it is ready and how it ended.
 LISTENER = """
 import time
 from launcher.errors import StoppedError
@@ -27,17 +27,17 @@ try:
     print("ready", flush=True)
     time.sleep(600)
 except StoppedError:
-    signals.shield()
+    signals.ignore_signals()
     print("stopped", flush=True)
 """
 
 
 @contextlib.contextmanager
 def started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """Start the listener by make, in a session of its own; gives make and what the listener says."""
+    """Start the listener by make in a new session; yields make and the listener's output."""
     (tmp_path / "listener.py").write_text(LISTENER)
     (tmp_path / "Makefile").write_text(f"listen:\n\t@{sys.executable} {tmp_path}/listener.py\n")
-    # what runs in the background of a shell ignores it, and so does all that it starts
+    # background jobs of a shell ignore SIGINT, and so do their children
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         ["make", "--no-print-directory", "-C", str(tmp_path)],
@@ -59,14 +59,14 @@ def started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_to_make_alone_stops_what_make_started(tmp_path: Path, number: signal.Signals) -> None:
-    with started(tmp_path) as (make, said):
+def test_signal_to_make_alone_stops_the_launcher(tmp_path: Path, number: signal.Signals) -> None:
+    with started(tmp_path) as (make, output):
         make.send_signal(number)
-        assert said.readline() == "stopped\n"
+        assert output.readline() == "stopped\n"
 
 
 @pytest.mark.timeout(60)
-def test_a_terminals_ctrl_c_stops_it_once(tmp_path: Path) -> None:
-    with started(tmp_path) as (make, said):
+def test_ctrl_c_of_a_terminal_stops_the_launcher_once(tmp_path: Path) -> None:
+    with started(tmp_path) as (make, output):
         os.killpg(make.pid, signal.SIGINT)
-        assert said.read() == "stopped\n"
+        assert output.read() == "stopped\n"

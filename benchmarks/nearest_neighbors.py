@@ -1,9 +1,9 @@
-"""How long the exact search of nearest neighbours takes in t-SNE's spaces: ours, and faiss's own.
+"""Duration of the exact nearest-neighbor search in t-SNE's spaces: this project's, and faiss's.
 
-Runs in the ``classic`` image on random rows of 50 features, alone and with their products of two, 150 neighbours of
-each, as for perplexity 50. Prints nanoseconds a pair of rows, on all cores, and how many neighbours are the same:
+Runs in the ``classic`` image on random rows of 50 features, alone and with their products of two, 150 neighbors of
+each, as for perplexity 50. Prints nanoseconds per pair of rows, on all cores, and the share of equal neighbors:
 
-    PYTHONPATH=plugins:model_images/contract/src:. .venv/bin/python benchmarks/neighbours.py
+    PYTHONPATH=plugins:model_images/contract/src:. .venv/bin/python benchmarks/nearest_neighbors.py
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def main() -> None:
     rows = parser.parse_args().rows
     engine = docker.from_env(timeout=3600)
     threads = str(os.cpu_count())
-    table = Table("dimensions", "ours, ns", "faiss's own, ns", "the same", title=f"{rows:,} rows, {K} neighbours each")
+    table = Table("dimensions", "ours, ns", "faiss, ns", "equal", title=f"{rows:,} rows, {K} neighbors each")
     for features in ("plain", "polynomial"):
-        said: bytes = engine.containers.run(
+        output: bytes = engine.containers.run(
             load_registry(IMAGES).image_names["classic"],
             ["-c", PROGRAM, str(rows), str(K), features],
             entrypoint="python",
@@ -73,7 +73,7 @@ def main() -> None:
             network_mode="none",
             remove=True,
         )
-        found = json.loads(said.decode().splitlines()[-1])
+        found = json.loads(output.decode().splitlines()[-1])
         dimensions, same = f"{found['dimensions']:,}", f"{found['same']:.2%}"
         table.add_row(dimensions, f"{found['ours']:.1f}", f"{found['faiss']:.1f}", same)
     Console().print(table)

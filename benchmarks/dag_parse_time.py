@@ -1,7 +1,8 @@
-"""How long Airflow takes to parse the DAG file, beyond importing Airflow itself, and to write the DAG down after it.
+"""Time that Airflow takes to parse the DAG file, without importing Airflow itself, and to serialize the DAG.
 
-Each round starts a fresh interpreter, imports what every DAG file imports from Airflow, and then times the import of
-``dags/numerai_tournament.py`` and its serialization, which Airflow stores. Run it as ``python benchmarks/parse.py``.
+Each round starts a new interpreter, imports the parts of Airflow that every DAG file imports, and then times the import
+of ``dags/numerai_tournament.py`` and its serialization, which Airflow stores. Run it as
+``python benchmarks/dag_parse_time.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ print(parsed - started, serialized - parsed, len(json.dumps(stored)))
 
 
 def parse_once(home: str) -> list[float]:
-    """Seconds that a parse and a serialization take in a fresh interpreter, and how many bytes the latter has."""
+    """Seconds of a parse and a serialization in a new interpreter, and the size of the latter in bytes."""
     environment = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins")}
     answer = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -51,10 +52,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         parse_once(home)  # the first fills the operating system's file cache
         parses, writes, sizes = zip(*(parse_once(home) for _ in range(rounds)), strict=True)
-    title = f"Reading the DAG file {rounds} times, beyond importing Airflow"
-    table = Table("what", "least, s", "median, s", "most, s", title=title)
-    for what, seconds in (("parsing", parses), (f"serializing ({sizes[0] / 1_000:,.0f} kB)", writes)):
-        table.add_row(what, *(f"{figure:.3f}" for figure in (min(seconds), statistics.median(seconds), max(seconds))))
+    title = f"Parsing the DAG file {rounds} times, without importing Airflow"
+    table = Table("step", "minimum, s", "median, s", "maximum, s", title=title)
+    for step, seconds in (("parsing", parses), (f"serializing ({sizes[0] / 1_000:,.0f} kB)", writes)):
+        table.add_row(step, *(f"{figure:.3f}" for figure in (min(seconds), statistics.median(seconds), max(seconds))))
     Console().print(table)
 
 

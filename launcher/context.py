@@ -1,4 +1,4 @@
-"""What every command works with, and how all of it is given back at the end, whatever the end is."""
+"""The context of a command: paths, screen, engine, services, and the lock against parallel commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
-from launcher import airflow_home, practice_season
+from launcher import local_airflow, simulator
 from launcher.base_images import BaseImages
 from launcher.docker_cli import Docker
 from launcher.engine import Engine
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from launcher.checkout import Checkout
     from launcher.console import Screen
+    from launcher.paths import ProjectPaths
     from launcher.signals import StopSignals
 
 
 @dataclass(frozen=True)
-class KeptUp:
+class BackgroundAirflow:
     """The Airflow that `make up` keeps running."""
 
     port: int
@@ -45,21 +45,21 @@ class KeptUp:
     @property
     def address(self) -> str:
         """Address of its web page."""
-        return f"http://{airflow_home.HOST}:{self.port}"
+        return f"http://{local_airflow.HOST}:{self.port}"
 
 
-class Session:
-    """One command at work in a checkout."""
+class CommandContext:
+    """One running command in a checkout."""
 
-    def __init__(self, checkout: Checkout, screen: Screen, signals: StopSignals) -> None:
-        self.checkout = checkout
+    def __init__(self, paths: ProjectPaths, screen: Screen, signals: StopSignals) -> None:
+        self.paths = paths
         self.screen = screen
         self.signals = signals
         self.commands = Commands()
-        self.services = Services(checkout.services)
+        self.services = Services(paths.services)
         self.docker = Docker(self.commands)
-        # the engine is asked and stopped after everything else was cancelled
-        self.engine = Engine(Docker(Commands()), self.services, checkout)
+        # separate commands: the engine is stopped after all others were cancelled
+        self.engine = Engine(Docker(Commands()), self.services, paths)
         self._lock: IO[str] | None = None
 
     @cached_property
@@ -69,36 +69,36 @@ class Session:
         Raises
         ------
         LauncherError
-            When models.yaml is not as it should be.
+            When models.yaml is invalid.
         """
         try:
-            return load_registry(self.checkout.images_dir)
+            return load_registry(self.paths.images_dir)
         except BadInputError as error:
             raise LauncherError(str(error)) from None
 
     @property
     def pool(self) -> str:
-        """Name of the pool that bounds the models' load."""
+        """Name of the pool that limits the cores used by models."""
         return os.environ.get("NUMERAI_POOL") or "numerai_models"
 
     def build_images(self, *, may_install: bool) -> None:
         """Provide the base images and build the model images whose inputs changed."""
         pythons = {name: image.python for name, image in self.registry.images.items()}
-        images = ModelImages(self.docker, self.checkout.images_dir, pythons, self.checkout.logs)
+        images = ModelImages(self.docker, self.paths.images_dir, pythons, self.paths.logs)
         if images.missing():
             with self.screen.step("Base image") as step:
-                bases = BaseImages(self.docker, self.checkout, may_install=may_install)
+                bases = BaseImages(self.docker, self.paths, may_install=may_install)
                 bases.ensure(python_versions(pythons), step)
         with self.screen.step("Model images") as step:
             images.build(step)
 
     def check_data_volume(self) -> None:
-        """See whether the engine's containers share the data directory: one on another machine does not.
+        """Check that the engine's containers share the data directory, unlike those on another machine.
 
         Raises
         ------
         LauncherError
-            When they do not: both paths, and what to do.
+            When they do not, with both paths and the remedy.
         """
         import docker
 
@@ -106,7 +106,7 @@ class Session:
         from numerai_pipeline.settings import Settings
 
         with self.screen.step("Data volume") as step:
-            settings = Settings(data_dir=self.checkout.data)
+            settings = Settings(data_dir=self.paths.data)
             client = docker.from_env().api
             try:
                 volume = check_data_volume(settings, client, any_model_image(self.registry, settings, client))
@@ -116,29 +116,29 @@ class Session:
                 client.close()
             step.done(f"{volume.inside}, shared with the engine's containers")
 
-    def kept_up(self) -> KeptUp | None:
-        """Find the Airflow that `make up` keeps running, if it does."""
-        record = self.services.find(airflow_home.SERVICE)
+    def background_airflow(self) -> BackgroundAirflow | None:
+        """Find the Airflow that `make up` keeps running, if there is one."""
+        record = self.services.find(local_airflow.SERVICE)
         if record is None or record.owner != "up":
             return None
         with suppress(OSError, ValueError, TypeError):
-            return KeptUp(**json.loads(self._kept_up_file.read_text()))
+            return BackgroundAirflow(**json.loads(self._background_file.read_text()))
         return None
 
-    def keep_up(self, kept_up: KeptUp) -> None:
-        """Remember what `make up` keeps running."""
-        self._kept_up_file.write_text(json.dumps(kept_up.__dict__))
+    def save_background_state(self, background: BackgroundAirflow) -> None:
+        """Store the ports and data folder of the Airflow that `make up` keeps running."""
+        self._background_file.write_text(json.dumps(background.__dict__))
 
     @contextmanager
-    def only_one(self, command: str) -> Iterator[None]:
-        """Let no two commands that start Airflow work in this checkout at the same time.
+    def exclusive_command(self, command: str) -> Iterator[None]:
+        """Lock this checkout against other commands that start Airflow.
 
         Raises
         ------
         LauncherError
-            When another is at it.
+            When another command holds the lock.
         """
-        path = self.checkout.cache / "command.lock"
+        path = self.paths.cache / "command.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+") as lock:
             try:
@@ -146,44 +146,44 @@ class Session:
             except OSError:
                 other = self.running_command()
                 raise LauncherError(
-                    f"make {other.get('command', 'run')} is already at work in this checkout"
+                    f"make {other.get('command', 'run')} is already running in this checkout"
                     f" (process {other.get('pid', 'unknown')})",
-                    "Wait for it, stop it with `make down`, or use another checkout: they do not disturb each other.",
+                    "Wait for it, stop it with `make down`, or use another checkout, which is independent.",
                     exit_code=EXIT_BUSY,
                 ) from None
             lock.seek(0)
             lock.truncate()
             lock.write(json.dumps({"pid": os.getpid(), "command": command}))
             lock.flush()
-            # an earlier command that was killed could not tidy up
+            # an earlier command that was killed could not clean up
             if self.stop_services("run"):
-                self.screen.note("Tidying up", "stopped what an earlier command, which was killed, had left running")
+                self.screen.note("Cleaning up", "stopped leftover services of an earlier command that was killed")
             yield
             lock.seek(0)
             lock.truncate()
 
     def running_command(self) -> dict[str, Any]:
-        """Read what the command that holds the lock wrote down about itself."""
+        """Read the name and process id of the command that holds the lock."""
         with suppress(OSError, ValueError):
-            found = json.loads((self.checkout.cache / "command.lock").read_text())
+            found = json.loads((self.paths.cache / "command.lock").read_text())
             return found if isinstance(found, dict) else {}
         return {}
 
-    def stop_running_command(self, patience: float) -> bool:
-        """Tell a command that is at work in this checkout to stop, and wait for it; says whether there was one."""
-        path = self.checkout.cache / "command.lock"
+    def stop_running_command(self, timeout: float) -> bool:
+        """Stop a running command of this checkout and wait for its end; returns whether there was one."""
+        path = self.paths.cache / "command.lock"
         if not path.exists() or _is_unlocked(path):
             return False
         pid = self.running_command().get("pid")
         with suppress(psutil.Error, ProcessLookupError):
             if isinstance(pid, int) and pid != os.getpid():
                 os.kill(pid, signal.SIGTERM)
-        return wait_until(lambda: _is_unlocked(path), patience, every=0.2)
+        return wait_until(lambda: _is_unlocked(path), timeout, every=0.2)
 
     def stop_services(self, owner: str) -> list[str]:
-        """Stop Airflow and the practice season, if they serve this command; returns what was stopped."""
+        """Stop Airflow and the simulator, if they were started for this command; returns the stopped services."""
         stoppers, stopped = [], []
-        for name, grace in ((airflow_home.SERVICE, airflow_home.STOP_SECONDS), (practice_season.SERVICE, 4.0)):
+        for name, grace in ((local_airflow.SERVICE, local_airflow.STOP_SECONDS), (simulator.SERVICE, 4.0)):
             record = self.services.find(name)
             if record is not None and record.owner == owner:
                 stopped.append(name)
@@ -195,10 +195,10 @@ class Session:
         return stopped
 
     def remove_containers(self, run_id: str = "") -> int:
-        """Remove this installation's containers, or those of one run; returns how many there were."""
-        if not (self.checkout.data / ".installation").exists():
+        """Remove this deployment's containers, or those of one run; returns their number."""
+        if not (self.paths.data / ".installation").exists():
             return 0
-        labels = {"numerai": installation_id(self.checkout.data)}
+        labels = {"numerai": installation_id(self.paths.data)}
         if run_id:
             labels["numerai_run"] = run_id
         with suppress(CommandError, OSError):
@@ -206,8 +206,8 @@ class Session:
         return 0
 
     @property
-    def _kept_up_file(self) -> Path:
-        return self.checkout.cache / "kept-up.json"
+    def _background_file(self) -> Path:
+        return self.paths.cache / "kept-up.json"
 
 
 def _is_unlocked(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The CPythons on this machine, as material for a stand-in image."""
+"""Finds the CPythons on this machine, of which offline base images are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.checkout import ROOT
+from launcher.paths import ROOT
 from launcher.processes import CommandError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 20
 DOWNLOAD_SECONDS = 180.0
 
-# An interpreter counts only if it ran, is CPython, and has what pip and the models' libraries need.
-ASK = """
+# An interpreter counts only if it runs, is CPython, and has the modules that pip and the models' libraries need.
+PROBE = """
 import json, sys
 import bz2, ctypes, hashlib, lzma, sqlite3, ssl, zlib
 print(json.dumps({
@@ -33,9 +33,9 @@ print(json.dumps({
 }))
 """
 
-# The standard library without its tests (they are two thirds of it), without what only a desktop uses, and without
-# site-packages, which may hold somebody's own things.
-LEFT_OUT = shutil.ignore_patterns(
+# The standard library without its tests (two thirds of it), without desktop modules, and without site-packages, which
+# may contain private packages.
+EXCLUDED = shutil.ignore_patterns(
     "__pycache__", "*.a", "*.pyc", "test", "tests", "idlelib", "tkinter", "turtledemo", "site-packages",
     "dist-packages", "EXTERNALLY-MANAGED",
 )  # fmt: skip
@@ -60,37 +60,37 @@ class Interpreter:
     version: str
 
     def copy_to(self, target: Path) -> None:
-        """Copy what makes it a Python: the program, its libraries, its headers; site-packages stays empty."""
+        """Copy the program, its libraries and its headers; site-packages stays empty."""
         name = f"python{self.version}"
         (target / "bin").mkdir(parents=True)
         shutil.copy2((self.prefix / "bin" / name).resolve(), target / "bin" / name)
-        shutil.copytree(self.prefix / "lib" / name, target / "lib" / name, ignore=LEFT_OUT, symlinks=True)
+        shutil.copytree(self.prefix / "lib" / name, target / "lib" / name, ignore=EXCLUDED, symlinks=True)
         (target / "lib" / name / "site-packages").mkdir(exist_ok=True)
         if (self.prefix / "include" / name).is_dir():
             shutil.copytree(self.prefix / "include" / name, target / "include" / name)
         for library in sorted((self.prefix / "lib").glob(f"libpython{self.version}*.so*")):
             shutil.copy2(library, target / "lib" / library.name, follow_symlinks=False)
-        # what builds extension modules reads there where Python is installed
+        # builds of extension modules read the installation prefix there
         for file in (target / "lib" / name).glob("_sysconfigdata*.py"):
             file.write_text(file.read_text().replace(str(self.prefix), "/usr/local"))
 
 
 def find_interpreters(version: str) -> list[Interpreter]:
-    """All CPythons of a version that can be copied: on PATH, of pyenv, of uv, in /usr/local."""
+    """Find all CPythons of a version that can be copied: on PATH, of pyenv, of uv, in /usr/local."""
     found: dict[Path, Interpreter] = {}
     for candidate in _candidates(version):
-        interpreter = _ask(candidate, version)
-        # Debian spreads its own Python over /usr: that is no folder to copy
+        interpreter = _probe(candidate, version)
+        # Debian's own Python is spread over /usr and cannot be copied as a folder
         if interpreter is not None and interpreter.prefix != Path("/usr"):
             found.setdefault(interpreter.prefix, interpreter)
     return list(found.values())
 
 
-def uv_install(commands: Commands, version: str) -> None:
-    """Let uv fetch a CPython, where there is a uv and it can."""
+def install_with_uv(commands: Commands, version: str) -> None:
+    """Download a CPython with uv, if possible."""
     uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
     with contextlib.suppress(CommandError, OSError):
-        # a short patience: where GitHub does not answer, it never does
+        # a short timeout: on machines without access to GitHub it never responds
         commands.run([uv, "python", "install", version], timeout=DOWNLOAD_SECONDS, env={"UV_HTTP_TIMEOUT": "10"})
 
 
@@ -115,18 +115,18 @@ def _numbers(name: str) -> list[int]:
     return [int(part) for part in name.replace("-", ".").split(".") if part.isdigit()]
 
 
-def _ask(candidate: Path, version: str) -> Interpreter | None:
+def _probe(candidate: Path, version: str) -> Interpreter | None:
     if not os.access(candidate, os.X_OK) or candidate.is_dir():
         return None
     try:
-        # -I: whatever this environment sets for its own Python must not colour the answer
+        # -I: variables of this environment for its own Python must not change the result
         answer = subprocess.run(
-            [candidate, "-I", "-c", ASK], capture_output=True, timeout=ANSWER_SECONDS, check=True, text=True
+            [candidate, "-I", "-c", PROBE], capture_output=True, timeout=ANSWER_SECONDS, check=True, text=True
         )
-        facts = json.loads(answer.stdout)
+        reported = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    if facts["version"] != version or facts["implementation"] != "cpython":
+    if reported["version"] != version or reported["implementation"] != "cpython":
         return None
-    prefix = Path(facts["prefix"])
+    prefix = Path(reported["prefix"])
     return Interpreter(candidate, prefix, version) if (prefix / "bin" / f"python{version}").exists() else None

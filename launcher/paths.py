@@ -1,4 +1,4 @@
-"""Where things are in a checkout; every path the launcher writes to is here."""
+"""The paths of a checkout; all paths that the launcher writes to are here."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
-class Checkout:
-    """One checkout of the project: the bundle's own folders, and what is made beside them (all git-ignored)."""
+class ProjectPaths:
+    """One checkout of the project: the bundle's folders, and the generated ones beside them (all git-ignored)."""
 
     root: Path = ROOT
 
@@ -42,7 +42,7 @@ class Checkout:
 
     @property
     def cache(self) -> Path:
-        """The launcher's own files: locks, records of what it started, logs, cached downloads."""
+        """The launcher's own files: locks, records of started programs, logs, cached downloads."""
         return self.root / ".cache"
 
     @property
@@ -62,5 +62,5 @@ class Checkout:
 
     @property
     def backups(self) -> Path:
-        """Where backups of a server go unless told otherwise."""
+        """Default folder of a server's backups."""
         return self.root / "backups"

@@ -7,12 +7,12 @@ import httpx
 from rich.console import Console
 
 from launcher.console import Screen, seconds
-from launcher.follow import TaskView, last_words, log_path, own_words, render, what_went_wrong
-from launcher.outcome import predictions_table, show_predictions, show_submissions
+from launcher.run_monitor import TaskView, failure_message, last_log_line, log_path, render, task_log_lines
+from launcher.run_report import predictions_table, show_predictions, show_submissions
 
 AT = datetime(2026, 11, 21, 13, 5, 0, tzinfo=UTC)
 
-# Task instances and a log as Airflow 3.3 gave them, without the fields nobody reads here.
+# Task instances and a log as Airflow 3.3 gave them, without the fields that the launcher does not read.
 INSTANCES: list[dict[str, Any]] = [
     {
         "task_id": "download",
@@ -74,14 +74,14 @@ FAILURE: list[dict[str, Any]] = [
 
 def drawn(width: int = 100) -> list[str]:
     console = Console(record=True, width=width, force_terminal=True)
-    words = {"svm": "fitting: 40 %", "xgboost": "out of memory"}
+    messages = {"svm": "fitting: 40 %", "xgboost": "out of memory"}
     views = [TaskView.from_api(instance) for instance in INSTANCES]
-    views = [TaskView(**{**view.__dict__, "words": words.get(view.name, "")}) for view in views]
+    views = [TaskView(**{**view.__dict__, "last_message": messages.get(view.name, "")}) for view in views]
     console.print(render(views, AT, "Run r: running"))
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
-def test_the_table_shows_each_task_as_it_is() -> None:
+def test_render_shows_state_and_attempt_of_each_task() -> None:
     rows = {line.split()[0]: line.split() for line in drawn()[2:]}
     assert rows["download"] == ["download", "done", "1/4", "12", "s"]
     assert rows["svm"] == ["svm", "running", "2/4", "3", "min", "05", "s", "fitting:", "40", "%"]
@@ -90,26 +90,26 @@ def test_the_table_shows_each_task_as_it_is() -> None:
     assert rows["exploring"] == ["exploring", "waiting"]
 
 
-def test_a_narrow_terminal_shortens_words_but_not_states() -> None:
+def test_render_on_a_narrow_terminal_shortens_messages_only() -> None:
     lines = drawn(width=50)
     assert all(len(line) <= 50 for line in lines)
     assert any("running" in line and "…" in line for line in lines)
 
 
-def test_a_task_is_heard_through_what_airflow_says_around_it() -> None:
-    assert [event["event"] for event in own_words(LOG)] == [LOG[-1]["event"]]
-    assert last_words(LOG) == "fitting: 40 %, about 12 s to go"
-    assert last_words([]) == ""
+def test_task_log_lines_excludes_lines_of_airflow() -> None:
+    assert [event["event"] for event in task_log_lines(LOG)] == [LOG[-1]["event"]]
+    assert last_log_line(LOG) == "fitting: 40 %, about 12 s to go"
+    assert last_log_line([]) == ""
     assert log_path(LOG) == LOG[1]["event"]
 
 
-def test_what_went_wrong_is_the_exception_in_one_line() -> None:
-    assert what_went_wrong(FAILURE) == "training.parquet: column 'era' is missing"
-    assert what_went_wrong(LOG) == "fitting: 40 %, about 12 s to go"
-    assert what_went_wrong([]) == "it said nothing"
+def test_failure_message_is_the_exception_in_one_line() -> None:
+    assert failure_message(FAILURE) == "training.parquet: column 'era' is missing"
+    assert failure_message(LOG) == "fitting: 40 %, about 12 s to go"
+    assert failure_message([]) == "no message in its log"
 
 
-def test_the_predictions_are_shown_with_whatever_is_known() -> None:
+def test_show_predictions_leaves_unknown_values_blank() -> None:
     models = {
         "svm": {
             "rows": 13750,
@@ -124,32 +124,32 @@ def test_the_predictions_are_shown_with_whatever_is_known() -> None:
     }
     screen = Screen(Console(record=True, width=100, force_terminal=False))
     show_predictions(screen, {"round": "1405", "models": models}, 65.0)
-    said = screen.console.export_text()
-    assert "13,750  0.69295" in said
-    assert "66.7%" in said
-    assert "/d/svm.csv" in said
-    assert "round 1405, took 1 min 05 s" in said
+    output = screen.console.export_text()
+    assert "13,750  0.69295" in output
+    assert "66.7%" in output
+    assert "/d/svm.csv" in output
+    assert "round 1405, took 1 min 05 s" in output
     assert predictions_table(models).row_count == 3
 
 
-def test_what_was_handed_in_is_shown_and_that_nothing_was_only_if_it_was_asked_for() -> None:
+def test_show_submissions_without_any_prints_only_if_requested() -> None:
     screen = Screen(Console(record=True, width=100, force_terminal=False))
-    show_submissions(screen, None, asked_for=False)
+    show_submissions(screen, None, requested=False)
     assert screen.console.export_text() == ""
-    show_submissions(screen, None, asked_for=True)
-    assert "nothing; the task submit says why" in screen.console.export_text()
+    show_submissions(screen, None, requested=True)
+    assert "nothing; the log of the task submit has the reason" in screen.console.export_text()
     record = {"model": "ensemble_selection", "round": 1335}
-    show_submissions(screen, {"round": 1335, "submissions": {"mine": record}}, asked_for=True)
+    show_submissions(screen, {"round": 1335, "submissions": {"mine": record}}, requested=True)
     assert "ensemble_selection as mine: accepted for round 1335" in screen.console.export_text()
 
 
-def test_a_verdict_that_is_missing_is_no_reason_to_fail() -> None:
+def test_show_predictions_without_a_result_succeeds() -> None:
     screen = Screen(Console(record=True, width=100, force_terminal=False))
     show_predictions(screen, None, 1.0)
     assert "Run succeeded" in screen.console.export_text()
 
 
-def test_plain_output_has_no_escape_codes_and_one_line_a_step() -> None:
+def test_screen_plain_output_has_no_escape_codes() -> None:
     screen = Screen(Console(record=True, width=40, force_terminal=False))
     with screen.console.capture() as capture, screen.step("Model images") as step:
         step.update("building")
@@ -161,7 +161,7 @@ def test_plain_output_has_no_escape_codes_and_one_line_a_step() -> None:
     assert lines[0] == "· Model images    building …"
 
 
-def test_durations_are_said_as_a_person_says_them() -> None:
+def test_seconds_formats_durations() -> None:
     assert [seconds(number) for number in (0.44, 12.4, 59.7, 185, 7800)] == [
         "0.4 s",
         "12 s",
@@ -171,5 +171,5 @@ def test_durations_are_said_as_a_person_says_them() -> None:
     ]
 
 
-def test_the_recorded_states_are_real_json() -> None:
+def test_recorded_task_instances_are_valid_json() -> None:
     assert httpx.Response(200, json=INSTANCES).json() == INSTANCES

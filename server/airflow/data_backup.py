@@ -1,9 +1,9 @@
-"""The data directory's part of a backup: packed on standard output, unpacked from standard input.
+"""Backs up the data directory: packs it to standard output, unpacks it from standard input.
 
-``python -m server.airflow.keepsakes pack`` takes what cannot be had again but by computing it: predictions, reports,
-boards, what was submitted, and every manifest. What Numerai serves (downloads) and the tables made of it are left out,
-unless ``--everything`` is asked for; their manifests tell what they were. ``unpack`` puts back what is missing, and
-never writes over a file that is there.
+``python -m server.airflow.data_backup pack`` includes the files that only computing could restore: predictions,
+reports, boards, submissions, and every manifest. Downloads and the tables made of them are excluded unless
+``--everything`` is given; their manifests are included. ``unpack`` restores missing files, and never overwrites an
+existing file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import IO, BinaryIO
 
 MANIFEST = ".manifest.json"
 DOWNLOADS = "downloads"
-# the tables of a run, as run_layout.py names them: unzip makes them again from the downloads
+# the tables of a run, named as in run_layout.py: unzip makes them again from the downloads
 TABLES = frozenset({"training.parquet", "tournament.parquet", "training.csv", "tournament.csv"})
 
 
-def is_kept(path: Path, *, everything: bool) -> bool:
-    """Whether a file, named relative to the data directory, goes into a backup.
+def is_backed_up(path: Path, *, everything: bool) -> bool:
+    """Whether a file, given by its path relative to the data directory, is included in a backup.
 
-    Locks and what is being written at the moment (hidden files) do not, but for the installation's id.
+    Hidden files, which are locks and partial files, are excluded, except for the deployment's id.
     """
     if path.name.startswith(".") and path.name != ".installation" and ".runs" not in path.parts:
         return False
@@ -36,28 +36,28 @@ def is_kept(path: Path, *, everything: bool) -> bool:
 
 
 def pack(data: Path, sink: BinaryIO, *, everything: bool) -> None:
-    """Write a compressed tar of what is kept."""
+    """Write a compressed tar of the included files."""
     with tarfile.open(fileobj=sink, mode="w|gz") as tar:
         for folder, folders, files in os.walk(data):
             folders.sort()
             for name in sorted(files):
                 path = Path(folder, name)
-                inside = path.relative_to(data)
-                if not is_kept(inside, everything=everything) or path.is_symlink():
+                relative = path.relative_to(data)
+                if not is_backed_up(relative, everything=everything) or path.is_symlink():
                     continue
                 try:
-                    tar.add(path, arcname=str(inside), recursive=False)
+                    tar.add(path, arcname=str(relative), recursive=False)
                 except FileNotFoundError:
-                    # housekeeping, or a task that replaces its output, was quicker
+                    # removed meanwhile by housekeeping or by a task that replaces its output
                     continue
 
 
 def unpack(data: Path, source: BinaryIO) -> dict[str, int]:
-    """Put back what is missing; returns how many files were put back, were there, and must be made again.
+    """Restore missing files; returns the numbers of restored files, of existing ones, and of ones to be computed.
 
-    A manifest whose file is not there is not put back: it would promise what does not exist.
+    A manifest without its file is not restored.
     """
-    put_back = there = 0
+    restored = existing = 0
     waiting: dict[Path, bytes] = {}
     with tarfile.open(fileobj=source, mode="r|gz") as tar:
         for member in tar:
@@ -65,7 +65,7 @@ def unpack(data: Path, source: BinaryIO) -> dict[str, int]:
             if not member.isfile() or ".." in Path(member.name).parts or Path(member.name).is_absolute():
                 continue
             if path.exists():
-                there += 1
+                existing += 1
                 continue
             content = tar.extractfile(member)
             if content is None:
@@ -74,28 +74,28 @@ def unpack(data: Path, source: BinaryIO) -> dict[str, int]:
                 waiting[path] = content.read()
                 continue
             _write(path, content)
-            put_back += 1
+            restored += 1
     missing = 0
     for path, text in waiting.items():
         if path.with_name(path.name.removesuffix(MANIFEST)).exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text)
-            put_back += 1
+            restored += 1
         else:
             missing += 1
-    return {"put back": put_back, "there": there, "to be made again": missing}
+    return {"restored": restored, "existing": existing, "to be computed": missing}
 
 
 def _write(path: Path, content: IO[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
+    partial = path.with_name(f".{path.name}.part")
+    with partial.open("wb") as file:
         shutil.copyfileobj(content, file)
-    beside.replace(path)
+    partial.replace(path)
 
 
 def main() -> int:
-    """Do what the command line says; returns the exit code."""
+    """Run the action of the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("pack", "unpack"))
     parser.add_argument("--everything", action="store_true", help="downloads and tables as well")

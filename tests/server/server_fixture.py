@@ -1,4 +1,4 @@
-"""A server as its users have it: a checkout of its own, set up by ``make server``, with toys in place of the models."""
+"""A server like its users': a separate checkout, set up by ``make server``, with toys in place of the models."""
 
 from __future__ import annotations
 
@@ -26,21 +26,25 @@ from tests.containers.conftest import TOURNAMENT_IDS
 from tests.samples import ROOT, task
 
 DAG_ID = "numerai_tournament"
-STAND_INS = {
+OFFLINE_IMAGES = {
     "POSTGRES_IMAGE": "numerai-stand-in-postgres",
     "REDIS_IMAGE": "numerai-stand-in-redis",
     "TLS_IMAGE": "numerai-stand-in-nginx",
 }
-"""Setting → the image that stands in for the public one, built from the folder of its last word."""
+"""Setting → the image that replaces the public one, built from the folder of the setting's name."""
 COMMAND_SECONDS = 1200
 RUN_SECONDS = 900
 
 
-def build_stand_ins() -> None:
-    """Build what stands in for the images of others, from Debian's packages."""
-    for setting, name in STAND_INS.items():
+def build_offline_images() -> None:
+    """Build replacements of third-party images from Debian's packages."""
+    for setting, name in OFFLINE_IMAGES.items():
         folder = (
-            ROOT / "tests" / "server" / "stand_ins" / setting.split("_", maxsplit=1)[0].lower().replace("tls", "nginx")
+            ROOT
+            / "tests"
+            / "server"
+            / "offline_images"
+            / setting.split("_", maxsplit=1)[0].lower().replace("tls", "nginx")
         )
         subprocess.run(
             ["docker", "build", "--force-rm", "--quiet", "--tag", name, folder],
@@ -51,15 +55,15 @@ def build_stand_ins() -> None:
 
 
 def copy_checkout(target: Path) -> None:
-    """Make a checkout with the files as they are here, those that are not committed yet as well."""
-    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    """Make a checkout with the present files, including uncommitted ones."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
         source = ROOT / name
         if source.is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
-    # the environment takes minutes to make, and is the same
+    # the environment takes minutes to create, and is the same
     (target / ".venv").symlink_to((ROOT / ".venv").resolve())
 
 
@@ -88,8 +92,8 @@ def write_archive(path: Path) -> None:
 
 
 @dataclass
-class WholeServer:
-    """A server and what a test asks of it."""
+class Server:
+    """A server, with the operations that tests need."""
 
     root: Path
     events: IO[str]
@@ -109,7 +113,7 @@ class WholeServer:
     @cached_property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AIRFLOW"))}
-        # Airflow's containers see the toys at the same path, since they lie in the data directory
+        # Airflow's containers have the toys at the same path, since they are in the data directory
         return kept | {"NUMERAI_IMAGES_DIR": str(self.data / "model_images"), "NUMERAI_DATA_DIR": str(self.data)}
 
     @property
@@ -134,26 +138,26 @@ class WholeServer:
         self.write_registry(entries)
 
     def write_registry(self, tasks: dict[str, dict[str, object]]) -> None:
-        """Have these tasks of the toy's instead of those before."""
+        """Replace the tasks of the registry."""
         registry = {"images": {"toy": {"description": "A toy."}}, "tasks": tasks}
         (self.data / "model_images" / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
 
     def change_settings(self, changed: dict[str, str]) -> None:
-        """Change .env by hand and start the server anew with it."""
+        """Change .env and restart the server."""
         env_file = self.root / ".env"
         lines = [line for line in env_file.read_text().splitlines() if line.partition("=")[0] not in changed]
         env_file.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in changed.items())]) + "\n")
         self.make("server")
 
     def make_server(self, settings: dict[str, str]) -> str:
-        """Set it up with these settings beside those that all of these tests want; return what make said."""
-        usual = {**STAND_INS, "NUMERAI_SCHEDULE": "off", "NUMERAI_HOUSEKEEPING": "false"}
+        """Set the server up with these settings in addition to the tests' usual ones; return make's output."""
+        usual = {**OFFLINE_IMAGES, "NUMERAI_SCHEDULE": "off", "NUMERAI_HOUSEKEEPING": "false"}
         return self.make("server", *(f"{name}={value}" for name, value in {**usual, **settings}.items())).stdout
 
-    def make(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Call make as its user does."""
+    def make(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run make."""
         done = subprocess.run(
-            ["make", *words],
+            ["make", *arguments],
             cwd=self.root,
             env=self.environment,
             capture_output=True,
@@ -165,10 +169,10 @@ class WholeServer:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def compose(self, *words: str) -> str:
-        """Call docker-compose by hand, with nothing but what .env says."""
+    def compose(self, *arguments: str) -> str:
+        """Run docker-compose with only the settings of .env."""
         done = subprocess.run(
-            ["docker-compose", *words],
+            ["docker-compose", *arguments],
             cwd=self.root,
             capture_output=True,
             text=True,
@@ -186,10 +190,10 @@ class WholeServer:
     def api_of(self, user: str, password: str) -> AirflowApi:
         file = self.root / ".cache" / f"{user}.json"
         file.write_text(json.dumps({user: password}))
-        return AirflowApi(self.address, user, file, patience=180)
+        return AirflowApi(self.address, user, file, retry_seconds=180)
 
     def services(self) -> dict[str, str]:
-        """Name each service's state: its health, or how it ended."""
+        """Give each service's state: its health, or its exit code."""
         project = self.settings["COMPOSE_PROJECT_NAME"]
         form = '{{.Label "com.docker.compose.service"}}\t{{.Status}}'
         words = ["docker", "ps", "--all", "--format", form, "--filter", f"label=com.docker.compose.project={project}"]
@@ -203,7 +207,7 @@ class WholeServer:
             return bool(states) and all("(healthy)" in state for state in states.values())
 
         assert wait_until(healthy, 600, every=1), self.services()
-        # a scheduler of a moment ago counts as alive for a while: ask who really answers
+        # an ended scheduler counts as alive for a while: query the present one
         assert self.api.wait_until_healthy(lambda: True, 300)
 
     def trigger(self, run: str, **conf: Any) -> None:
@@ -231,17 +235,17 @@ class WholeServer:
         return self.containers(run, of_task=of_task)[0]
 
     def made(self, run: str) -> list[str]:
-        """Name the tasks for which a container was ever made in a run, one for each container."""
+        """List the tasks for which a container was created in a run, one entry per container."""
         self.events.seek(0)
         facts = [json.loads(line)["Actor"]["Attributes"] for line in self.events if line.strip()]
         return sorted(each["numerai.task"] for each in facts if each.get("numerai.run") == run)
 
-    def let_go(self, container: str) -> None:
-        """Tell a toy that waits to go on."""
+    def release(self, container: str) -> None:
+        """Let a waiting toy continue."""
         subprocess.run(["docker", "exec", container, "touch", "/tmp/go"], check=True, capture_output=True)  # noqa: S108
 
     def destroy(self) -> None:
-        """Remove the server with all it ever kept."""
+        """Remove the server with all its volumes."""
         if (self.root / ".env").exists():
             subprocess.run(
                 ["docker-compose", "down", "--volumes", "--remove-orphans"],
@@ -252,9 +256,9 @@ class WholeServer:
             )
 
     def remove_model_containers(self) -> None:
-        installation = self.data / ".installation"
-        if installation.exists():
-            label = f"label=numerai={installation.read_text().strip()}"
+        deployment = self.data / ".installation"
+        if deployment.exists():
+            label = f"label=numerai={deployment.read_text().strip()}"
             listed = subprocess.run(
                 ["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True
             )
@@ -269,14 +273,14 @@ class WholeServer:
 
 
 @contextmanager
-def set_up(root: Path) -> Iterator[WholeServer]:
-    """Make a checkout that a server can be set up in, and remove all that came of it in the end."""
-    build_stand_ins()
+def set_up(root: Path) -> Iterator[Server]:
+    """Make a checkout for a server, and remove everything in the end."""
+    build_offline_images()
     copy_checkout(root)
     with (root.parent / "events").open("w+") as events:
         form = ["--format", "{{json .}}", "--filter", "event=create", "--filter", "label=numerai.run"]
         watcher = subprocess.Popen(["docker", "events", *form], stdout=events, text=True)
-        whole = WholeServer(root, events)
+        whole = Server(root, events)
         try:
             whole.data.mkdir()
             write_archive(whole.archive)

@@ -1,8 +1,8 @@
-"""Knobs: what can be chosen on the command line, and a helpful word about each wrong one.
+"""The options of the command line, with a helpful error for each invalid one.
 
-``make run MODELS=svm ARCHIVE="my data.zip"`` hands its knobs on in the environment variable MAKEFLAGS, where make
-escapes whatever they contain; no shell ever reads them. ``python -m launcher run MODELS=svm`` takes the same words as
-arguments. The knobs of a run are the DAG's parameters under their upper-case names.
+``make run MODELS=svm ARCHIVE="my data.zip"`` passes its options in the environment variable MAKEFLAGS, where make
+escapes their values; no shell evaluates them. ``python -m launcher run MODELS=svm`` takes the same texts as arguments.
+The options of a run are the DAG's parameters under their upper-case names.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 
+from launcher.backtest_range import BacktestRange, parse_range
 from launcher.errors import UsageError
-from launcher.weeks import Weeks, read_weeks
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.parameters import form_fields, parse_parameters
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PRACTICE_AUTOML_MINUTES = 1
 TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
-LAUNCHER_KNOBS = {
+COMMAND_OPTIONS: dict[str, tuple[str, ...]] = {
     "run": ("PORT", "NO_INSTALL"),
     "backtest": ("WEEKS", "FROM", "TO", "AT_ONCE", "PORT", "NO_INSTALL"),
     "up": ("PORT", "NO_INSTALL"),
@@ -43,44 +43,50 @@ LAUNCHER_KNOBS = {
     "server-user": ("NAME", "ROLE"),
     "worker": ("BROKER", "NAME", "QUEUES", "NO_INSTALL"),
     "test-server": ("ARGS", "NO_INSTALL"),
-}
-# commands that run the DAG take its parameters as knobs
-RUNNING = ("run", "backtest")
-# commands of a server, which read their knobs themselves
-SERVING = ("server", "server-logs", "server-upgrade", "server-backup", "server-restore", "server-user", "worker")
-# a backtest chooses rounds by their weeks
-NOT_FOR_A_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT")
-OTHER_KNOBS = {
     "images": ("NO_INSTALL",),
     "clean": ("ALL",),
     "check": ("NO_INSTALL",),
     "down": (),
     "server-down": (),
 }
+# commands that run the DAG take its parameters as options
+RUN_COMMANDS = ("run", "backtest")
+# commands of a server, which read their options themselves
+SERVER_COMMANDS = (
+    "server",
+    "server-logs",
+    "server-upgrade",
+    "server-backup",
+    "server-restore",
+    "server-user",
+    "worker",
+)
+# a backtest selects rounds by their weeks
+NOT_FOR_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT")
 
 
 @dataclass(frozen=True)
-class Knobs:
-    """The choices made on the command line, checked.
+class Options:
+    """The validated options of the command line.
 
     Attributes
     ----------
     conf
-        What the DAG is triggered with: only what differs from its defaults, and always the source.
+        The parameters to trigger the DAG with: the given ones, and always the source.
     port
-        The port wanted for Airflow's web page.
+        The first port to try for Airflow's web page.
     may_install
         Whether missing Debian packages may be installed.
     everything
-        Whether `clean` also removes what took long to get.
+        Whether `clean` also removes data, environments and images.
     arguments
-        Passed on to the program that the command runs: pytest, or airflow.
-    weeks
-        For a backtest, which weeks.
+        Arguments of the program that the command runs: pytest, or airflow.
+    backtest_range
+        The range of a backtest.
     server
-        For the commands of a server, the knobs of theirs as they were given.
+        The options of a server command, as given.
     soak
-        For the fault suite, how many kills at random.
+        Number of random kills of the fault suite.
     """
 
     conf: dict[str, Any] = field(default_factory=dict)
@@ -88,81 +94,80 @@ class Knobs:
     may_install: bool = True
     everything: bool = False
     arguments: str = ""
-    weeks: Weeks | None = None
+    backtest_range: BacktestRange | None = None
     server: dict[str, str] = field(default_factory=dict)
     soak: int = 0
 
 
-def overrides_from_make(makeflags: str) -> dict[str, str]:
-    """Take the variables given on make's command line out of MAKEFLAGS.
+def parse_makeflags(makeflags: str) -> dict[str, str]:
+    """Parse the variables of make's command line from MAKEFLAGS.
 
     Make writes its own flags first, then ``--``, then ``NAME=value`` with blanks and backslashes of the value escaped
     by a backslash and each dollar sign doubled.
     """
-    before, marker, words = f" {makeflags}".partition(" -- ")
+    _, marker, arguments = f" {makeflags}".partition(" -- ")
     if not marker:
         return {}
-    del before
     overrides = {}
-    # a word is a run of escaped characters and of characters that are not blank
-    for word in re.findall(r"(?:\\.|[^\s\\])+", words, flags=re.DOTALL):
-        plain = re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL).replace("$$", "$")
+    # an argument is a sequence of escaped characters and of characters that are not blank
+    for argument in re.findall(r"(?:\\.|[^\s\\])+", arguments, flags=re.DOTALL):
+        plain = re.sub(r"\\(.)", r"\1", argument, flags=re.DOTALL).replace("$$", "$")
         name, equals, value = plain.partition("=")
         if equals:
             overrides[name.rstrip(":+?!")] = value
     return overrides
 
 
-def overrides_from_words(words: Iterable[str]) -> dict[str, str]:
-    """Take ``NAME=value`` arguments apart.
+def parse_assignments(arguments: Iterable[str]) -> dict[str, str]:
+    """Parse ``NAME=value`` arguments.
 
     Raises
     ------
     UsageError
-        For an argument that is not of that form.
+        For an argument of another form.
     """
     overrides = {}
-    for word in words:
-        name, equals, value = word.partition("=")
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
         if not equals:
-            msg = f"{word!r} is not a knob: write NAME=value, such as MODELS=svm"
+            msg = f"{argument!r} is not an option: write NAME=value, such as MODELS=svm"
             raise UsageError(msg)
         overrides[name] = value
     return overrides
 
 
-def parse_knobs(
+def parse_options(
     command: str,
     overrides: Mapping[str, str],
     model_names: Sequence[str] = (),
     *,
     directory: Path | None = None,
     server_settings: Sequence[str] = (),
-) -> Knobs:
-    """Check the knobs of a command, one by one and together.
+) -> Options:
+    """Validate the options of a command, each and in combination.
 
     Parameters
     ----------
     command
-        Which command they are for, such as run or server-backup.
+        The command, such as run or server-backup.
     overrides
-        The knobs as given.
+        The given options.
     model_names
-        The models that can be picked.
+        The models that can be selected.
     directory
-        What a relative path of an archive starts from; the working directory by default.
+        The base of a relative path of an archive; the working directory by default.
     server_settings
-        The settings of a server, which are the knobs of `make server`.
+        The settings of a server, which are the options of `make server`.
 
     Raises
     ------
     UsageError
-        Naming every knob that is wrong, why, and what is right.
+        Naming every invalid option, the reason, and the valid choices.
     """
-    schemas = _run_schemas(model_names) if command in RUNNING else {}
+    schemas = _run_schemas(model_names) if command in RUN_COMMANDS else {}
     if command == "backtest":
-        schemas = {name: schema for name, schema in schemas.items() if name not in NOT_FOR_A_BACKTEST}
-    own = LAUNCHER_KNOBS.get(command) or OTHER_KNOBS.get(command, ())
+        schemas = {name: schema for name, schema in schemas.items() if name not in NOT_FOR_BACKTEST}
+    own = COMMAND_OPTIONS.get(command, ())
     if command == "server":
         own = (*server_settings, *(name for name in overrides if name.startswith("NUMERAI_")), "NO_INSTALL")
     known = [*schemas, *own]
@@ -186,17 +191,19 @@ def parse_knobs(
     soak, soak_finding = _read_count("SOAK", launcher.get("SOAK", ""))
     own_findings = (port_finding, all_finding, install_finding, soak_finding)
     findings.extend(finding for finding in own_findings if finding)
-    if command in RUNNING and not findings:
-        findings.extend(_complete(conf, directory or Path.cwd()))
-    weeks = None
+    if command in RUN_COMMANDS and not findings:
+        findings.extend(_fill_defaults(conf, directory or Path.cwd()))
+    selected_range = None
     if command == "backtest":
-        weeks, weeks_findings = read_weeks(launcher, conf.get("target"))
-        findings.extend(weeks_findings)
+        selected_range, range_findings = parse_range(launcher, conf.get("target"))
+        findings.extend(range_findings)
     if findings:
-        details = [f"The knobs of make {command}: {', '.join(known) or 'none'}", "What each is for: make help"]
+        details = [f"The options of make {command}: {', '.join(known) or 'none'}", "Their descriptions: make help"]
         raise UsageError("; ".join(findings) if len(findings) == 1 else "\n  ".join(findings), *details)
-    server = {name: text for name, text in launcher.items() if name != "NO_INSTALL"} if command in SERVING else {}
-    return Knobs(conf, port, not forbidden, everything, launcher.get("ARGS", ""), weeks, server, soak)
+    server = (
+        {name: text for name, text in launcher.items() if name != "NO_INSTALL"} if command in SERVER_COMMANDS else {}
+    )
+    return Options(conf, port, not forbidden, everything, launcher.get("ARGS", ""), selected_range, server, soak)
 
 
 def _run_schemas(model_names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -209,7 +216,7 @@ def _types(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _read_value(name: str, text: str, schema: Mapping[str, Any], model_names: Sequence[str]) -> tuple[Any, str | None]:
-    """Turn a knob's text into the value its schema wants; the second part says what is wrong with it."""
+    """Convert an option's text to the type of its schema; returns the value and an error, if any."""
     types = _types(schema)
     text = text.strip()
     if "null" in types and not text:
@@ -239,7 +246,7 @@ def _explain(error: ValidationError, schema: Mapping[str, Any], model_names: Seq
         low, high = _bounds(schema)
         return f"out of bounds; from {low} to {high}"
     if error.validator == "pattern":
-        return f"not of the right form. {schema.get('description_md', '')}".strip()
+        return f"has the wrong form. {schema.get('description_md', '')}".strip()
     return str(error.message)
 
 
@@ -247,8 +254,8 @@ def _bounds(schema: Mapping[str, Any]) -> tuple[Any, Any]:
     return schema.get("minimum", "any"), schema.get("maximum", "any")
 
 
-def _suggestion(word: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word.lower(), [choice.lower() for choice in choices], n=1, cutoff=0.5)
+def _suggestion(name: str, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), [choice.lower() for choice in choices], n=1, cutoff=0.5)
     if not close:
         return ""
     original = next(choice for choice in choices if choice.lower() == close[0])
@@ -256,14 +263,14 @@ def _suggestion(word: str, choices: Sequence[str]) -> str:
 
 
 def _unknown(name: str, known: Sequence[str], command: str) -> str:
-    return f"make {command} has no knob {name}{_suggestion(name, known)}"
+    return f"make {command} has no option {name}{_suggestion(name, known)}"
 
 
 def _read_switch(name: str, text: str) -> tuple[bool, str | None]:
-    word = text.strip().lower()
-    if word in TRUE:
+    value = text.strip().lower()
+    if value in TRUE:
         return True, None
-    return False, None if word in FALSE else f"{name}={text}: neither yes nor no; write 1 or 0"
+    return False, None if value in FALSE else f"{name}={text}: neither yes nor no; write 1 or 0"
 
 
 def _read_count(name: str, text: str) -> tuple[int, str | None]:
@@ -274,18 +281,18 @@ def _read_count(name: str, text: str) -> tuple[int, str | None]:
 
 def _read_port(text: str | None) -> tuple[int, str | None]:
     if text is None:
-        return Knobs.port, None
+        return Options.port, None
     if re.fullmatch(r"\d{1,5}", text) and 1024 <= int(text) <= 65535:
         return int(text), None
-    return Knobs.port, f"PORT={text}: not a port; from 1024 to 65535"
+    return Options.port, f"PORT={text}: not a port; from 1024 to 65535"
 
 
-def _complete(conf: dict[str, Any], directory: Path) -> list[str]:
-    """Fill in what follows from the choices, and check them together; returns what is wrong."""
+def _fill_defaults(conf: dict[str, Any], directory: Path) -> list[str]:
+    """Fill in defaults that depend on other options, and validate the combination; returns the errors."""
     archive = conf.get("archive")
     conf.setdefault("source", "archive" if archive else "practice")
     if conf["source"] == "practice":
-        # a first look should not take the time that a stake deserves
+        # a first run should be short
         conf.setdefault("automl_minutes", PRACTICE_AUTOML_MINUTES)
     if archive and not re.match(r"https?://", archive):
         path = directory / Path(archive).expanduser()

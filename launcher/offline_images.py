@@ -1,9 +1,9 @@
-"""Stand-ins for the public base images, for machines that reach Debian's packages but no container registry.
+"""Offline replacements for the public base images, for machines with Debian's packages but without a registry.
 
-``debian:bookworm-slim`` is what debootstrap makes of Debian's packages. ``python:<version>-slim-bookworm`` is that with
-a CPython of the version found on this machine, copied to ``/usr/local`` as the public image has it, and pip. Both trust
-the certificate authorities this machine was told to trust, so that building on them works behind a TLS-inspecting
-proxy. They bear the public names, so no Dockerfile knows the difference, and the label ``numerai.stand-in``.
+``debian:bookworm-slim`` is built from Debian's packages by debootstrap. ``python:<version>-slim-bookworm`` adds a
+CPython of that version found on this machine, copied to ``/usr/local`` as in the public image, and pip. Both trust the
+certificate authorities of this machine, so that builds work behind a TLS-inspecting proxy. They have the public names,
+so Dockerfiles need no change, and the label ``numerai.stand-in``.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING
 
 from launcher import debian
 from launcher.errors import LauncherError
-from launcher.interpreters import Interpreter, find_interpreters, uv_install
-from launcher.processes import CommandError, end_of
+from launcher.processes import CommandError, tail
+from launcher.python_discovery import Interpreter, find_interpreters, install_with_uv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from launcher.checkout import Checkout
     from launcher.console import Step
     from launcher.docker_cli import Docker
+    from launcher.paths import ProjectPaths
 
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 DEBIAN_IMAGE = "debian:bookworm-slim"
 LABEL = "numerai.stand-in"
-OWN_AUTHORITIES = Path("/usr/local/share/ca-certificates")
+LOCAL_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 BUILD_SECONDS = 900.0
 
 SOURCES = f"""\
@@ -40,8 +40,8 @@ deb {MIRROR} {SUITE}-updates main
 deb {SECURITY_MIRROR} {SUITE}-security main
 """
 
-# what a slim image leaves out: manuals, translations, the lists and archives of apt
-NOT_IN_A_SLIM_IMAGE = (
+# excluded from a slim image: manuals, translations, the lists and archives of apt
+EXCLUDED_FROM_SLIM = (
     "./usr/share/doc/*",
     "./usr/share/man/*",
     "./usr/share/info/*",
@@ -80,7 +80,7 @@ CMD ["python3"]
 LABEL {LABEL}=python
 """
 
-# Debian's own Python lives in /usr and is no folder to copy: its packages are, with the names the public image has
+# Debian's own Python is spread over /usr and cannot be copied: install its packages, with the public image's names
 DEBIANS_PYTHON_DOCKERFILE = f"""\
 ARG DEBIAN_IMAGE={DEBIAN_IMAGE}
 FROM $DEBIAN_IMAGE
@@ -99,57 +99,57 @@ LABEL {LABEL}=python
 DEBIANS_PYTHON = "3.11"
 
 
-class StandIns:
-    """Builds stand-ins for the public base images.
+class OfflineBaseImages:
+    """Builds offline replacements for the public base images.
 
     Parameters
     ----------
-    docker, checkout
-        The engine, and where logs and the cached Debian go.
+    docker, paths
+        The engine, and the folders of logs and the cached Debian.
     pull
-        Pulls an image by its name; says whether it could.
+        Pulls an image by its name; returns whether it succeeded.
     may_install
         Whether debootstrap may be installed.
     prefix
-        Put before every name, to build stand-ins beside the real ones.
+        Prefix of every name, to build offline images beside the public ones.
     """
 
     def __init__(
         self,
         docker: Docker,
-        checkout: Checkout,
+        paths: ProjectPaths,
         *,
         pull: Callable[[str], bool],
         may_install: bool,
         prefix: str = "",
     ) -> None:
         self._docker = docker
-        self._checkout = checkout
+        self._paths = paths
         self._pull = pull
         self._may_install = may_install
         self._debian = prefix + DEBIAN_IMAGE
 
     def build_python(self, version: str, reference: str, step: Step) -> None:
-        """Build the stand-in of a Python version under a name.
+        """Build the offline image of a Python version under a name.
 
         Raises
         ------
         LauncherError
-            Where there is no matching CPython, or no Debian to put it on: what would help.
+            When there is no matching CPython, or no Debian base image, with the remedy.
         """
         step.update(f"looking for a CPython {version} on this machine")
         interpreters = find_interpreters(version)
         if not interpreters and version != DEBIANS_PYTHON and self._may_install:
-            step.update(f"there is no CPython {version} here: asking uv for one")
-            uv_install(self._docker.commands, version)
+            step.update(f"there is no CPython {version} here: downloading one with uv")
+            install_with_uv(self._docker.commands, version)
             interpreters = find_interpreters(version)
         if not interpreters and version != DEBIANS_PYTHON:
-            msg = f"there is no CPython {version} on this machine that a stand-in could be made of"
+            msg = f"there is no CPython {version} on this machine for an offline image"
             raise LauncherError(
                 msg,
                 "Looked on PATH, in pyenv's versions, in uv's pythons and in /usr/local.",
                 f"Install one, for instance with `uv python install {version}` or `pyenv install {version}`,"
-                " or make a registry reachable.",
+                " or provide access to a registry.",
             )
         self.ensure_debian(step)
         step.update(f"building {reference} from Debian and CPython {version}")
@@ -161,8 +161,8 @@ class StandIns:
             try:
                 self._build(reference, PYTHON_DOCKERFILE, interpreter)
             except CommandError as error:
-                # one built for a newer Debian, or without a library, does not run there: another may
-                failures.append(f"{interpreter.executable}: {end_of(error.output, 6)}")
+                # a CPython built for a newer Debian, or without a library, does not run there; try the next one
+                failures.append(f"{interpreter.executable}: {tail(error.output, 6)}")
             else:
                 return
         msg = f"no CPython {version} of this machine runs on Debian {SUITE}"
@@ -170,19 +170,19 @@ class StandIns:
 
     @property
     def _log(self) -> Path:
-        return self._checkout.logs / "stand-ins.log"
+        return self._paths.logs / "offline-images.log"
 
     @property
     def _debian_tar(self) -> Path:
-        return self._checkout.cache / f"debian-{SUITE}.tar"
+        return self._paths.cache / f"debian-{SUITE}.tar"
 
     def ensure_debian(self, step: Step) -> None:
-        """Provide ``debian:bookworm-slim``: here already, pulled, or made of Debian's packages.
+        """Provide ``debian:bookworm-slim``: present, pulled, or built from Debian's packages.
 
         Raises
         ------
         LauncherError
-            When it cannot be had.
+            When it is not available.
         """
         if self._docker.has_image(self._debian) or self._pull(self._debian):
             return
@@ -197,21 +197,21 @@ class StandIns:
 
     def _bootstrap_debian(self, step: Step) -> None:
         if sys.platform != "linux" or not debian.is_root():
-            msg = "making a Debian from its packages takes root on Linux"
-            raise LauncherError(msg, "Run this as root, or make a container registry reachable.")
+            msg = "building a Debian from its packages requires root on Linux"
+            raise LauncherError(msg, "Run this as root, or provide access to a container registry.")
         if shutil.which("debootstrap") is None:
             if not (debian.is_debian() and self._may_install):
                 raise LauncherError(
-                    "debootstrap, which makes a Debian from its packages, is not installed",
+                    "debootstrap, which builds a Debian from its packages, is not installed",
                     "Install it:  apt-get install --no-install-recommends debootstrap debian-archive-keyring",
                 )
             step.update("installing debootstrap (Debian package)")
             debian.install(
-                self._docker.commands, ("debootstrap", "debian-archive-keyring"), self._checkout.logs / "apt.log"
+                self._docker.commands, ("debootstrap", "debian-archive-keyring"), self._paths.logs / "apt.log"
             )
-        step.update(f"making {self._debian} from Debian's packages (about 40 s, once)")
+        step.update(f"building {self._debian} from Debian's packages (about 40 s, once)")
         with tempfile.TemporaryDirectory(prefix="numerai-debian-") as temporary:
-            # the folder becomes the image's root folder, which everybody must be able to enter
+            # the folder becomes the image's root folder, which every user must be able to enter
             Path(temporary).chmod(0o755)
             self._debootstrap(Path(temporary) / "root")
 
@@ -220,27 +220,27 @@ class StandIns:
         try:
             run(["debootstrap", "--variant=minbase", SUITE, root, MIRROR], timeout=BUILD_SECONDS, log=self._log)
         except CommandError as error:
-            msg = "debootstrap could not make a Debian; are Debian's packages reachable from here?"
-            raise LauncherError(msg, end_of(error.output, 8), f"The full log: {self._log}") from None
+            msg = "debootstrap failed; check that Debian's packages are reachable"
+            raise LauncherError(msg, tail(error.output, 8), f"The full log: {self._log}") from None
         (root / "etc/apt/sources.list").write_text(SOURCES)
-        # this machine's name and name servers are nobody else's business
+        # do not publish this machine's name and name servers
         (root / "etc/hostname").unlink(missing_ok=True)
         (root / "etc/resolv.conf").write_text("")
-        beside = self._debian_tar.with_suffix(".part")
-        left_out = [f"--exclude={pattern}" for pattern in NOT_IN_A_SLIM_IMAGE]
+        partial = self._debian_tar.with_suffix(".part")
+        excluded = [f"--exclude={pattern}" for pattern in EXCLUDED_FROM_SLIM]
         run(
-            ["tar", "--create", "--numeric-owner", f"--file={beside}", f"--directory={root}", *left_out, "."],
+            ["tar", "--create", "--numeric-owner", f"--file={partial}", f"--directory={root}", *excluded, "."],
             timeout=BUILD_SECONDS,
             log=self._log,
         )
-        beside.replace(self._debian_tar)
+        partial.replace(self._debian_tar)
 
     def _build(self, reference: str, dockerfile: str, interpreter: Interpreter | None) -> None:
-        with tempfile.TemporaryDirectory(prefix="numerai-stand-in-") as temporary:
+        with tempfile.TemporaryDirectory(prefix="numerai-offline-image-") as temporary:
             context = Path(temporary)
             authorities = context / "authorities"
             authorities.mkdir()
-            for certificate in sorted(OWN_AUTHORITIES.glob("**/*.crt")) if OWN_AUTHORITIES.is_dir() else []:
+            for certificate in sorted(LOCAL_AUTHORITIES.glob("**/*.crt")) if LOCAL_AUTHORITIES.is_dir() else []:
                 shutil.copyfile(certificate, authorities / certificate.name)
             (context / "Dockerfile").write_text(dockerfile)
             arguments = ["--build-arg", f"DEBIAN_IMAGE={self._debian}"]

@@ -1,4 +1,4 @@
-"""``make server`` from a fresh checkout to a run, through restarts, an upgrade, and the loss of everything."""
+"""``make server`` from a fresh checkout to a run, through restarts, an upgrade, and a total loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from launcher.processes import wait_until
 from practice.rounds import round_open_at
 from tests.samples import ROUND_DAYS, task
-from tests.server.whole_server import DAG_ID, RUN_SECONDS, WholeServer, set_up
+from tests.server.server_fixture import DAG_ID, RUN_SECONDS, Server, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,16 +29,16 @@ LEADERBOARD = "/numerai/leaderboard/api/runs"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Set up one server for all of these tests, which build on one another."""
     with set_up(tmp_path_factory.mktemp("server") / "checkout") as whole:
-        whole.add_toys({"patient": {"MODE": "wait"}, "quick": {}})
-        said = whole.make_server({})
-        assert "services are healthy" in said
+        whole.add_toys({"long": {"MODE": "wait"}, "quick": {}})
+        output = whole.make_server({})
+        assert "services are healthy" in output
         yield whole
 
 
-def test_it_is_healthy_and_its_secrets_are_its_owners(server: WholeServer) -> None:
+def test_server_is_healthy_and_its_secrets_are_private(server: Server) -> None:
     states = server.services()
     assert sorted(states) == sorted([*SERVICES, "airflow-init"])
     assert stat.S_IMODE((server.root / ".env").stat().st_mode) == 0o600
@@ -46,11 +46,11 @@ def test_it_is_healthy_and_its_secrets_are_its_owners(server: WholeServer) -> No
     server.wait_until_healthy()
     answer = server.make("server", "PORT=1999", check=False)
     assert answer.returncode != 0
-    assert "never changed behind your back" in answer.stdout
+    assert "which the launcher never changes" in answer.stdout
     assert (server.root / ".env").read_bytes() == before
 
 
-def test_airflow_runs_as_nobody_in_particular_and_holds_no_socket(server: WholeServer) -> None:
+def test_airflow_runs_unprivileged_without_the_docker_socket(server: Server) -> None:
     for service in ("api-server", "scheduler", "dag-processor", "triggerer"):
         assert server.compose("exec", "-T", service, "id", "-u").strip() == "50000"
         found = server.compose(
@@ -66,9 +66,9 @@ def test_airflow_runs_as_nobody_in_particular_and_holds_no_socket(server: WholeS
     assert server.compose("exec", "-T", "scheduler", "python", "-c", code).split() == ["403"] * 3
 
 
-def test_viewers_look_and_administrators_do(server: WholeServer) -> None:
-    said = server.make("server-user", "NAME=anna", "ROLE=viewer").stdout
-    password = said.split("Password", 1)[1].split()[0]
+def test_viewers_may_read_and_administrators_may_write(server: Server) -> None:
+    output = server.make("server-user", "NAME=anna", "ROLE=viewer").stdout
+    password = output.split("Password", 1)[1].split()[0]
     with httpx.Client(base_url=server.address, trust_env=False, timeout=60) as client:
 
         def signed_in(user: str, secret: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ def test_viewers_look_and_administrators_do(server: WholeServer) -> None:
         assert client.get("/api/v2/connections", headers=admin).status_code == 200
 
 
-def test_past_weeks_are_run_by_backfill(server: WholeServer) -> None:
+def test_backfill_runs_past_weeks(server: Server) -> None:
     conf = {"source": "archive", "archive": str(server.archive), "models": ["quick"], "seed": 1}
     words = ["--dag-id", DAG_ID, "--from-date", "2026-06-06", "--to-date", "2026-06-14"]
     words += ["--max-active-runs", "1", "--dag-run-conf", json.dumps(conf)]
@@ -101,50 +101,50 @@ def test_past_weeks_are_run_by_backfill(server: WholeServer) -> None:
 
     assert wait_until(lambda: set(runs().values()) in ({"success"}, {"failed"}), RUN_SECONDS, every=1), runs()
     assert list(runs().values()) == ["success"] * 2
-    # they are of one archive with the same settings: what the first has made, the second finds up to date
+    # both are of one archive with the same settings: the results of the first are up to date for the second
     assert sorted(server.made(run) for run in runs()) == [[], ["quick"]]
     assert [server.containers(run) for run in runs()] == [[], []]
 
 
-def test_a_run_survives_the_restart_of_each_service(server: WholeServer) -> None:
+def test_run_survives_the_restart_of_each_service(server: Server) -> None:
     server.trigger("restarts", seed=3)
-    container = server.running_container("restarts", "patient")
+    container = server.running_container("restarts", "long")
     restarted = datetime.now(UTC)
     for service in SERVICES:
         server.compose("restart", service)
         if service == "scheduler":
             restarted = datetime.now(UTC)
         server.wait_until_healthy()
-        assert server.containers("restarts", of_task="patient") == [container]
+        assert server.containers("restarts", of_task="long") == [container]
 
-    def somebody_waits_for_it() -> bool:
-        found = server.task("restarts", "patient")
+    def is_reattached() -> bool:
+        found = server.task("restarts", "long")
         return found["state"] == "running" and datetime.fromisoformat(found["start_date"]) > restarted
 
-    assert wait_until(somebody_waits_for_it, 600, every=1), server.task("restarts", "patient")
-    server.let_go(container)
+    assert wait_until(is_reattached, 600, every=1), server.task("restarts", "long")
+    server.release(container)
     assert server.wait_for_end("restarts") == "success", server.api.task_instances(DAG_ID, "restarts")
-    assert server.made("restarts") == ["patient", "quick"]
+    assert server.made("restarts") == ["long", "quick"]
     assert server.containers("restarts") == []
 
 
-def test_a_run_survives_an_upgrade(server: WholeServer) -> None:
+def test_run_survives_an_upgrade(server: Server) -> None:
     server.trigger("upgrade", seed=2)
-    container = server.running_container("upgrade", "patient")
+    container = server.running_container("upgrade", "long")
     dag = server.root / "dags" / "numerai_tournament.py"
     dag.write_text(dag.read_text().replace('dag_display_name="Numerai tournament"', 'dag_display_name="Upgraded"'))
-    said = server.make("server-upgrade").stdout
-    assert "Backup" in said
-    assert server.containers("upgrade", of_task="patient") == [container]
+    output = server.make("server-upgrade").stdout
+    assert "Backup" in output
+    assert server.containers("upgrade", of_task="long") == [container]
     shown = wait_until(lambda: (server.api.dag(DAG_ID) or {})["dag_display_name"] == "Upgraded", 300, every=1)
     assert shown, server.api.dag(DAG_ID)
-    server.let_go(container)
+    server.release(container)
     assert server.wait_for_end("upgrade") == "success", server.api.task_instances(DAG_ID, "upgrade")
-    assert server.made("upgrade") == ["patient", "quick"]
+    assert server.made("upgrade") == ["long", "quick"]
     assert server.containers("upgrade") == []
 
 
-def test_it_comes_back_from_a_backup_when_all_is_lost(server: WholeServer, tmp_path: Path) -> None:
+def test_server_is_restored_from_a_backup_after_a_total_loss(server: Server, tmp_path: Path) -> None:
     server.trigger("kept", seed=4, models=["quick"])
     assert server.wait_for_end("kept") == "success", server.api.task_instances(DAG_ID, "kept")
     assert server.made("kept") == ["quick"]
@@ -166,7 +166,7 @@ def test_it_comes_back_from_a_backup_when_all_is_lost(server: WholeServer, tmp_p
     server.destroy()
     shutil.rmtree(server.data)
     (server.root / ".env").unlink()
-    # images and the archive are not of the backup: they are what the user has anyway
+    # images and the archive are not in the backup: the user has them elsewhere
     shutil.copytree(tmp_path / "toys", toys)
     shutil.copy2(tmp_path / "archive.zip", archive)
 
@@ -176,25 +176,25 @@ def test_it_comes_back_from_a_backup_when_all_is_lost(server: WholeServer, tmp_p
         file.write(b"x")
     refused = server.make("server-restore", f"FROM={damaged}", check=False)
     assert refused.returncode != 0
-    assert "is not what was backed up" in refused.stdout
+    assert "does not match its SHA-256" in refused.stdout
     assert not (server.root / ".env").exists()
 
-    said = server.make("server-restore", f"FROM={backup}").stdout
-    assert "files put back" in said
+    output = server.make("server-restore", f"FROM={backup}").stdout
+    assert "files restored" in output
     assert server.settings["ADMIN_PASSWORD"] == password
     assert server.api.run_state(DAG_ID, "kept") == "success"
     secret = server.compose("exec", "-T", "scheduler", "airflow", "connections", "get", "secret", "--output", "json")
     assert "of-the-backup" in secret
-    # the predictions are back, so nothing is computed: only the tables are made again
+    # the predictions are restored, so only the tables are made again
     server.trigger("again", seed=4, models=["quick"])
     assert server.wait_for_end("again") == "success", server.api.task_instances(DAG_ID, "again")
     assert server.made("again") == []
-    facts = json.loads((backup / "backup.json").read_text())
-    assert sorted(facts["sha256"]) == ["data.tar.gz", "database.dump", "env"]
+    metadata = json.loads((backup / "backup.json").read_text())
+    assert sorted(metadata["sha256"]) == ["data.tar.gz", "database.dump", "env"]
 
 
-def test_the_schedule_brings_a_run_of_the_round_that_is_open(server: WholeServer) -> None:
-    """A generated season is Numerai here, and the day of its open round the day of the schedule."""
+def test_schedule_starts_a_run_of_the_open_round(server: Server) -> None:
+    """The simulator replaces Numerai, and the schedule has the day of its open round."""
     server.write_registry({"weekly": task(image="toy", tables="csv")})
     today = round_open_at(datetime.now(UTC))
     season = "http://practice:8000"
@@ -214,7 +214,7 @@ def test_the_schedule_brings_a_run_of_the_round_that_is_open(server: WholeServer
     assert len(predictions.read_text().splitlines()) > 100
 
 
-def test_it_is_reached_by_https(server: WholeServer, tmp_path: Path) -> None:
+def test_page_is_served_by_https(server: Server, tmp_path: Path) -> None:
     certificates = server.root / "server" / "tls" / "certificates"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(certificates / "key.pem"), "-out", str(certificates / "certificate.pem")]

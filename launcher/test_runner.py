@@ -1,0 +1,146 @@
+"""``make check``, ``make test`` and the long suites, with the set-up of their requirements."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import psutil
+
+from launcher.browser import ensure_browser
+from launcher.compose import ensure_program
+from launcher.console import seconds
+from launcher.errors import EXIT_FAILED
+from launcher.local_airflow import cores
+from launcher.processes import CommandError
+from launcher.run import release_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from launcher.context import CommandContext
+    from launcher.options import Options
+
+SUITES: dict[str, dict[str, str]] = {
+    "test-faults": {"FAULTS": "all"},
+    "test-fuzz": {"FUZZ_INPUTS": "13000"},
+    "test-server": {},
+}
+"""Long suites, of which `make test` runs a part or none: command → the environment that selects all of it."""
+MEMORY_OF_A_WORKER = 4 << 30
+"""Bytes that a worker of the tests may use, its containers included."""
+TYPED = ("dags", "plugins", "launcher", "practice", "server", "model_images", "benchmarks", "docs", "tests")
+
+
+def check(context: CommandContext) -> int:
+    """Check the code with ruff, its formatter and mypy; all of them run, so that one check reports all findings."""
+    typed = [name for name in TYPED if any((context.paths.root / name).rglob("*.py"))]
+    checks = {
+        "Ruff": ["ruff", "check"],
+        "Format": ["ruff", "format", "--check"],
+        "Types": ["mypy", *typed],
+    }
+    failed = [title for title, command in checks.items() if not _passes(context, title, command)]
+    return EXIT_FAILED if failed else 0
+
+
+def test(context: CommandContext, options: Options) -> int:
+    """Set up the tests' requirements, then check the code and run all tests except the long ones of the server."""
+
+    def run_tests() -> int:
+        with context.screen.step("Browser") as step:
+            ensure_browser(step, context.commands, context.paths.logs / "apt.log", may_install=options.may_install)
+        context.screen.note("Tests", "pytest, without the long ones of the server (make test-server)")
+        command = ["pytest", "-n", str(_workers()), "-m", "not server", *shlex.split(options.arguments)]
+        return _run(context, command)
+
+    # the checks use one core, which is idle while images are downloaded and installed
+    with ThreadPoolExecutor(1) as beside:
+        checked = beside.submit(check, context)
+        try:
+            failed = _with_containers(context, options, run_tests)
+        except BaseException:
+            context.commands.cancel()
+            raise
+    if not (failed or checked.result()):
+        context.screen.success("Passed", "the code is clean and every test passes")
+        return 0
+    return EXIT_FAILED
+
+
+def _workers() -> int:
+    """Choose the number of parallel tests: one more than cores, as they wait for containers and Airflow."""
+    return max(1, min(cores() + 1, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
+
+
+def run_suite(context: CommandContext, options: Options, *, command: str) -> int:
+    """Run all of a long suite: the tests with the mark of its command."""
+    mark = command.removeprefix("test-")
+
+    def run_tests() -> int:
+        context.screen.note("Tests", f"pytest, all tests marked {mark!r}")
+        more = {**SUITES[command], **({"SOAK": str(options.soak)} if options.soak else {})}
+        return _run(context, ["pytest", "-m", mark, *shlex.split(options.arguments)], more)
+
+    failed = _with_containers(context, options, run_tests)
+    if not failed:
+        context.screen.success("Passed", f"every test marked {mark!r} passes")
+    return EXIT_FAILED if failed else 0
+
+
+def _with_containers(context: CommandContext, options: Options, run_tests: Callable[[], int]) -> int:
+    """Run tests with an engine, docker-compose and the images; stops the started services in the end."""
+    with ExitStack() as cleanup:
+        try:
+            cleanup.callback(release_engine, context)
+            with context.screen.step("Docker engine") as step:
+                context.engine.ensure(step, owner="run", may_install=options.may_install)
+            with context.screen.step("Compose") as step:
+                log = context.paths.logs / "apt.log"
+                step.done(" ".join(ensure_program(context.commands, step, log, may_install=options.may_install)))
+            context.build_images(may_install=options.may_install)
+            return run_tests()
+        finally:
+            context.signals.ignore_signals()
+
+
+def _passes(context: CommandContext, title: str, command: Sequence[str]) -> bool:
+    started = time.monotonic()
+    colours = {"FORCE_COLOR": "1"} if context.screen.live else {}
+    try:
+        context.commands.run([sys.executable, "-m", *command], cwd=context.paths.root, env=colours)
+    except CommandError as error:
+        if error.code is None or error.code < 0:  # ended by a signal, without a result
+            raise
+        context.screen.error(title, f"{' '.join(command[:2])} has findings:", error.output)
+        return False
+    context.screen.success(title, f"no findings ({seconds(time.monotonic() - started)})")
+    return True
+
+
+def _run(context: CommandContext, command: Sequence[str], more: Mapping[str, str] | None = None) -> int:
+    """Run a tool of the environment in the foreground, with values for unset variables; returns its exit code.
+
+    It stays in this process group: on Ctrl-C a test run cleans up itself, and the launcher waits for its end.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    }
+    environment = {**(more or {}), **environment}
+    tool = subprocess.Popen([sys.executable, "-m", *command], cwd=context.paths.root, env=environment)
+    try:
+        return tool.wait()
+    except BaseException:
+        with context.signals.signals_ignored():
+            tool.terminate()
+            try:
+                tool.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                tool.kill()
+        raise

@@ -1,0 +1,118 @@
+"""Prepares a server before Airflow's components start: the service ``airflow-init`` of ``docker-compose.yaml``.
+
+As root it changes the owner of the data directory to Airflow's user; then, as that user, it migrates the database,
+creates the models' pool and the first user if they are missing, and checks that model containers share the data
+directory. It runs at every start; repeated runs are harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+USER = 50000
+"""Airflow's user and group in the image (``server/airflow/Dockerfile``)."""
+POOL = "numerai_models"
+PLUGINS = "/opt/numerai/plugins"
+CHECK_SECONDS = 300
+
+
+def chown_to_airflow(directory: Path) -> None:
+    """Change the owner of a directory to Airflow's user, with all its content if it belonged to another user."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if directory.stat().st_uid == USER:
+        return
+    for folder, _, files in os.walk(directory):
+        for path in (Path(folder), *(Path(folder, name) for name in files)):
+            os.chown(path, USER, USER, follow_symlinks=False)
+    print(f"{directory} now belongs to Airflow's user ({USER})", flush=True)
+
+
+def drop_privileges() -> None:
+    """Continue as Airflow's user, without root's rights."""
+    os.setgroups([])
+    os.setgid(USER)
+    os.setuid(USER)
+
+
+def airflow(*command: str) -> str:
+    """Run a command of Airflow's command line in this process, as each start of it takes seconds.
+
+    Returns
+    -------
+    str
+        Its output.
+    """
+    from airflow.cli.cli_parser import get_parser
+
+    arguments = get_parser().parse_args(command)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        arguments.func(arguments)
+    return output.getvalue()
+
+
+def ensure_pool() -> str:
+    """Create the models' pool; an existing one keeps its size, which the user may have changed."""
+    pool = os.environ.get("NUMERAI_POOL") or POOL
+    if pool in [each["pool"] for each in list_objects("pools")]:
+        return f"pool {pool} exists"
+    slots = os.environ.get("MODEL_SLOTS") or str(os.cpu_count() or 1)
+    airflow("pools", "set", pool, slots, "Cores of the machine, shared by the models' containers.")
+    return f"pool {pool} created with {slots} slots"
+
+
+def ensure_first_user() -> str:
+    """Create the first user, an administrator, if there are no users."""
+    users = list_objects("users")
+    if users:
+        return f"{len(users)} users exist"
+    name, password = os.environ.get("ADMIN_USER") or "admin", os.environ["ADMIN_PASSWORD"]
+    facts = ["--firstname", name, "--lastname", "Admin", "--email", f"{name}@localhost"]
+    airflow("users", "create", "--username", name, "--role", "Admin", *facts, "--password", password)
+    return f"user {name} created with the password of .env"
+
+
+def check_data_volume() -> None:
+    """Check that a container can read a file written here; else end with the error.
+
+    Raises
+    ------
+    SystemExit
+        When model containers and Airflow do not share the data directory.
+    """
+    command = [sys.executable, "-m", "numerai_pipeline.check_data_volume"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": PLUGINS}, timeout=CHECK_SECONDS, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def list_objects(kind: str) -> list[dict[str, str]]:
+    """List Airflow's pools or users."""
+    output = airflow(kind, "list", "--output", "json")
+    # output of libraries precedes the result
+    found: list[dict[str, str]] = json.loads(next(line for line in reversed(output.splitlines()) if line[:1] == "["))
+    return found
+
+
+def main() -> int:
+    """Run all steps; returns the exit code."""
+    chown_to_airflow(Path(os.environ["NUMERAI_DATA_DIR"]))
+    chown_to_airflow(Path("/opt/airflow/logs"))
+    if os.getuid() == 0:
+        drop_privileges()
+    airflow("db", "migrate")
+    print("the database is up to date", flush=True)
+    for ensure in (ensure_pool, ensure_first_user):
+        print(ensure(), flush=True)
+    check_data_volume()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
