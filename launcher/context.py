@@ -114,7 +114,7 @@ class CommandContext:
                 raise LauncherError(str(error)) from None
             finally:
                 client.close()
-            step.done(f"{volume.inside}, shared with the engine's containers")
+            step.done(f"{volume.local}, shared with the engine's containers")
 
     def background_airflow(self) -> BackgroundAirflow | None:
         """Find the Airflow that `make up` keeps running, if there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -290,7 +291,7 @@ def test_submit_with_a_lost_reply_of_creation_finds_it(
 ) -> None:
     batch = make_batch()
     real = batch._account.create_submission
-    lost = []
+    lost: list[str] = []
 
     def lose_first_reply(*arguments: Any) -> str:
         created = real(*arguments)
@@ -331,7 +332,7 @@ def test_submit_with_an_unknown_status_shows_it_and_uploads_once(
 
     def renamed(*arguments: Any) -> Any:
         entry = real(*arguments)
-        return entry if entry.status == "none" else type(entry)(entry.round, "under-review", entry.submission)
+        return entry if entry.status == "none" else replace(entry, status="under-review")
 
     monkeypatch.setattr(submission_store, "_entry", renamed)
     for _ in range(2):
