@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from launcher.practice_season import READY
 from practice.__main__ import main
 
 ROOT = Path(__file__).parents[3]
@@ -31,6 +32,7 @@ def test_command_prints_its_address_and_stops_on_a_signal(tmp_path: Path, stop: 
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
+            assert line.startswith(READY)  # the launcher waits for it
             ready = re.fullmatch(r"simulator ready at (http://127\.0\.0\.1:\d+)\n", line)
             assert ready is not None
             address = ready.group(1)
