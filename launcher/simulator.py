@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import httpx
-
 from launcher.errors import LauncherError
 from launcher.processes import tail, wait_until
 from numerai_pipeline.model_registry import load_registry
@@ -34,15 +32,6 @@ def address(port: int) -> str:
 def standings(port: int) -> str:
     """Address of the page with the simulated tournament's standings."""
     return f"{address(port)}/practice/standings"
-
-
-def is_reachable(url: str) -> bool:
-    """Whether an HTTP server responds at an address."""
-    try:
-        httpx.get(url, timeout=2)
-    except httpx.HTTPError:
-        return False
-    return True
 
 
 def models(paths: ProjectPaths) -> list[str]:

@@ -9,10 +9,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from launcher import prose
 from launcher.browser import ensure_browser
 from launcher.compose import ensure_program
 from launcher.console import seconds
@@ -35,19 +37,26 @@ SUITES: dict[str, dict[str, str]] = {
 """Long suites, of which `make test` runs a part or none: command → the environment that selects all of it."""
 MEMORY_OF_A_WORKER = 4 << 30
 """Bytes that a worker of the tests may use, its containers included."""
+MODULE = (sys.executable, "-m")
+LINT_IMPORTS = (Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache")
+PACKAGES_ENFORCED = False
+"""Whether the contracts of the pipeline's packages (pyproject.toml, tool.importlinter) are checked."""
 TYPED = ("dags", "plugins", "launcher", "practice", "server", "model_images", "benchmarks", "docs", "tests")
 
 
 def check(context: CommandContext) -> int:
-    """Check the code with ruff, its formatter and mypy; all of them run, so that one check reports all findings."""
+    """Check the code with ruff, its formatter, mypy and more; all of them run, so that all findings are reported."""
     typed = [name for name in TYPED if any((context.paths.root / name).rglob("*.py"))]
-    checks = {
-        "Ruff": ["ruff", "check"],
-        "Format": ["ruff", "format", "--check"],
-        "Types": ["mypy", *typed],
+    checks: dict[str, Sequence[str | Path]] = {
+        "Ruff": [*MODULE, "ruff", "check"],
+        "Format": [*MODULE, "ruff", "format", "--check"],
+        "Types": [*MODULE, "mypy", *typed],
     }
-    failed = [title for title, command in checks.items() if not _passes(context, title, command)]
-    return EXIT_FAILED if failed else 0
+    if PACKAGES_ENFORCED:
+        checks["Packages"] = LINT_IMPORTS
+    results = [_passes(context, title, command) for title, command in checks.items()]
+    results.append(_has_plain_prose(context))
+    return 0 if all(results) else EXIT_FAILED
 
 
 def test(context: CommandContext, options: Options) -> int:
@@ -110,18 +119,31 @@ def _with_containers(context: CommandContext, options: Options, run_tests: Calla
             context.signals.ignore_signals()
 
 
-def _passes(context: CommandContext, title: str, command: Sequence[str]) -> bool:
+def _passes(context: CommandContext, title: str, command: Sequence[str | Path]) -> bool:
     started = time.monotonic()
-    colours = {"FORCE_COLOR": "1"} if context.screen.live else {}
+    environment = {"PYTHONPATH": str(context.paths.plugins), **({"FORCE_COLOR": "1"} if context.screen.live else {})}
     try:
-        context.commands.run([sys.executable, "-m", *command], cwd=context.paths.root, env=colours)
+        context.commands.run(command, cwd=context.paths.root, env=environment)
     except CommandError as error:
         if error.code is None or error.code < 0:  # ended by a signal, without a result
             raise
-        context.screen.error(title, f"{' '.join(command[:2])} has findings:", error.output)
+        context.screen.error(title, "has findings:", error.output)
         return False
     context.screen.success(title, f"no findings ({seconds(time.monotonic() - started)})")
     return True
+
+
+def _has_plain_prose(context: CommandContext) -> bool:
+    """Check the prose; findings are only a note until they are enforced."""
+    started = time.monotonic()
+    report = prose.findings(context.paths.root)
+    if not report:
+        context.screen.success("Prose", f"no findings ({seconds(time.monotonic() - started)})")
+    elif prose.ENFORCED:
+        context.screen.error("Prose", "has findings:", report)
+    else:
+        context.screen.note("Prose", "stilted English above the limit (not enforced yet): python -m launcher.prose")
+    return not (report and prose.ENFORCED)
 
 
 def _run(context: CommandContext, command: Sequence[str], more: Mapping[str, str] | None = None) -> int:
@@ -133,7 +155,7 @@ def _run(context: CommandContext, command: Sequence[str], more: Mapping[str, str
         name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     }
     environment = {**(more or {}), **environment}
-    tool = subprocess.Popen([sys.executable, "-m", *command], cwd=context.paths.root, env=environment)
+    tool = subprocess.Popen([*MODULE, *command], cwd=context.paths.root, env=environment)
     try:
         return tool.wait()
     except BaseException:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from rich.console import Console
 
-from launcher import test_runner
+from launcher import prose, test_runner
 from launcher.console import Screen
 from launcher.context import CommandContext
 from launcher.errors import EXIT_FAILED, StoppedError
 from launcher.options import parse_options
-from launcher.paths import ProjectPaths
+from launcher.paths import ROOT, ProjectPaths
 from launcher.processes import wait_until
 from launcher.signals import StopSignals
 
@@ -45,7 +46,7 @@ def test_make_test_with_clean_code_and_passing_tests_succeeds(
 ) -> None:
     assert outcome_of(context, monkeypatch, lambda: 0) == 0
     output = context.screen.console.export_text()
-    assert all(f"{title:<16}no findings" in output for title in ("Ruff", "Format", "Types"))
+    assert all(f"{title:<16}no findings" in output for title in ("Ruff", "Format", "Types", "Prose"))
     assert "Passed" in output
 
 
@@ -75,7 +76,7 @@ def test_make_test_with_a_failing_test_fails(context: CommandContext, monkeypatc
 
 def test_make_test_when_stopped_ends_the_checks(context: CommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def check_forever(of: CommandContext) -> int:
-        return int(not test_runner._passes(of, "Types", ["http.server", "0"]))
+        return int(not test_runner._passes(of, "Types", [*test_runner.MODULE, "http.server", "0"]))
 
     def is_checking() -> bool:
         return any("http.server" in child.cmdline() for child in psutil.Process().children())
@@ -89,6 +90,35 @@ def test_make_test_when_stopped_ends_the_checks(context: CommandContext, monkeyp
         outcome_of(context, monkeypatch, stopped)
     assert not is_checking()
     assert "has findings" not in context.screen.console.export_text()
+
+
+@pytest.mark.parametrize(("enforced", "code"), [(False, 0), (True, EXIT_FAILED)])
+def test_make_check_with_stilted_prose_fails_only_if_enforced(
+    context: CommandContext, monkeypatch: pytest.MonkeyPatch, enforced: bool, code: int
+) -> None:
+    (context.paths.root / "launcher" / "nothing.py").write_text('"""Nobody\tknows it."""\n')
+    monkeypatch.setattr(prose, "ENFORCED", enforced)
+    assert test_runner.check(context) == code
+    output = context.screen.console.export_text()
+    assert ("not enforced yet" in output, "unnamed actor 333.33" in output) == (not enforced, enforced)
+
+
+def test_package_contracts_reject_a_forbidden_import(context: CommandContext) -> None:
+    shutil.copy2(ROOT / "pyproject.toml", context.paths.root)
+    for name in ("core", "storage", "dataset", "models", "leaderboard", "numerai_api", "containers", "dag"):
+        package = context.paths.plugins / "numerai_pipeline" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(CLEAN)
+    (context.paths.plugins / "numerai_pipeline" / "__init__.py").write_text(CLEAN)
+    assert test_runner._passes(context, "Packages", test_runner.LINT_IMPORTS)
+    forbidden = context.paths.plugins / "numerai_pipeline" / "core" / "__init__.py"
+    for line, contract in (
+        ("from numerai_pipeline import dag", "Packages import only packages below them BROKEN"),
+        ("import airflow", "Only dag imports Airflow BROKEN"),
+    ):
+        forbidden.write_text(f'{CLEAN}\n{line}\n\n__all__ = ["{line.split()[-1]}"]\n')
+        assert not test_runner._passes(context, "Packages", test_runner.LINT_IMPORTS)
+        assert contract in context.screen.console.export_text()
 
 
 @pytest.mark.parametrize(("cores", "memory", "workers"), [(2, 24, 3), (2, 8, 2), (8, 64, 9), (1, 2, 1)])
