@@ -56,7 +56,7 @@ class RunEvent:
 
     Attributes
     ----------
-    event : {"failed", "missed", "finished"}
+    event : {"failed", "missed", "late", "finished"}
         The kind of event.
     text : str
         The event in one line, for people.
@@ -68,6 +68,8 @@ class RunEvent:
         The run's state.
     failed : list of str
         Failed tasks, without the tasks that did not run because of them.
+    late : list of str
+        Models at Numerai whose submissions came after the round's close and are queued for the next round.
     link : str
         The run in the web UI.
     """
@@ -79,6 +81,7 @@ class RunEvent:
     round: str | None
     state: Literal["failed", "success"]
     failed: list[str]
+    late: list[str]
     link: str
 
 
@@ -94,7 +97,7 @@ def dag_callbacks(settings: Settings) -> dict[str, Any]:
     callbacks = {}
     if {"failed", "missed"}.intersection(settings.notify_events):
         callbacks["on_failure_callback"] = [notifier.run_failed for notifier in notifiers]
-    if "finished" in settings.notify_events:
+    if {"late", "finished"}.intersection(settings.notify_events):
         callbacks["on_success_callback"] = [notifier.run_succeeded for notifier in notifiers]
     return callbacks if notifiers else {}
 
@@ -151,7 +154,9 @@ class CallbackNotifier:
 
     def _notify(self, context: Context, state: Literal["failed", "success"]) -> None:
         event = build_event(context, state)
-        if event.event in self.events:
+        # a run that submitted late has finished as well
+        kinds = {"late", "finished"} if event.event == "late" else {event.event}
+        if kinds.intersection(self.events):
             extended: Any = {**context, "event": event, "news": event}
             self.make()(extended)
 
@@ -168,10 +173,18 @@ def build_event(context: Context, state: Literal["failed", "success"]) -> RunEve
         nothing: dict[str, Any] = {}
         states = _or_default(lambda: ti.get_task_states(dag_id=dag, run_ids=[run]), nothing).get(run, {})
         failed = sorted(task for task, its_state in states.items() if its_state == "failed") or [ti.task_id]
-    event: Event = "finished" if state == "success" else "missed" if WAITING_TASK in failed else "failed"
+    late = _late_submissions(ti) if state == "success" and ti is not None else []
+    event: Event = "missed" if WAITING_TASK in failed else "failed"
+    if state == "success":
+        event = "late" if late else "finished"
     round_name = _round(context, ti)
     subject = f"round {round_name}" if round_name else "a round"
-    verbs = {"finished": "finished", "missed": "was missed", "failed": f"failed ({', '.join(failed) or 'see the run'})"}
+    verbs = {
+        "finished": "finished",
+        "late": f"was submitted after its close ({', '.join(late)} queued for the next round)",
+        "missed": "was missed",
+        "failed": f"failed ({', '.join(failed) or 'see the run'})",
+    }
     base = str(conf.get("api", "base_url", fallback="http://localhost:8080")).rstrip("/")
     return RunEvent(
         event=event,
@@ -181,6 +194,7 @@ def build_event(context: Context, state: Literal["failed", "success"]) -> RunEve
         round=round_name,
         state=state,
         failed=failed,
+        late=late,
         link=f"{base}/dags/{dag}/runs/{quote(run)}",
     )
 
@@ -189,6 +203,11 @@ def _round(context: Context, ti: RuntimeTaskInstanceProtocol | None) -> str | No
     raw = _or_default(lambda: ti.xcom_pull(task_ids="download"), None) if ti is not None else None
     known = raw.get("round") if isinstance(raw, dict) else context.get("params", {}).get("round")
     return str(known) if known is not None else None
+
+
+def _late_submissions(ti: RuntimeTaskInstanceProtocol) -> list[str]:
+    result = _or_default(lambda: ti.xcom_pull(task_ids="submit"), None)
+    return [str(name) for name in result.get("late", [])] if isinstance(result, dict) else []
 
 
 def _or_default(query: Callable[[], _Answer], default: _Answer) -> _Answer:

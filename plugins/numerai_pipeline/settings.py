@@ -125,7 +125,7 @@ def _constraint(value: str) -> str:
     return value
 
 
-Event = Literal["failed", "missed", "finished"]
+Event = Literal["failed", "missed", "late", "finished"]
 Constraint = Annotated[str, AfterValidator(_constraint)]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 SecretHttpAddress = Annotated[SecretStr, AfterValidator(_secret_http_address)]
@@ -295,8 +295,9 @@ class Settings(BaseSettings):
         description="JSON object of its arguments. Its templates may use `event`: `{{ event.text }}`.",
     )
     notify_events: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
-        default=("failed", "missed", "finished"),
-        description="Events to notify about (comma-separated): `failed` runs, `missed` rounds, `finished` runs.",
+        default=("failed", "missed", "late", "finished"),
+        description="Events to notify about (comma-separated): `failed` runs, `missed` rounds, `late` submissions,"
+        " `finished` runs.",
     )
 
     submit: bool = Field(

@@ -115,21 +115,20 @@ from airflow.sdk import DAG
 from numerai_pipeline.notifications import dag_callbacks
 from numerai_pipeline.settings import load_settings
 
-FAILING = {failing!r}
-
+FAILING, LATE = {failing!r}, {late!r}
 
 def step(ti):
     if ti.task_id == FAILING:
         raise ValueError("the moon was wrong")
-    return {{"round": "1335"}}
+    return {{"round": "1335", "late": LATE}}
 
 
 with DAG(
     "numerai_tournament", schedule=None, start_date=datetime(2024, 1, 6, tzinfo=UTC), **dag_callbacks(load_settings())
 ):
-    names = ("wait_for_round", "download", "unzip")
-    waited, downloaded, unzipped = (PythonOperator(task_id=name, python_callable=step) for name in names)
-    waited >> downloaded >> unzipped
+    names = ("wait_for_round", "download", "unzip", "submit")
+    waited, downloaded, unzipped, submitted = (PythonOperator(task_id=name, python_callable=step) for name in names)
+    waited >> downloaded >> unzipped >> submitted
 """
 
 
@@ -148,7 +147,7 @@ def run_dag(
 ) -> Callable[..., Ended]:
     """Run a DAG with the main one's task ids and its callbacks; these are called as Airflow calls them."""
 
-    def run(failing: str | None = None, **variables: str) -> Ended:
+    def run(failing: str | None = None, late: list[str] | None = None, **variables: str) -> Ended:
         from airflow.dag_processing.dagbag import DagBag
 
         for name, value in variables.items():
@@ -156,7 +155,7 @@ def run_dag(
         load_settings.cache_clear()
         file = tmp_path / f"dags_{failing}" / "numerai_tournament.py"
         file.parent.mkdir(exist_ok=True)
-        file.write_text(DAG_FILE.format(failing=failing))
+        file.write_text(DAG_FILE.format(failing=failing, late=late or []))
         bag = DagBag(file, bundle_name="dags-folder")
         assert bag.import_errors == {}
         dag = bag.dags["numerai_tournament"]
@@ -243,7 +242,24 @@ def test_a_finished_run_is_told_with_its_round_and_a_link(receiver: Receiver, ru
         "round": "1335",
         "state": "success",
         "failed": [],
+        "late": [],
     }
+
+
+def test_notification_of_a_late_submission_names_the_models(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+    assert run_dag(late=["alpha", "beta"], NOTIFY_WEBHOOK=receiver.address).state == "success"
+    [body] = receiver.bodies
+    assert (body["event"], body["state"], body["late"]) == ("late", "success", ["alpha", "beta"])
+    text = "numerai_tournament: round 1335 was submitted after its close (alpha, beta queued for the next round)"
+    assert body["text"] == text
+
+
+@pytest.mark.parametrize(("events", "sent"), [("finished", 1), ("late", 1), ("failed,missed", 0)])
+def test_notification_of_a_late_submission_follows_the_setting(
+    receiver: Receiver, run_dag: Callable[..., Ended], events: str, sent: int
+) -> None:
+    run_dag(late=["alpha"], NOTIFY_WEBHOOK=receiver.address, NOTIFY_EVENTS=events)
+    assert len(receiver.bodies) == sent
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_backfilled_week_gets_its_own_round_and_walks_forward_once_that_is_ove
 
 
 def test_a_scheduled_run_never_walks_forward(download: Download) -> None:
-    with pytest.raises(AirflowFailException, match=r"round 1299 .*is not served any more"):
+    with pytest.raises(AirflowFailException, match=r"round 1299 .*is no longer served"):
         download("scheduled", LONG_AGO)
 
 
@@ -69,9 +69,9 @@ def test_a_scheduled_run_gets_the_round_that_was_waited_for(download: Download) 
 
 
 def test_walking_forward_can_be_forbidden(download: Download) -> None:
-    with pytest.raises(AirflowFailException, match="is not served any more"):
+    with pytest.raises(AirflowFailException, match="is no longer served"):
         download("backfill", LONG_AGO, walk_forward=False)
-    with pytest.raises(AirflowFailException, match="is not served any more"):
+    with pytest.raises(AirflowFailException, match="is no longer served"):
         download(round=1299, walk_forward=False)
 
 

@@ -332,7 +332,7 @@ def test_submit_with_an_unknown_status_shows_it_and_uploads_once(
 
     def renamed(*arguments: Any) -> Any:
         entry = real(*arguments)
-        return entry if entry.status == "none" else replace(entry, status="under-review")
+        return entry if entry.status == "none" else replace(entry, status="under-review")  # type: ignore[arg-type]
 
     monkeypatch.setattr(submission_store, "_entry", renamed)
     for _ in range(2):

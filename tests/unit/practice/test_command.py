@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from launcher.practice_season import READY
+from launcher.simulator import READY
 from practice.__main__ import main
 
 ROOT = Path(__file__).parents[3]
