@@ -105,6 +105,7 @@ help:
 ##   AT_ONCE          number of weeks that may run in parallel (2)
 ##
 ## Options of the launcher
+##   CALENDAR         make run and make up: hours of the simulator's rounds, always-open or strict (Numerai's)
 ##   PORT             port of Airflow's web page (8080, or the next free one)
 ##   NO_INSTALL       1: never install anything with apt-get; report missing packages instead
 ##   ARGS             make test and test-fuzz: arguments of pytest, such as ARGS="-k options"; make airflow: of airflow

@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from jsonschema import Draft202012Validator
 
@@ -20,6 +20,7 @@ from launcher.backtest_range import BacktestRange, parse_range
 from launcher.errors import UsageError
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.parameters import form_fields, parse_parameters
+from practice.rounds import CalendarName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 PRACTICE_AUTOML_MINUTES = 1
+CALENDARS = get_args(CalendarName)
+"""Calendars of the simulator's rounds, the default first."""
 TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
 COMMAND_OPTIONS: dict[str, tuple[str, ...]] = {
-    "run": ("PORT", "NO_INSTALL"),
+    "run": ("CALENDAR", "PORT", "NO_INSTALL"),
     "backtest": ("WEEKS", "FROM", "TO", "AT_ONCE", "PORT", "NO_INSTALL"),
-    "up": ("PORT", "NO_INSTALL"),
+    "up": ("CALENDAR", "PORT", "NO_INSTALL"),
     "test": ("ARGS", "NO_INSTALL"),
     "test-faults": ("SOAK", "ARGS", "NO_INSTALL"),
     "test-fuzz": ("ARGS", "NO_INSTALL"),
@@ -87,6 +90,8 @@ class Options:
         The options of a server command, as given.
     soak
         Number of random kills of the fault suite.
+    calendar
+        The calendar of the simulator's rounds, one of :data:`CALENDARS`.
     """
 
     conf: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +102,7 @@ class Options:
     backtest_range: BacktestRange | None = None
     server: dict[str, str] = field(default_factory=dict)
     soak: int = 0
+    calendar: str = CALENDARS[0]
 
 
 def parse_makeflags(makeflags: str) -> dict[str, str]:
@@ -189,7 +195,9 @@ def parse_options(
         "NO_INSTALL", launcher.get("NO_INSTALL", os.environ.get("NO_INSTALL", ""))
     )
     soak, soak_finding = _read_count("SOAK", launcher.get("SOAK", ""))
-    own_findings = (port_finding, all_finding, install_finding, soak_finding)
+    calendar = launcher.get("CALENDAR", CALENDARS[0])
+    calendar_finding = None if calendar in CALENDARS else f"CALENDAR={calendar}: choose from {', '.join(CALENDARS)}"
+    own_findings = (port_finding, all_finding, install_finding, soak_finding, calendar_finding)
     findings.extend(finding for finding in own_findings if finding)
     if command in RUN_COMMANDS and not findings:
         findings.extend(_fill_defaults(conf, directory or Path.cwd()))
@@ -203,7 +211,8 @@ def parse_options(
     server = (
         {name: text for name, text in launcher.items() if name != "NO_INSTALL"} if command in SERVER_COMMANDS else {}
     )
-    return Options(conf, port, not forbidden, everything, launcher.get("ARGS", ""), selected_range, server, soak)
+    arguments = launcher.get("ARGS", "")
+    return Options(conf, port, not forbidden, everything, arguments, selected_range, server, soak, calendar)
 
 
 def _run_schemas(model_names: Sequence[str]) -> dict[str, dict[str, Any]]:

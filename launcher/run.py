@@ -152,7 +152,9 @@ def _start_own_airflow(context: CommandContext, options: Options, cleanup: ExitS
 
     def simulate() -> None:
         with context.screen.step("Simulator") as step:
-            simulator.start(context.services, context.paths, step, port=practice_port, owner=OWNER)
+            simulator.start(
+                context.services, context.paths, step, port=practice_port, owner=OWNER, calendar=options.calendar
+            )
 
     needs_simulator = options.conf["source"] == "practice" and not os.environ.get("NUMERAI_PRACTICE_URL")
     run_parallel(context, [images, airflow, *([simulate] if needs_simulator else [])])
@@ -176,7 +178,9 @@ def _use_background_airflow(context: CommandContext, options: Options, backgroun
         step.done(f"{background.address}, the one of `make up`")
     if options.conf["source"] == "practice" and context.services.find(simulator.SERVICE) is None:
         with context.screen.step("Simulator") as step:
-            simulator.start(context.services, paths, step, port=background.practice_port, owner="up")
+            simulator.start(
+                context.services, paths, step, port=background.practice_port, owner="up", calendar=options.calendar
+            )
     return api
 
 

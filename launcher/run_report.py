@@ -42,7 +42,11 @@ def show_submissions(screen: Screen, result: Any, *, requested: bool) -> None:
     """Print the submissions, from the return value of their task; without any, a note if they were requested."""
     summary: Mapping[str, Any] = result if isinstance(result, dict) else {}
     for name, record in (summary.get("submissions") or {}).items():
-        screen.success("Submitted", f"{record['model']} as {name}: accepted for round {record['round']}")
+        outcome = f"{record['model']} as {name}: {record['status']} for round {record['round']}"
+        if name in summary.get("late", []):
+            screen.note("Submitted", f"{outcome}, as it came after the close of round {summary['round']}")
+        else:
+            screen.success("Submitted", outcome)
     if requested and not summary:
         screen.note("Submitted", f"nothing; the log of the task {SUBMITTING_TASK} has the reason")
 

@@ -39,7 +39,7 @@ def models(paths: ProjectPaths) -> list[str]:
     return list(dict.fromkeys([*load_registry(paths.images_dir).predictions, *load_settings().submissions]))
 
 
-def start(services: Services, paths: ProjectPaths, step: Step, *, port: int, owner: str) -> None:
+def start(services: Services, paths: ProjectPaths, step: Step, *, port: int, owner: str, calendar: str) -> None:
     """Start the server and wait until it is ready.
 
     Raises
@@ -53,7 +53,7 @@ def start(services: Services, paths: ProjectPaths, step: Step, *, port: int, own
     command = [sys.executable, "-m", "practice", "--port", str(port), "--season-dir", str(season)]
     record = services.start(
         SERVICE,
-        [*command, "--account", f"{PUBLIC_ID}:{KEY}", "--models", ",".join(models(paths))],
+        [*command, "--calendar", calendar, "--account", f"{PUBLIC_ID}:{KEY}", "--models", ",".join(models(paths))],
         owner=owner,
         log=log,
         cwd=paths.root,

@@ -73,7 +73,9 @@ def _start(context: CommandContext, options: Options) -> BackgroundAirflow:
 
     def simulate() -> None:
         with context.screen.step("Simulator") as step:
-            simulator.start(context.services, context.paths, step, port=practice_port, owner=OWNER)
+            simulator.start(
+                context.services, context.paths, step, port=practice_port, owner=OWNER, calendar=options.calendar
+            )
 
     run_parallel(context, [images, airflow, simulate])
     background = BackgroundAirflow(apis[0].port, practice_port, str(context.paths.data))

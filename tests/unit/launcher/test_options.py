@@ -72,6 +72,7 @@ def test_options_unknown_model_lists_the_models() -> None:
         ("FORCE", "perhaps", "write 1 or 0"),
         ("TARGET", "ender", "target_ender_20"),
         ("PORT", "80", "from 1024 to 65535"),
+        ("CALENDAR", "gregorian", "choose from always-open, strict"),
         ("NO_INSTALL", "maybe", "write 1 or 0"),
     ],
 )

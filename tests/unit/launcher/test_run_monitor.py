@@ -138,9 +138,17 @@ def test_show_submissions_without_any_prints_only_if_requested() -> None:
     assert screen.console.export_text() == ""
     show_submissions(screen, None, requested=True)
     assert "nothing; the log of the task submit has the reason" in screen.console.export_text()
-    record = {"model": "ensemble_selection", "round": 1335}
-    show_submissions(screen, {"round": 1335, "submissions": {"mine": record}}, requested=True)
-    assert "ensemble_selection as mine: accepted for round 1335" in screen.console.export_text()
+    record = {"model": "ensemble_selection", "round": 1334, "status": "on-time"}
+    show_submissions(screen, {"round": 1334, "submissions": {"mine": record}, "late": []}, requested=True)
+    assert "✓ Submitted       ensemble_selection as mine: on-time for round 1334" in screen.console.export_text()
+
+
+def test_show_submissions_late_names_the_close_of_the_round() -> None:
+    screen = Screen(Console(record=True, width=200, force_terminal=False))
+    record = {"model": "svm", "round": 1335, "status": "queued"}
+    show_submissions(screen, {"round": 1334, "submissions": {"mine": record}, "late": ["mine"]}, requested=True)
+    text = "svm as mine: queued for round 1335, as it came after the close of round 1334"
+    assert text in screen.console.export_text()
 
 
 def test_show_predictions_without_a_result_succeeds() -> None:
