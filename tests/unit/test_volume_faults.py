@@ -342,9 +342,7 @@ class TestTurnedBytes:
         layout = RunLayout(tmp_path / "run")
         content = raw.path(role).read_bytes()
         flip_a_byte(raw.path(role))
-        with pytest.raises(
-            BadInputError, match=f"{raw.path(role)}: its content differs from the download.*`download`"
-        ):
+        with pytest.raises(BadInputError, match=f"{raw.path(role)}: its content differs from the download.*`download`"):
             unpacked(raw, layout)
         assert files_in(layout.directory) == []
         raw.path(role).write_bytes(content)
