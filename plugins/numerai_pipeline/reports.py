@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.leaderboard.plain import member, number
+from numerai_pipeline.leaderboard.plain import as_float, get_in
 from numerai_pipeline.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ def summary_of(task: str, layout: RunLayout) -> dict[str, Any]:
     report = _read_report(layout, task)
     scores = ("logloss", "consistency", "correlation")
     return summary | {
-        "seconds": _number(member(report, "seconds")),
-        **{score: _number(member(report, "validation", score)) for score in scores},
+        "seconds": _number(get_in(report, "seconds")),
+        **{score: _number(get_in(report, "validation", score)) for score in scores},
     }
 
 
 def _number(value: Any) -> float | None:
     """Give a number as it is; None for anything else that a container may have put there."""
-    return None if number(value) is None else value
+    return None if as_float(value) is None else value
 
 
 def _read_report(layout: RunLayout, task: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The leaderboard as a person meets it: in Airflow's web UI, signed in, in a real browser.
 
-Its pictures are left in ``.cache/screenshots/``; two of them are in the README.
+Screenshots are written to ``.cache/screenshots/``; two of them are in the README.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ def test_everything_is_shown_at_every_width_and_in_both_colours(
     headings = page.locator("h2").all_inner_texts()
     assert headings == [
         *("The run", "Scores", "Models in the charts", "CORR over the eras", "Predictions"),
-        *("Correlation between models", "Maps of the rows", "Drift: training against tournament"),
-        *(f"What {search} searched and found" for search in ("auto_sklearn", "auto_weka", "tpot")),
-        *("What the ensemble took", "Time, memory and images"),
+        *("Correlation between models", "Embeddings of the rows", "Drift: training against tournament"),
+        *(f"Search of {search}" for search in ("auto_sklearn", "auto_weka", "tpot")),
+        *("Weights of the ensemble", "Time, memory and images"),
     ]
     assert_fits(page)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -132,7 +132,7 @@ def test_everything_is_shown_at_every_width_and_in_both_colours(
     assert len(charts) == 7
     for chart in charts:
         drawn(chart)
-    page.get_by_text("rows, drawn evenly from both tables").wait_for()
+    page.get_by_text("rows, sampled evenly from both tables").wait_for()
     for chart in charts:
         assert_has_ink(chart)
     take(page, f"finished-{width}-{scheme}")
@@ -197,9 +197,9 @@ def test_models_are_picked_and_drawn(open_page: OpenPage, web_ui: WebUi) -> None
 def test_maps_are_switched_and_coloured(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.finished))
-    chart = page.locator(".chart.map")
+    chart = page.locator(".chart.embedding")
     chart.scroll_into_view_if_needed()
-    page.get_by_text("rows, drawn evenly from both tables").wait_for()
+    page.get_by_text("rows, sampled evenly from both tables").wait_for()
     for colour in ("era", "split", "target"):
         before = drawn(chart)
         page.get_by_role("combobox", name="Coloured by").select_option(colour)
@@ -207,8 +207,8 @@ def test_maps_are_switched_and_coloured(open_page: OpenPage, web_ui: WebUi) -> N
         assert drawn(chart) == before + 1
         assert_has_ink(chart)
         take(page, f"map-by-{colour}")
-    with page.expect_response(re.compile("/maps/perplexity_30_polynomial$")) as answer:
-        page.get_by_role("combobox", name="Map").select_option(label="perplexity 30, features and their products")
+    with page.expect_response(re.compile("/embeddings/perplexity_30_polynomial$")) as answer:
+        page.get_by_role("combobox", name="Embedding").select_option(label="perplexity 30, features and their products")
     assert answer.value.ok
     expect(chart).to_have_attribute("aria-label", re.compile("features and their products"))
 
@@ -228,7 +228,7 @@ def test_a_half_finished_run_says_what_there_is_and_what_is_missing(
     width, scheme = look
     page = open_page(width, scheme)
     page.goto(address_of(web_ui, web_ui.half))
-    expect(page.get_by_text("This run has not been evaluated")).to_contain_text("3 models left predictions")
+    expect(page.get_by_text("This run has not been evaluated")).to_contain_text("3 models produced predictions")
     missing = page.locator(".notice li").all_inner_texts()
     assert "the scores (leaderboard.json) \u2013 evaluate" in missing
     assert "Meta model: meta_model.parquet: the server answered 404 Not Found" in missing
@@ -268,7 +268,7 @@ def test_runs_are_picked_newest_first(open_page: OpenPage, web_ui: WebUi) -> Non
 def test_a_run_that_is_gone_is_said_to_be(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(f"{web_ui.address}/{ADDRESS}?round=1335&run=000000000000")
-    expect(page.get_by_role("alert")).to_contain_text("There is no such run")
+    expect(page.get_by_role("alert")).to_contain_text("This run does not exist")
 
 
 def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: OpenPage, web_ui: WebUi) -> None:
@@ -340,9 +340,9 @@ def test_the_static_file_is_the_same_page(browser: Browser, tmp_path: Path) -> N
     watched = Watched(page, path.as_uri())
     page.goto(path.as_uri())
     assert column(page, "Model") == [row["model"] for row in board["models"]]
-    chart = page.locator(".chart.map")
+    chart = page.locator(".chart.embedding")
     chart.scroll_into_view_if_needed()
-    page.get_by_text("rows, drawn evenly from both tables").wait_for()
+    page.get_by_text("rows, sampled evenly from both tables").wait_for()
     drawn(chart)
     assert_has_ink(chart)
     take(page, "static")

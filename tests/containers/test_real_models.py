@@ -169,8 +169,8 @@ def test_the_knobs_reach_the_data(run_pipeline: RunPipeline, practice: PracticeS
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        ({"feature_set": "tiny"}, "there is no feature set 'tiny': choose one of small (8)"),
-        ({"target": "target_nobody"}, "there is no target 'target_nobody': choose one of target, "),
+        ({"feature_set": "tiny"}, "feature set 'tiny' does not exist: choose one of small (8)"),
+        ({"target": "target_nobody"}, "target 'target_nobody' does not exist: choose one of target, "),
         ({"version": "v1.0"}, "v1.0"),
         ({"round": 3, "walk_forward": False}, "round 3"),
         ({"round": 3}, "do not have era"),

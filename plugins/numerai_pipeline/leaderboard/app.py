@@ -1,8 +1,7 @@
-"""The leaderboard's web application, inside Airflow's API server and for those who may see the DAG.
+"""The leaderboard's web application, in Airflow's API server, for users who may see the DAG.
 
-Airflow does not sign users in for a plugin's application: every route here depends on Airflow's own question whether
-the signed-in user may read the tournament's DAG, static files included, and the routes FastAPI would add by itself (its
-documentation) are off.
+Airflow does not authenticate users for a plugin's application: each route here, including static files, depends on
+Airflow's check that the signed-in user may read the tournament's DAG. FastAPI's documentation routes are disabled.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 
 from numerai_pipeline.leaderboard.board import read_run
-from numerai_pipeline.leaderboard.maps import MapError, map_points, map_rows
+from numerai_pipeline.leaderboard.maps import EmbeddingError, embedding_points, embedding_rows
 from numerai_pipeline.leaderboard.page import ASSETS, read_asset, render_live
 from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
 from numerai_pipeline.run_layout import RunLayout
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 DAG_ID = "numerai_tournament"
 
-# nothing from elsewhere, and no script or style that is not a file of ours
+# no content of other servers, and only the scripts and styles of this application
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -35,7 +34,7 @@ POLICY = (
 def _run(round_name: str, run: str) -> RunLayout:
     found = find_run(load_settings().data_dir, round_name, run)
     if found is None:
-        raise HTTPException(404, "There is no such run. It may have been removed by housekeeping.")
+        raise HTTPException(404, "This run does not exist. Housekeeping may have removed it.")
     return found
 
 
@@ -43,7 +42,7 @@ Run = Annotated[RunLayout, Depends(_run)]
 
 
 def create_app() -> FastAPI:
-    """Make the application."""
+    """Create the application."""
     app = FastAPI(
         title="Numerai leaderboard",
         dependencies=[Depends(requires_access_dag("GET", param_dag_id=DAG_ID))],
@@ -57,8 +56,8 @@ def create_app() -> FastAPI:
     app.get("/api/runs")(_runs)
     app.get("/api/dag-run")(_dag_run)
     app.get("/api/runs/{round_name}/{run}")(_board)
-    app.get("/api/runs/{round_name}/{run}/maps")(_map_rows)
-    app.get("/api/runs/{round_name}/{run}/maps/{name}")(_map)
+    app.get("/api/runs/{round_name}/{run}/embeddings")(_embedding_rows)
+    app.get("/api/runs/{round_name}/{run}/embeddings/{name}")(_embedding)
     return app
 
 
@@ -77,8 +76,8 @@ def _page() -> HTMLResponse:
 
 def _asset(name: str) -> Response:
     if name not in ASSETS:
-        raise HTTPException(404, "There is no such file.")
-    # its address names its content, so a browser may keep it; nobody in between may
+        raise HTTPException(404, "This file does not exist.")
+    # its address has a hash of its content, so a browser may cache it; proxies may not
     return Response(
         read_asset(name), media_type=ASSETS[name], headers={"Cache-Control": "private, max-age=31536000, immutable"}
     )
@@ -91,7 +90,7 @@ def _runs() -> list[dict[str, Any]]:
 def _dag_run(dag: str, run: str) -> dict[str, str]:
     found = run_of_dag_run(load_settings().data_dir, dag, run)
     if found is None:
-        raise HTTPException(404, "This run of the DAG has no directory yet: it gets one in the task unzip.")
+        raise HTTPException(404, "This run of the DAG has no directory yet: its task unzip creates it.")
     return {"round": found.directory.parent.name, "run": found.directory.name}
 
 
@@ -99,15 +98,15 @@ def _board(found: Run) -> dict[str, Any]:
     return read_run(found)
 
 
-def _map_rows(found: Run) -> dict[str, Any]:
+def _embedding_rows(found: Run) -> dict[str, Any]:
     try:
-        return map_rows(found)
-    except MapError as error:
-        raise HTTPException(404, f"There are no rows to show: {error}") from None
+        return embedding_rows(found)
+    except EmbeddingError as error:
+        raise HTTPException(404, f"The rows cannot be read: {error}") from None
 
 
-def _map(found: Run, name: str) -> dict[str, Any]:
+def _embedding(found: Run, name: str) -> dict[str, Any]:
     try:
-        return map_points(found, name)
-    except MapError as error:
-        raise HTTPException(404, f"The map cannot be shown: {error}") from None
+        return embedding_points(found, name)
+    except EmbeddingError as error:
+        raise HTTPException(404, f"The embedding cannot be read: {error}") from None

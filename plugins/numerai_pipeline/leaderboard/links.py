@@ -1,7 +1,7 @@
-"""Where the leaderboard is, in Airflow's words: its application, its place in the menu, and the links that lead to it.
+"""Registers the leaderboard in Airflow: its application, its menu entry and its links.
 
-Airflow reads its plugins in each of its parts, and only the API server serves pages: the application is made with the
-first request for it. Addresses are relative to Airflow's own, so they hold wherever it is served.
+All Airflow components load the plugins, but only the API server serves pages: the application is created with its
+first request. Addresses are relative to Airflow's address, so they do not depend on the deployment.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ EXTERNAL_VIEWS = (
 
 
 class LeaderboardLink(BaseOperatorLink):
-    """From a model's task to the run's leaderboard, at that model."""
+    """Link from a model's task to its row on the run's leaderboard."""
 
     name = "Leaderboard"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
-        """Give the page's address; empty when the run has no directory.
+        """Return the page's address; empty if the run has no directory.
 
-        Airflow asks right after the task has run, where its ``run_directory`` is known: rendered out of what ``unzip``
-        handed on.
+        Airflow calls this directly after the task has run, when the template ``run_directory`` is rendered with the
+        result of ``unzip``.
         """
         parts = str(getattr(operator, "run_directory", "")).split("/")
         if len(parts) != 3:

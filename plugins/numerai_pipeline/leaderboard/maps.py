@@ -1,7 +1,7 @@
-"""The maps that t-SNE drew, at a few thousand rows: as many as an eye tells apart and a page can carry.
+"""Reads the t-SNE embeddings at a few thousand rows, the limit of a readable chart and a fast page.
 
-The rows are drawn evenly from both tables, the same for every map. As everywhere, they are found by their ids, and
-files are read a batch at a time and by the columns that are needed.
+The rows are sampled evenly from both tables, the same for each embedding. They are matched by their ids; files are read
+in batches and by the required columns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from numerai_pipeline.leaderboard.plain import number
+from numerai_pipeline.leaderboard.plain import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 3_000
 _NAME = re.compile(r"perplexity_\d{2,3}(_polynomial)?(_3d)?", re.ASCII)
-_TRAINING, _VALIDATION = "training", "kept to validate on"
+_TRAINING, _VALIDATION = "training", "validation split"
 
 
-class MapError(Exception):
-    """A map, or a table it is of, cannot be read; the message says which and why."""
+class EmbeddingError(Exception):
+    """An embedding or its table cannot be read; the message names the file and the reason."""
 
 
 class _Sample(NamedTuple):
@@ -38,55 +38,55 @@ class _Sample(NamedTuple):
     parts: list[str]
 
 
-def map_names(layout: RunLayout) -> list[str]:
-    """Name the maps that are there, such as ``perplexity_30_polynomial``, those of the features alone first."""
+def embedding_names(layout: RunLayout) -> list[str]:
+    """Return the names of the embeddings, such as ``perplexity_30_polynomial``; those of the features come first."""
     found = [path.stem for path in (layout.directory / "tsne").glob("*.parquet") if _NAME.fullmatch(path.stem)]
     return sorted(found, key=lambda name: (name.count("_"), name))
 
 
-def map_rows(layout: RunLayout) -> dict[str, Any]:
-    """Say what is known of the rows on every map.
+def embedding_rows(layout: RunLayout) -> dict[str, Any]:
+    """Describe the sampled rows, the same for all embeddings.
 
     Returns
     -------
     dict
-        ``eras`` and ``parts``: their names; ``era`` and ``part``: for each row, the place of its own among these;
-        ``target``: its value, None where unknown.
+        ``eras`` and ``parts``: their names; ``era`` and ``part``: for each row, the index of its name in these;
+        ``target``: its value, None if unknown.
 
     Raises
     ------
-    MapError
+    EmbeddingError
         When one of the tables is missing or damaged.
     """
     sample = _sample_of(layout)
     eras, parts = sorted(set(sample.eras), key=_era_order), list(dict.fromkeys(sample.parts))
-    era_places, part_places = ({name: place for place, name in enumerate(names)} for names in (eras, parts))
+    era_index, part_index = ({name: index for index, name in enumerate(names)} for names in (eras, parts))
     return {
         "eras": eras,
         "parts": parts,
-        "era": [era_places[era] for era in sample.eras],
-        "part": [part_places[part] for part in sample.parts],
+        "era": [era_index[era] for era in sample.eras],
+        "part": [part_index[part] for part in sample.parts],
         "target": sample.targets,
     }
 
 
-def map_points(layout: RunLayout, name: str) -> dict[str, list[float | None]]:
-    """Give where a map has these rows: ``x`` and ``y``, None for a row it lacks.
+def embedding_points(layout: RunLayout, name: str) -> dict[str, list[float | None]]:
+    """Return the coordinates of the sampled rows: ``x`` and ``y``, None for a missing row.
 
     Raises
     ------
-    MapError
-        When there is no such map, or it is damaged.
+    EmbeddingError
+        When the embedding does not exist or is damaged.
     """
-    if name not in map_names(layout):
-        msg = f"there is no map {name!r}"
-        raise MapError(msg)
+    if name not in embedding_names(layout):
+        msg = f"the embedding {name!r} does not exist"
+        raise EmbeddingError(msg)
     ids = _sample_of(layout).ids
     found: dict[str, tuple[float | None, float | None]] = {}
     wanted = frozenset(ids)
     for batch in _batches(layout.directory / "tsne" / f"{name}.parquet", ["id", "x", "y"], wanted):
         found.update(
-            (key, (number(x), number(y)))
+            (key, (as_float(x), as_float(y)))
             for key, x, y in zip(*(batch[column].to_pylist() for column in ("id", "x", "y")), strict=True)
         )
     points = [found.get(key, (None, None)) for key in ids]
@@ -113,81 +113,81 @@ def _sample_of(layout: RunLayout) -> _Sample:
 
 @lru_cache(maxsize=8)
 def _sample(layout: RunLayout, _state: tuple[tuple[int, int], ...]) -> _Sample:
-    """Draw the rows; drawn again only when one of the files is another one."""
+    """Sample the rows; cached until one of the files changes."""
     sizes = {path: _rows(path) for path in (layout.training, layout.tournament)}
     step = max(1.0, sum(sizes.values()) / MOST_ROWS)
     sample = _Sample([], [], [], [])
     for path, rows in sizes.items():
         columns = ["id", "era", "target", *(["data_type"] if path == layout.tournament else [])]
-        places = [int(place * step) for place in range(int(rows / step))]
-        for batch in _taken(path, columns, places):
+        indices = [int(index * step) for index in range(int(rows / step))]
+        for batch in _rows_at(path, columns, indices):
             sample.ids.extend(batch["id"].to_pylist())
             sample.eras.extend(str(era) for era in batch["era"].to_pylist())
-            sample.targets.extend(number(target) for target in batch["target"].to_pylist())
+            sample.targets.extend(as_float(target) for target in batch["target"].to_pylist())
             own = batch["data_type"].to_pylist() if "data_type" in columns else [_TRAINING] * len(batch)
             sample.parts.extend(str(part) for part in own)
     split = layout.directory / "split.parquet"
     if split.is_file():
-        kept: set[str] = set()
+        validation: set[str] = set()
         for batch in _batches(split, ["id", "split"], frozenset(sample.ids)):
             pairs = zip(batch["id"].to_pylist(), batch["split"].to_pylist(), strict=True)
-            kept.update(key for key, side in pairs if side == "validation")
-        for place, key in enumerate(sample.ids):
-            if sample.parts[place] == _TRAINING and key in kept:
-                sample.parts[place] = _VALIDATION
+            validation.update(key for key, side in pairs if side == "validation")
+        for index, key in enumerate(sample.ids):
+            if sample.parts[index] == _TRAINING and key in validation:
+                sample.parts[index] = _VALIDATION
     return sample
 
 
-def _within_the_run(path: Path) -> None:
-    """Refuse what a container may have linked to from its run's directory."""
+def _reject_link(path: Path) -> None:
+    """Reject a link of a container to a file outside of its run's directory."""
     if path.is_symlink() or path.parent.is_symlink():
-        msg = f"{path.name}: a link, where a file should be"
-        raise MapError(msg)
+        msg = f"{path.name}: a link instead of a file"
+        raise EmbeddingError(msg)
 
 
 def _rows(path: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _within_the_run(path)
+    _reject_link(path)
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
         msg = f"{path.name}: {error}"
-        raise MapError(msg) from error
+        raise EmbeddingError(msg) from error
 
 
 def _read(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _within_the_run(path)
+    _reject_link(path)
     try:
         with pq.ParquetFile(path) as file:
             absent = set(columns) - set(file.schema_arrow.names)
             if absent:
                 msg = f"{path.name}: column {sorted(absent)[0]!r} is missing"
-                raise MapError(msg)
+                raise EmbeddingError(msg)
             yield from file.iter_batches(columns=columns)
     except (OSError, pa.ArrowException) as error:
         msg = f"{path.name}: {error}"
-        raise MapError(msg) from error
+        raise EmbeddingError(msg) from error
 
 
-def _taken(path: Path, columns: list[str], places: list[int]) -> Iterator[pa.RecordBatch]:
-    """Give the rows at these places, ascending, of a table."""
+def _rows_at(path: Path, columns: list[str], indices: list[int]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table at ascending indices."""
     import pyarrow as pa
 
     first = 0
     for batch in _read(path, columns):
-        mine = [place - first for place in places if first <= place < first + len(batch)]
+        selected = [index - first for index in indices if first <= index < first + len(batch)]
         first += len(batch)
-        if mine:
-            yield batch.take(pa.array(mine))
+        if selected:
+            yield batch.take(pa.array(selected))
 
 
 def _batches(path: Path, columns: list[str], ids: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    """Give the rows with these ids of a file."""
+    """Yield the rows of a file with these ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

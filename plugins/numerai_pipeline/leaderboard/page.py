@@ -1,7 +1,7 @@
-"""The page's files, and the page made of them: with links to its files, or as one file that holds everything.
+"""Renders the page: with links to its files for the application, or as one standalone file.
 
-There is no build: ``web/`` has the page as it is written. Apache ECharts, which draws the charts, is shipped with it in
-``web/echarts/``, unchanged, with its licence.
+The files in ``web/`` need no build. Apache ECharts, which draws the charts, is included in ``web/echarts/``, unchanged,
+with its licence.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ _HEAD, _DATA, _BODY = "<!-- head -->", "<!-- data -->", "<!-- scripts -->"
 
 @cache
 def read_asset(name: str) -> bytes:
-    """Read one of the page's files."""
+    """Read a file of the page."""
     return (WEB / _FOLDERS.get(name, "") / name).read_bytes()
 
 
 def render_live() -> str:
-    """Make the page that asks the application for its files and data."""
+    """Render the page that loads its files and data from the application."""
     scripts = "\n".join(f'<script src="{_address(name)}" defer></script>' for name in SCRIPTS)
-    return _filled(f'<link rel="stylesheet" href="{_address(STYLES)}">', "", scripts)
+    return _fill_template(f'<link rel="stylesheet" href="{_address(STYLES)}">', "", scripts)
 
 
 def render_standalone(answers: dict[str, Any]) -> str:
-    """Make the page as one file that asks nobody for anything.
+    """Render the page as one file that makes no requests.
 
     Parameters
     ----------
     answers : dict
-        What the application would answer, by the address within it, such as ``api/runs``.
+        The responses of the application by their address, such as ``api/runs``.
     """
     scripts = [read_asset(name).decode() for name in SCRIPTS]
     styles = read_asset(STYLES).decode()
     data = json.dumps(answers, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # nothing runs but these scripts, whatever the data may hold, and nothing is asked for
+    # only these scripts run, for any content of the data, and they cannot make requests
     allowed = " ".join(_digest(script) for script in scripts)
     policy = f"default-src 'none'; script-src {allowed}; style-src {_digest(styles)}; img-src data:; base-uri 'none'"
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{styles}</style>'
-    return _filled(
+    return _fill_template(
         head,
         f'<script type="application/json" id="answers">{_in_html(data)}</script>',
         "\n".join(f"<script>{script}</script>" for script in scripts),
@@ -64,13 +64,13 @@ def _digest(text: str) -> str:
 
 
 def _in_html(data: str) -> str:
-    """Escape JSON so that nothing in it can end, or begin, an element of HTML."""
+    """Escape JSON so that its content cannot start or end an HTML element."""
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
     return data
 
 
-def _filled(head: str, data: str, scripts: str) -> str:
+def _fill_template(head: str, data: str, scripts: str) -> str:
     template = (WEB / "index.html").read_text(encoding="utf-8")
     before, rest = template.split(_HEAD)
     between, rest = rest.split(_DATA)

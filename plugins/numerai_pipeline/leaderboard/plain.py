@@ -1,7 +1,7 @@
-"""Reading what others wrote: JSON that may be missing, half-written or not what it should be, as plain values.
+"""Reads untrusted JSON, which may be missing, truncated or malformed, as plain values.
 
-Reports come from containers, images of one's own among them. What is read here ends as JSON again, in a browser: so
-numbers are finite, texts are texts, and nothing is larger than a page can show.
+Reports come from containers, including custom images. The values are written as JSON again for a browser: numbers are
+finite, strings are strings, and the size is limited to the capacity of a page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LARGEST_FILE = 32 * 2**20
 _DIGITS = 6
 _LONGEST_TEXT = 2_000
-_Kept = TypeVar("_Kept")
+_Item = TypeVar("_Item")
 
 
 class RunFiles:
@@ -26,12 +26,12 @@ class RunFiles:
     Parameters
     ----------
     directory : Path
-        The run's directory. Nothing outside of it is read, whatever links a container left there.
+        The run's directory. Links of a container to files outside of it are not followed.
 
     Attributes
     ----------
     problems : list of str
-        What could not be read, and why, a sentence each; what is merely missing is not among them.
+        Files that could not be read, each with the reason; missing files are not included.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -39,11 +39,11 @@ class RunFiles:
         self.problems: list[str] = []
 
     def read(self, path: Path) -> dict[str, Any] | None:
-        """Read a JSON object; None when it is missing or damaged."""
+        """Read a JSON object; None if it is missing or damaged."""
         name = path.relative_to(self.directory)
         try:
             if not path.resolve(strict=True).is_relative_to(self.directory.resolve()):
-                self.problems.append(f"{name}: a link that leads out of the run's directory")
+                self.problems.append(f"{name}: a link to a file outside of the run's directory")
                 return None
             if path.stat().st_size > LARGEST_FILE:
                 self.problems.append(f"{name}: larger than {LARGEST_FILE // 2**20} MiB")
@@ -60,8 +60,8 @@ class RunFiles:
         return content
 
 
-def number(value: object) -> float | None:
-    """Give a finite number with six significant digits; None for anything else."""
+def as_float(value: object) -> float | None:
+    """Return a finite number with six significant digits; None for other values."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -70,30 +70,30 @@ def number(value: object) -> float | None:
         return None
 
 
-def whole(value: object) -> int | None:
-    """Give a whole number; None for anything else."""
+def as_int(value: object) -> int | None:
+    """Return an integer; None for other values."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53 else None
 
 
-def text(value: object) -> str | None:
-    """Give a text, cut where it is very long; a number as text; None for anything else."""
+def as_str(value: object) -> str | None:
+    """Return a string, truncated if it is very long, or a number as a string; None for other values."""
     if isinstance(value, str):
         return value[:_LONGEST_TEXT]
     return None if isinstance(value, bool) or not isinstance(value, (int, float)) else str(value)
 
 
-def truth(value: object) -> bool | None:
-    """Give true or false; None for anything else."""
+def as_bool(value: object) -> bool | None:
+    """Return a boolean; None for other values."""
     return value if isinstance(value, bool) else None
 
 
-def items(value: object, keep: Callable[[object], _Kept], most: int) -> list[_Kept]:
-    """Give the first items of a list, each as ``keep`` has it; nothing for what is no list."""
-    return [keep(item) for item in value[:most]] if isinstance(value, list) else []
+def as_list(value: object, convert: Callable[[object], _Item], limit: int) -> list[_Item]:
+    """Return the first items of a list, converted; an empty list for other values."""
+    return [convert(item) for item in value[:limit]] if isinstance(value, list) else []
 
 
-def member(value: object, *path: str) -> Any:
-    """Follow names into objects within objects; None where one of them is not there."""
+def get_in(value: object, *path: str) -> Any:
+    """Return a nested value by the names of its path; None if a name is missing."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value

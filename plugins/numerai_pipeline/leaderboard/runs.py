@@ -1,4 +1,4 @@
-"""Which runs there are, newest first, and the directory of one of them."""
+"""Lists the runs, newest first, and finds the directory of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.leaderboard.plain import RunFiles, member, number, text, whole
+from numerai_pipeline.leaderboard.plain import RunFiles, as_float, as_int, as_str, get_in
 from numerai_pipeline.leases import RunRef, runs_using
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 
@@ -19,9 +19,9 @@ _RUN = re.compile(r"[0-9a-f]{12}", re.ASCII)
 
 
 def find_run(data_dir: Path, round_name: str, run: str) -> RunLayout | None:
-    """Find a run's directory by its two names; None when they are no names of a run that is there.
+    """Find a run's directory by its two names; None if it does not exist.
 
-    Names come out of web addresses: what does not look like one, or leads elsewhere by a link, is not there.
+    The names come from web addresses: malformed names, and links to other directories, count as missing.
     """
     if not _ROUND.fullmatch(round_name) or not _RUN.fullmatch(run):
         return None
@@ -33,7 +33,7 @@ def find_run(data_dir: Path, round_name: str, run: str) -> RunLayout | None:
 
 
 def all_runs(data_dir: Path) -> Iterator[RunLayout]:
-    """Give the directories of all runs, in no particular order."""
+    """Yield the directories of all runs, in no particular order."""
     rounds = DataLayout(data_dir).rounds
     for path in rounds.glob("*/*"):
         found = find_run(data_dir, path.parent.name, path.name)
@@ -42,23 +42,23 @@ def all_runs(data_dir: Path) -> Iterator[RunLayout]:
 
 
 def list_runs(data_dir: Path) -> list[dict[str, Any]]:
-    """Describe all runs in a few words each, the newest round first, of its runs the one last changed.
+    """Summarize all runs, the newest round and its last modified run first.
 
     Returns
     -------
     list of dict
-        ``round``, ``run`` (its directory's names), ``changed`` (seconds since 1970), the facts ``source``, ``version``,
-        ``feature_set``, ``target``, ``era`` where they are known, and of its leaderboard, if it is there, ``models``
-        (how many) and ``best`` (the first one's name).
+        ``round``, ``run`` (names of its directory), ``changed`` (seconds since 1970), the metadata ``source``,
+        ``version``, ``feature_set``, ``target``, ``era`` if known, and of its leaderboard, if it exists, ``models``
+        (their number) and ``best`` (name of the first).
     """
-    described = [_described(layout) for layout in all_runs(data_dir)]
-    return sorted(described, key=lambda run: (_round_order(run["round"]), run["changed"]), reverse=True)
+    summaries = [_summarize(layout) for layout in all_runs(data_dir)]
+    return sorted(summaries, key=lambda run: (_round_order(run["round"]), run["changed"]), reverse=True)
 
 
 def run_of_dag_run(data_dir: Path, dag: str, dag_run: str) -> RunLayout | None:
-    """Find the directory in which a run of Airflow works or worked, by the note it left there."""
-    lease = RunRef(dag, dag_run)
-    found = [layout for layout in all_runs(data_dir) if lease in runs_using(layout.directory)]
+    """Find the directory of an Airflow run by the run's marker there."""
+    reference = RunRef(dag, dag_run)
+    found = [layout for layout in all_runs(data_dir) if reference in runs_using(layout.directory)]
     return max(found, key=_changed, default=None)
 
 
@@ -67,12 +67,12 @@ def _round_order(name: str) -> tuple[int, str]:
 
 
 def _changed(layout: RunLayout) -> float:
-    """When something of interest was last written, in seconds since 1970; 0 when nothing was."""
-    return max(_identity(path)[0] / 1e9 for path in (layout.leaderboard, layout.run_metadata))
+    """Return the last modification of the run's main files, in seconds since 1970; 0 if there are none."""
+    return max(_mtime_and_size(path)[0] / 1e9 for path in (layout.leaderboard, layout.run_metadata))
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """Time of change in nanoseconds, and size in bytes; both 0 when there is none."""
+def _mtime_and_size(path: Path) -> tuple[int, int]:
+    """Return the modification time in nanoseconds and the size in bytes; both 0 if the file is missing."""
     try:
         status = path.stat()
     except OSError:
@@ -80,23 +80,23 @@ def _identity(path: Path) -> tuple[int, int]:
     return (status.st_mtime_ns, status.st_size)
 
 
-def _described(layout: RunLayout) -> dict[str, Any]:
-    told = _read_summary(layout, _identity(layout.run_metadata), _identity(layout.leaderboard))
+def _summarize(layout: RunLayout) -> dict[str, Any]:
+    summary = _read_summary(layout, _mtime_and_size(layout.run_metadata), _mtime_and_size(layout.leaderboard))
     directory = layout.directory
-    return {"round": directory.parent.name, "run": directory.name, "changed": round(_changed(layout)), **told}
+    return {"round": directory.parent.name, "run": directory.name, "changed": round(_changed(layout)), **summary}
 
 
 @lru_cache(maxsize=4_096)
-def _read_summary(layout: RunLayout, _facts: tuple[int, int], _board: tuple[int, int]) -> dict[str, Any]:
-    """Read what a run tells of itself; read again only when one of its files is another one."""
+def _read_summary(layout: RunLayout, _metadata: tuple[int, int], _board: tuple[int, int]) -> dict[str, Any]:
+    """Read the summary of a run; cached until one of its files changes."""
     files = RunFiles(layout.directory)
-    facts, board = files.read(layout.run_metadata) or {}, files.read(layout.leaderboard) or {}
+    metadata, board = files.read(layout.run_metadata) or {}, files.read(layout.leaderboard) or {}
     models = board.get("models")
     first = models[0] if isinstance(models, list) and models else {}
     return {
-        **{name: text(facts.get(name)) for name in ("source", "version", "feature_set", "target")},
-        "era": number(facts.get("era")),
-        "features": whole(facts.get("features")),
+        **{name: as_str(metadata.get(name)) for name in ("source", "version", "feature_set", "target")},
+        "era": as_float(metadata.get("era")),
+        "features": as_int(metadata.get("features")),
         "models": len(models) if isinstance(models, list) else None,
-        "best": text(member(first, "model")),
+        "best": as_str(get_in(first, "model")),
     }

@@ -1,14 +1,14 @@
-"""What the three AutoML searches tried and found, out of their reports, in the same words for all.
+"""Converts the reports of the AutoML searches to one format: trials, best models and trajectory.
 
-Each search reports in its own terms (see the modules of its image); a search of one's own is shown as well when its
-report has a ``trajectory``.
+Each search has a different report format (see the modules of its image); a custom search is shown as well if its report
+has a ``trajectory``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.leaderboard.plain import items, member, number, text
+from numerai_pipeline.leaderboard.plain import as_float, as_list, as_str, get_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,27 +35,27 @@ _FACTS = {
 
 
 def search_of(name: str, report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Describe a search; None when the report is of none.
+    """Describe a search; None if the report is not of a search.
 
     Returns
     -------
     dict
-        ``model``; ``measure`` (what its scores are; less is better); ``facts`` (pairs of words and value); ``counts``
-        (how many attempts ended how); ``found`` (learner, weight, score, settings); ``trajectory`` (pairs of seconds
+        ``model``; ``measure`` (name of its scores; less is better); ``facts`` (pairs of label and value); ``counts``
+        (number of trials by outcome); ``found`` (learner, weight, score, settings); ``trajectory`` (pairs of seconds
         and best score so far); ``tried`` (learner, outcome, score, seconds, settings).
     """
     chosen = report.get("chosen")
     if not isinstance(chosen, dict) or not isinstance(chosen.get("trajectory"), list):
         return None
-    trajectory = items(chosen["trajectory"], _point, 500)
+    trajectory = as_list(chosen["trajectory"], _point, 500)
     return {
         "model": name,
         "measure": _measure(chosen),
-        "facts": [[words, text(chosen[key])] for key, words in _FACTS.items() if text(chosen.get(key)) is not None],
+        "facts": [[label, as_str(chosen[key])] for key, label in _FACTS.items() if as_str(chosen.get(key)) is not None],
         "counts": _counts(chosen),
         "found": _found(chosen),
         "trajectory": [point for point in trajectory if None not in point],
-        "tried": items(member(chosen, "candidates", "first") or chosen.get("tried"), _attempt, _MOST),
+        "tried": as_list(get_in(chosen, "candidates", "first") or chosen.get("tried"), _attempt, _MOST),
     }
 
 
@@ -65,56 +65,58 @@ def _measure(chosen: Mapping[str, Any]) -> str:
         return "logloss"
     if "held_out_loss" in keys:
         return "held-out logloss" if chosen.get("task") == "classifier" else "held-out squared error"
-    return text(chosen.get("metric")) or "error"
+    return as_str(chosen.get("metric")) or "error"
 
 
 def _score(value: object) -> float | None:
-    return next((found for key in _SCORES if (found := number(member(value, key))) is not None), None)
+    return next((found for key in _SCORES if (found := as_float(get_in(value, key))) is not None), None)
 
 
 def _point(value: object) -> list[float | None]:
-    return [number(member(value, "seconds")), _score(value)]
+    return [as_float(get_in(value, "seconds")), _score(value)]
 
 
 def _counts(chosen: Mapping[str, Any]) -> list[list[Any]]:
-    told = next((chosen[key] for key in ("runs", "pipelines") if isinstance(chosen.get(key), dict)), None)
-    if told is None:
-        told = {"runs": chosen.get("runs"), "failed runs": chosen.get("failed_runs")}
-    return [[str(key).replace("_", " "), count] for key, value in told.items() if (count := number(value)) is not None]
+    counts = next((chosen[key] for key in ("runs", "pipelines") if isinstance(chosen.get(key), dict)), None)
+    if counts is None:
+        counts = {"runs": chosen.get("runs"), "failed runs": chosen.get("failed_runs")}
+    return [
+        [str(key).replace("_", " "), count] for key, value in counts.items() if (count := as_float(value)) is not None
+    ]
 
 
 def _found(chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
-    members = member(chosen, "ensemble", "members")
+    members = get_in(chosen, "ensemble", "members")
     if isinstance(members, list):
-        return items(members, _attempt, _MOST)
+        return as_list(members, _attempt, _MOST)
     if "pipeline" in chosen:
-        steps = items(chosen["pipeline"], _step, _MOST)
+        steps = as_list(chosen["pipeline"], _step, _MOST)
         names, settings = (" → ".join(step[part] for step in steps) for part in (0, 1))
         return [{"learner": names, "weight": None, "score": _score(chosen), "settings": settings}]
-    return [_attempt(chosen)] if text(chosen.get("learner")) else []
+    return [_attempt(chosen)] if as_str(chosen.get("learner")) else []
 
 
 def _step(value: object) -> tuple[str, str]:
-    """Name a step of a pipeline, and its settings."""
+    """Return the name of a pipeline's step, and its settings."""
     if not isinstance(value, dict) or not value:
-        return (text(value) or "?", "")
+        return (as_str(value) or "?", "")
     name, settings = next(iter(value.items()))
     return (str(name), f"{name}({_settings(settings) or ''})")
 
 
 def _settings(value: object) -> str | None:
     if isinstance(value, dict):
-        return text(", ".join(f"{key}={text(setting)}" for key, setting in value.items()))
-    return text(value)
+        return as_str(", ".join(f"{key}={as_str(setting)}" for key, setting in value.items()))
+    return as_str(value)
 
 
 def _attempt(value: object) -> dict[str, Any]:
-    told = next((found for key in ("configuration", "options", "pipeline") if (found := member(value, key))), None)
+    settings = next((found for key in ("configuration", "options", "pipeline") if (found := get_in(value, key))), None)
     return {
-        "learner": text(member(value, "learner")) or "?",
-        "weight": number(member(value, "weight")),
-        "outcome": text(member(value, "outcome")),
+        "learner": as_str(get_in(value, "learner")) or "?",
+        "weight": as_float(get_in(value, "weight")),
+        "outcome": as_str(get_in(value, "outcome")),
         "score": _score(value),
-        "seconds": number(member(value, "seconds")),
-        "settings": _settings(told),
+        "seconds": as_float(get_in(value, "seconds")),
+        "settings": _settings(settings),
     }

@@ -1,7 +1,7 @@
-"""Unpack a zip that a stranger may have made: wholly and as it says, or not at all.
+"""Unpacks an untrusted zip: completely and as its directory declares, or not at all.
 
-Everything that the zip says of itself is checked before the first byte is written, and what it turns out to hold is
-checked against it while writing.
+The directory of the zip is checked before the first byte is written, and the content is checked against it while
+writing.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _LONGEST_NAME = 255
 
 @dataclass(frozen=True)
 class Limits:
-    """How big an archive may be.
+    """Size limits of an archive.
 
     Attributes
     ----------
     total_bytes : int
-        Size of all members together, unpacked.
+        Unpacked size of all members.
     members : int
-        Number of members, folders included.
+        Number of members, including folders.
     ratio : float
-        Unpacked over packed size of one member. CSV files of numbers reach about 20.
+        Unpacked size of a member divided by its packed size. CSV files of numbers reach about 20.
     ratio_from_bytes : int
-        Smaller members may have any ratio: they do no harm.
+        Unpacked size from which the ratio is limited; smaller members are harmless.
     """
 
     total_bytes: int = 64 * 2**30
@@ -63,16 +63,16 @@ DEFAULT_LIMITS = Limits()
 
 
 def extract(archive: Path, directory: Path, *, limits: Limits = DEFAULT_LIMITS) -> list[Path]:
-    """Unpack a zip into a folder that appears only when everything has arrived.
+    """Unpack a zip into a folder that appears only when all files are complete.
 
     Parameters
     ----------
     archive : Path
         The zip. Its members must be plain files and folders, stored or deflated.
     directory : Path
-        The folder to make. It must not exist yet, or be empty; its parent must exist.
+        The folder to create. It must be empty or not exist; its parent must exist.
     limits : Limits
-        How big the archive may be.
+        Size limits.
 
     Returns
     -------
@@ -83,18 +83,18 @@ def extract(archive: Path, directory: Path, *, limits: Limits = DEFAULT_LIMITS) 
     Raises
     ------
     NotFoundError
-        When there is no such archive.
+        When the archive does not exist.
     BadInputError
-        When it is no zip, is damaged, encrypted, too big, lies about sizes, or holds names that lead elsewhere, links,
-        special files or the same name twice. Nothing is left behind.
+        When it is not a zip, is damaged, encrypted or too large, declares wrong sizes, or has names outside the folder,
+        links, special files or duplicate names. No file remains.
     DiskFullError
-        When the unpacked files would not fit. Nothing is left behind.
+        When the volume has not enough space for the unpacked files. No file remains.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         msg = f"{directory} exists already: unpack {archive.name} into a new or an empty folder"
         raise BadInputError(msg)
     if not archive.is_file():
-        msg = f"{archive}: there is no such file: give the path of a zip of the classic layout"
+        msg = f"{archive}: the file does not exist: set the path of a zip of the classic layout"
         raise NotFoundError(msg)
     with _translate_corruption(archive), translate_disk_errors(directory.parent):
         _check_form(archive)
@@ -128,15 +128,15 @@ def _translate_corruption(archive: Path) -> Iterator[None]:
         raise BadInputError(msg) from error
     except OSError as error:
         if error.errno == errno.EINVAL:
-            # how the operating system puts it that a damaged directory made up an offset
-            msg = f"{archive.name}: the zip is damaged (it points outside itself): download it again"
+            # the operating system's error for an offset outside the file, from a damaged directory
+            msg = f"{archive.name}: the zip is damaged (an offset lies outside the file): download it again"
             raise BadInputError(msg) from error
         msg = f"{archive.name}: could not be unpacked ({error}): check the file and the data volume"
         raise PipelineError(msg) from error
 
 
 def _check_form(archive: Path) -> None:
-    """Tell what is no zip from a zip whose end is missing; both are the same to zipfile."""
+    """Distinguish a file that is not a zip from a truncated zip; zipfile does not."""
     with archive.open("rb") as file:
         beginning = file.read(16)
         size = file.seek(0, 2)
@@ -147,12 +147,12 @@ def _check_form(archive: Path) -> None:
     elif beginning.startswith(b"PK"):
         msg = f"{archive.name}: the zip is truncated after {size:,} bytes (its end is missing): download it again"
     else:
-        msg = f"{archive.name}: not a zip archive (it begins with {beginning!r}): give a zip of the classic layout"
+        msg = f"{archive.name}: not a zip archive (it begins with {beginning!r}): set a zip of the classic layout"
     raise BadInputError(msg)
 
 
 def _check_member_count(archive: Path, limits: Limits) -> None:
-    """Bound the members before zipfile makes an object of each: every one has a directory entry with this mark."""
+    """Limit the members before zipfile creates an object for each: all have a directory entry with this signature."""
     count, carried = 0, b""
     with archive.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -169,8 +169,8 @@ def _check_member_count(archive: Path, limits: Limits) -> None:
 def _checked_members(
     archive: Path, infos: Sequence[zipfile.ZipInfo], limits: Limits
 ) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """Check everything that the archive's directory says; return the files to unpack."""
-    # files of the operating system are never unpacked, so nothing about them can matter, not even their names
+    """Check the archive's directory; return the files to unpack."""
+    # system files are not unpacked, so they are not checked either, not even their names
     members = [(info, _safe_name(archive, info)) for info in infos if not is_system_file(info.orig_filename)]
     for info, _ in members:
         _check_kind(archive, info)
@@ -184,49 +184,51 @@ def _checked_members(
     return files
 
 
-def _refusal(archive: Path, info: zipfile.ZipInfo, reason: str) -> BadInputError:
+def _member_error(archive: Path, info: zipfile.ZipInfo, reason: str) -> BadInputError:
     return BadInputError(f"{archive.name}: member {info.orig_filename!r} {reason}; nothing was unpacked")
 
 
 def _safe_name(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
-    # zipfile cuts names at a NUL and may turn separators around: judge what the archive really says
+    # zipfile truncates names at a NUL and may convert separators: check the name in the archive
     raw = info.orig_filename
     if any(unicodedata.category(character).startswith("C") for character in raw):
-        raise _refusal(archive, info, "has control characters in its name: make the archive again")
+        raise _member_error(archive, info, "has control characters in its name: create the archive again")
     if "\\" in raw:
-        raise _refusal(archive, info, "has a backslash in its name: make the archive again with '/' between folders")
+        raise _member_error(
+            archive, info, "has a backslash in its name: create the archive again with '/' between folders"
+        )
     if re.match(r"[A-Za-z]:", raw):
-        raise _refusal(archive, info, "names a drive: an archive's names must be relative")
+        raise _member_error(archive, info, "names a drive: an archive's names must be relative")
     if raw.startswith("/"):
-        raise _refusal(archive, info, "has an absolute path: an archive's names must be relative")
+        raise _member_error(archive, info, "has an absolute path: an archive's names must be relative")
     name = PurePosixPath(raw)
     if ".." in name.parts:
-        raise _refusal(archive, info, "leads out of the archive ('..'): do not trust this archive")
+        raise _member_error(archive, info, "leads out of the archive ('..'): do not use this archive")
     if not name.parts:
-        raise _refusal(archive, info, "has no name: make the archive again")
+        raise _member_error(archive, info, "has no name: create the archive again")
     if len(str(name).encode()) > 4 * _LONGEST_NAME or any(len(part.encode()) > _LONGEST_NAME for part in name.parts):
-        raise _refusal(archive, info, f"has a name longer than {_LONGEST_NAME} bytes: make the archive again")
+        raise _member_error(archive, info, f"has a name longer than {_LONGEST_NAME} bytes: create the archive again")
     return name
 
 
 def _check_kind(archive: Path, info: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
-        raise _refusal(archive, info, "is a link: an archive may hold plain files only")
+        raise _member_error(archive, info, "is a link: an archive may hold plain files only")
     if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise _refusal(archive, info, f"is a special file (mode {kind:#o}): an archive may hold plain files only")
+        raise _member_error(archive, info, f"is a special file (mode {kind:#o}): an archive may hold plain files only")
     if info.flag_bits & _ENCRYPTED:
-        raise _refusal(archive, info, "is encrypted: give an archive without a password")
+        raise _member_error(archive, info, "is encrypted: set an archive without a password")
     if info.compress_type not in READABLE_COMPRESSIONS:
         reason = f"is compressed with method {info.compress_type}: only stored and deflated members can be read"
-        raise _refusal(archive, info, f"{reason}; make the archive again")
+        raise _member_error(archive, info, f"{reason}; create the archive again")
 
 
 def _check_ratio(archive: Path, info: zipfile.ZipInfo, limits: Limits) -> None:
     ratio = info.file_size / max(info.compress_size, 1)
     if info.file_size > limits.ratio_from_bytes and ratio > limits.ratio:
         growth, limit = distinct_texts(ratio, limits.ratio, 0)
-        raise _refusal(
+        raise _member_error(
             archive,
             info,
             f"would grow {growth}-fold to {info.file_size:,} bytes, more than the {limit}-fold allowed: this looks like"
@@ -235,14 +237,14 @@ def _check_ratio(archive: Path, info: zipfile.ZipInfo, limits: Limits) -> None:
 
 
 def _check_names_differ(archive: Path, names: list[PurePosixPath]) -> None:
-    """Refuse names that are one file on some file system, and a file that is another one's folder."""
+    """Reject names that are equal on some file system, and a file that is also the folder of another file."""
     seen: dict[str, PurePosixPath] = {}
     for name in names:
         key = _comparable(name)
         if key in seen:
             msg = (
-                f"{archive.name}: members {str(seen[key])!r} and {str(name)!r} have the same name: which one is meant"
-                " cannot be told; nothing was unpacked"
+                f"{archive.name}: members {str(seen[key])!r} and {str(name)!r} have the same name: the archive is"
+                " ambiguous; nothing was unpacked"
             )
             raise BadInputError(msg)
         seen[key] = name
@@ -250,8 +252,8 @@ def _check_names_differ(archive: Path, names: list[PurePosixPath]) -> None:
         for folder in name.parents:
             if (clash := seen.get(_comparable(folder))) is not None:
                 msg = (
-                    f"{archive.name}: member {str(clash)!r} is a file and the folder of {str(name)!r}: make the archive"
-                    " again; nothing was unpacked"
+                    f"{archive.name}: member {str(clash)!r} is a file and the folder of {str(name)!r}: create the"
+                    " archive again; nothing was unpacked"
                 )
                 raise BadInputError(msg)
 
@@ -281,16 +283,16 @@ def _unpack_member(
     archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo, destination: Path, progress: Progress
 ) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
-    # zipfile stops silently at the declared size; asked for more, it shows whether there is more
-    generous = copy.copy(info)
-    generous.file_size = info.file_size + _BLOCK
+    # zipfile stops silently at the declared size; a larger declared size reveals further bytes
+    enlarged = copy.copy(info)
+    enlarged.file_size = info.file_size + _BLOCK
     written = 0
-    with opened.open(generous) as source, destination.open("xb") as file:
+    with opened.open(enlarged) as source, destination.open("xb") as file:
         while block := source.read(_BLOCK):
             written += len(block)
             if written > info.file_size:
-                raise _refusal(archive, info, f"is larger than the {info.file_size:,} bytes it declares: it lies")
+                raise _member_error(archive, info, f"is larger than the {info.file_size:,} bytes that it declares")
             file.write(block)
             progress.advance(len(block))
     if written < info.file_size:
-        raise _refusal(archive, info, f"has {written:,} bytes, not the {info.file_size:,} it declares: it is damaged")
+        raise _member_error(archive, info, f"has {written:,} bytes, not the declared {info.file_size:,}: it is damaged")

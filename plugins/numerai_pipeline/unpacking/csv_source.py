@@ -1,4 +1,4 @@
-"""A CSV file of the classic layout, read in batches; what is wrong with it is found by row, column and value."""
+"""Reads a CSV file of the classic layout in batches; errors name row, column and value."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class CsvSource:
     Attributes
     ----------
     name : str
-        File name, as messages give it.
+        File name for messages.
     columns : list of str
         The header.
     rows : int
-        Rows, counted by line ends.
+        Number of rows, from the count of line ends.
 
     Raises
     ------
@@ -49,20 +49,20 @@ class CsvSource:
         self.columns = _read_header(path)
         require_unique_columns(self.name, self.columns)
         if self.rows < 1:
-            msg = f"{self.name}: there is a header but not one row of data: download it again"
+            msg = f"{self.name}: there is a header but no row of data: download it again"
             raise BadInputError(msg)
 
-    def read(self, form: TableSchema) -> Iterator[Any]:
-        """Yield all rows as record batches of ``form.schema``, missing values as nulls.
+    def read(self, schema: TableSchema) -> Iterator[Any]:
+        """Yield all rows as record batches of ``schema.arrow_schema``, missing values as nulls.
 
         Raises
         ------
         BadInputError
             When a column is missing, a row has too many or too few values, or a value is not a number.
         """
-        wanted = {key: pa.string() for key in KEYS} | form.features | {form.target: pa.float32()}
+        wanted = {key: pa.string() for key in KEYS} | schema.features | {schema.target: pa.float32()}
         for batch in self._batches(wanted):
-            yield pa.RecordBatch.from_arrays(batch.columns, schema=form.schema)
+            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema.arrow_schema)
 
     def read_text(self, column: str) -> Iterator[Any]:
         """Yield one text column as arrays of strings."""
@@ -72,23 +72,23 @@ class CsvSource:
     def _batches(self, wanted: dict[str, Any]) -> Iterator[Any]:
         require_columns(self.name, wanted, self.columns)
         try:
-            # a batch that was already given out is whole: only reading itself can fail here
+            # only reading can fail here: a batch is complete when it is yielded
             with _open(self._path, wanted) as reader:
                 yield from reader
         except pa.ArrowInvalid as error:
-            raise self._explained(wanted, error) from None
+            raise self._diagnose(wanted, error) from None
 
-    def _explained(self, wanted: dict[str, Any], error: Exception) -> BadInputError:
-        """Read again, slowly, to name the first row, column and value that could not be read."""
+    def _diagnose(self, wanted: dict[str, Any], error: Exception) -> BadInputError:
+        """Read the file again, slowly, to find the first row, column and value that cannot be read."""
         ragged: list[Any] = []
 
-        def note(row: Any) -> str:
+        def record(row: Any) -> str:
             ragged.append(row)
             return "skip"
 
         first_row = 1
         try:
-            with _open(self._path, dict.fromkeys(wanted, pa.string()), note) as reader:
+            with _open(self._path, dict.fromkeys(wanted, pa.string()), record) as reader:
                 for batch in reader:
                     if ragged:
                         break
@@ -102,23 +102,23 @@ class CsvSource:
         except pa.ArrowInvalid as second:
             error = second
         if ragged:
-            # Arrow counts the header as row 1 and, as we do, leaves out empty lines
+            # Arrow counts the header as row 1 and, like this module, ignores empty lines
             row = ragged[0]
             return BadInputError(
                 f"{self.name}: row {row.number - 1:,} has {row.actual_columns} values, but the header has"
-                f" {row.expected_columns}: {_cut(row.text)}. Is the file cut off, or a quote or comma too many?"
+                f" {row.expected_columns}: {_truncate(row.text)}. Is it truncated, or is there an extra quote or comma?"
             )
         return BadInputError(f"{self.name}: cannot be read as CSV ({error}): repair the file or download it again")
 
 
 @contextmanager
-def _open(path: Path, wanted: dict[str, Any], note: Any = None) -> Iterator[Any]:
-    # rows are only numbered when they are parsed one after another
-    options = pa_csv.ReadOptions(block_size=_READ_BYTES, use_threads=note is None)
+def _open(path: Path, wanted: dict[str, Any], on_invalid_row: Any = None) -> Iterator[Any]:
+    # Arrow numbers rows only without threads
+    options = pa_csv.ReadOptions(block_size=_READ_BYTES, use_threads=on_invalid_row is None)
     reader = pa_csv.open_csv(
         path,
         read_options=options,
-        parse_options=pa_csv.ParseOptions(invalid_row_handler=note),
+        parse_options=pa_csv.ParseOptions(invalid_row_handler=on_invalid_row),
         convert_options=pa_csv.ConvertOptions(
             column_types=wanted,
             include_columns=list(wanted),
@@ -146,7 +146,7 @@ def _first_not_a_number(texts: Any, kind: Any) -> int | None:
 
 
 def _checked_line_count(path: Path) -> int:
-    """Count the lines of a file and make sure that it is UTF-8 text, in one pass."""
+    """Count the lines of a file and check that it is UTF-8 text, in one pass."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     lines, last = 0, b"\n"
     with path.open("rb") as file:
@@ -154,12 +154,12 @@ def _checked_line_count(path: Path) -> int:
             block = file.read(_BLOCK)
             if b"\0" in block:
                 line = lines + block[: block.index(b"\0")].count(b"\n") + 1
-                msg = f"{path.name}: line {line:,} holds a zero byte: this is not a CSV file in UTF-8 (perhaps UTF-16)"
+                msg = f"{path.name}: line {line:,} has a zero byte: this is not a CSV file in UTF-8 (perhaps UTF-16)"
                 raise BadInputError(msg)
             try:
                 decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                # the decoder puts up to three bytes kept from the last block before this one
+                # the decoder prepends up to three bytes of the previous block
                 line = lines + error.object[: error.start].count(b"\n") + 1
                 value = error.object[error.start]
                 msg = f"{path.name}: line {line:,} is not UTF-8 (byte {value:#04x}): save the file as UTF-8"
@@ -185,9 +185,9 @@ def _read_header(path: Path) -> list[str]:
     try:
         return next(csv.reader([line.rstrip("\r\n")]), [])
     except csv.Error as error:
-        msg = f"{path.name}: the header cannot be read ({error}): {_cut(line)}"
+        msg = f"{path.name}: the header cannot be read ({error}): {_truncate(line)}"
         raise BadInputError(msg) from None
 
 
-def _cut(text: str, length: int = 60) -> str:
+def _truncate(text: str, length: int = 60) -> str:
     return repr(text if len(text) <= length else text[:length] + "…")

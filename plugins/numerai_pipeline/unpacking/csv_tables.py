@@ -1,10 +1,8 @@
-"""The run's tables as CSV, for images that were written for the pipeline of 2018."""
+"""Writes the run's tables as CSV, for images of the pipeline of 2018."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,6 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from numerai_pipeline.disk import require_free_space, translate_disk_errors
+from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.manifests import atomic_path, read_manifest, require_whole, verified_manifest, write_manifest
 from numerai_pipeline.progress import Progress
 
@@ -21,35 +20,32 @@ if TYPE_CHECKING:
 
     from numerai_pipeline.run_layout import RunLayout
 
-# of a number and its comma, at least: what features of five values take
+# minimum size of a number and its comma: features of five values
 _CELL_BYTES = 2
 
 log = logging.getLogger(__name__)
 
 
 def write_csv_tables(layout: RunLayout) -> None:
-    """Make ``training.csv`` and ``tournament.csv`` beside the parquet tables unless they are there and current.
+    """Write ``training.csv`` and ``tournament.csv`` beside the parquet tables unless they are up to date.
 
     The columns are the same; a missing value is an empty field.
 
     Raises
     ------
     BadInputError
-        When a parquet table is not what its manifest says.
+        When a parquet table does not match its manifest.
     DiskFullError
-        When they do not fit on the volume.
+        When the volume has not enough space.
     """
-    with translate_disk_errors(layout.directory):
-        handle = os.open(layout.training, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # two models may want them at once
-            for table, csv in zip(layout.tables("parquet"), layout.tables("csv"), strict=True):
-                _provide(table, csv)
-        finally:
-            os.close(handle)
+    # two models may need the tables at the same time
+    lock = exclusive_lock(layout.training, "writing the CSV tables", beside=False)
+    with translate_disk_errors(layout.directory), lock:
+        for table, csv in zip(layout.tables("parquet"), layout.tables("csv"), strict=True):
+            _write_csv(table, csv)
 
 
-def _provide(table: Path, csv: Path) -> None:
+def _write_csv(table: Path, csv: Path) -> None:
     source = read_manifest(table)
     if source is not None and verified_manifest(csv, inputs=source.sha256):
         return
@@ -61,15 +57,15 @@ def _provide(table: Path, csv: Path) -> None:
         plain = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")
         with pa.csv.CSVWriter(temporary, file.schema_arrow, write_options=plain) as writer:
             for batch in file.iter_batches(batch_size=10_000):
-                writer.write_batch(_with_gaps(batch))
+                writer.write_batch(_nan_to_null(batch))
                 progress.advance(batch.num_rows)
         rows = file.metadata.num_rows
         columns = file.schema_arrow.names
     write_manifest(csv, rows=rows, columns=columns, inputs=inputs)
 
 
-def _with_gaps(batch: Any) -> Any:
-    """Turn NaN into a missing value, which CSV writes as nothing."""
+def _nan_to_null(batch: Any) -> Any:
+    """Replace NaN by null, an empty field in CSV."""
     columns = [
         pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         if pa.types.is_floating(column.type)

@@ -1,15 +1,13 @@
-"""Raw files → the run's two tables.
+"""Converts the raw files to the run's two tables.
 
-A zip of the classic layout or today's parquet files: both end in ``training.parquet`` and ``tournament.parquet`` of the
-one form that every model image reads (``tables.py``). ``dataset_plan.py`` chooses the files, columns and target;
-``row_checks.py`` and ``identifiers.py`` check the rows.
+Both data layouts, a zip of the classic layout and today's parquet files, are converted to ``training.parquet`` and
+``tournament.parquet`` of one schema, which the model images read (``tables.py``). ``dataset_plan.py`` selects the
+files, columns and target; ``row_checks.py`` and ``identifiers.py`` check the rows.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -24,6 +22,7 @@ import pyarrow.parquet as pq
 
 from numerai_pipeline.disk import translate_disk_errors
 from numerai_pipeline.errors import BadInputError, PipelineError
+from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.manifests import atomic_path, discard, manifest_path, verified_manifest, write_manifest
 from numerai_pipeline.progress import Progress
 from numerai_pipeline.unpacking import references
@@ -56,20 +55,20 @@ _SCRATCH = "unpacked"
 
 @dataclass(frozen=True)
 class TableSummary:
-    """What a table holds.
+    """Summary of a table.
 
     Attributes
     ----------
     rows : int
         Rows.
     eras : int
-        Different eras.
+        Number of eras.
     data_types : dict
         Data type → rows.
     missing : int
-        Feature values that are missing (NaN).
+        Missing feature values (NaN).
     without_target : int
-        Rows left out because their target is unknown; training only.
+        Rows dropped because their target is unknown; training only.
     """
 
     rows: int
@@ -79,14 +78,14 @@ class TableSummary:
     without_target: int
 
     @classmethod
-    def of(cls, facts: TableStats) -> TableSummary:
-        """Sum up what was seen."""
-        return cls(facts.rows, len(facts.eras), dict(facts.data_types), facts.missing, facts.without_target)
+    def of(cls, stats: TableStats) -> TableSummary:
+        """Summarize the statistics of a table."""
+        return cls(stats.rows, len(stats.eras), dict(stats.data_types), stats.missing, stats.without_target)
 
 
 @dataclass(frozen=True)
 class UnpackedDataset:
-    """What the run's tables hold.
+    """Summary of the run's tables.
 
     Attributes
     ----------
@@ -97,9 +96,9 @@ class UnpackedDataset:
     feature_set : str
         Name of the feature set; ``all`` for an archive.
     target : str
-        The source's name of the target; in the tables it is called ``target``.
+        The source's name of the target; the column of the tables is ``target``.
     up_to_date : bool
-        Whether the tables were there already, made from the same inputs.
+        Whether the tables existed already, from the same inputs.
     known_until : str, optional
         For a walk-forward run, the newest era trained on.
     """
@@ -121,12 +120,12 @@ class UnpackedDataset:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as XCom keeps them."""
+        """Convert to plain values for XCom."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> UnpackedDataset:
-        """Build it again from :meth:`to_json`'s answer."""
+        """Restore the summary from the result of :meth:`to_json`."""
         tables = {name: TableSummary(**content[name]) for name in ("training", "tournament")}
         return cls(**{**content, **tables})
 
@@ -142,30 +141,30 @@ def unpack(
     embargo: int | None = None,
     force: bool = False,
 ) -> UnpackedDataset:
-    """Make the run's training and tournament tables from its raw files.
+    """Write the run's training and tournament tables from its raw files.
 
-    A walk-forward run's tournament rows are those of an era that is over. Their true targets go to a table of their
-    own, ``targets.parquet``; in the tournament table they are unknown, as they were then.
+    The tournament rows of a walk-forward run are those of a past era. Their true targets are written to a separate
+    table, ``targets.parquet``; in the tournament table they are unknown, as they were at that time.
 
     Parameters
     ----------
     raw : RawDataset
         The verified raw files.
     layout : RunLayout
-        Where the tables go. Nothing is there before everything is right; the manifests come last.
+        Paths of the tables. They appear only after all checks; the manifests are written last.
     feature_set : str
-        Feature set of ``features.json``; an archive has one set only, and this is passed over.
+        Feature set of ``features.json``; ignored for an archive, which has one set only.
     target : str or None
-        The target to learn; None for the dataset's default, which the log names.
+        The target to learn; None for the dataset's default, which is logged.
     every_nth_era : int
-        Train on every n-th era only, counted from the newest era backwards, so that the newest stays. Eras are ordered
-        by their numbers. The tournament table is never thinned.
+        Train on every n-th era only, counted backwards from the newest era, which is kept. Eras are ordered by their
+        numbers. The tournament table has all eras.
     inputs : str
-        Hash of everything that decides the tables: the raw files and the parameters above.
+        Hash of the inputs of the tables: the raw files and the parameters above.
     embargo : int, optional
-        Eras left out between training and the era of a walk-forward run; by the target's name when left out.
+        Eras between training and the era of a walk-forward run; by default determined by the target's name.
     force : bool
-        Make the tables again even if they are up to date.
+        Write the tables again even if they are up to date.
 
     Returns
     -------
@@ -177,16 +176,16 @@ def unpack(
     NotFoundError
         When a raw file, the feature set or the target does not exist.
     BadInputError
-        When a raw file is not as it must be: the message names file, row, column, value and what to do.
+        When a raw file is invalid: the message names file, row, column, value and remedy.
     DiskFullError
-        When the tables do not fit on the volume.
+        When the volume has not enough space.
     """
     if every_nth_era < 1:
         msg = f"every_nth_era={every_nth_era}: must be 1 (all eras) or more"
         raise BadInputError(msg)
     with _translate_os_errors(layout.directory):
         layout.directory.mkdir(parents=True, exist_ok=True)
-        with _alone_in(layout.directory):
+        with exclusive_lock(layout.directory, "unpacking the same data", beside=False):
             _remove_scratch(layout)
             if not force and (known := _up_to_date(layout, inputs)):
                 log.info("up to date: %s", known)
@@ -213,24 +212,6 @@ def _translate_os_errors(directory: Path) -> Iterator[None]:
         raise PipelineError(msg) from error
 
 
-@contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Let one process at a time unpack into a folder: runs with the same settings share theirs.
-
-    The lock is the kernel's and ends with its process, so a killed task never leaves one behind.
-    """
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another run is unpacking the same data into %s: waiting for it", directory)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def _up_to_date(layout: RunLayout, inputs: str) -> UnpackedDataset | None:
     manifests = [verified_manifest(path, inputs=inputs) for path in (layout.training, layout.tournament)]
     if not all(manifests) or manifests[0] is None:
@@ -245,9 +226,9 @@ def _up_to_date(layout: RunLayout, inputs: str) -> UnpackedDataset | None:
 
 
 def _remove_scratch(layout: RunLayout) -> None:
-    """Remove the working directory of a killed attempt: it may have had time to finish all but that."""
-    for left in layout.directory.glob(f".{_SCRATCH}.*.part"):
-        shutil.rmtree(left)
+    """Remove the working directory of a killed attempt, which may have finished the tables before."""
+    for leftover in layout.directory.glob(f".{_SCRATCH}.*.part"):
+        shutil.rmtree(leftover)
 
 
 def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inputs: str) -> UnpackedDataset:
@@ -256,34 +237,34 @@ def _write_tables(plan: DatasetPlan, layout: RunLayout, every_nth_era: int, inpu
     paths = (layout.training, layout.tournament, *([layout.targets] if plan.walk_forward else []))
     with ExitStack() as finishing:
         training, tournament, *targets = (finishing.enter_context(atomic_path(path)) for path in paths)
-        training_facts = _write_table(training, plan.training, plan.form, _drop_unlabeled, ids, kept_eras)
-        _require_two_classes(plan.training[0].source.name, plan.form.target, training_facts)
+        training_stats = _write_table(training, plan.training, plan.schema, _drop_unlabeled, ids, kept_eras)
+        _require_two_classes(plan.training[0].source.name, plan.schema.target, training_stats)
         hidden: list[Any] = []
-        tournament_facts = _write_table(
-            tournament, plan.tournament, plan.form, _mask_targets(hidden) if plan.walk_forward else _identity, ids
+        tournament_stats = _write_table(
+            tournament, plan.tournament, plan.schema, _mask_targets(hidden) if plan.walk_forward else _identity, ids
         )
         for path in targets:
             pq.write_table(pa.Table.from_batches(hidden), path)
-        log.info("looking for ids that are there twice")
+        log.info("searching for duplicate ids")
         ids.check(plan.sources)
-        # from here on the old tables, if any, are no longer finished ones
+        # from here on, existing tables no longer count as finished
         for path in paths:
             manifest_path(path).unlink(missing_ok=True)
     unpacked = UnpackedDataset(
-        TableSummary.of(training_facts),
-        TableSummary.of(tournament_facts),
-        len(plan.form.features),
-        plan.form.feature_set,
-        plan.form.target,
-        known_until=max(training_facts.eras, key=lambda era: era_number(era) or 0) if plan.walk_forward else None,
+        TableSummary.of(training_stats),
+        TableSummary.of(tournament_stats),
+        len(plan.schema.features),
+        plan.schema.feature_set,
+        plan.schema.target,
+        known_until=max(training_stats.eras, key=lambda era: era_number(era) or 0) if plan.walk_forward else None,
     )
-    _write_manifests(layout, unpacked, plan.form, inputs)
+    _write_manifests(layout, unpacked, plan.schema, inputs)
     return unpacked
 
 
-def _write_manifests(layout: RunLayout, unpacked: UnpackedDataset, form: TableSchema, inputs: str) -> None:
+def _write_manifests(layout: RunLayout, unpacked: UnpackedDataset, schema: TableSchema, inputs: str) -> None:
     log.info("writing the manifests")
-    columns, about = list(form.schema.names), {"unpacked": unpacked.to_json()}
+    columns, about = list(schema.arrow_schema.names), {"unpacked": unpacked.to_json()}
     rows = {layout.training: unpacked.training.rows, layout.tournament: unpacked.tournament.rows}
     try:
         if unpacked.known_until is not None:
@@ -297,7 +278,7 @@ def _write_manifests(layout: RunLayout, unpacked: UnpackedDataset, form: TableSc
 
 
 def _subsample_eras(training: Sequence[RowFilter], every_nth_era: int) -> set[str]:
-    """Pick every n-th of the training eras, counted from the newest backwards."""
+    """Select every n-th training era, counted backwards from the newest."""
     eras = {
         era
         for part in training
@@ -305,7 +286,7 @@ def _subsample_eras(training: Sequence[RowFilter], every_nth_era: int) -> set[st
         for era in pc.unique(values).to_pylist()
         if era and part.includes(era)
     }
-    # an era without a number is refused, with its row, when the rows are read
+    # an era without a number is reported, with its row, when the rows are read
     numbers = {era: number for era in eras if (number := era_number(era)) is not None}
     kept = set(sorted(set(numbers.values()), reverse=True)[::every_nth_era])
     name = training[0].source.name
@@ -316,46 +297,46 @@ def _subsample_eras(training: Sequence[RowFilter], every_nth_era: int) -> set[st
 def _write_table(
     path: Path,
     parts: Sequence[RowFilter],
-    form: TableSchema,
+    schema: TableSchema,
     finish: Callable[[Any, TableStats], Any],
     ids: DuplicateIdDetector,
     kept_eras: set[str] | None = None,
 ) -> TableStats:
-    """Check, choose and write the rows of one table, each batch as ``finish`` makes it."""
-    facts = TableStats()
-    with TableWriter(path, form) as writer:
+    """Check, select and write the rows of one table; ``finish`` converts each batch."""
+    stats = TableStats()
+    with TableWriter(path, schema) as writer:
         for part in parts:
             source = part.source
             progress = Progress(log, source.name, source.rows, "rows")
             missing: Counter[str] = Counter()
-            row, rows_before = 1, facts.rows
-            for raw_batch in source.read(form):
-                check_rows(raw_batch, form, part.allowed, RowLocation(source.name, row))
+            row, rows_before = 1, stats.rows
+            for raw_batch in source.read(schema):
+                check_rows(raw_batch, schema, part.allowed, RowLocation(source.name, row))
                 row += raw_batch.num_rows
                 progress.advance(raw_batch.num_rows)
-                # the ids of rows thinned out count: they tell a damaged file all the same
-                taken = part.pick(raw_batch)
-                ids.add(taken["id"])
-                batch = finish(fill_missing(part.pick(taken, kept_eras)), facts)
+                # ids of eras that are not used are checked, too: a duplicate is a sign of a damaged file
+                selected = part.select(raw_batch)
+                ids.add(selected["id"])
+                batch = finish(fill_missing(part.select(selected, kept_eras)), stats)
                 if batch.num_rows:
-                    facts.count(batch)
-                    missing.update(count_missing(batch, form))
+                    stats.count(batch)
+                    missing.update(count_missing(batch, schema))
                     writer.write(batch)
             if row == 1:
-                msg = f"{source.name}: there is not one row of data: download it again"
+                msg = f"{source.name}: there is no row of data: download it again"
                 raise BadInputError(msg)
             log.info("%s: %s rows read", source.name, f"{row - 1:,}")
-            facts.missing += missing.total()
-            _warn_of_empty_features(source.name, missing, facts.rows - rows_before)
-    if facts.missing:
-        log.warning("%s feature values are missing and become NaN", f"{facts.missing:,}")
-    if facts.without_target:
-        log.warning("%s training rows have no target and are left out", f"{facts.without_target:,}")
-    return facts
+            stats.missing += missing.total()
+            _warn_of_empty_features(source.name, missing, stats.rows - rows_before)
+    if stats.missing:
+        log.warning("%s feature values are missing and become NaN", f"{stats.missing:,}")
+    if stats.without_target:
+        log.warning("%s training rows have no target and are not used", f"{stats.without_target:,}")
+    return stats
 
 
 def _warn_of_empty_features(file: str, missing: Counter[str], rows: int) -> None:
-    """Log which features have no value in any of a file's rows, whatever type the file gives them."""
+    """Log the features that have no value in any row of a file, for all column types."""
     empty = [name for name, count in missing.items() if count == rows]
     if empty:
         features = "feature has" if len(empty) == 1 else "features have"
@@ -364,36 +345,36 @@ def _warn_of_empty_features(file: str, missing: Counter[str], rows: int) -> None
         )
 
 
-def _identity(batch: Any, _facts: TableStats) -> Any:
+def _identity(batch: Any, _stats: TableStats) -> Any:
     return batch
 
 
-def _mask_targets(kept: list[Any]) -> Callable[[Any, TableStats], Any]:
-    """Put the targets away, with ids and eras, and leave unknown ones in their place."""
+def _mask_targets(collected: list[Any]) -> Callable[[Any, TableStats], Any]:
+    """Return a converter that collects ids, eras and targets in a list and replaces the targets by unknown ones."""
 
-    def hide(batch: Any, _facts: TableStats) -> Any:
-        kept.append(batch.select(list(TARGET_COLUMNS)))
+    def mask(batch: Any, _stats: TableStats) -> Any:
+        collected.append(batch.select(list(TARGET_COLUMNS)))
         return with_unknown_targets(batch)
 
-    return hide
+    return mask
 
 
-def _drop_unlabeled(batch: Any, facts: TableStats) -> Any:
-    """Keep the rows whose target is known."""
+def _drop_unlabeled(batch: Any, stats: TableStats) -> Any:
+    """Drop the rows whose target is unknown."""
     unknown = pc.is_nan(batch["target"])
     count: int = pc.sum(unknown).as_py() or 0
     if count:
-        facts.without_target += count
+        stats.without_target += count
         batch = batch.filter(pc.invert(unknown))
     return batch
 
 
-def _require_two_classes(file: str, target: str, facts: TableStats) -> None:
-    if facts.above and facts.below:
+def _require_two_classes(file: str, target: str, stats: TableStats) -> None:
+    if stats.above and stats.below:
         return
-    if not facts.rows:
-        found = f"not one of {facts.without_target:,} rows has a known target"
+    if not stats.rows:
+        found = f"none of {stats.without_target:,} rows has a known target"
     else:
-        found = f"of {facts.rows:,} rows {facts.above:,} lie above 0.5 and {facts.below:,} below"
-    msg = f"{file}: column {target!r}: {found}, but learning needs both classes: choose another target or dataset"
+        found = f"of {stats.rows:,} rows, {stats.above:,} are above 0.5 and {stats.below:,} below"
+    msg = f"{file}: column {target!r}: {found}, but training needs both classes: choose another target or dataset"
     raise BadInputError(msg)

@@ -1,6 +1,6 @@
-"""What a run's tables are made from: which raw files, which features, which target.
+"""Selects the raw files, the features and the target of a run's tables.
 
-Nothing is read here but headers, ``features.json`` and, for int8 features, whether values are missing.
+It reads headers, ``features.json`` and, of int8 features, whether values are missing.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ ARCHIVE_FEATURE_SET = "all"
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """Which rows and columns become the tables.
+    """The rows and columns of the tables.
 
     Attributes
     ----------
-    form : TableSchema
-        Features, target and what else both tables share.
+    schema : TableSchema
+        Features, target and metadata of both tables.
     training, tournament : sequence of RowFilter
-        Where the rows of each table come from, in order.
+        The rows of each table, in order.
     walk_forward : bool
-        Whether the tournament rows are of an era that is over: their targets are known, and kept from the models.
+        Whether the tournament rows are of a past era: their targets are known, and hidden from the models.
     """
 
-    form: TableSchema
+    schema: TableSchema
     training: Sequence[RowFilter]
     tournament: Sequence[RowFilter]
     walk_forward: bool = False
 
     @property
     def sources(self) -> list[RowSource]:
-        """Every file that rows come from, once."""
+        """The files of the rows, without repetition."""
         return list({id(part.source): part.source for part in (*self.training, *self.tournament)}.values())
 
 
@@ -79,31 +79,31 @@ def make_plan(
     target: str | None,
     embargo: int | None = None,
 ) -> DatasetPlan:
-    """Choose what the tables are made from, and check that it is there.
+    """Select the inputs of the tables, and check that they exist.
 
     Parameters
     ----------
     raw : RawDataset
         The raw files.
     opened : ExitStack
-        Keeps the files open that the plan reads from.
+        Keeps the files of the plan open.
     scratch : Path
-        An empty folder on the data volume that the caller removes; an archive is unpacked into it.
+        An empty folder on the data volume, removed by the caller, into which an archive is unpacked.
     feature_set : str
-        Feature set of ``features.json``; passed over for an archive.
+        Feature set of ``features.json``; ignored for an archive.
     target : str or None
-        Target to learn; None for the default, which the log names.
+        Target to learn; None for the default, which is logged.
     embargo : int, optional
-        Eras left out between training and the era of a walk-forward run; by the target's name when left out.
+        Eras between training and the era of a walk-forward run; by default determined by the target's name.
 
     Raises
     ------
     NotFoundError
         When a file, the feature set or the target does not exist.
     BadInputError
-        When a file is damaged or lacks what every dataset has.
+        When a file is damaged or lacks a required column.
     DiskFullError
-        When the data would not fit on the volume.
+        When the volume has not enough space.
     """
     if raw.kind == "archive":
         return _plan_archive(raw, scratch, target)
@@ -126,12 +126,12 @@ def _plan_archive(raw: RawDataset, scratch: Path, target: str | None) -> Dataset
     chosen = _choose_target(training.name, targets, target)
     require_columns(tournament.name, [*KEYS, chosen], tournament.columns)
     _require_same_features(training, tournament, features)
-    form = TableSchema(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
-    return DatasetPlan(form, [RowFilter(training, TRAINING_TYPES)], [RowFilter(tournament, TOURNAMENT_TYPES)])
+    schema = TableSchema(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
+    return DatasetPlan(schema, [RowFilter(training, TRAINING_TYPES)], [RowFilter(tournament, TOURNAMENT_TYPES)])
 
 
 def _member(archive: Path, files: list[Path], wanted: str) -> Path:
-    """Find a file of the classic layout, wherever it lies and whatever its name begins with."""
+    """Find a file of the classic layout by the end of its name, in any folder."""
     found = [file for file in files if file.name.casefold().endswith(wanted)]
     if len(found) == 1:
         return found[0]
@@ -157,10 +157,10 @@ def _require_same_features(training: CsvSource, tournament: CsvSource, features:
 
 def _choose_target(file: str, targets: Sequence[str], wanted: str | None) -> str:
     if wanted is None:
-        log.info("%s: target %r is used, the default of: %s", file, targets[0], abbreviate(targets))
+        log.info("%s: using the default target %r of: %s", file, targets[0], abbreviate(targets))
         return targets[0]
     if wanted not in targets:
-        msg = f"{file}: there is no target {wanted!r}: choose one of {', '.join(targets)}"
+        msg = f"{file}: target {wanted!r} does not exist: choose one of {', '.join(targets)}"
         raise NotFoundError(msg)
     return wanted
 
@@ -186,18 +186,18 @@ def _plan_v5(
     features = [name for name in training.columns if name in in_set]
     needed = sum(source.packed_bytes([*KEYS, *features, chosen]) for source in sources)
     require_free_space(scratch, needed, "writing the run's tables")
-    form = TableSchema(_feature_types(features, sources), chosen, feature_set, raw.source)
+    schema = TableSchema(_feature_types(features, sources), chosen, feature_set, raw.source)
     if raw.era is not None:
-        return plan_walk_forward(form, training, validation, raw.era, embargo)
+        return plan_walk_forward(schema, training, validation, raw.era, embargo)
     tournament = [RowFilter(source, TOURNAMENT_TYPES) for source in (validation, *live)]
-    return DatasetPlan(form, [RowFilter(training, TRAINING_TYPES)], tournament)
+    return DatasetPlan(schema, [RowFilter(training, TRAINING_TYPES)], tournament)
 
 
 def _order_targets(training: ParquetSource, listed: list[str], wanted: str | None) -> list[str]:
-    """List the targets that there are to choose from, the default first.
+    """List the available targets, the default first.
 
-    The default is ``target``, else the first listed target that the training file has. A wanted target need not be
-    listed: a column of the training file is enough.
+    The default is ``target``, otherwise the first listed target that the training file has. A requested target need not
+    be listed if the training file has it.
     """
     in_file = [name for name in training.columns if name.startswith("target")]
     targets = [name for name in ("target", *listed) if name in training.columns] or in_file
@@ -209,52 +209,52 @@ def _order_targets(training: ParquetSource, listed: list[str], wanted: str | Non
 
 
 def plan_walk_forward(
-    form: TableSchema, training: RowSource, validation: RowSource, era: int, embargo: int | None
+    schema: TableSchema, training: RowSource, validation: RowSource, era: int, embargo: int | None
 ) -> DatasetPlan:
-    """Choose what was known when the live rows of an era were new, and that era's rows to predict.
+    """Select the rows that were known when an era was live, and the rows of that era to predict.
 
     Parameters
     ----------
-    form : TableSchema
+    schema : TableSchema
     training, validation : RowSource
-        Today's files, which go beyond that era.
+        Today's files, which include later eras.
     era : int
         The era to predict.
     embargo : int, optional
-        Eras left out between the last one trained on and this one; by the target's name when left out.
+        Eras between the last training era and this one; by default determined by the target's name.
 
     Raises
     ------
     NotFoundError
-        When the files do not have this era, or nothing that was known before it.
+        When the files do not have this era, or no training era before it.
     """
     if embargo is None:
-        embargo = default_embargo(form.target)
+        embargo = default_embargo(schema.target)
     last = era - embargo - 1
     known = {source: _era_numbers(source) for source in (training, validation)}
-    there = set().union(*known.values())
-    if era not in there:
+    available = set().union(*known.values())
+    if era not in available:
         msg = (
             f"{training.name} and {validation.name} do not have era {era:04d}, the week of {week_of_era(era)}: a"
-            f" walk-forward run needs a week between {week_of_era(min(there))} and {week_of_era(max(there))}"
+            f" walk-forward run needs a week between {week_of_era(min(available))} and {week_of_era(max(available))}"
         )
         raise NotFoundError(msg)
-    if min(there) > last:
+    if min(available) > last:
         msg = (
-            f"nothing to learn from for era {era:04d}: the dataset begins with era {min(there):04d} and training must"
+            f"no training data for era {era:04d}: the dataset begins with era {min(available):04d} and training must"
             f" end with era {last:04d}, {embargo} eras before: choose a later week, or a smaller embargo"
         )
         raise NotFoundError(msg)
     log.info(
-        "walking forward: training on eras %04d to %04d, %d left out, predicting era %04d (the week of %s)",
-        min(there),
+        "walk-forward: training on eras %04d to %04d, embargo of %d eras, predicting era %04d (the week of %s)",
+        min(available),
         last,
         embargo,
         era,
         week_of_era(era),
     )
     return DatasetPlan(
-        form,
+        schema,
         [
             RowFilter(source, allowed, range(last + 1), "train")
             for source, allowed in ((training, TRAINING_TYPES), (validation, TOURNAMENT_TYPES))
@@ -275,10 +275,10 @@ def _era_numbers(source: RowSource) -> set[int]:
 
 
 def payout_target(training: ParquetSource, targets: Sequence[str], days: int) -> str | None:
-    """Find the target that the round pays on among those that look ahead as many days; None when that cannot be told.
+    """Find the payout target of a round among the targets that look this number of days ahead; None if ambiguous.
 
-    Several kinds of target look ahead 20 days. The bare ``target`` tells the kind that Numerai goes by: it has the same
-    values as one of the named ones, whose sibling of the right length is meant.
+    Several kinds of target look 20 days ahead. The column ``target`` identifies the kind that Numerai uses: it equals
+    one of the named targets, and the payout target is the one of that kind with the right number of days.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def payout_target(training: ParquetSource, targets: Sequence[str], days: int) ->
     targets : sequence of str
         All targets of the dataset.
     days : int
-        Days ahead that the round's score looks.
+        Days ahead that the payout target looks.
     """
     of_length = [name for name in targets if name.endswith(f"_{days}") and training.has_numbers(name)]
     if len(of_length) > 1 and training.has_numbers("target"):
@@ -296,14 +296,14 @@ def payout_target(training: ParquetSource, targets: Sequence[str], days: int) ->
         kinds = {name.rpartition("_")[0] for name in same}
         of_length = [name for name in of_length if name.rpartition("_")[0] in kinds]
     if len(of_length) != 1:
-        log.info("the round pays on a %d-day target, but which of the dataset's that is cannot be told", days)
+        log.info("cannot determine which dataset target is the %d-day payout target; using the default", days)
         return None
-    log.info("the round pays on a %d-day target: %s", days, of_length[0])
+    log.info("the payout target of the round looks %d days ahead: %s", days, of_length[0])
     return of_length[0]
 
 
 def _read_features_json(path: Path, feature_set: str) -> tuple[list[str], list[str]]:
-    """Read the features of a set and the names of the targets; no other set matters.
+    """Read the features of a set and the names of the targets; other sets are not checked.
 
     Returns
     -------
@@ -315,7 +315,7 @@ def _read_features_json(path: Path, feature_set: str) -> tuple[list[str], list[s
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        msg = f"{path} is gone: run the download again"
+        msg = f"{path} does not exist: run the download again"
         raise NotFoundError(msg) from None
     except (ValueError, RecursionError) as error:
         msg = f"{path.name}: not JSON ({error}): download it again"
@@ -329,7 +329,7 @@ def _read_features_json(path: Path, feature_set: str) -> tuple[list[str], list[s
     if feature_set not in usable:
         choices = ", ".join(f"{name} ({len(names):,})" for name, names in usable.items()) or "none"
         if feature_set not in sets:
-            msg = f"{path.name}: there is no feature set {feature_set!r}: choose one of {choices}"
+            msg = f"{path.name}: feature set {feature_set!r} does not exist: choose one of {choices}"
             raise NotFoundError(msg)
         problem = "is empty" if sets[feature_set] == [] else "is not a list of names"
         msg = f"{path.name}: the feature set {feature_set!r} {problem}: choose one of {choices}"
@@ -359,11 +359,11 @@ def _are_names(names: object) -> TypeGuard[list[str]]:
 
 
 def _feature_types(features: list[str], sources: Sequence[ParquetSource]) -> dict[str, Any]:
-    """Choose int8 for features that are int8 and whole in every file, else float32, which can say "missing" (NaN)."""
-    whole = {name for name in features if all(source.columns[name] == pa.int8() for source in sources)}
+    """Return int8 for features that are int8 without missing values in each file, else float32 for NaN."""
+    complete = {name for name in features if all(source.columns[name] == pa.int8() for source in sources)}
     for source in sources:
-        whole -= source.columns_with_nulls(whole)
-    if len(whole) < len(features):
-        broken = [name for name in features if name not in whole]
-        log.info("%d of %d features are float32, not int8: %s", len(broken), len(features), abbreviate(broken))
-    return {name: pa.int8() if name in whole else pa.float32() for name in features}
+        complete -= source.columns_with_nulls(complete)
+    if len(complete) < len(features):
+        others = [name for name in features if name not in complete]
+        log.info("%d of %d features are float32, not int8: %s", len(others), len(features), abbreviate(others))
+    return {name: pa.int8() if name in complete else pa.float32() for name in features}

@@ -1,4 +1,4 @@
-"""Row ids must be unique within and across a run's tables: told exactly, in eight bytes of memory an id."""
+"""Detects duplicate row ids within and across a run's tables, exactly, with eight bytes of memory for each id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SUSPECTS = 1_000
 
 
 class SourceOfIds(Protocol):
-    """A raw file whose ids can be read again."""
+    """A raw file whose ids can be read repeatedly."""
 
     name: str
 
@@ -24,31 +24,31 @@ class SourceOfIds(Protocol):
 
 
 class DuplicateIdDetector:
-    """Remembers a 64-bit hash of every id, and looks at the ids themselves only where two hashes are equal.
+    """Stores a 64-bit hash of each id, and compares the ids themselves if two hashes are equal.
 
-    Seven million ids take 56 MB, twice that for the moment of :meth:`check`.
+    Seven million ids take 56 MB, and twice as much during :meth:`check`.
     """
 
     def __init__(self) -> None:
         self._hashes: list[np.ndarray[Any, np.dtype[np.int64]]] = []
 
     def add(self, ids: Any) -> None:
-        """Remember an array of strings (``pyarrow.StringArray``)."""
-        # Python's own hash is salted in every process: nobody can prepare ids that collide
+        """Add an array of strings (``pyarrow.StringArray``)."""
+        # Python's hash is salted for each process, so colliding ids cannot be prepared
         self._hashes.append(np.fromiter(map(hash, ids.to_pylist()), dtype=np.int64, count=len(ids)))
 
     def check(self, sources: Sequence[SourceOfIds]) -> None:
-        """Make sure that no id was added twice.
+        """Check that no id was added twice.
 
         Parameters
         ----------
         sources : sequence
-            The files that the ids came from, in the order they were added.
+            The files of the ids, in the order in which the ids were added.
 
         Raises
         ------
         BadInputError
-            Naming the id and both of its places.
+            Naming the id and both of its rows.
         """
         if not self._hashes:
             return
@@ -57,7 +57,7 @@ class DuplicateIdDetector:
         hashes.sort()
         suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
         if len(suspects):
-            # a few are enough to find a true pair: two different ids share a hash once in many thousand datasets
+            # a few suspects are enough to find a duplicate: different ids have equal hashes in very few datasets
             _verify_collisions(sources, set(suspects[:_SUSPECTS].tolist()))
 
 

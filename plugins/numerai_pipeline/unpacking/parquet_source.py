@@ -1,4 +1,4 @@
-"""A parquet file of today's layout, read by columns and in batches: the files are far larger than the memory."""
+"""Reads a parquet file of today's layout by columns and in batches: the files are far larger than the memory."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# without a buffer a whole chunk of every column is fetched at once: gigabytes where row groups are a million rows
+# without a buffer, a whole chunk of each column is read at once: gigabytes for row groups of a million rows
 _BUFFER_BYTES = 64 * 2**10
 _TEXT_ROWS = 100_000
-_LOOK_CELLS = 8 * 2**20
+_SCAN_CELLS = 8 * 2**20
 _INDEX = "__index_level_0__"
 
 
 class ParquetSource:
-    """One parquet file; use it as a context manager, for it keeps the file open.
+    """One parquet file; use it as a context manager, since it keeps the file open.
 
     Attributes
     ----------
     name : str
-        File name, as messages give it.
+        File name for messages.
     columns : dict
-        Column → Arrow type, in the file's order. A pandas index that holds the ids is listed as ``id``.
+        Column → Arrow type, in the file's order. A pandas index of ids is listed as ``id``.
     rows : int
         Rows.
 
     Raises
     ------
     NotFoundError
-        When there is no such file.
+        When the file does not exist.
     BadInputError
         When the file is not parquet, has no rows, or a column twice.
     """
@@ -59,7 +59,7 @@ class ParquetSource:
                     page_checksum_verification=True,
                 )
             except FileNotFoundError:
-                msg = f"{path} is gone: run the download again"
+                msg = f"{path} does not exist: run the download again"
                 raise NotFoundError(msg) from None
             schema = self._file.schema_arrow
             self.rows: int = self._file.metadata.num_rows
@@ -84,30 +84,30 @@ class ParquetSource:
         """Close the file."""
         self._file.close(force=True)
 
-    def read(self, form: TableSchema) -> Iterator[Any]:
-        """Yield all rows as record batches of ``form.schema``, missing values as nulls.
+    def read(self, schema: TableSchema) -> Iterator[Any]:
+        """Yield all rows as record batches of ``schema.arrow_schema``, missing values as nulls.
 
-        A target that the file does not have is unknown in every row: live data need not bring one.
+        Without the target's column, as in live data, the target is unknown in every row.
 
         Raises
         ------
         BadInputError
-            When another column is missing or has a type that cannot be used, or the file is damaged.
+            When another column is missing or has an unusable type, or the file is damaged.
         """
-        schema = form.schema
-        wanted = dict.fromkeys(KEYS, pa.string()) | form.features
-        if form.target in self.columns:
-            wanted[form.target] = pa.float32()
+        arrow_schema = schema.arrow_schema
+        wanted = dict.fromkeys(KEYS, pa.string()) | schema.features
+        if schema.target in self.columns:
+            wanted[schema.target] = pa.float32()
         self._check_types(wanted)
         rows = 0
-        for batch in self._batches(wanted, form.batch_rows):
+        for batch in self._batches(wanted, schema.batch_rows):
             rows += batch.num_rows
             columns = batch.columns
-            if len(columns) < len(schema):
+            if len(columns) < len(arrow_schema):
                 columns.append(pa.nulls(batch.num_rows, pa.float32()))
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
         if rows != self.rows:
-            msg = f"{self.name}: has {rows:,} rows, but its footer says {self.rows:,}: it is damaged, download it again"
+            msg = f"{self.name}: has {rows:,} rows, but its footer {self.rows:,}: it is damaged, download it again"
             raise BadInputError(msg)
 
     def read_columns(self, texts: Collection[str], numbers: Collection[str]) -> Iterator[Any]:
@@ -124,28 +124,28 @@ class ParquetSource:
             yield batch[column]
 
     def columns_with_nulls(self, names: Collection[str]) -> set[str]:
-        """Tell which of these number columns miss values.
+        """Return the number columns that have missing values.
 
-        The values themselves are read. The footer's statistics would be quicker, but Arrow's way to them ends the whole
-        process when a footer is damaged.
+        The values are read: the footer's statistics would be faster, but reading them from a damaged footer makes Arrow
+        abort the process.
         """
         self._check_types(names)
         if not names:
             return set()
         types = {name: self.columns[name] for name in names}
-        progress = Progress(log, f"{self.name}: looking for missing values", self.rows, "rows")
+        progress = Progress(log, f"{self.name}: searching for missing values", self.rows, "rows")
         found: set[str] = set()
-        for batch in self._batches(types, max(256, _LOOK_CELLS // len(types))):
+        for batch in self._batches(types, max(256, _SCAN_CELLS // len(types))):
             found.update(name for name, column in zip(types, batch.columns, strict=True) if column.null_count)
             progress.advance(batch.num_rows)
         return found
 
     def has_numbers(self, column: str) -> bool:
-        """Check whether there is such a column, and its type is one of numbers (or null: each value is missing)."""
+        """Check whether a column exists and has a type of numbers, or null: all values missing."""
         return column in self.columns and is_number(self.columns[column])
 
     def columns_equal_to(self, column: str, names: Collection[str]) -> list[str]:
-        """Name the number columns that have the values of another in its first rows, where there are values to see."""
+        """Return the number columns that equal another one in its first rows, if it has values there."""
         kinds = dict.fromkeys([column, *names], pa.float32())
         self._check_types(kinds)
         first = next(self._batches(kinds, _TEXT_ROWS), None)
@@ -154,7 +154,7 @@ class ParquetSource:
         return [name for name in names if first[name].equals(first[column])]
 
     def packed_bytes(self, names: Collection[str]) -> int:
-        """Estimate the size of these columns in the file."""
+        """Estimate the packed size of these columns in the file."""
         return self._bytes * len(names) // len(self.columns)
 
     def _check_types(self, names: Collection[str]) -> None:
@@ -188,7 +188,7 @@ class ParquetSource:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-            # Arrow reports damage as an OSError without a number; one with a number is the operating system's
+            # Arrow reports damage as an OSError without errno; an OSError with errno is the operating system's
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -210,7 +210,7 @@ def _is_text(kind: Any) -> bool:
 def is_number(kind: Any) -> bool:
     """Check whether values of an Arrow type can be read as numbers.
 
-    Writers give a column that has no value at all the type null instead of a number's: each of its values is missing.
+    Writers give the type null to a column without any value: all of its values are missing.
     """
     return bool(
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
@@ -219,9 +219,9 @@ def is_number(kind: Any) -> bool:
 
 def _cast(column: Any, kind: Any) -> Any:
     if column.type != kind:
-        # a double need not fit a float32 exactly; one that does not fit at all becomes infinite and is refused later
+        # a double is rounded to float32; a double out of range becomes infinite and is rejected later
         column = pc.cast(column, kind, safe=False)
     if kind == pa.string():
-        # a damaged file may hold bytes that are no text
+        # a damaged file may hold invalid text
         column.validate(full=True)
     return column

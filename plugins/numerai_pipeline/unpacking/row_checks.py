@@ -1,4 +1,4 @@
-"""What every row of a run's tables must be, checked a batch at a time, told by file, row, column and value."""
+"""Checks the rows of a run's tables in batches; errors name file, row, column and value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowLocation:
-    """Where a batch of rows came from.
+    """Location of a batch of rows in a raw file.
 
     Attributes
     ----------
@@ -32,36 +32,36 @@ class RowLocation:
     first_row: int
 
     def error(self, index: int, column: str, reason: str) -> BadInputError:
-        """Say what is wrong with a value of the batch's row ``index``."""
+        """Build the error about a value in row ``index`` of the batch."""
         return BadInputError(f"{self.file}: row {self.first_row + index:,}, column {column!r}: {reason}")
 
 
-def check_rows(batch: Any, form: TableSchema, allowed: Sequence[str], location: RowLocation) -> None:
-    """Check every value of a batch of rows.
+def check_rows(batch: Any, schema: TableSchema, allowed: Sequence[str], location: RowLocation) -> None:
+    """Check the values of a batch of rows.
 
     Parameters
     ----------
     batch : pyarrow.RecordBatch
-        Rows of ``form.schema``; missing values are nulls or NaN.
-    form : TableSchema
-        The form of the tables.
+        Rows of ``schema.arrow_schema``; missing values are nulls or NaN.
+    schema : TableSchema
+        The schema of the tables.
     allowed : sequence of str
-        Data types that the table may hold. A training table's eras must be numbered.
+        Data types that the table may have. The eras of a training table must have numbers.
     location : RowLocation
-        Where the rows came from.
+        Location of the rows.
 
     Raises
     ------
     BadInputError
-        Naming file, row, column and value: an empty id or era, an unknown data type, a training era without a number,
-        an infinite feature, a target outside 0 to 1.
+        Naming file, row, column and value of an empty id or era, an unknown data type, a training era without a number,
+        an infinite feature, or a target outside 0 to 1.
     """
     _check_keys(batch, allowed, location)
     if tuple(allowed) == TRAINING_TYPES:
         _check_eras_numbered(batch["era"], location)
-    for name, kind in form.features.items():
+    for name, kind in schema.features.items():
         _check_feature(batch[name], name, kind, location)
-    _check_target(batch["target"], form.target, location)
+    _check_target(batch["target"], schema.target, location)
 
 
 def _check_keys(batch: Any, allowed: Sequence[str], location: RowLocation) -> None:
@@ -86,9 +86,9 @@ def _check_eras_numbered(eras: Any, location: RowLocation) -> None:
 
 def _check_feature(values: Any, name: str, kind: Any, location: RowLocation) -> None:
     if kind == pa.int8():
-        # this type was chosen because the file had a value in every row when it was first read
+        # features have this type because the file had no missing values when it was scanned
         if values.null_count:
-            reason = "the value is missing now and was not a moment ago: does something write to the file?"
+            reason = "the value is missing, though it existed a moment ago: does another process write to the file?"
             raise location.error(_first(pc.is_null(values)) or 0, name, reason)
         return
     infinite = _first(pc.is_inf(values))
@@ -105,6 +105,6 @@ def _check_target(values: Any, name: str, location: RowLocation) -> None:
 
 
 def _first(mask: Any) -> int | None:
-    """RowLocation of the first true value; None when there is none."""
+    """Return the index of the first true value; None if there is none."""
     index: int = pc.index(mask, True).as_py()
     return None if index < 0 else index

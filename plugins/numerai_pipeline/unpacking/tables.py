@@ -1,7 +1,7 @@
-"""The run's two tables: their form, what is counted of them, and how they are written.
+"""The run's two tables: their schema, their statistics, and the writer.
 
-Whatever the raw files are, their rows come as batches of one form (:class:`TableSchema`), are checked
-(``row_checks.py``), counted, and written as parquet in row groups that stream well.
+The rows of both data layouts are converted to batches of one schema (:class:`TableSchema`), checked
+(``row_checks.py``), counted, and written as parquet in row groups suited for streaming.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _ERA_NUMBER = re.compile(r"(?:era)?(\d{1,9})")
 
 @dataclass(frozen=True)
 class TableSchema:
-    """What both tables of a run look like.
+    """Schema of both tables of a run.
 
     Attributes
     ----------
     features : dict
         Name → type (``int8`` or ``float32``), in the source's order.
     target : str
-        The source's name of the target; in the tables it is always ``target``.
+        The source's name of the target; the column of the tables is always ``target``.
     feature_set : str
         Name of the feature set.
     source : str
@@ -58,8 +58,8 @@ class TableSchema:
     source: str
 
     @property
-    def schema(self) -> Any:
-        """Arrow schema of the tables, with what they were made from as metadata."""
+    def arrow_schema(self) -> Any:
+        """Arrow schema of the tables, with target, feature set and source as metadata."""
         about = {"target": self.target, "feature_set": self.feature_set, "source": self.source}
         return pa.schema(
             [(key, pa.string()) for key in KEYS] + [*self.features.items(), ("target", pa.float32())],
@@ -68,13 +68,13 @@ class TableSchema:
 
     @property
     def row_bytes(self) -> int:
-        """About the memory of one row."""
+        """Approximate memory of one row."""
         features: int = sum(kind.bit_width // 8 for kind in self.features.values())
         return 64 + features
 
     @property
     def batch_rows(self) -> int:
-        """Rows to read at a time so that a batch takes a few MB."""
+        """Rows of a batch of a few MB."""
         return max(256, min(ROW_GROUP_ROWS, _BATCH_BYTES // self.row_bytes))
 
 
@@ -82,12 +82,12 @@ class RowSource(Protocol):
     """A raw file of rows."""
 
     name: str
-    """File name, as messages give it."""
+    """File name for messages."""
     rows: int
-    """About how many rows it has."""
+    """Approximate number of rows."""
 
-    def read(self, form: TableSchema) -> Iterator[Any]:
-        """Yield all rows as record batches of ``form.schema``, missing values as nulls."""
+    def read(self, schema: TableSchema) -> Iterator[Any]:
+        """Yield all rows as record batches of ``schema.arrow_schema``, missing values as nulls."""
 
     def read_text(self, column: str) -> Iterator[Any]:
         """Yield one text column (``id`` or ``era``) as arrays of strings."""
@@ -95,20 +95,20 @@ class RowSource(Protocol):
 
 @dataclass
 class TableStats:
-    """What was seen while a table was made.
+    """Statistics of a table, collected while it is written.
 
     Attributes
     ----------
     rows : int
-        Rows kept.
+        Rows written.
     eras : set of str
         Their eras.
     data_types : Counter
         Data type → rows.
     missing : int
-        Feature values that are missing (NaN).
+        Missing feature values (NaN).
     without_target : int
-        Training rows left out because nothing can be learned from them.
+        Training rows dropped because their target is unknown.
     above, below : int
         Rows with a target above and below 0.5: the two classes.
     """
@@ -122,7 +122,7 @@ class TableStats:
     below: int = 0
 
     def count(self, batch: Any) -> None:
-        """Count the rows of a batch that is kept."""
+        """Add the rows of a batch."""
         self.rows += batch.num_rows
         self.eras.update(pc.unique(batch["era"]).to_pylist())
         for entry in pc.value_counts(batch["data_type"]).to_pylist():
@@ -132,7 +132,7 @@ class TableStats:
 
 
 def abbreviate(names: Iterable[str], most: int = 8) -> str:
-    """List names for a message, the first few only: ``id, era, feature1, … (53 in all)``."""
+    """Format the first names of a list for a message: ``id, era, feature1, … (53 in all)``."""
     listed = list(names)
     if len(listed) <= most:
         return ", ".join(listed) or "none"
@@ -140,21 +140,21 @@ def abbreviate(names: Iterable[str], most: int = 8) -> str:
 
 
 def era_number(era: str) -> int | None:
-    """Read the number of an era such as ``era12`` or ``0012``; None for one without, such as ``eraX``."""
+    """Parse the number of an era such as ``era12`` or ``0012``; None if it has none, such as ``eraX``."""
     match = _ERA_NUMBER.fullmatch(era)
     return int(match[1]) if match else None
 
 
 def require_unique_columns(file: str, columns: Collection[str]) -> None:
-    """Make sure that every column has a name of its own."""
-    twice = [name for name, count in Counter(columns).items() if count > 1]
-    if twice:
-        msg = f"{file}: column {twice[0]!r} is there more than once: which one is meant cannot be told; repair the file"
+    """Check that column names are unique."""
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    if repeated:
+        msg = f"{file}: column {repeated[0]!r} occurs more than once, so it is ambiguous: repair the file"
         raise BadInputError(msg)
 
 
 def require_columns(file: str, wanted: Iterable[str], found: Collection[str]) -> None:
-    """Make sure that the wanted columns are among those found."""
+    """Check that a file has the wanted columns."""
     present = set(found)
     missing = [name for name in wanted if name not in present]
     if missing:
@@ -164,7 +164,7 @@ def require_columns(file: str, wanted: Iterable[str], found: Collection[str]) ->
 
 
 def fill_missing(batch: Any) -> Any:
-    """Put NaN for missing features and targets: one word for "unknown" in both tables."""
+    """Replace null by NaN in features and targets, the only representation of a missing value in both tables."""
     columns = [
         pc.fill_null(column, float("nan")) if column.null_count and pa.types.is_floating(column.type) else column
         for column in batch.columns
@@ -172,9 +172,9 @@ def fill_missing(batch: Any) -> Any:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def count_missing(batch: Any, form: TableSchema) -> dict[str, int]:
+def count_missing(batch: Any, schema: TableSchema) -> dict[str, int]:
     """Count missing values after :func:`fill_missing`: feature → count, for the features that have any."""
-    floats = (name for name, kind in form.features.items() if kind != pa.int8())
+    floats = (name for name, kind in schema.features.items() if kind != pa.int8())
     counts = {name: pc.sum(pc.is_nan(batch[name])).as_py() or 0 for name in floats}
     return {name: count for name, count in counts.items() if count}
 
@@ -182,26 +182,26 @@ def count_missing(batch: Any, form: TableSchema) -> dict[str, int]:
 class TableWriter:
     """Writes batches as one parquet file in row groups of up to 50,000 rows and 128 MiB.
 
-    The same rows in the same order give the same bytes, however they are cut into batches.
+    Equal rows in equal order give equal bytes, independent of their batches.
     """
 
-    def __init__(self, path: Path, form: TableSchema) -> None:
-        schema = form.schema
-        self._group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // form.row_bytes))
-        self._schema = schema
+    def __init__(self, path: Path, schema: TableSchema) -> None:
+        arrow_schema = schema.arrow_schema
+        self._group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // schema.row_bytes))
+        self._schema = arrow_schema
         self._pending: list[Any] = []
         self._pending_rows = 0
         self._writer = pq.ParquetWriter(
             path,
-            schema,
+            arrow_schema,
             compression="zstd",
-            # ids never repeat; the bounds of thousands of features would only swell the footer
-            use_dictionary=[name for name in schema.names if name != "id"],
+            # ids are unique; statistics of thousands of features would enlarge the footer
+            use_dictionary=[name for name in arrow_schema.names if name != "id"],
             write_statistics=[*KEYS, "target"],
         )
 
     def write(self, batch: Any) -> None:
-        """Take the next rows."""
+        """Write the next rows."""
         if batch.num_rows:
             self._pending.append(batch)
             self._pending_rows += batch.num_rows

@@ -84,9 +84,9 @@ def test_fastapis_own_pages_are_off(client: TestClient) -> None:
         "api/runs/1335/f09bf676d967%00",
         "api/runs/1335/f09bf676d967%0A",
         "api/runs/1335/f09bf676d967/..",
-        f"{RUN}/maps/..%2F..%2Ftraining",
-        f"{RUN}/maps/%2e%2e",
-        f"{RUN}/maps/perplexity_99",
+        f"{RUN}/embeddings/..%2F..%2Ftraining",
+        f"{RUN}/embeddings/%2e%2e",
+        f"{RUN}/embeddings/perplexity_99",
         "assets/..%2Fapp.py",
         "assets/%2e%2e%2fapp.py",
         "assets/index.html",
@@ -105,14 +105,14 @@ def test_a_run_is_told(client: TestClient, tmp_path: Path) -> None:
     assert [run["round"] for run in client.get("/api/runs").json()] == ["1335"]
     board = client.get(f"/{RUN}").json()
     assert len(board["models"]) == 11
-    rows = client.get(f"/{RUN}/maps").json()
-    points = client.get(f"/{RUN}/maps/{board['maps'][0]}").json()
+    rows = client.get(f"/{RUN}/embeddings").json()
+    points = client.get(f"/{RUN}/embeddings/{board['embeddings'][0]}").json()
     assert len(points["x"]) == len(rows["era"]) > 2_900
 
 
 def test_a_run_without_tables_says_why_there_is_no_map(client: TestClient, tmp_path: Path) -> None:
     make_run(tmp_path / "data", tables=False)
-    answer = client.get(f"/{RUN}/maps")
+    answer = client.get(f"/{RUN}/embeddings")
     assert answer.status_code == 404
     assert "training.parquet" in answer.json()["detail"]
 

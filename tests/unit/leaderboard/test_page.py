@@ -55,9 +55,9 @@ def test_the_static_page_holds_everything_and_asks_for_nothing(tmp_path: Path) -
     assert path == layout.directory / "leaderboard.html"
     told = answers(path)
     address = f"api/runs/1335/{layout.directory.name}"
-    maps = {f"{address}/maps/{name}" for name in told[address]["maps"]}
+    maps = {f"{address}/embeddings/{name}" for name in told[address]["embeddings"]}
     assert len(maps) == 4
-    assert set(told) == {"api/runs", address, f"{address}/maps", *maps}
+    assert set(told) == {"api/runs", address, f"{address}/embeddings", *maps}
     elements = Elements(path.read_text())
     assert not [told for _, told in elements.found if {"src"} & set(told)]
     assert [told for tag, told in elements.found if tag == "link"] == []
@@ -76,7 +76,7 @@ def test_a_page_of_a_run_without_maps_or_scores(tmp_path: Path) -> None:
     half.training.unlink()
     address = f"api/runs/1335/{half.directory.name}"
     told = answers(write_static_page(half))
-    assert told[address]["maps"] == []
+    assert told[address]["embeddings"] == []
     assert "training.parquet" in told[address]["problems"][0]
 
 

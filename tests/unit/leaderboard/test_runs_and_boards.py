@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from numerai_pipeline.leaderboard.board import MOST_BINS, read_run
-from numerai_pipeline.leaderboard.maps import MOST_ROWS, MapError, map_points, map_rows
+from numerai_pipeline.leaderboard.maps import MOST_ROWS, EmbeddingError, embedding_points, embedding_rows
 from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
 from numerai_pipeline.leases import RunRef
 from numerai_pipeline.run_layout import RunLayout
@@ -105,9 +105,9 @@ def test_a_finished_run_has_everything(tmp_path: Path) -> None:
     assert row_of(board, "svm")["seconds"] == pytest.approx(report["seconds"], rel=1e-5)
     assert row_of(board, "svm")["image"].startswith("numerai-classic:")
     assert row_of(board, "svm")["notes"] == report["notes"]
-    assert board["facts"]["features"] == 42
-    assert board["facts"]["training"] == {"rows": 4_800, "eras": 120, "missing": None, "without_target": None}
-    assert {row["model"] for row in board["preparations"]} == {"adversarial_validation", "tsne", "ensemble", "evaluate"}
+    assert board["metadata"]["features"] == 42
+    assert board["metadata"]["training"] == {"rows": 4_800, "eras": 120, "missing": None, "without_target": None}
+    assert {row["model"] for row in board["other_tasks"]} == {"adversarial_validation", "tsne", "ensemble", "evaluate"}
 
 
 def test_scores_of_eras_are_in_the_order_of_the_eras(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_run_that_has_just_begun_shows_that(tmp_path: Path) -> None:
     board = read_run(RunLayout(directory))
     assert board["models"] == []
     assert ("predictions", "the models") in board["missing"]
-    assert board["facts"]["source"] is None
+    assert board["metadata"]["source"] is None
 
 
 @pytest.mark.parametrize(
@@ -251,17 +251,17 @@ def test_maps_have_the_same_few_rows_and_find_them_by_id(tmp_path: Path) -> None
 
     layout = make_run(tmp_path, binary=False)
     board = read_run(layout)
-    assert board["maps"] == ["perplexity_05", "perplexity_30", "perplexity_50", "perplexity_30_polynomial"]
-    rows = map_rows(layout)
+    assert board["embeddings"] == ["perplexity_05", "perplexity_30", "perplexity_50", "perplexity_30_polynomial"]
+    rows = embedding_rows(layout)
     assert 0.99 * MOST_ROWS <= len(rows["era"]) <= MOST_ROWS
-    assert rows["parts"] == ["training", "kept to validate on", "validation", "test", "live"]
+    assert rows["parts"] == ["training", "validation split", "validation", "test", "live"]
     assert rows["eras"] == [f"{era:04}" for era in range(1, 190)]
     # the first row is the training table's first; the map has it at another place
     first = pq.read_table(layout.training).slice(0, 1).to_pylist()[0]
     assert rows["eras"][rows["era"][0]] == first["era"]
     assert rows["target"][0] == first["target"]
     for name in FOUR_MAPS:
-        points = map_points(layout, name)
+        points = embedding_points(layout, name)
         table = pq.read_table(layout.directory / "tsne" / f"{name}.parquet").to_pylist()
         place, own = next((place, row) for place, row in enumerate(table) if row["id"] == first["id"])
         assert place != 0
@@ -275,18 +275,18 @@ def test_maps_have_the_same_few_rows_and_find_them_by_id(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["../training", "training", "perplexity_99", "perplexity_30.parquet", ""])
 def test_there_are_no_other_maps(tmp_path: Path, name: str) -> None:
-    with pytest.raises(MapError, match="no map"):
-        map_points(make_run(tmp_path), name)
+    with pytest.raises(EmbeddingError, match="does not exist"):
+        embedding_points(make_run(tmp_path), name)
 
 
 def test_a_damaged_map_or_table_is_named(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
     (layout.directory / "tsne" / "perplexity_05.parquet").write_bytes(b"PAR1 is all there is PAR1")
-    with pytest.raises(MapError, match=r"perplexity_05\.parquet"):
-        map_points(layout, "perplexity_05")
+    with pytest.raises(EmbeddingError, match=r"perplexity_05\.parquet"):
+        embedding_points(layout, "perplexity_05")
     layout.tournament.unlink()
-    with pytest.raises(MapError, match=r"tournament\.parquet"):
-        map_rows(layout)
+    with pytest.raises(EmbeddingError, match=r"tournament\.parquet"):
+        embedding_rows(layout)
 
 
 def test_a_linked_table_or_map_is_not_read(tmp_path: Path) -> None:
@@ -294,12 +294,12 @@ def test_a_linked_table_or_map_is_not_read(tmp_path: Path) -> None:
     for path in (layout.directory / "tsne" / "perplexity_05.parquet", layout.tournament):
         path.rename(tmp_path / path.name)
         path.symlink_to(tmp_path / path.name)
-    with pytest.raises(MapError, match=r"tournament\.parquet: a link"):
-        map_rows(layout)
+    with pytest.raises(EmbeddingError, match=r"tournament\.parquet: a link"):
+        embedding_rows(layout)
     layout.tournament.unlink()
     (tmp_path / "tournament.parquet").rename(layout.tournament)
-    with pytest.raises(MapError, match=r"perplexity_05\.parquet: a link"):
-        map_points(layout, "perplexity_05")
+    with pytest.raises(EmbeddingError, match=r"perplexity_05\.parquet: a link"):
+        embedding_points(layout, "perplexity_05")
 
 
 def test_reading_the_boards_of_all_models(tmp_path: Path) -> None:

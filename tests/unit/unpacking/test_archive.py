@@ -256,7 +256,10 @@ def test_members_that_overlap(tmp_path: Path, refused: Callable[..., str]) -> No
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-@pytest.mark.parametrize(("declared", "reason"), [(900, "lies"), (1100, "1,000 bytes, not the 1,100")])
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [(900, "than the 900 bytes that it declares"), (1100, "1,000 bytes, not the declared 1,100")],
+)
 def test_sizes_that_lie(
     tmp_path: Path, refused: Callable[..., str], compression: int, declared: int, reason: str
 ) -> None:

@@ -202,7 +202,7 @@ class TestClassic:
     ) -> None:
         with caplog.at_level(logging.INFO):
             assert unpacked(self.several_targets(raw_dir)).target == "target_bernie"
-        assert "target 'target_bernie' is used, the default of: target_bernie, target_charles" in caplog.text
+        assert "using the default target 'target_bernie' of: target_bernie, target_charles" in caplog.text
         assert read(layout.training).schema.names == list(HEADER)
         assert read(layout.training)["target"].to_pylist()[:2] == [0, 1]
 
@@ -317,9 +317,9 @@ BROKEN_TRAINING: dict[str, tuple[str | bytes, list[str]]] = {
     "cut off": (csv_table(training_rows())[:-12], ["row 24 has 5 values"]),
     "stray quote": (csv_table(training_rows()).replace("n003001", '"n003001'), ["row 10"]),
     "empty": ("", ["file is empty"]),
-    "header only": (csv_table([]), ["not one row"]),
-    "header without line end": (csv_table([]).strip(), ["not one row"]),
-    "header and empty lines": (csv_table([]) + "\n\n", ["not one row"]),
+    "header only": (csv_table([]), ["no row of data"]),
+    "header without line end": (csv_table([]).strip(), ["no row of data"]),
+    "header and empty lines": (csv_table([]) + "\n\n", ["no row of data"]),
     "latin-1": (
         csv_table(training_rows()).encode().replace(b"n003001", b"n\xe9003"),
         ["line 11 is not UTF-8", "0xe9", TRAINING],
@@ -338,13 +338,13 @@ BROKEN_TRAINING: dict[str, tuple[str | bytes, list[str]]] = {
     "a column twice": (csv_table(training_rows(), (*HEADER[:4], "feature1", *HEADER[5:])), ["'feature1'", "more than"]),
     "one class": (
         csv_table([[*row[:-1], "1"] for row in training_rows()]),
-        ["24 lie above 0.5 and 0 below", "classes"],
+        ["24 are above 0.5 and 0 below", "classes"],
     ),
     "half only": (
         csv_table([[*row[:-1], "0.5" if row[-1] == "1" else "0"] for row in training_rows()]),
-        ["0 lie above 0.5 and 12 below"],
+        ["0 are above 0.5 and 12 below"],
     ),
-    "no known target": (csv_table([[*row[:-1], ""] for row in training_rows()]), ["not one of 24 rows has a known"]),
+    "no known target": (csv_table([[*row[:-1], ""] for row in training_rows()]), ["none of 24 rows has a known"]),
     "other features": (
         csv_table(training_rows(), (*HEADER[:5], "feature9", "target")),
         ["different features", "only in training feature9", "only in tournament feature3"],
@@ -372,7 +372,7 @@ BROKEN_TOURNAMENT: dict[str, tuple[str | bytes, list[str]]] = {
         csv_table([[*row, "1"] for row in tournament_rows()], (*HEADER, "feature4")),
         ["only in training none; only in tournament feature4"],
     ),
-    "header only": (csv_table([]), [f"{TOURNAMENT}: there is a header but not one row"]),
+    "header only": (csv_table([]), [f"{TOURNAMENT}: there is a header but no row"]),
     "empty": (b"", [f"{TOURNAMENT}: the file is empty"]),
 }
 
@@ -472,7 +472,7 @@ class TestV5:
             assert unpacked(v5_dataset(raw_dir, features=features)).target == "target", "in the file, if not listed"
             raw = v5_dataset(raw_dir, v5_tables(**without), features)
             assert unpacked(raw, inputs="other").target == "target_ender_20", "else the first one listed"
-        assert "target 'target_ender_20' is used, the default" in caplog.text
+        assert "using the default target 'target_ender_20' of" in caplog.text
 
     def test_live_without_targets(
         self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
@@ -695,7 +695,7 @@ class TestBrokenV5:
             ("live", "data_type", None, "live.parquet: column 'data_type' is missing"),
             ("validation", "feature_c", None, "validation.parquet: column 'feature_c' is missing"),
             ("validation", "target", None, "validation.parquet: column 'target' is missing"),
-            ("train", "target", pa.nulls(32), "not one of 32 rows has a known target"),
+            ("train", "target", pa.nulls(32), "none of 32 rows has a known target"),
             ("live", "id", pa.nulls(4), "live.parquet: column 'id' has the type null: it is empty in every row"),
             ("train", "era", pa.nulls(32), "train.parquet: column 'era' has the type null: it is empty in every row"),
             ("validation", "data_type", pa.nulls(12), "column 'data_type' has the type null: it is empty"),
@@ -710,8 +710,8 @@ class TestBrokenV5:
                 pa.array([0.5] * 11 + [1.25]),
                 "validation.parquet: row 12, column 'target': 1.25",
             ),
-            ("train", "target", pa.array([0.0] * 32), "0 lie above 0.5 and 32 below"),
-            ("train", "target", pa.nulls(32, pa.float32()), "not one of 32 rows has a known target"),
+            ("train", "target", pa.array([0.0] * 32), "0 are above 0.5 and 32 below"),
+            ("train", "target", pa.nulls(32, pa.float32()), "none of 32 rows has a known target"),
             ("live", "id", pa.array(["live0", None, "c", "d"]), "live.parquet: row 2, column 'id'"),
             ("live", "id", pa.array(["a", "train00007", "c", "d"]), "'train00007' is also in row 8 of train.parquet"),
             ("live", "id", pa.array(["a", "b", "b", "d"]), "row 3, column 'id': 'b' is also in row 2 of live.parquet"),
@@ -734,7 +734,7 @@ class TestBrokenV5:
     def test_a_column_twice(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         table = v5_tables()["train"]
         twice = table.append_column("feature_a", table["feature_a"])
-        assert "'feature_a' is there more than once" in refused(v5_dataset(raw_dir, {**v5_tables(), "train": twice}))
+        assert "'feature_a' occurs more than once" in refused(v5_dataset(raw_dir, {**v5_tables(), "train": twice}))
 
     @pytest.mark.parametrize("share", [0, 0.5, 0.99])
     @pytest.mark.parametrize("place", ["train", "validation", "live"])
@@ -785,11 +785,11 @@ class TestBrokenV5:
 
     def test_an_unknown_feature_set(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         message = refused(v5_dataset(raw_dir), NotFoundError, feature_set="medium")
-        assert "no feature set 'medium': choose one of small (3), all (4)" in message
+        assert "feature set 'medium' does not exist: choose one of small (3), all (4)" in message
 
     def test_an_unknown_target(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         message = refused(v5_dataset(raw_dir), NotFoundError, target="target_nomi")
-        assert "no target 'target_nomi': choose one of target, target_ender_20" in message
+        assert "target 'target_nomi' does not exist: choose one of target, target_ender_20" in message
 
     def test_a_target_that_is_listed_but_not_there(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         features = features_json()
@@ -908,7 +908,7 @@ class TestUpToDate:
             assert inside.wait(60)
             second = threading.Thread(target=lambda: outcomes.append(unpacked(raw)))
             second.start()
-            while "waiting for it" not in caplog.text:
+            while "another task is unpacking the same data; waiting" not in caplog.text:
                 time.sleep(0.01)
             go_on.set()
             first.join(60)

@@ -159,7 +159,7 @@ def test_weeks_that_are_not_there(walk: Walk) -> None:
         NotFoundError, match=r"do not have era 0061, the week of 2004-02-27: .* 2003-01-03 and 2004-02-20"
     ):
         walk(61)
-    with pytest.raises(NotFoundError, match=r"nothing to learn from for era 0009: .*training must end with era 0000"):
+    with pytest.raises(NotFoundError, match=r"no training data for era 0009: .*training must end with era 0000"):
         walk(9)
 
 

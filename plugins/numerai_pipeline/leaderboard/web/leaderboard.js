@@ -1,7 +1,7 @@
-// The leaderboard's page: reads what the application answers (or what the file holds), and draws it.
+// The leaderboard's page: reads the responses of the application (or of the file) and draws them.
 //
-// Names and texts come from files that containers wrote. They only ever become text: nodes are made with `make`, which
-// knows no HTML, and the charts draw their texts on a canvas.
+// Names and texts come from files that containers wrote. They are only inserted as text: `make` creates nodes without
+// HTML, and the charts draw their texts on a canvas.
 "use strict";
 
 // ---- reading -------------------------------------------------------------------------------------------------------
@@ -11,24 +11,24 @@ const answers = (() => {
   return element === null ? null : JSON.parse(element.textContent);
 })();
 
-class Refused extends Error {}
+class RequestError extends Error {}
 
-async function ask(address) {
+async function request(address) {
   if (answers !== null) {
     if (address in answers) return answers[address];
-    throw new Refused("This file does not have it.");
+    throw new RequestError("This file does not contain it.");
   }
   let response;
   try {
     response = await fetch(address, { credentials: "same-origin", headers: { Accept: "application/json" } });
   } catch {
-    throw new Refused("Airflow does not answer. Is its API server running?");
+    throw new RequestError("Airflow is unreachable. Check that its API server is running.");
   }
-  if (response.status === 401) throw new Refused("You are signed out. Sign in to Airflow again, and reload this page.");
+  if (response.status === 401) throw new RequestError("You are signed out. Sign in to Airflow again, and reload this page.");
   const content = await response.json().catch(() => null);
   if (!response.ok) {
     const detail = content !== null && typeof content.detail === "string" ? content.detail : `Airflow answered ${response.status}.`;
-    throw new Refused(detail);
+    throw new RequestError(detail);
   }
   return content;
 }
@@ -36,7 +36,7 @@ async function ask(address) {
 const runAddress = (run, ...more) => ["api/runs", run.round, run.run, ...more].map((part, place) =>
   place === 0 ? part : encodeURIComponent(part)).join("/");
 
-// ---- words and numbers ---------------------------------------------------------------------------------------------
+// ---- texts and numbers ---------------------------------------------------------------------------------------------
 
 const NONE = "–";
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
@@ -87,7 +87,7 @@ function chooser(label, options, chosen, changed) {
   return make("label", {}, label, select);
 }
 
-// A table whose columns can be sorted: columns are {key, title, of, format, number, lower, wide, cell, about}.
+// A sortable table; columns are {key, title, of, format, number, lower, wide, cell, about}.
 function sortableTable(label, columns, rows, { sorted = null, rowOf = () => ({}), heading = null } = {}) {
   const body = make("tbody");
   const heads = new Map();
@@ -101,7 +101,7 @@ function sortableTable(label, columns, rows, { sorted = null, rowOf = () => ({})
       ordered.sort((first, second) => {
         const [a, b] = [column.of(first), column.of(second)];
         const [noA, noB] = [a === null || a === undefined, b === null || b === undefined];
-        if (noA || noB) return noA - noB; // what is not known comes last, whichever way
+        if (noA || noB) return noA - noB; // unknown values come last in both directions
         return direction * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
       });
     }
@@ -159,7 +159,7 @@ const colour = (place) => {
 const dash = (place) => place < 0 ? "dashed" : DASHES[Math.floor(place / PALETTES.light.length) % DASHES.length];
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// From cold to warm, for what has an order.
+// Colours from cold to warm, for ordered values.
 function ramp(share) {
   const stops = dark.matches ? [[94, 129, 244], [120, 200, 170], [255, 208, 90]] : [[52, 73, 180], [38, 150, 130], [222, 150, 10]];
   const place = Math.min(Math.max(share, 0), 1) * 2;
@@ -169,7 +169,7 @@ function ramp(share) {
 
 const charts = new Set();
 
-// Draws when it comes into sight, and again when its size or the colours change.
+// Draws when it becomes visible, and again when its size or the colours change.
 class Chart {
   constructor(label, options, kind = "") {
     this.node = make("div", { class: `chart ${kind}`.trim(), role: "img", "aria-label": label });
@@ -248,7 +248,7 @@ const upright = (name, more = {}) => axis(name, { nameLocation: "end", nameGap: 
 const board = document.getElementById("board");
 const picker = document.getElementById("run");
 let runs = [];
-let wanted = 0; // counts what was asked for: an answer that comes too late is dropped
+let requested = 0; // number of the last request: late responses to earlier ones are dropped
 
 function remember(run, model) {
   if (answers !== null) return;
@@ -279,24 +279,24 @@ function fillPicker() {
 }
 
 async function showRun(run, model = null) {
-  const mine = ++wanted;
+  const mine = ++requested;
   board.setAttribute("aria-busy", "true");
   picker.value = `${run.round}/${run.run}`;
   remember(run, model);
   try {
-    const found = await ask(runAddress(run));
-    if (mine !== wanted) return;
+    const found = await request(runAddress(run));
+    if (mine !== requested) return;
     document.title = `Round ${found.round} – Numerai leaderboard`;
     show(...sections(found, model));
     document.querySelector("tr.marked")?.scrollIntoView({ block: "center" });
   } catch (error) {
-    if (mine === wanted) show(notice(true, make("p", {}, error instanceof Refused ? error.message : `The page failed: ${error}`)));
-    if (!(error instanceof Refused)) throw error;
+    if (mine === requested) show(notice(true, make("p", {}, error instanceof RequestError ? error.message : `The page failed: ${error}`)));
+    if (!(error instanceof RequestError)) throw error;
   }
 }
 
 function sections(found, model) {
-  // a model's colour is its place among the models, whatever the table is sorted by
+  // a model's colour is its index among the models, independent of the table's sorting
   const places = new Map();
   let next = 0;
   for (const row of found.models) places.set(row.model, row.kind === "reference" ? -1 : next++);
@@ -307,7 +307,7 @@ function sections(found, model) {
     scores(context),
     ...curves(context),
     correlations(found),
-    maps(found),
+    embeddings(found),
     drift(found),
     ...searches(found),
     ensemble(found),
@@ -332,38 +332,38 @@ const COMPARISONS = {
 };
 
 function notices(found, model) {
-  const said = [];
+  const shown = [];
   if (!found.evaluated) {
     const there = found.models.length === 0
-      ? "No model has left anything yet."
-      : `${plural(found.models.length, "model")} left predictions or a report; the scores below are the models' own.`;
-    said.push(notice(false, make("p", {}, "This run has not been evaluated", found.models.length ? ", or not yet. " : ". ", there)));
+      ? "No model has produced results yet."
+      : `${plural(found.models.length, "model")} produced predictions or a report; the scores below are from the models' reports.`;
+    shown.push(notice(false, make("p", {}, "This run has not been evaluated. ", there)));
   }
   if (found.missing.length > 0) {
-    said.push(notice(false, make("p", {}, "Not there (the task that leaves it has not ended well, or was not picked):"),
+    shown.push(notice(false, make("p", {}, "Missing (the task has not succeeded, or was not selected):"),
       make("ul", {}, found.missing.map(([what, by]) => make("li", {}, `${what} – `, make("code", {}, by))))));
   }
   const left = Object.entries(found.left_out);
   if (left.length > 0) {
-    said.push(notice(true, make("p", {}, "Left out of the evaluation:"),
+    shown.push(notice(true, make("p", {}, "Excluded from the evaluation:"),
       make("ul", {}, left.map(([name, why]) => make("li", {}, `${name}: ${why}`)))));
   }
   const unavailable = Object.entries(found.unavailable_comparisons);
   if (unavailable.length > 0) {
-    said.push(notice(false, make("p", {}, "Comparisons not available for this run, or only in part:"),
+    shown.push(notice(false, make("p", {}, "Comparisons not available for this run, or only in part:"),
       make("ul", {}, unavailable.map(([name, why]) => make("li", {}, `${COMPARISONS[name] ?? name}: ${why}`)))));
   }
   if (found.problems.length > 0) {
-    said.push(notice(true, make("p", {}, "Could not be read:"), make("ul", {}, found.problems.map((why) => make("li", {}, why)))));
+    shown.push(notice(true, make("p", {}, "Could not be read:"), make("ul", {}, found.problems.map((why) => make("li", {}, why)))));
   }
   if (model !== null && !found.models.some((row) => row.model === model)) {
-    said.push(notice(false, make("p", {}, `${model} is not on this run's leaderboard: it left no predictions, or makes none.`)));
+    shown.push(notice(false, make("p", {}, `${model} is not on this run's leaderboard: it has no predictions.`)));
   }
-  return said;
+  return shown;
 }
 
 function facts(found) {
-  const run = found.facts;
+  const run = found.metadata;
   const rows = (side) => (run[side].rows === null ? null : `${whole(run[side].rows)} in ${written(run[side].eras, (eras) => plural(eras, "era"))}`);
   const listed = [
     ["Round", found.round],
@@ -514,32 +514,32 @@ function curves({ found, places, chosen }) {
       section("CORR over the eras", scored.length === 0
         ? make("p", { class: "quiet" }, "No row has a known target, so there are no scores.") : cumulative.node),
       section("Predictions", parts.length === 0
-        ? make("p", { class: "quiet" }, "The evaluation left no distributions.")
+        ? make("p", { class: "quiet" }, "The evaluation has no distributions.")
         : [make("div", { class: "bar" }, chooser("Rows", parts.map((part) => [part, part]), state.part, (part) => { state.part = part; label(); })), distribution.node])),
   ];
 }
 
 function correlations(found) {
-  const told = found.correlations;
-  if (told === null || told.models.length < 2) return null;
-  // never so strong that the number on it would be hard to read
+  const data = found.correlations;
+  if (data === null || data.models.length < 2) return null;
+  // weak enough for readable numbers
   const tint = (value) => `rgba(${value < 0 ? "194, 65, 12" : "11, 98, 196"}, ${(0.55 * Math.min(value ** 2, 1)).toFixed(3)})`;
   const cell = (value) => make("td", { color: value === null ? null : tint(value) }, written(value, signed(2)));
   return section("Correlation between models",
     make("p", { class: "quiet" }, "Rank correlation of the predictions on all rows. Models that differ are worth combining."),
     scrollable("Correlation between models", make("table", { class: "matrix", "aria-label": "Correlation between models" },
-      make("thead", {}, make("tr", {}, make("td", { class: "sticky" }), told.models.map((name) => make("th", { scope: "col" }, breakable(name))))),
-      make("tbody", {}, told.models.map((name, place) => make("tr", {},
-        make("th", { scope: "row", class: "sticky" }, breakable(name)), told.matrix[place].map(cell)))))));
+      make("thead", {}, make("tr", {}, make("td", { class: "sticky" }), data.models.map((name) => make("th", { scope: "col" }, breakable(name))))),
+      make("tbody", {}, data.models.map((name, place) => make("tr", {},
+        make("th", { scope: "row", class: "sticky" }, breakable(name)), data.matrix[place].map(cell)))))));
 }
 
-function maps(found) {
-  if (found.maps.length === 0) return null;
+function embeddings(found) {
+  if (found.embeddings.length === 0) return null;
   const words = (name) => {
     const [, perplexity, products, solid] = /^perplexity_0*(\d+)(_polynomial)?(_3d)?$/.exec(name) ?? [null, name];
     return `perplexity ${perplexity}, ${products ? "features and their products" : "features"}${solid ? ", two of three axes" : ""}`;
   };
-  const state = { name: found.maps.find((name) => name === "perplexity_30") ?? found.maps[0], by: "target", points: null, rows: null };
+  const state = { name: found.embeddings.find((name) => name === "perplexity_30") ?? found.embeddings[0], by: "target", points: null, rows: null };
   const status = make("p", { class: "quiet", role: "status" });
   const chart = new Chart("", (narrow) => ({
     grid: { left: 8, right: 8, top: narrow ? 60 : 40, bottom: 8 },
@@ -551,7 +551,7 @@ function maps(found) {
       type: "scatter", name, symbolSize: narrow ? 3 : 4, itemStyle: { color: tint, opacity: 0.75 },
       data: rows.map((row) => [state.points.x[row], state.points.y[row], row]),
     })),
-  }), "map");
+  }), "embedding");
 
   function described(row) {
     return `era ${state.rows.eras[state.rows.era[row]]}\n${state.rows.parts[state.rows.part[row]]}\ntarget ${state.rows.target[row] ?? "unknown"}`;
@@ -584,25 +584,25 @@ function maps(found) {
     return [{ name: "unknown", tint: dark.matches ? "#5d6775" : "#a9b2be", rows: there.filter((row) => state.rows.target[row] === null) }, ...known].filter((group) => group.rows.length > 0);
   }
 
-  let asked = 0;
+  let latest = 0;
   async function load() {
-    const mine = ++asked;
+    const mine = ++latest;
     status.textContent = "Loading …";
     try {
-      const rows = state.rows ?? await ask(runAddress(found, "maps"));
-      const points = await ask(runAddress(found, "maps", state.name));
-      if (mine !== asked) return;
+      const rows = state.rows ?? await request(runAddress(found, "embeddings"));
+      const points = await request(runAddress(found, "embeddings", state.name));
+      if (mine !== latest) return;
       Object.assign(state, { rows, points });
-      status.textContent = `${whole(points.x.filter((x) => x !== null).length)} rows, drawn evenly from both tables.`;
+      status.textContent = `${whole(points.x.filter((x) => x !== null).length)} rows, sampled evenly from both tables.`;
       update();
     } catch (error) {
-      if (mine === asked) status.textContent = error instanceof Refused ? error.message : `The map failed: ${error}`;
-      if (!(error instanceof Refused)) throw error;
+      if (mine === latest) status.textContent = error instanceof RequestError ? error.message : `The embedding failed: ${error}`;
+      if (!(error instanceof RequestError)) throw error;
     }
   }
-  const update = () => chart.again(`Map of the rows by t-SNE, ${words(state.name)}, coloured by ${state.by}`);
+  const update = () => chart.again(`Embedding of the rows by t-SNE, ${words(state.name)}, coloured by ${state.by}`);
 
-  // read only when somebody gets near it
+  // loaded only when it is nearly visible
   const near = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting)) return;
     near.disconnect();
@@ -610,39 +610,39 @@ function maps(found) {
   }, { rootMargin: "400px" });
   near.observe(chart.node);
   update();
-  return section("Maps of the rows",
-    make("p", { class: "quiet" }, "t-SNE draws rows with similar features near each other."),
+  return section("Embeddings of the rows",
+    make("p", { class: "quiet" }, "t-SNE places rows with similar features near each other."),
     make("div", { class: "bar" },
-      chooser("Map", found.maps.map((name) => [name, words(name)]), state.name, (name) => { state.name = name; load(); }),
+      chooser("Embedding", found.embeddings.map((name) => [name, words(name)]), state.name, (name) => { state.name = name; load(); }),
       chooser("Coloured by", [["target", "target"], ["era", "era"], ["split", "split"]], state.by, (by) => { state.by = by; update(); })),
     status, chart.node);
 }
 
 function drift(found) {
-  const told = found.drift;
-  if (told === null) return null;
-  const roc = new Chart(`ROC of adversarial validation, area under the curve ${written(told.auc, digits(3))}`, () => ({
+  const data = found.drift;
+  if (data === null) return null;
+  const roc = new Chart(`ROC of adversarial validation, area under the curve ${written(data.auc, digits(3))}`, () => ({
     tooltip: tooltip({ trigger: "axis", valueFormatter: (value) => written(value, digits(3)) }),
     legend: { top: 0, right: 0, icon: "rect", itemHeight: 3, itemWidth: 16, textStyle: { color: token("--text") }, data: ["tournament or training?", "a coin toss"] },
-    xAxis: axis("training rows taken for the tournament's", { type: "value", min: 0, max: 1 }),
+    xAxis: axis("training rows classified as tournament rows", { type: "value", min: 0, max: 1 }),
     yAxis: upright("", { type: "value", min: 0, max: 1 }),
     series: [
-      { type: "line", name: "tournament or training?", data: told.roc, showSymbol: false, lineStyle: { color: colour(0), width: 2 }, itemStyle: { color: colour(0) } },
+      { type: "line", name: "tournament or training?", data: data.roc, showSymbol: false, lineStyle: { color: colour(0), width: 2 }, itemStyle: { color: colour(0) } },
       { type: "line", name: "a coin toss", data: [[0, 0], [1, 1]], showSymbol: false, lineStyle: { color: token("--quiet"), type: "dashed", width: 1 }, itemStyle: { color: token("--quiet") } },
     ],
   }), "square");
-  const folds = told.auc_of_folds.filter((auc) => auc !== null).map(digits(3)).join(", ");
+  const folds = data.auc_of_folds.filter((auc) => auc !== null).map(digits(3)).join(", ");
   const columns = [
     { key: "feature", title: "Feature", of: (row) => row.feature },
-    { key: "importance", title: "Importance", number: true, of: (row) => row.importance, format: (value) => `${digits(1)(100 * value)} %`, about: "Its share in telling the tables apart" },
+    { key: "importance", title: "Importance", number: true, of: (row) => row.importance, format: (value) => `${digits(1)(100 * value)} %`, about: "Its share in the classification of the tables" },
     { key: "shift", title: "Shift", number: true, of: (row) => row.shift, format: signed(3), about: "Mean in the tournament less mean in training, in standard deviations of the latter" },
     { key: "kolmogorov_smirnov", title: "KS", number: true, of: (row) => row.kolmogorov_smirnov, format: digits(3), about: "Largest difference between the two distribution functions" },
   ];
   return section("Drift: training against tournament",
-    make("p", {}, `Area under the curve: ${written(told.auc, digits(3))}${folds && ` (folds ${folds})`}. At 0.5 the two tables are alike.`),
+    make("p", {}, `Area under the curve: ${written(data.auc, digits(3))}${folds && ` (folds ${folds})`}. At 0.5 the two tables are alike.`),
     make("div", { class: "columns" },
-      told.roc.length > 1 ? make("div", {}, roc.node) : make("p", { class: "quiet" }, "The report has no curve."),
-      make("div", {}, sortableTable("Most drifting features", columns, told.features, { sorted: { key: "importance", descending: true }, heading: "feature" }))));
+      data.roc.length > 1 ? make("div", {}, roc.node) : make("p", { class: "quiet" }, "The report has no curve."),
+      make("div", {}, sortableTable("Most drifting features", columns, data.features, { sorted: { key: "importance", descending: true }, heading: "feature" }))));
 }
 
 function searches(found) {
@@ -659,43 +659,43 @@ function searches(found) {
     const learner = { key: "learner", title: "Learner", of: (row) => row.learner };
     const settings = { key: "settings", title: "Settings", of: (row) => row.settings, wide: true };
     const having = (rows, columns) => columns.filter((column) => rows.some((row) => (column.of(row) ?? null) !== null));
-    return section(`What ${search.model} searched and found`,
+    return section(`Search of ${search.model}`,
       make("dl", { class: "facts" }, [...search.facts, ...search.counts.map(([name, count]) => [name, whole(count)])].map(([name, value]) =>
         make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
       make("h3", {}, "Found"),
-      search.found.length === 0 ? make("p", { class: "quiet" }, "Its report does not say.")
-        : sortableTable(`What ${search.model} found`, having(search.found, [learner,
+      search.found.length === 0 ? make("p", { class: "quiet" }, "Its report has no result.")
+        : sortableTable(`Best models of ${search.model}`, having(search.found, [learner,
           { key: "weight", title: "Weight", number: true, of: (row) => row.weight, format: digits(2) }, score, settings]), search.found, { heading: "learner" }),
-      search.trajectory.length > 1 ? [make("h3", {}, "On the way there"), chart.node] : null,
+      search.trajectory.length > 1 ? [make("h3", {}, "Progress of the search"), chart.node] : null,
       search.tried.length === 0 ? null : make("details", {}, make("summary", {}, `The first ${plural(search.tried.length, "attempt")}`),
-        sortableTable(`What ${search.model} tried`, having(search.tried, [learner,
+        sortableTable(`Trials of ${search.model}`, having(search.tried, [learner,
           { key: "outcome", title: "Outcome", of: (row) => row.outcome }, score,
           { key: "seconds", title: "Time", number: true, lower: true, of: (row) => row.seconds, format: duration }, settings]), search.tried, { heading: "learner" })));
   });
 }
 
 function ensemble(found) {
-  const told = found.ensemble;
-  if (told === null) return null;
+  const data = found.ensemble;
+  if (data === null) return null;
   const columns = [
     { key: "model", title: "Model", of: (row) => row[0] },
     { key: "weight", title: "Weight", number: true, of: (row) => row[1], format: digits(3) },
   ];
-  const gain = told.gain === null ? null
-    : `On the ${plural(told.eras, "era")} it was not chosen on, it gains ${signed(5)(told.gain)} in ${told.objective ?? "its objective"} over ${told.best_model ?? "the best model"} alone; more is better.`;
-  return section("What the ensemble took", told.equal_weights_because === null ? null : make("p", {}, told.equal_weights_because),
+  const gain = data.gain === null ? null
+    : `On the ${plural(data.eras, "era")} held out from its selection, it gains ${signed(5)(data.gain)} in ${data.objective ?? "its objective"} over ${data.best_model ?? "the best model"} alone; more is better.`;
+  return section("Weights of the ensemble", data.equal_weights_because === null ? null : make("p", {}, data.equal_weights_because),
     gain === null ? null : make("p", {}, gain),
-    sortableTable("Weights of the ensemble", columns, told.weights, { sorted: { key: "weight", descending: true }, heading: "model" }));
+    sortableTable("Weights of the ensemble", columns, data.weights, { sorted: { key: "weight", descending: true }, heading: "model" }));
 }
 
 function tasks(found) {
-  const rows = [...found.models.filter((row) => row.kind !== "reference"), ...found.preparations]
+  const rows = [...found.models.filter((row) => row.kind !== "reference"), ...found.other_tasks]
     .filter((row) => row.seconds !== null || row.image !== null);
   if (rows.length === 0) return null;
   const columns = [
     { key: "model", title: "Task", of: (row) => row.model },
     { key: "seconds", title: "Time", number: true, lower: true, of: (row) => row.seconds, format: duration },
-    { key: "memory", title: "Memory, MiB", number: true, lower: true, of: (row) => row.memory, format: whole, about: "The most it held at once" },
+    { key: "memory", title: "Memory, MiB", number: true, lower: true, of: (row) => row.memory, format: whole, about: "Peak memory" },
     { key: "image", title: "Image", of: (row) => row.image },
     { key: "notes", title: "Notes", of: (row) => row.notes.join("; ") || null, wide: true },
   ];
@@ -704,27 +704,27 @@ function tasks(found) {
 
 async function begin() {
   const home = document.getElementById("home");
-  home.hidden = answers !== null || window.top !== window.self; // Airflow is around it, or nowhere
+  home.hidden = answers !== null || window.top !== window.self; // embedded in Airflow, or without Airflow
   const query = new URLSearchParams(location.search);
   try {
-    runs = await ask("api/runs");
+    runs = await request("api/runs");
     fillPicker();
     picker.selectedIndex = -1;
-    let asked = { round: query.get("round"), run: query.get("run") };
-    if (query.has("dag_run")) asked = await ask(`api/dag-run?${new URLSearchParams({ dag: query.get("dag") ?? "", run: query.get("dag_run") })}`);
+    let target = { round: query.get("round"), run: query.get("run") };
+    if (query.has("dag_run")) target = await request(`api/dag-run?${new URLSearchParams({ dag: query.get("dag") ?? "", run: query.get("dag_run") })}`);
     if (runs.length === 0) {
-      show(make("p", { class: "quiet" }, "There is no run yet. Trigger the DAG “Numerai tournament”: its runs appear here as soon as they have unpacked their data."));
+      show(make("p", { class: "quiet" }, "There is no run yet. Trigger the DAG “Numerai tournament”: its runs appear here after their task unzip."));
       return;
     }
-    const found = runs.find((run) => run.round === asked.round && run.run === asked.run);
-    if (found === undefined && asked.run !== null) {
-      show(notice(true, make("p", {}, "There is no such run; it may have been removed by housekeeping. Pick another one above.")));
+    const found = runs.find((run) => run.round === target.round && run.run === target.run);
+    if (found === undefined && target.run !== null) {
+      show(notice(true, make("p", {}, "This run does not exist; housekeeping may have removed it. Select another one above.")));
       return;
     }
     await showRun(found ?? runs[0], query.get("model"));
   } catch (error) {
-    show(notice(true, make("p", {}, error instanceof Refused ? error.message : `The page failed: ${error}`)));
-    if (!(error instanceof Refused)) throw error;
+    show(notice(true, make("p", {}, error instanceof RequestError ? error.message : `The page failed: ${error}`)));
+    if (!(error instanceof RequestError)) throw error;
   }
 }
 
@@ -732,6 +732,6 @@ picker.addEventListener("change", () => {
   const [round, run] = picker.value.split("/");
   showRun({ round, run });
 });
-// the page may run before all of it is read
+// the script may run before the page is complete
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
 else begin();
