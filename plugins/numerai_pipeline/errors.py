@@ -1,26 +1,38 @@
-"""The few ways in which the pipeline fails, told apart by what should happen next.
+"""Errors of the pipeline, one class for each reaction.
 
-An error's message names what was wrong, where, and what to do about it. ``steps.py`` and ``model_operator.py`` turn
-these into Airflow's own words: a :class:`BadInputError` fails the task at once, everything else is tried again.
+::
+
+    PipelineError              the task fails and is retried
+    ├ NetworkError             a server is unreachable, busy, or broke the connection
+    ├ ProtocolError            a server's answer is not Numerai's protocol
+    ├ DiskFullError            the data volume has no space left
+    ├ SubmissionError          an upload was refused, or not confirmed in time
+    └ BadInputError            the task fails at once: another attempt cannot help
+      ├ NotFoundError          a requested round, dataset, feature set or target does not exist
+      ├ RoundClosedError       the requested round is closed
+      ├ CredentialsError       the Numerai keys are missing or were refused
+      └ VolumeError            the data volume is read-only or belongs to another user
+
+A message names the file, the column or setting, the value, and the remedy.
 """
 
 from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """Anything the pipeline itself reports."""
+    """Any error that the pipeline reports."""
 
 
 class BadInputError(PipelineError):
-    """A setting, a parameter or a file is wrong: trying again without changing it cannot help."""
+    """A setting, a parameter or a file is wrong: another attempt without a change cannot help."""
 
 
 class NotFoundError(BadInputError):
-    """A round, dataset, feature set or target that was asked for does not exist."""
+    """A requested round, dataset, feature set or target does not exist."""
 
 
 class RoundClosedError(BadInputError):
-    """The round that was asked for no longer takes part: its data is not served any more."""
+    """The requested round is closed: its data is no longer served, or submissions no longer count for it."""
 
 
 class CredentialsError(BadInputError):
@@ -28,20 +40,20 @@ class CredentialsError(BadInputError):
 
 
 class NetworkError(PipelineError):
-    """A server could not be reached, was busy, or broke off: worth trying again."""
+    """A server is unreachable, busy, or broke the connection: another attempt can succeed."""
 
 
 class ProtocolError(PipelineError):
-    """A server answered something that is not Numerai's protocol: worth trying again, then worth reporting."""
+    """A server's answer is not Numerai's protocol: another attempt can succeed; if it persists, report it."""
 
 
 class DiskFullError(PipelineError):
-    """The data volume has no space left: worth trying again once there is room."""
+    """The data volume has no space left: another attempt can succeed once there is space."""
 
 
 class VolumeError(BadInputError):
-    """The data volume may not be read or written: it is mounted read-only, or belongs to somebody else."""
+    """The data volume cannot be read or written: it is mounted read-only, or belongs to another user."""
 
 
 class SubmissionError(PipelineError):
-    """An upload was refused, or not confirmed in time: worth trying again, for the last valid one counts."""
+    """An upload was refused, or not confirmed in time: another attempt can succeed."""

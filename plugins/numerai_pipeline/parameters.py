@@ -1,7 +1,7 @@
-"""What can be chosen for one run: the trigger form of the web UI and the knobs of ``make run`` are made from this.
+"""Parameters of one run, from which the trigger form of the web UI and the options of ``make run`` are derived.
 
 One declaration serves three readers: Airflow's trigger form (:func:`form_fields`), the first task of a run, which
-checks the choices together (:func:`parse_parameters`), and the command line, whose knobs are the upper-case names.
+checks them together (:func:`parse_parameters`), and the command line, whose options are the upper-case names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _field(default: Any, section: str, title: str, description: str, **checks: A
 
 
 class RunParameters(BaseModel):
-    """The choices of one run, already checked together."""
+    """The parameters of one run, checked together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,7 +35,7 @@ class RunParameters(BaseModel):
         "numerai",
         DATA,
         "Source",
-        "`numerai`: this round's data from Numerai. `practice`: a generated season from the practice server."
+        "`numerai`: this round's data from Numerai. `practice`: a simulated tournament's."
         " `archive`: a zip of the classic layout.",
     )
     archive: str | None = _field(
@@ -87,33 +87,33 @@ class RunParameters(BaseModel):
         True,
         DATA,
         "Walk forward",
-        "What becomes of a past round (backfilled, or chosen by number) whose live data is not served any more. On:"
-        " train on what was known then, predict that week's rows, score on their real targets. Off: the run fails.",
+        "For a past round (backfilled, or selected by number) whose live data is no longer served. On: train on the"
+        " data known at that time, predict that week's rows, score on their true targets. Off: the run fails.",
     )
     embargo: int | None = _field(
         None,
         DATA,
         "Embargo",
-        "Eras left out between training and the week of a walk-forward run; empty for what the target's name asks for:"
-        " 8 for 20 days ahead, 16 for 60.",
+        "Eras left out between training and the week of a walk-forward run; empty for the default of the target's"
+        " horizon: 8 for 20 days ahead, 16 for 60.",
         ge=0,
         le=104,
     )
-    models: list[str] = _field([], MODELS, "Models", "The models to run; none picked means all of them.")
+    models: list[str] = _field([], MODELS, "Models", "The models to run; all of them if none is selected.")
     automl_minutes: int = _field(
         10, MODELS, "AutoML minutes", "Search time of each AutoML model: 1 minute to 3 days.", ge=1, le=LONGEST_SEARCH
     )
     seed: int = _field(67, MODELS, "Seed", "The seed of every random choice.", ge=0, le=2**31 - 1)
     force: bool = _field(
-        False, RUN, "Compute again", "Compute everything again, also what is up to date from an earlier run."
+        False, RUN, "Compute again", "Compute everything again, including results that are up to date."
     )
 
     submit: bool = _field(
         False,
         RUN,
         "Submit",
-        "Hand the predictions of the live rows in to Numerai, or to the practice season, as `NUMERAI_SUBMISSIONS` says;"
-        " `NUMERAI_SUBMIT` decides where nobody does.",
+        "Upload the predictions of the live rows to Numerai, or to the simulated tournament, as `NUMERAI_SUBMISSIONS`"
+        " assigns them. `NUMERAI_SUBMIT` sets the default.",
     )
 
     @model_validator(mode="after")
@@ -133,7 +133,7 @@ def form_fields(model_names: Sequence[str], **defaults: Any) -> dict[str, dict[s
     Parameters
     ----------
     model_names : sequence of str
-        The models that can be picked.
+        The models that can be selected.
     **defaults
         Defaults that differ from the declared ones.
 
@@ -161,12 +161,12 @@ def form_fields(model_names: Sequence[str], **defaults: Any) -> dict[str, dict[s
 
 
 def parse_parameters(choices: Mapping[str, Any]) -> RunParameters:
-    """Check the choices of a run, each by itself and all together.
+    """Check the parameters of a run, each by itself and all together.
 
     Raises
     ------
     BadInputError
-        Naming each parameter, its value and what is wrong with it.
+        Naming each parameter, its value and its mistake.
     """
     try:
         return RunParameters.model_validate(dict(choices))

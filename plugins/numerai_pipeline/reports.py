@@ -1,4 +1,4 @@
-"""The JSON reports that containers leave, in the few words the pipeline itself needs."""
+"""Summaries of the JSON reports that containers write."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def summary_of(task: str, layout: RunLayout) -> dict[str, Any]:
-    """Sum up what a task left in a run's directory.
+    """Summarize the outputs of a task in a run's directory.
 
     Returns
     -------
     dict
-        ``predictions`` (path) and ``rows`` where it left predictions; of its report ``seconds``, ``logloss`` (natural
+        ``predictions`` (path) and ``rows`` if it has predictions; of its report ``seconds``, ``logloss`` (natural
         logarithm, validation rows), ``consistency`` (share of validation eras, 0 to 1), ``correlation`` (mean over
-        validation eras); None where the report does not say.
+        validation eras); None where the report has no value.
     """
     summary: dict[str, Any] = {}
     manifest = read_manifest(layout.predictions(task))
@@ -43,5 +43,5 @@ def _read_report(layout: RunLayout, task: str) -> dict[str, Any]:
     try:
         report = json.loads(layout.report(task).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return {}  # an image of 2018 leaves none
+        return {}  # an image of 2018 writes none
     return report if isinstance(report, dict) else {}

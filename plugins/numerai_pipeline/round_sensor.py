@@ -28,13 +28,13 @@ LONGEST_WAIT = timedelta(days=6)
 
 
 class RoundSensor(BaseSensorOperator):
-    """Lets a run go on when its round is open and the round's own live data is there.
+    """Passes when the run's round is open and the round's live data is available.
 
-    Runs by hand, backfilled runs and those that something else triggered pass at once: they were asked for now. So do
-    runs of an archive, which belongs to no open round, and runs of a round that was chosen by its number.
+    Manual, backfilled and otherwise triggered runs pass at once, as do runs of an archive, which belongs to no open
+    round, and runs with a round number.
 
-    It waits in the triggerer, by :class:`numerai_pipeline.round_trigger.RoundTrigger`. A round that was missed fails
-    the task, without another try: nothing brings it back.
+    It waits in the triggerer, by :class:`numerai_pipeline.round_trigger.RoundTrigger`. A missed round fails the task
+    without another attempt.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SubmissionPlan:
-    """What a run submits, and where.
+    """Predictions to submit, and the account they go to.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ def preflight_check(parameters: RunParameters) -> None:
 
 
 def plan_submission(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> SubmissionPlan:
-    """Decide what a run submits.
+    """Plan the submissions of a run.
 
     Raises
     ------
@@ -230,7 +230,7 @@ def submit(
     Returns
     -------
     dict
-        ``round``; ``submissions``, the record of each model at Numerai; ``late``, the names of those that came late.
+        ``round``; ``submissions``, the record of each model at Numerai; ``late``, the names of late ones.
     """
     with in_airflow_words():
         plan = plan_submission(params, ti)

@@ -272,7 +272,8 @@ class Account:
     def _attempt(self, what: str, function: Callable[[], Any]) -> Any:
         """Call the server once while submitting, where "not found" is transient.
 
-        During an outage Numerai missed files of its own (forum, "Cannot upload round 592 predictions on v4 live data").
+        During an outage Numerai's own files were missing (forum, "Cannot upload round 592 predictions on v4 live
+        data").
         """
         try:
             return self._client.call_once(what, function)

@@ -194,7 +194,7 @@ class Datasets:
         # from here on, attempts go on until the round closes
         self._client.policy = replace(self._client.policy, deadline=the_round.close_time)
         era = self._walk_forward_era(the_round, version, walk_forward=walk_forward)
-        # a closed round has no files: what is known today includes the data of that time
+        # a closed round has no files: today's files include the data of that time
         served_round = the_round.number if era is None else None
         names = self.list_datasets(served_round)
         version = _newest_complete(names, self._client.url) if version == "latest" else _listed_version(version, names)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numerai_pipeline.numerai_api.tournament import Round
 
 _OPENING_TOLERANCE = timedelta(hours=1)
-"""A round opens "no earlier than" its hour; one that opens a little earlier still is the day's."""
+"""A round opens "no earlier than" its hour; a round that opens a little earlier still is the day's."""
 _FRESHNESS_WINDOW = timedelta(hours=12)
 """Live data stored this long before its round opens, or later, cannot be that of the day before."""
 

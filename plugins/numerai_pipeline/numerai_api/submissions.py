@@ -5,7 +5,7 @@ uploaded before any is confirmed, and a record is written as soon as the server 
 
 - a killed task never uploads a file twice: the next attempt finds the submission by its id or file name;
 - a model whose upload fails does not delay the others;
-- attempts go on until the round closes, whatever the server answers until then.
+- attempts go on until the round closes, despite all errors until then.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class SubmissionBatch:
     confirmation_seconds : float
         Seconds after an upload within which Numerai must list the submission.
     force : bool
-        Whether to upload again what was submitted before.
+        Whether to upload files again that were submitted before.
     policy : RetryPolicy, optional
         Attempts and delays of an upload. Its deadline is replaced: attempts go on until the round closes or, where late
         submissions are queued, until the next round opens.

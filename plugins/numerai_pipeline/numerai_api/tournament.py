@@ -1,4 +1,4 @@
-"""Rounds of Numerai's classic tournament: which one is current, which one a moment belongs to, and what it pays on."""
+"""Rounds of Numerai's classic tournament: the current one, the one of a moment, and a round's payout."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Tournament:
         """Give the round a moment belongs to; None when there is none (yet).
 
         A round opens "no earlier than" its hour, so a run scheduled for that hour may be a little early: a moment
-        belongs to the round that was open then and opened on the same day, else to the one that opens later on that
+        belongs to the round that was open then and opened on the same day, else to the round that opens later that
         day, else to one still open from an earlier day.
 
         Parameters
@@ -109,7 +109,7 @@ class Tournament:
         opening_today = [
             found for found in rounds if found.open_time > moment and found.open_time.date() == moment.date()
         ]
-        # from noon on, the day's round comes before one that is still open from the day before
+        # from noon on, the day's round comes before a round still open from the day before
         candidates = opened_today or (opening_today if moment.hour >= 12 else []) or open_then or opening_today
         return max(candidates, key=lambda found: found.open_time, default=None)
 
