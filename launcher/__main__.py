@@ -57,19 +57,19 @@ PURPOSES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    chosen = _parser().parse_args(arguments)
+    parsed = _parser().parse_args(arguments)
     screen, signals = Screen(), StopSignals()
     signals.install()
     context = CommandContext(ProjectPaths(), screen, signals)
     try:
-        if chosen.from_make:
+        if parsed.from_make:
             watch_parent(is_make=True)
-        overrides = parse_makeflags(os.environ.get("MAKEFLAGS", "")) if chosen.from_make else {}
-        overrides |= parse_assignments(chosen.options)
-        models = context.registry.models if chosen.command in RUN_COMMANDS else ()
-        settings = known_settings(context.paths) if chosen.command == "server" else ()
-        return ACTIONS[chosen.command](
-            context, parse_options(chosen.command, overrides, models, server_settings=settings)
+        overrides = parse_makeflags(os.environ.get("MAKEFLAGS", "")) if parsed.from_make else {}
+        overrides |= parse_assignments(parsed.options)
+        models = context.registry.models if parsed.command in RUN_COMMANDS else ()
+        settings = known_settings(context.paths) if parsed.command == "server" else ()
+        return ACTIONS[parsed.command](
+            context, parse_options(parsed.command, overrides, models, server_settings=settings)
         )
     except StoppedError:
         screen.close()

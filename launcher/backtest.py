@@ -150,7 +150,7 @@ class BackfillMonitor:
     api: AirflowApi
     screen: Screen
     dag_id: str
-    chosen: BacktestRange
+    selected: BacktestRange
     data: Path
     is_alive: Callable[[], bool]
     weeks: list[Week] = field(default_factory=list)
@@ -177,7 +177,7 @@ class BackfillMonitor:
         if not self.is_alive():
             raise gone()
         known = {week.run_id: week for week in self.weeks}
-        for run in _runs_of(self.api, self.dag_id, self.chosen):
+        for run in _runs_of(self.api, self.dag_id, self.selected):
             week = known.get(run["dag_run_id"])
             if week is None:
                 day = datetime.fromisoformat(run["data_interval_end"] or run["run_after"]).astimezone(UTC).date()

@@ -74,13 +74,13 @@ def parse_range(
     return BacktestRange(first, last, at_once or DEFAULT_AT_ONCE), []
 
 
-def _number(options: Mapping[str, str], name: str, most: int) -> tuple[int | None, list[str]]:
+def _number(options: Mapping[str, str], name: str, maximum: int) -> tuple[int | None, list[str]]:
     text = options.get(name, "").strip()
     if not text:
         return None, []
-    if text.isdecimal() and 1 <= int(text) <= most:
+    if text.isdecimal() and 1 <= int(text) <= maximum:
         return int(text), []
-    return None, [f"{name}={text}: not a whole number from 1 to {most:,}"]
+    return None, [f"{name}={text}: not a whole number from 1 to {maximum:,}"]
 
 
 def _day(options: Mapping[str, str], name: str) -> tuple[date | None, list[str]]:

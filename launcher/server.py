@@ -158,8 +158,8 @@ def _settings(context: CommandContext, options: Options) -> tuple[dict[str, str]
     if paths.env_file.exists():
         settings = server_settings.load(paths)
         # FROM is an option of server-restore, not a setting
-        chosen = {name: text for name, text in options.server.items() if name != "FROM"}
-        differing = {name: text for name, text in chosen.items() if settings.get(name, "") != text}
+        requested = {name: text for name, text in options.server.items() if name != "FROM"}
+        differing = {name: text for name, text in requested.items() if settings.get(name, "") != text}
         if differing:
             given = ", ".join(f"{name}={text}" for name, text in differing.items())
             msg = f"{given}: differs from {paths.env_file}, which the launcher never changes"

@@ -93,9 +93,9 @@ def restore(context: CommandContext, options: Options) -> int:
     LauncherError
         When the backup is damaged, or belongs to another server than the present ``.env``.
     """
-    chosen = options.server.get("FROM", "")
-    folder = Path(chosen).expanduser()
-    metadata = _read_metadata(context, chosen, folder)
+    given = options.server.get("FROM", "")
+    folder = Path(given).expanduser()
+    metadata = _read_metadata(context, given, folder)
     with context.exclusive_command("server-restore"):
         _restore_settings(context, folder)
         compose = prepare(context, options)
@@ -121,13 +121,13 @@ def restore(context: CommandContext, options: Options) -> int:
     return 0
 
 
-def _read_metadata(context: CommandContext, chosen: str, folder: Path) -> dict[str, Any]:
+def _read_metadata(context: CommandContext, given: str, folder: Path) -> dict[str, Any]:
     try:
         metadata: dict[str, Any] = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = sorted(path.parent for path in context.paths.backups.glob(f"*/{METADATA}"))
         newest = f"FROM={found[-1]}" if found else f"none was found in {context.paths.backups}"
-        msg = f"FROM={chosen}: not the folder of a backup ({METADATA} is missing)"
+        msg = f"FROM={given}: not the folder of a backup ({METADATA} is missing)"
         raise UsageError(msg, f"The newest: {newest}") from None
     for name, expected in metadata["sha256"].items():
         if not (folder / name).is_file() or _sha256(folder / name) != expected:

@@ -89,16 +89,16 @@ def create_env_file(paths: ProjectPaths, wanted: Mapping[str, str], environment:
     """
     example = (paths.root / EXAMPLE).read_text(encoding="utf-8")
     known = read_settings(example)
-    chosen = {
+    given = {
         name: value
         for name, value in environment.items()
         if value and (name in known or name.startswith(PIPELINE_PREFIX)) and name not in SECRETS
     } | dict(wanted)
-    for name, value in chosen.items():
+    for name, value in given.items():
         if re.search(r"[\n\r]", value) or value != value.strip() or value[:1] in {'"', "'"}:
             msg = f"{name}={value!r}: a value in .env is one line, without quotes or blanks around it"
             raise UsageError(msg)
-    values = known | generated_defaults(paths, chosen) | chosen
+    values = known | generated_defaults(paths, given) | given
     lines = [_with_value(line, values) for line in example.splitlines()]
     lines += [f"{name}={value}" for name, value in values.items() if name not in known]
     # created with its final mode, so that no other user can read it; O_EXCL: never overwrites an existing file
@@ -151,13 +151,13 @@ def group_within(group: int, user: pwd.struct_passwd, ranges: str) -> int:
     return 0
 
 
-def generated_defaults(paths: ProjectPaths, chosen: Mapping[str, str]) -> dict[str, str]:
+def generated_defaults(paths: ProjectPaths, given: Mapping[str, str]) -> dict[str, str]:
     """Generate secrets, and detect this machine's settings."""
     project = project_name(paths)
-    data = chosen.get("NUMERAI_DATA_DIR") or str(paths.root / "server-data")
-    port = chosen.get("PORT") or str(local_airflow.choose_port(8080))
-    socket = Path(chosen.get("DOCKER_SOCKET") or _socket())
-    made: dict[str, Callable[[], str]] = {
+    data = given.get("NUMERAI_DATA_DIR") or str(paths.root / "server-data")
+    port = given.get("PORT") or str(local_airflow.choose_port(8080))
+    socket = Path(given.get("DOCKER_SOCKET") or _socket())
+    defaults: dict[str, Callable[[], str]] = {
         "COMPOSE_PROJECT_NAME": lambda: project,
         "AIRFLOW_IMAGE": lambda: f"numerai-airflow:{project.removeprefix('numerai-')}",
         "SOCKET_PROXY_IMAGE": lambda: f"numerai-socket-proxy:{project.removeprefix('numerai-')}",
@@ -174,7 +174,7 @@ def generated_defaults(paths: ProjectPaths, chosen: Mapping[str, str]) -> dict[s
         "REDIS_PASSWORD": lambda: secrets.token_hex(24),
         "ADMIN_PASSWORD": lambda: secrets.token_urlsafe(18),
     }
-    return {name: make() for name, make in made.items() if name not in chosen}
+    return {name: make() for name, make in defaults.items() if name not in given}
 
 
 def project_name(paths: ProjectPaths) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 ROUND_DAYS = {"tue": "Tuesday", "wed": "Wednesday", "thu": "Thursday", "fri": "Friday", "sat": "Saturday"}
 """A day's name in settings → its English name, in the order of the week."""
 DEFAULT_DAYS = "sat"
-"""The schedule's default: one round a week, whose window is the longest."""
+"""The schedule's default: one round a week, which stays open longest."""
 FIRST_OPENING = time(12, 0, tzinfo=UTC)
 """A round opens no earlier than this, and most days a little later."""
 

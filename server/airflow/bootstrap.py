@@ -73,8 +73,8 @@ def ensure_first_user() -> str:
     if users:
         return f"{len(users)} users exist"
     name, password = os.environ.get("ADMIN_USER") or "admin", os.environ["ADMIN_PASSWORD"]
-    facts = ["--firstname", name, "--lastname", "Admin", "--email", f"{name}@localhost"]
-    airflow("users", "create", "--username", name, "--role", "Admin", *facts, "--password", password)
+    profile = ["--firstname", name, "--lastname", "Admin", "--email", f"{name}@localhost"]
+    airflow("users", "create", "--username", name, "--role", "Admin", *profile, "--password", password)
     return f"user {name} created with the password of .env"
 
 

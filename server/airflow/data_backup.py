@@ -99,10 +99,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("pack", "unpack"))
     parser.add_argument("--everything", action="store_true", help="downloads and tables as well")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     data = Path(os.environ["NUMERAI_DATA_DIR"])
-    if chosen.action == "pack":
-        pack(data, sys.stdout.buffer, everything=chosen.everything)
+    if arguments.action == "pack":
+        pack(data, sys.stdout.buffer, everything=arguments.everything)
     else:
         print(json.dumps(unpack(data, sys.stdin.buffer)))
     return 0

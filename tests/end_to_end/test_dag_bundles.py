@@ -51,9 +51,9 @@ class Repository:
     bare: Path
     checkout: Path
 
-    def git(self, *words: str) -> str:
+    def git(self, *arguments: str) -> str:
         author = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
-        command = ["git", *author, "-C", str(self.checkout), *words]
+        command = ["git", *author, "-C", str(self.checkout), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     def push(self, tasks: dict[str, Any], message: str) -> str:
@@ -83,16 +83,18 @@ def tasks_that_print(word: str, *more: str) -> dict[str, Any]:
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     """The project in git, with the toy as its only image. Its plugins are broken: Airflow uses other ones."""
-    made = Repository(tmp_path / "numerai.git", tmp_path / "work")
-    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(made.bare)], check=True)
-    subprocess.run(["git", "clone", "--quiet", str(made.bare), str(made.checkout)], check=True, capture_output=True)
-    made.git("checkout", "--quiet", "-B", "main")
+    created = Repository(tmp_path / "numerai.git", tmp_path / "work")
+    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(created.bare)], check=True)
+    subprocess.run(
+        ["git", "clone", "--quiet", str(created.bare), str(created.checkout)], check=True, capture_output=True
+    )
+    created.git("checkout", "--quiet", "-B", "main")
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("dags", "plugins"):
-        shutil.copytree(ROOT / name, made.checkout / name, ignore=ignored)
-    (made.checkout / "plugins" / "numerai_pipeline" / "__init__.py").write_text("raise ImportError('not mine')\n")
-    shutil.copytree(ROOT / "tests" / "containers" / "toy", made.checkout / "model_images" / "toy", ignore=ignored)
-    return made
+        shutil.copytree(ROOT / name, created.checkout / name, ignore=ignored)
+    (created.checkout / "plugins" / "numerai_pipeline" / "__init__.py").write_text("raise ImportError('not mine')\n")
+    shutil.copytree(ROOT / "tests" / "containers" / "toy", created.checkout / "model_images" / "toy", ignore=ignored)
+    return created
 
 
 READ = """
@@ -163,7 +165,7 @@ class Running:
         assert wait_until(lambda: self.run(run_id)["state"] in FINAL, TIMEOUT, every=0.5), self.run(run_id)
         return self.run(run_id)
 
-    def words(self, run_id: str, name: str) -> str:
+    def log_of(self, run_id: str, name: str) -> str:
         return "\n".join(str(line["event"]) for line in task_log_lines(self.api.log_events(DAG, run_id, name, 1)))
 
     def tasks(self, run_id: str) -> set[str]:
@@ -240,7 +242,7 @@ def test_commit_during_a_run_does_not_change_the_run(
 
     one = running.ended("one")
     assert (one["state"], one["bundle_version"]) == ("success", first)
-    assert "told: first" in running.words("one", "tpot")
+    assert "told: first" in running.log_of("one", "tpot")
     assert "svm" not in running.tasks("one")
 
     running.api.trigger(DAG, "two", conf)

@@ -61,8 +61,8 @@ def read_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
 
 def our_containers() -> list[str]:
     label = f"label=numerai={installation_id(ROOT / 'data')}"
-    words = ["docker", "ps", "--all", "--quiet", "--filter", label]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    command = ["docker", "ps", "--all", "--quiet", "--filter", label]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def our_processes() -> list[str]:
@@ -70,12 +70,12 @@ def our_processes() -> list[str]:
     found = []
     own_session = os.getsid(0)
     for process in psutil.process_iter(["cmdline", "cwd", "status", "pid"]):
-        facts = process.info
-        command = " ".join(facts["cmdline"] or [])
-        if facts["status"] == psutil.STATUS_ZOMBIE or facts["cwd"] != str(ROOT):
+        properties = process.info
+        command = " ".join(properties["cmdline"] or [])
+        if properties["status"] == psutil.STATUS_ZOMBIE or properties["cwd"] != str(ROOT):
             continue
         try:
-            elsewhere = os.getsid(facts["pid"]) != own_session
+            elsewhere = os.getsid(properties["pid"]) != own_session
         except ProcessLookupError:
             continue
         if elsewhere and re.search(r"airflow|-m practice|-m launcher run", command):

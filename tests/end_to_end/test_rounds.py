@@ -195,8 +195,8 @@ def test_backfill_of_four_weeks_uses_the_round_of_each(deployment: Deployment) -
         assert str(each.day - timedelta(days=7)) in dry.stdout
     assert deployment.runs("backfill") == []
 
-    made = deployment.backfill(rounds[0], rounds[-1])
-    assert made.returncode == 0, made.stdout + made.stderr
+    done = deployment.backfill(rounds[0], rounds[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
     runs = deployment.ended("backfill", 4)
     assert [run["state"] for run in runs] == ["success"] * 4
     for run, each in zip(runs, rounds, strict=True):
@@ -270,8 +270,8 @@ def test_make_backtest_cancels_no_backfill_of_the_user(deployment: Deployment) -
         return next(run for run in deployment.runs("backfill") if run["data_interval_end"][:10] == str(week.day))
 
     deployment.ended("backfill", 1)
-    made = deployment.backfill(week, week, "--reprocess-behavior", "completed")
-    assert made.returncode == 0, made.stdout + made.stderr
+    done = deployment.backfill(week, week, "--reprocess-behavior", "completed")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert wait_until(lambda: run_of_the_week()["state"] == "running", TIMEOUT, every=0.2)
     # paused, so that the run does not continue during the test
     api.set_paused(DAG, paused=True)

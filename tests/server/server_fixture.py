@@ -112,9 +112,11 @@ class Server:
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AIRFLOW"))}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AIRFLOW"))
+        }
         # Airflow's containers have the toys at the same path, since they are in the data directory
-        return kept | {"NUMERAI_IMAGES_DIR": str(self.data / "model_images"), "NUMERAI_DATA_DIR": str(self.data)}
+        return inherited | {"NUMERAI_IMAGES_DIR": str(self.data / "model_images"), "NUMERAI_DATA_DIR": str(self.data)}
 
     @property
     def address(self) -> str:
@@ -196,8 +198,8 @@ class Server:
         """Give each service's state: its health, or its exit code."""
         project = self.settings["COMPOSE_PROJECT_NAME"]
         form = '{{.Label "com.docker.compose.service"}}\t{{.Status}}'
-        words = ["docker", "ps", "--all", "--format", form, "--filter", f"label=com.docker.compose.project={project}"]
-        listed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        command = ["docker", "ps", "--all", "--format", form, "--filter", f"label=com.docker.compose.project={project}"]
+        listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return dict(line.split("\t", 1) for line in listed.splitlines())
 
     def wait_until_healthy(self) -> None:
@@ -226,19 +228,19 @@ class Server:
     def containers(self, run: str, *, of_task: str = "") -> list[str]:
         """List the ids of a run's model containers, whether they run or not."""
         filters = [f"label=numerai.run={run}"] + ([f"label=numerai.task={of_task}"] if of_task else [])
-        words = ["docker", "ps", "--all", "--quiet", "--no-trunc"]
-        words += [word for each in filters for word in ("--filter", each)]
-        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+        command = ["docker", "ps", "--all", "--quiet", "--no-trunc"]
+        command += [word for each in filters for word in ("--filter", each)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
     def running_container(self, run: str, of_task: str) -> str:
         assert wait_until(lambda: bool(self.containers(run, of_task=of_task)), RUN_SECONDS, every=0.5)
         return self.containers(run, of_task=of_task)[0]
 
-    def made(self, run: str) -> list[str]:
+    def created_containers(self, run: str) -> list[str]:
         """List the tasks for which a container was created in a run, one entry per container."""
         self.events.seek(0)
-        facts = [json.loads(line)["Actor"]["Attributes"] for line in self.events if line.strip()]
-        return sorted(each["numerai.task"] for each in facts if each.get("numerai.run") == run)
+        attributes = [json.loads(line)["Actor"]["Attributes"] for line in self.events if line.strip()]
+        return sorted(each["numerai.task"] for each in attributes if each.get("numerai.run") == run)
 
     def release(self, container: str) -> None:
         """Let a waiting toy continue."""
@@ -280,14 +282,14 @@ def set_up(root: Path) -> Iterator[Server]:
     with (root.parent / "events").open("w+") as events:
         form = ["--format", "{{json .}}", "--filter", "event=create", "--filter", "label=numerai.run"]
         watcher = subprocess.Popen(["docker", "events", *form], stdout=events, text=True)
-        whole = Server(root, events)
+        prepared = Server(root, events)
         try:
-            whole.data.mkdir()
-            write_archive(whole.archive)
-            yield whole
+            prepared.data.mkdir()
+            write_archive(prepared.archive)
+            yield prepared
         finally:
             watcher.terminate()
             watcher.wait()
-            whole.remove_model_containers()
-            whole.destroy()
-            whole.remove_images()
+            prepared.remove_model_containers()
+            prepared.destroy()
+            prepared.remove_images()

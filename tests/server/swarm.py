@@ -44,5 +44,5 @@ class SwarmNode(OwnEngine):
         return self._process.pid
 
 
-def _run(*words: str) -> None:
-    subprocess.run(words, check=True)
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)

@@ -28,9 +28,9 @@ def here(engine: docker.DockerClient) -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, here: str) -> Iterator[Server]:
     """Set up a server whose own worker does not take tasks of the queue big-memory."""
-    with set_up(tmp_path_factory.mktemp("celery") / "checkout") as whole:
-        whole.add_toys({"long": {"MODE": "wait"}, "quick": {}}, long=2048)
-        whole.make_server(
+    with set_up(tmp_path_factory.mktemp("celery") / "checkout") as prepared:
+        prepared.add_toys({"long": {"MODE": "wait"}, "quick": {}}, long=2048)
+        prepared.make_server(
             {
                 "COMPOSE_PROFILES": "celery",
                 "AIRFLOW_EXECUTOR": "CeleryExecutor",
@@ -40,10 +40,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, here: str) -> Iterator[Serv
                 "BIND": here,
                 "REDIS_BIND": here,
                 "REDIS_PORT": "16379",
-                "LOGS_VOLUME": str(whole.data / "logs"),
+                "LOGS_VOLUME": str(prepared.data / "logs"),
             }
         )
-        yield whole
+        yield prepared
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_task_goes_to_its_queue_and_survives_its_worker(server: Server, elsewher
     assert wait_until(is_reattached, RUN_SECONDS, every=1), server.task("spread", "long")
     server.release(container)
     assert server.wait_for_end("spread") == "success", server.api.task_instances(DAG_ID, "spread")
-    assert server.made("spread") == ["long", "quick"]
+    assert server.created_containers("spread") == ["long", "quick"]
     assert server.containers("spread") == []
     events = server.api.log_events(DAG_ID, "spread", "long", server.task("spread", "long")["try_number"])
     assert any("long" in str(event["event"]) or "waiting" in str(event["event"]) for event in events)

@@ -31,11 +31,11 @@ LEADERBOARD = "/numerai/leaderboard/api/runs"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Set up one server for all of these tests, which build on one another."""
-    with set_up(tmp_path_factory.mktemp("server") / "checkout") as whole:
-        whole.add_toys({"long": {"MODE": "wait"}, "quick": {}})
-        output = whole.make_server({})
+    with set_up(tmp_path_factory.mktemp("server") / "checkout") as prepared:
+        prepared.add_toys({"long": {"MODE": "wait"}, "quick": {}})
+        output = prepared.make_server({})
         assert "services are healthy" in output
-        yield whole
+        yield prepared
 
 
 def test_server_is_healthy_and_its_secrets_are_private(server: Server) -> None:
@@ -91,9 +91,9 @@ def test_viewers_may_read_and_administrators_may_write(server: Server) -> None:
 
 def test_backfill_runs_past_weeks(server: Server) -> None:
     conf = {"source": "archive", "archive": str(server.archive), "models": ["quick"], "seed": 1}
-    words = ["--dag-id", DAG_ID, "--from-date", "2026-06-06", "--to-date", "2026-06-14"]
-    words += ["--max-active-runs", "1", "--dag-run-conf", json.dumps(conf)]
-    server.compose("exec", "-T", "scheduler", "airflow", "backfill", "create", *words)
+    command = ["--dag-id", DAG_ID, "--from-date", "2026-06-06", "--to-date", "2026-06-14"]
+    command += ["--max-active-runs", "1", "--dag-run-conf", json.dumps(conf)]
+    server.compose("exec", "-T", "scheduler", "airflow", "backfill", "create", *command)
     api = server.api
 
     def runs() -> dict[str, str]:
@@ -102,7 +102,7 @@ def test_backfill_runs_past_weeks(server: Server) -> None:
     assert wait_until(lambda: set(runs().values()) in ({"success"}, {"failed"}), RUN_SECONDS, every=1), runs()
     assert list(runs().values()) == ["success"] * 2
     # both are of one archive with the same settings: the results of the first are up to date for the second
-    assert sorted(server.made(run) for run in runs()) == [[], ["quick"]]
+    assert sorted(server.created_containers(run) for run in runs()) == [[], ["quick"]]
     assert [server.containers(run) for run in runs()] == [[], []]
 
 
@@ -124,7 +124,7 @@ def test_run_survives_the_restart_of_each_service(server: Server) -> None:
     assert wait_until(is_reattached, 600, every=1), server.task("restarts", "long")
     server.release(container)
     assert server.wait_for_end("restarts") == "success", server.api.task_instances(DAG_ID, "restarts")
-    assert server.made("restarts") == ["long", "quick"]
+    assert server.created_containers("restarts") == ["long", "quick"]
     assert server.containers("restarts") == []
 
 
@@ -140,14 +140,14 @@ def test_run_survives_an_upgrade(server: Server) -> None:
     assert shown, server.api.dag(DAG_ID)
     server.release(container)
     assert server.wait_for_end("upgrade") == "success", server.api.task_instances(DAG_ID, "upgrade")
-    assert server.made("upgrade") == ["long", "quick"]
+    assert server.created_containers("upgrade") == ["long", "quick"]
     assert server.containers("upgrade") == []
 
 
 def test_server_is_restored_from_a_backup_after_a_total_loss(server: Server, tmp_path: Path) -> None:
     server.trigger("kept", seed=4, models=["quick"])
     assert server.wait_for_end("kept") == "success", server.api.task_instances(DAG_ID, "kept")
-    assert server.made("kept") == ["quick"]
+    assert server.created_containers("kept") == ["quick"]
     connection = {"connection_id": "secret", "conn_type": "generic", "login": "id", "password": "of-the-backup"}
     password = server.settings["ADMIN_PASSWORD"]
     with httpx.Client(base_url=server.api.address, trust_env=False, timeout=60) as client:
@@ -188,7 +188,7 @@ def test_server_is_restored_from_a_backup_after_a_total_loss(server: Server, tmp
     # the predictions are restored, so only the tables are made again
     server.trigger("again", seed=4, models=["quick"])
     assert server.wait_for_end("again") == "success", server.api.task_instances(DAG_ID, "again")
-    assert server.made("again") == []
+    assert server.created_containers("again") == []
     metadata = json.loads((backup / "backup.json").read_text())
     assert sorted(metadata["sha256"]) == ["data.tar.gz", "database.dump", "env"]
 
@@ -208,7 +208,7 @@ def test_schedule_starts_a_run_of_the_open_round(server: Server) -> None:
     assert wait_until(lambda: any(state in ("success", "failed") for _, state in scheduled()), RUN_SECONDS, every=1)
     ((run, state),) = scheduled()
     assert state == "success", api.task_instances(DAG_ID, run)
-    assert server.made(run) == ["weekly"]
+    assert server.created_containers(run) == ["weekly"]
     assert server.containers(run) == []
     (predictions,) = (server.data / "rounds" / str(today.number)).glob("*/predictions/weekly.csv")
     assert len(predictions.read_text().splitlines()) > 100

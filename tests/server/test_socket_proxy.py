@@ -93,15 +93,15 @@ def test_model_container_can_read_only_its_own_run(run_dag: RunDag, through_prox
     other.write_text("a private file")
     outcome = run_dag({"svm": {"parameters": {"MODE": "look around", "PROXY": through_proxy.host}}})
     assert outcome.state == "success"
-    said = outcome.output
-    assert "networks: ['lo']" in said
-    assert "not reached: Network is unreachable" in said
-    assert "sockets: []" in said
-    files = re.findall(r"files: \[(.*?)\]", said)[0]
+    report = outcome.output
+    assert "networks: ['lo']" in report
+    assert "not reached: Network is unreachable" in report
+    assert "sockets: []" in report
+    files = re.findall(r"files: \[(.*?)\]", report)[0]
     assert "'/data/training.parquet'" in files
     assert "another" not in files
-    assert HIDDEN not in said
-    assert re.search(r"above: \[.*'bin'.*'data'.*\]", said)  # the image's own root folder
+    assert HIDDEN not in report
+    assert re.search(r"above: \[.*'bin'.*'data'.*\]", report)  # the image's own root folder
 
 
 def test_missing_image_is_pulled_through_the_proxy(through_proxy: Proxy) -> None:
@@ -153,16 +153,16 @@ def start(engine: docker.DockerClient, toy: str) -> Iterator[Start]:
     started = []
 
     def run(script: str = "import time; time.sleep(600)", **options: Any) -> Container:
-        made = engine.containers.run(
+        container = engine.containers.run(
             toy, [script], entrypoint=["python", "-u", "-c"], network_mode="none", init=True, detach=True, **options
         )
-        started.append(made)
-        return made
+        started.append(container)
+        return container
 
     yield run
-    for made in started:
+    for container in started:
         with contextlib.suppress(docker.errors.NotFound):
-            made.remove(force=True, v=True)
+            container.remove(force=True, v=True)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_airflow_container_without_socket_shares_a_named_volume(
     toys: Path,
 ) -> None:
     with start_proxy(named_volume) as proxy:
-        said = engine.containers.run(
+        report = engine.containers.run(
             airflows_image,
             list(CHECK),
             volumes=[f"{named_volume}:/opt/numerai", f"{ROOT / 'plugins'}:/plugins:ro", f"{toys}:/images:ro"],
@@ -210,7 +210,7 @@ def test_airflow_container_without_socket_shares_a_named_volume(
             remove=True,
             stderr=True,
         ).decode()
-    assert f"{engine.volumes.get(named_volume).attrs['Mountpoint']} for the Docker engine at {proxy.address}" in said
+    assert f"{engine.volumes.get(named_volume).attrs['Mountpoint']} for the Docker engine at {proxy.address}" in report
 
 
 def test_check_data_volume_reports_a_wrong_path_on_the_host(through_proxy: Proxy, toy: str, tmp_path: Path) -> None:
@@ -294,8 +294,8 @@ def test_proxy_rejects_every_other_call(proxy: Proxy, start: Start, named_volume
     ours, other = start(labels={"numerai": INSTALLATION}), start()
     answers = {}
     for method, path in FORBIDDEN:
-        words = path.format(ours=ours.id, other=other.id, volume=named_volume)
-        answers[method, path] = request(proxy, method, words, "{}" if method in ("POST", "PUT") else None)
+        command = path.format(ours=ours.id, other=other.id, volume=named_volume)
+        answers[method, path] = request(proxy, method, command, "{}" if method in ("POST", "PUT") else None)
     assert {call: answer for call, answer in answers.items() if answer[0] != 403} == {}
     assert {
         call for call, answer in answers.items() if "socket proxy: " not in json.loads(answer[1])["message"]
@@ -427,26 +427,26 @@ def test_proxy_rejects_every_other_container(proxy: Proxy, run_folder: Path, toy
 
 
 def test_proxy_names_the_reason_of_a_rejection(proxy: Proxy, toy: str) -> None:
-    def said(body: dict[str, Any]) -> str:
+    def report(body: dict[str, Any]) -> str:
         return request(proxy, "POST", "/v1.41/containers/create", json.dumps(body))[1]
 
-    assert "HostConfig.Privileged of a container is not one of the keys" in said(
+    assert "HostConfig.Privileged of a container is not one of the keys" in report(
         good_container(proxy.data, toy, Privileged=True)
     )
-    assert 'HostConfig.NetworkMode of a container is \\"host\\"; it must be \\"none\\"' in said(
+    assert 'HostConfig.NetworkMode of a container is \\"host\\"; it must be \\"none\\"' in report(
         good_container(proxy.data, toy, NetworkMode="host")
     )
     mounts = [{"Type": "bind", "Source": "/etc", "Target": "/x"}]
-    assert f"may mount folders and files of the data volume, {proxy.data}, and nothing else" in said(
+    assert f"may mount folders and files of the data volume, {proxy.data}, and nothing else" in report(
         good_container(proxy.data, toy, Mounts=mounts)
     )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"HostConfig": {}} {"HostConfig": {}}', "Image=x"])
 def test_proxy_rejects_invalid_descriptions(proxy: Proxy, text: str) -> None:
-    status, said = request(proxy, "POST", "/v1.41/containers/create", text)
+    status, report = request(proxy, "POST", "/v1.41/containers/create", text)
     assert status in (400, 403)
-    assert "socket proxy: " in said
+    assert "socket proxy: " in report
 
 
 def test_proxy_passes_only_the_validated_description(
@@ -469,7 +469,7 @@ def test_proxy_passes_only_the_validated_description(
 
 def test_proxy_runs_unprivileged(proxy: Proxy) -> None:
     processes = proxy.container.top(ps_args="-eo pid,uid,args")["Processes"]
-    assert {(user, words.split()[0]) for _, user, words in processes} == {("10001", "nginx:")}
+    assert {(user, command.split()[0]) for _, user, command in processes} == {("10001", "nginx:")}
 
 
 @pytest.mark.parametrize("user", ["50000:50000", "50000", "50000:0"])

@@ -80,10 +80,10 @@ def on_the_swarm(node: SwarmNode, swarm: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("NUMERAI_ENGINE", "swarm")
     load_settings.cache_clear()
     yield
-    left = swarm.services()
-    for service in left:
+    leftover = swarm.services()
+    for service in leftover:
         remove_service(swarm, service["ID"])
-    assert left == []
+    assert leftover == []
     # the node removes the container of an ended service later
     assert wait_until(lambda: node.containers() == [], PATIENCE, every=0.1)
 
@@ -182,14 +182,14 @@ def test_model_service_has_no_rights_and_no_network(run_dag: RunDag, swarm: Any)
     assert template["Resources"]["Limits"]["MemoryBytes"] == template["Resources"]["Reservations"]["MemoryBytes"]
     assert template["Resources"]["Reservations"]["NanoCPUs"] == 10**9
     assert not any("docker.sock" in mount.get("Source", "") for mount in template["ContainerSpec"]["Mounts"])
-    said = outcome.output
-    assert said.count("[ 50 %] svm with seed 5") == 1
+    output = outcome.output
+    assert output.count("[ 50 %] svm with seed 5") == 1
     user = os.getuid() or 10001
-    assert f"rights 0000000000000000, user {user}, shared memory 1073741824" in said
-    assert "cannot write /etc/spoilt: Read-only file system" in said
-    assert "can write /tmp/own" in said
-    assert "cannot reach 1.1.1.1: Network is unreachable" in said
-    assert "can reach 172" not in said.replace("cannot reach 172", "")
+    assert f"rights 0000000000000000, user {user}, shared memory 1073741824" in output
+    assert "cannot write /etc/spoilt: Read-only file system" in output
+    assert "can write /tmp/own" in output
+    assert "cannot reach 1.1.1.1: Network is unreachable" in output
+    assert "can reach 172" not in output.replace("cannot reach 172", "")
 
 
 @LONG

@@ -38,10 +38,10 @@ RIGHTS = ["CHOWN", "DAC_READ_SEARCH", "SETGID", "SETUID"]
 def make_certificate(folder: Path) -> None:
     """Make a certificate with the documented command, for another name."""
     (command,) = re.findall(r"^openssl (?:.*\\\n)*.*$", (ROOT / "docs" / "tls.md").read_text(), flags=re.MULTILINE)
-    words = shlex.split(
+    arguments = shlex.split(
         command.replace("\\\n", "").replace("numerai.example.org", NAME).replace("server/tls/certificates", str(folder))
     )
-    subprocess.run(words, check=True, capture_output=True)
+    subprocess.run(arguments, check=True, capture_output=True)
     (folder / "key.pem").chmod(0o600)
 
 
@@ -63,9 +63,9 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pat
     )
     assert migrated.returncode == 0, migrated.stdout + migrated.stderr
     services = Services(checkout.services)
-    words = [program, "api-server", "--proxy-headers", "--host", local_airflow.HOST, "--port", str(port)]
+    command = [program, "api-server", "--proxy-headers", "--host", local_airflow.HOST, "--port", str(port)]
     log = local_airflow.log_file(checkout)
-    record = services.start("api-server", words, owner="test", log=log, env=environment)
+    record = services.start("api-server", command, owner="test", log=log, env=environment)
     try:
 
         def answers() -> bool:
@@ -213,13 +213,13 @@ def test_cookies_are_secure(outside: Outside, airflow: tuple[int, Path]) -> None
 def test_execution_api_is_not_reachable(outside: Outside, airflow: tuple[int, Path]) -> None:
     path = "/execution/health/ping"
     assert httpx.get(f"http://{local_airflow.HOST}:{airflow[0]}{path}", trust_env=False, timeout=30).status_code == 200
-    for words in (path, "//execution/health/ping", "/x/../execution/health/ping", "/%65xecution/health/ping"):
+    for variant in (path, "//execution/health/ping", "/x/../execution/health/ping", "/%65xecution/health/ping"):
         # without normalization, which an ordinary client would do
         client = http.client.HTTPSConnection(NAME, outside.port, context=outside.trust, timeout=30)
         with contextlib.closing(client):
-            client.request("GET", words)
+            client.request("GET", variant)
             answer = client.getresponse()
-            assert (words, answer.status, b"ok" in answer.read()) == (words, 404, False)
+            assert (variant, answer.status, b"ok" in answer.read()) == (variant, 404, False)
 
 
 def test_renewed_certificate_is_served_after_sighup(outside: Outside) -> None:
@@ -235,7 +235,7 @@ def test_renewed_certificate_is_served_after_sighup(outside: Outside) -> None:
             return False
         # count the workers only now: earlier the old ones may not have received the signal yet
         processes = outside.container.top(ps_args="-eo pid,args")["Processes"]
-        return [words for _, words in processes if "worker" in words] == ["nginx: worker process"]
+        return [command for _, command in processes if "worker" in command] == ["nginx: worker process"]
 
     assert wait_until(is_served_by_all, 30, every=0.1)
     with outside.client() as client:

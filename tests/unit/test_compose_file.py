@@ -80,6 +80,17 @@ def test_docker_socket_is_mounted_only_by_the_proxy() -> None:
     assert networks["backend"]["internal"]
 
 
+def test_services_run_existing_modules() -> None:
+    modules = re.findall(r'"python", "-m", "(server[\w.]+)"', TEXT)
+    assert set(modules) == {
+        "server.airflow.bootstrap",
+        "server.airflow.celery_worker",
+        "server.airflow.health",
+        "server.airflow.scheduler_watchdog",
+    }
+    assert [name for name in modules if not (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()] == []
+
+
 def test_secrets_have_no_default() -> None:
     example = read_settings((ROOT / ".env.example").read_text())
     for name in SECRETS:

@@ -1,6 +1,6 @@
 """A random forest: the smallest model that does everything a model should.
 
-Parameters of its own: ``TREES`` (200), and ``LEAST_LEAF`` (20), the rows a leaf must hold at least.
+Its parameters: ``TREES`` (200), and ``LEAST_LEAF`` (20), the rows a leaf must hold at least.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from launcher.processes import CommandError, Commands, Services, session_members
 if TYPE_CHECKING:
     from pathlib import Path
 
-# A program like Airflow: a child in a separate process group, and one that ignores SIGTERM.
+# A program like Airflow: a child in a separate process group, and another that ignores SIGTERM.
 FAMILY = """
 import subprocess, sys, time
 apart = "import os, time; os.setpgid(0, 0); time.sleep(600)"
