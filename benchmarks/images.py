@@ -84,8 +84,8 @@ def page(registry: Registry, seconds: dict[str, float], measured: dict[str, tupl
     for tag, (size, unique) in measured.items():
         name = tag.removeprefix(f"{NAME}/").removesuffix(":latest")
         known = registry.images.get(name)
-        about = known.about if known else "Python, uv, OpenMP, a user without rights"
-        lines.append(f"| {name} | {size:,.0f} | {unique:,.0f} | {seconds[tag]:,.0f} | {about} |")
+        description = known.description if known else "Python, uv, OpenMP, a user without rights"
+        lines.append(f"| {name} | {size:,.0f} | {unique:,.0f} | {seconds[tag]:,.0f} | {description} |")
     for image in registry.images.values():
         wanted = IMAGES / image.name / "requirements.in"
         if wanted.is_file():

@@ -114,7 +114,7 @@ class Session:
                 raise LauncherError(str(error)) from None
             finally:
                 client.close()
-            step.done(f"{volume.inside}, shared with the engine's containers")
+            step.done(f"{volume.local}, shared with the engine's containers")
 
     def kept_up(self) -> KeptUp | None:
         """Find the Airflow that `make up` keeps running, if it does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -926,10 +927,10 @@ class TestTrouble:
     def test_unpack_with_a_byte_too_little_names_both_sizes(
         self, raw_dir: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        sizes = disk.shutil.disk_usage(raw_dir.parent)
+        sizes = shutil.disk_usage(raw_dir.parent)
         archive_bytes = sum(len(csv_table(rows)) for rows in (training_rows(), tournament_rows()))
         needed = disk.RESERVED_BYTES + archive_bytes + len("id,probability\nl1,0.5\n")
-        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: sizes._replace(free=needed - 1))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: sizes._replace(free=needed - 1))
         message = refused(classic_dataset(raw_dir), DiskFullError)
         assert f"needs {needed / 1e6:,.6f} MB" in message
         assert f"only {(needed - 1) / 1e6:,.6f} MB are free" in message
