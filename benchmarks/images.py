@@ -1,6 +1,6 @@
-"""Sizes and build times of the model images; writes ``docs/images.md``.
+"""How large the model images are and how long they take to build; writes ``docs/images.md``.
 
-Every image is built without the builder's cache under a separate name, which takes a few minutes:
+Every image is built anew without the builder's cache under a name of its own, which takes a few minutes:
 ``PYTHONPATH=plugins:. .venv/bin/python benchmarks/images.py``.
 """
 
@@ -28,7 +28,7 @@ NAME = "numerai-benchmark"
 
 
 def build(engine: docker.DockerClient, folder: str, tag: str, arguments: dict[str, str]) -> float:
-    """Build an image without a cache; return the seconds."""
+    """Build an image from nothing; return the seconds it took."""
     began = time.monotonic()
     engine.images.build(
         path=str(IMAGES), dockerfile=f"{folder}/Dockerfile", tag=tag, buildargs=arguments, nocache=True, forcerm=True
@@ -51,7 +51,7 @@ def build_all(engine: docker.DockerClient, registry: Registry, console: Console)
 
 
 def sizes(engine: docker.DockerClient, tags: dict[str, float]) -> dict[str, tuple[float, float]]:
-    """Size and unique size of each image, MB. Layers that several of these images share are unique to none."""
+    """Size and unique size of each image, MB. What several of these images share is unique to none."""
     layers = {tag: engine.images.get(tag).attrs["RootFS"]["Layers"] for tag in tags}
     bytes_of = {tag: engine.images.get(tag).attrs["Size"] for tag in tags}
     found = {}
@@ -69,8 +69,8 @@ def page(registry: Registry, seconds: dict[str, float], measured: dict[str, tupl
     total = sum(unique for _, unique in measured.values())
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
     introduction = (
-        "Made by `benchmarks/images.py`; do not edit. *Unique* is the size that an image adds to its base; the"
-        f" sum, **{total:,.0f} MB**, is the size of all of them on disk. Built one after the other without a cache in"
+        "Made by `benchmarks/images.py`; do not edit. *Unique* is what an image adds to its base, a base to nothing;"
+        f" the sum, **{total:,.0f} MB**, is what all of them take on disk. Built one after the other without a cache in"
         f" **{sum(seconds.values()) / 60:.1f} minutes** ({machine}), the packages fetched over the network."
     )
     lines = [
@@ -78,24 +78,24 @@ def page(registry: Registry, seconds: dict[str, float], measured: dict[str, tupl
         "",
         *textwrap.wrap(introduction, 120),
         "",
-        "| image | size, MB | unique, MB | build, s | content |",
+        "| image | size, MB | unique, MB | build, s | what is in it |",
         "|---|---:|---:|---:|---|",
     ]
     for tag, (size, unique) in measured.items():
         name = tag.removeprefix(f"{NAME}/").removesuffix(":latest")
         known = registry.images.get(name)
-        about = known.description if known else "Python, uv, OpenMP, a user without rights"
-        lines.append(f"| {name} | {size:,.0f} | {unique:,.0f} | {seconds[tag]:,.0f} | {about} |")
+        description = known.description if known else "Python, uv, OpenMP, a user without rights"
+        lines.append(f"| {name} | {size:,.0f} | {unique:,.0f} | {seconds[tag]:,.0f} | {description} |")
     for image in registry.images.values():
         wanted = IMAGES / image.name / "requirements.in"
         if wanted.is_file():
             names = [line.split("#")[0].strip() for line in wanted.read_text().splitlines()]
-            lines += ["", f"`{image.name}` requires: {', '.join(f'`{name}`' for name in names if name)}."]
+            lines += ["", f"`{image.name}` asks for: {', '.join(f'`{name}`' for name in names if name)}."]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Build, measure, write the page, and remove the built images."""
+    """Build, measure, write the page, and remove what was built for it."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     console = Console()
     registry = load_registry(IMAGES)

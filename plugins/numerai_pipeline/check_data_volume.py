@@ -31,7 +31,7 @@ _TIMEOUT_SECONDS = 120
 
 
 def check_data_volume(settings: Settings, client: APIClient, image: str) -> DataVolume:
-    """Let a container read a file that this process wrote, and write one that this process reads.
+    """Check that a container can read a file of this process, and that this process can read a file of the container.
 
     Parameters
     ----------

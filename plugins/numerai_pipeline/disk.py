@@ -71,7 +71,7 @@ def classify_disk_error(error: OSError, directory: Path | None = None) -> Pipeli
     Returns
     -------
     DiskFullError
-        No space is left, or a quota is used up: retried, since space may become free.
+        The volume is full, or a quota is used up: retried, since space may become free.
     VolumeError
         The volume is read-only, or belongs to another user: not retried before that is repaired.
     PipelineError

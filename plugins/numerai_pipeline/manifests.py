@@ -150,7 +150,7 @@ def verified_manifest(path: Path, *, inputs: str | None = None) -> Manifest | No
     path : Path
         The file.
     inputs : str, optional
-        When given, the manifest must also say that the file was made from these inputs.
+        When given, the manifest must also have this hash of the inputs.
     """
     manifest = read_manifest(path)
     if manifest is None or not path.is_file() or path.stat().st_size != manifest.bytes:

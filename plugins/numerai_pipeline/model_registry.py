@@ -114,7 +114,7 @@ class ModelSpec:
 
     @property
     def is_post_processing(self) -> bool:
-        """Whether it runs after all models, with the results of those that succeeded."""
+        """Whether it runs after all models, with the results of the successful ones."""
         return ALL_MODELS in self.depends_on
 
     def minutes(self, automl_minutes: int) -> int:
@@ -143,7 +143,7 @@ class Registry:
 
     @property
     def predictions(self) -> tuple[str, ...]:
-        """Names of all predictions: of the models, and those that other tasks derive from them."""
+        """Names of all predictions: of the models, and derived by other tasks."""
         outputs = (Path(file) for spec in self for file in spec.outputs)
         derived = (file.stem for file in outputs if file.parent.name == "predictions" and file.suffix == ".csv")
         return (*self.models, *derived)

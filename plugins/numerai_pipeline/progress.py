@@ -23,7 +23,7 @@ class Progress:
     total : int
         Approximate amount of work, in ``unit``; 0 if unknown.
     unit : {"rows", "bytes"}
-        What is counted.
+        The unit of ``total`` and ``done``.
     done : int
         Amount that an earlier attempt has done already.
     """

@@ -1,7 +1,7 @@
 """Published predictions that a run's models are compared with, where the dataset has them.
 
 Numerai publishes example predictions, its meta model and its benchmark models for the whole dataset. The run's
-directory gets the rows of its own tournament table; ``evaluate`` reads them, models do not. None of these files is
+directory gets the rows of its tournament table; ``evaluate`` reads them, models do not. None of these files is
 needed for a run: a file that is missing or cannot be used is a warning, and the leaderboard lists it.
 """
 
