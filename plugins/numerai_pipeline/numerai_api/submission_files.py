@@ -26,7 +26,14 @@ class MissingPredictionsError(BadInputError):
     """A model has no predictions in this run, so there is nothing of it to submit."""
 
 
-def write_submission(layout: RunLayout, model: str, destination: Path, data_type: str = LIVE) -> Path:
+def ids_of(layout: RunLayout, data_type: str) -> pa.StringArray:
+    """Read the ids of a run's rows of one type (``live`` or ``validation``), in the order of its table."""
+    table = pq.read_table(layout.tournament, columns=["id", "data_type"])
+    ids: pa.ChunkedArray = table.filter(pc.equal(table["data_type"], data_type))["id"].cast(pa.string())
+    return ids.combine_chunks()
+
+
+def write_submission(layout: RunLayout, model: str, destination: Path, ids: pa.StringArray) -> Path:
     """Write the rows of one type of a model's predictions in Numerai's format, and check them as Numerai does.
 
     Parameters
@@ -36,8 +43,8 @@ def write_submission(layout: RunLayout, model: str, destination: Path, data_type
         Name of the model or ensemble.
     destination : Path
         CSV with the header ``id,prediction``; written with a manifest. The same predictions give the same bytes.
-    data_type : str
-        ``live`` or ``validation``: the rows of the tournament table to write.
+    ids : pyarrow.StringArray
+        The rows to write, from :func:`ids_of`.
 
     Returns
     -------
@@ -58,19 +65,12 @@ def write_submission(layout: RunLayout, model: str, destination: Path, data_type
         raise MissingPredictionsError(msg)
     types = {"id": pa.string(), "prediction": pa.float64()}
     table = pa.csv.read_csv(source, convert_options=pa.csv.ConvertOptions(column_types=types)).select(COLUMNS)
-    wanted = pa.array(_ids(layout, data_type), pa.string())
-    rows = _rows_of(source.name, table, wanted)
-    _validate(source.name, rows, wanted)
+    rows = _rows_of(source.name, table, ids)
+    _validate(source.name, rows, ids)
     with atomic_path(destination) as temporary:
         pa.csv.write_csv(rows, temporary, _PLAIN)
     write_manifest(destination, rows=rows.num_rows, columns=COLUMNS)
     return destination
-
-
-def _ids(layout: RunLayout, data_type: str) -> list[str]:
-    table = pq.read_table(layout.tournament, columns=["id", "data_type"])
-    ids: list[str] = table.filter(pc.equal(table["data_type"], data_type))["id"].cast(pa.string()).to_pylist()
-    return ids
 
 
 def _rows_of(name: str, table: pa.Table, wanted: pa.StringArray) -> pa.Table:

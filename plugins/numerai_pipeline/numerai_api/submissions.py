@@ -26,13 +26,15 @@ from numerai_pipeline.errors import (
 from numerai_pipeline.manifests import atomic_path, discard, file_sha256, verified_manifest, write_manifest
 from numerai_pipeline.numerai_api.account import LATE, NONE, ON_TIME, QUEUED
 from numerai_pipeline.numerai_api.retries import TRANSIENT, RetryPolicy
-from numerai_pipeline.numerai_api.submission_files import VALIDATION, write_submission
+from numerai_pipeline.numerai_api.submission_files import LIVE, VALIDATION, ids_of, write_submission
 from numerai_pipeline.round_days import next_opening
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
+
+    import pyarrow as pa
 
     from numerai_pipeline.numerai_api.account import Account, SubmissionEntry
     from numerai_pipeline.numerai_api.tournament import Tournament
@@ -199,11 +201,12 @@ class SubmissionBatch:
             When the account's models cannot be listed.
         """
         self._account.models()  # refused keys fail here, once
+        live_ids = ids_of(self._layout, LIVE)
         errors: dict[str, PipelineError] = {}
         slots = []
         for name, model in chosen.items():
             try:
-                slots.append(self._slot(name, model))
+                slots.append(self._slot(name, model, live_ids))
             except BadInputError as error:
                 log.error("%s: %s", name, error)  # noqa: TRY400 - the message is complete
                 errors[name] = error
@@ -220,9 +223,9 @@ class SubmissionBatch:
         errors |= {slot.name: slot.error for slot in slots if slot.error}
         return {slot.name: slot.record for slot in slots if slot.record and not slot.error}, errors
 
-    def _slot(self, name: str, model: str) -> _Slot:
+    def _slot(self, name: str, model: str, live_ids: pa.StringArray) -> _Slot:
         model_id = self._account.model_id(name)
-        file = write_submission(self._layout, model, self._layout.submission(name))
+        file = write_submission(self._layout, model, self._layout.submission(name), live_ids)
         now = self._clock()
         path = self._layout.submission_record(name)
         slot = _Slot(name, model, model_id, path, file, file_sha256(file), now, now + self._confirmation)
@@ -434,7 +437,7 @@ def diagnose(
     dict
         ``sha256``, ``model``, and the numbers of Numerai's diagnostics over all eras.
     """
-    file = write_submission(layout, model, layout.diagnostics_csv(numerai_model), VALIDATION)
+    file = write_submission(layout, model, layout.diagnostics_csv(numerai_model), ids_of(layout, VALIDATION))
     path = layout.diagnostics_record(numerai_model)
     sha256 = file_sha256(file)
     known = _content(path)
