@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.model_images import PYTHON, image_reference
+from numerai_pipeline.task_ids import PIPELINE_TASKS, UNZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,15 +25,13 @@ if TYPE_CHECKING:
 SCHEMA = Path(__file__).with_name("models.schema.json")
 # libyaml's where it is there: Airflow reads the registry with every task, and it takes a tenth of the time
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-FIRST_TASK = "unzip"
+FIRST_TASK = UNZIP
 # In `needs`: every task that leaves predictions. What needs it goes on with those that succeeded.
 ALL_MODELS = "models"
 # How the predictions of ensembles are called.
 ENSEMBLE_PREFIX = "ensemble_"
 TableForm = Literal["parquet", "csv"]
-RESERVED_NAMES = frozenset(
-    {"wait_for_round", "download", FIRST_TASK, ALL_MODELS, "leaderboard", "approve", "submit", "exploring"}
-)
+RESERVED_NAMES = PIPELINE_TASKS | {ALL_MODELS}
 # What a container is told by the pipeline itself; a task's own parameters may not shadow it.
 CONTRACT_VARIABLES = frozenset(
     {"OPERATION", "TRAINING", "TESTING", "PREDICTING", "STORING", "REPORTING", "INPUTS"}
@@ -171,6 +170,12 @@ class Registry:
     def upstream(self, name: str) -> tuple[str, ...]:
         """Names of the tasks right before this one: what it needs, each model by its name."""
         return _expanded(self.tasks[name], self.tasks)
+
+    def edges(self) -> Iterator[tuple[str, str]]:
+        """Yield the pairs (upstream task, task) of the graph, ``unzip`` among the former."""
+        for spec in self:
+            for name in self.upstream(spec.name):
+                yield name, spec.name
 
     def left_before(self, name: str) -> tuple[str, ...]:
         """Files that the tasks before this one leave, those right before it and those before these."""

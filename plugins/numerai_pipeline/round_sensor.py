@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk.bases.sensor import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
-from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.airflow_words import translate_errors
 from numerai_pipeline.errors import NetworkError, ProtocolError
+from numerai_pipeline.orphan_cleanup import remove_orphans
 from numerai_pipeline.parameters import parse_parameters
-from numerai_pipeline.reaper import reap
 from numerai_pipeline.run_dates import BACKFILL, SCHEDULED, run_date
 from numerai_pipeline.settings import load_settings
 from numerai_pipeline.submission_steps import check_in_advance
@@ -56,13 +56,13 @@ class RoundSensor(BaseSensorOperator):
     def pre_execute(self, context: Context) -> None:
         """Remove containers for which nobody waits any more: a run needs the machine for its own."""
         super().pre_execute(context)
-        with in_airflow_words():
-            reap(load_settings(), context["ti"])
+        with translate_errors():
+            remove_orphans(load_settings(), context["ti"])
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Pass, or wait; return the round that was waited for, if there was one."""
         dag_run = context["dag_run"]
-        with in_airflow_words():
+        with translate_errors():
             parameters = parse_parameters(context["params"])
             if dag_run.run_type != BACKFILL:  # which hardly ever has something to submit
                 check_in_advance(parameters)

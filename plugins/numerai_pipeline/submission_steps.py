@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.airflow_words import translate_errors
 from numerai_pipeline.errors import (
     BadInputError,
     CredentialsError,
@@ -211,7 +211,7 @@ def submit(
     One that cannot be handed in does not keep the others from it. The task fails then and says which, and is tried
     again when that can help: what was accepted already is not handed in again.
     """
-    with in_airflow_words():
+    with translate_errors():
         planned = plan(params, ti)
         account = planned.account()
         try:

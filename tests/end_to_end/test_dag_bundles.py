@@ -58,7 +58,7 @@ class Repository:
 
     def push(self, tasks: dict[str, Any], message: str) -> str:
         """Commit other models; returns the commit."""
-        registry = {"images": {"toy": {"about": "A toy."}}, "tasks": tasks}
+        registry = {"images": {"stub_model": {"about": "A stub."}}, "tasks": tasks}
         (self.checkout / "model_images" / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", message)
@@ -66,23 +66,23 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
 
-def toy_task(**entry: Any) -> dict[str, object]:
+def stub_task(**entry: Any) -> dict[str, object]:
     parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters")}
-    return task(image="toy", parameters=parameters, **entry)
+    return task(image="stub_model", parameters=parameters, **entry)
 
 
 def tasks_that_say(word: str, *more: str) -> dict[str, Any]:
     """A preparation that waits until it is told, a model after it that says a word, and further models."""
     return {
-        "tsne": toy_task(predicts=False, leaves=["tsne/map.txt"], parameters={"MODE": "prepare when told"}),
-        "tpot": toy_task(needs=["tsne"], parameters={"WORD": word}),
-        **{name: toy_task(parameters={}) for name in more},
+        "tsne": stub_task(predicts=False, leaves=["tsne/map.txt"], parameters={"MODE": "prepare after go"}),
+        "tpot": stub_task(needs=["tsne"], parameters={"WORD": word}),
+        **{name: stub_task(parameters={}) for name in more},
     }
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """The project in git, with the toy as its only image. Its plugins are broken: Airflow has its own."""
+    """The project in git, with the stub model as its only image. Its plugins are broken: Airflow has its own."""
     made = Repository(tmp_path / "numerai.git", tmp_path / "work")
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(made.bare)], check=True)
     subprocess.run(["git", "clone", "--quiet", str(made.bare), str(made.checkout)], check=True, capture_output=True)
@@ -91,7 +91,8 @@ def repository(tmp_path: Path) -> Repository:
     for name in ("dags", "plugins"):
         shutil.copytree(ROOT / name, made.checkout / name, ignore=ignored)
     (made.checkout / "plugins" / "numerai_pipeline" / "__init__.py").write_text("raise ImportError('not mine')\n")
-    shutil.copytree(ROOT / "tests" / "containers" / "toy", made.checkout / "model_images" / "toy", ignore=ignored)
+    stub = ROOT / "tests" / "containers" / "stub_model"
+    shutil.copytree(stub, made.checkout / "model_images" / "stub_model", ignore=ignored)
     return made
 
 
@@ -185,7 +186,11 @@ def airflow(
     def start() -> Running:
         images = repository.checkout / "model_images"
         engine.images.build(
-            path=str(images), dockerfile="toy/Dockerfile", tag=image_reference(images, "toy"), rm=True, forcerm=True
+            path=str(images),
+            dockerfile="stub_model/Dockerfile",
+            tag=image_reference(images, "stub_model"),
+            rm=True,
+            forcerm=True,
         )
         port = airflow_home.choose_port(airflow_home.any_free_port())
         environment = airflow_home.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
@@ -238,7 +243,7 @@ def test_a_commit_made_during_a_run_does_not_change_that_run(
 
     one = running.ended("one")
     assert (one["state"], one["bundle_version"]) == ("success", first)
-    assert "told: first" in running.words("one", "tpot")
+    assert "word: first" in running.words("one", "tpot")
     assert "svm" not in running.tasks("one")
 
     running.api.trigger(DAG, "two", conf)

@@ -195,7 +195,7 @@ def test_it_comes_back_from_a_backup_when_all_is_lost(server: WholeServer, tmp_p
 
 def test_the_schedule_brings_a_run_of_the_round_that_is_open(server: WholeServer) -> None:
     """A generated season is Numerai here, and the day of its open round the day of the schedule."""
-    server.write_registry({"weekly": task(image="toy", tables="csv")})
+    server.write_registry({"weekly": task(image="stub_model", tables="csv")})
     today = round_open_at(datetime.now(UTC))
     season = "http://practice:8000"
     changed = {"COMPOSE_PROFILES": "practice", "NUMERAI_API_URL": season, "NUMERAI_PRACTICE_URL": season}
