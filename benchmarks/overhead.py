@@ -1,10 +1,10 @@
-"""What an operator adds to a container: ModelOperator and the stock DockerOperator beside bare ``docker run``.
+"""Overhead of an operator: ModelOperator and the stock DockerOperator compared with ``docker run``.
 
-A real Airflow (LocalExecutor) and a Docker engine of their own; a container that says a line and waits .1 s. A round is
-a run of the pipeline in which a task of the stock operator follows every container task (``side_by_side_dag.py``), so
-that both are in one DAG and one run, and then as many ``docker run``. A task takes what Airflow says it took, from its
-process's start to its end, reading the DAG file included; the overhead is what that is more than the median of
-``docker run``.
+It starts a separate Airflow (LocalExecutor) and a separate Docker engine; the container logs a line and waits .1 s. A
+round is a run of the pipeline in which a task of the stock operator follows every container task
+(``side_by_side_dag.py``), so that both are in one DAG and one run, and then as many ``docker run``. The time of a task
+is Airflow's, from the start of its process to its end, parsing of the DAG file included; the overhead is its difference
+to the median of ``docker run``.
 
 Run it as ``python -m benchmarks.overhead``; it needs the base image (``make images``).
 """
@@ -23,20 +23,20 @@ import docker
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.airflow_rig import DAG
-from tests.faults.house import IDS, open_house
+from tests.faults.airflow_process import DAG
+from tests.faults.environment import IDS, fault_environment
 from tests.faults.scenario import TASKS, seconds_of
 
 if TYPE_CHECKING:
-    from tests.faults.scenario import House
+    from tests.faults.scenario import FaultEnvironment
 
 TICKS = 1
 KEPT = Path(__file__).parent / "results" / "overhead.json"
 
 
-def bare(house: House, name: str) -> float:
+def bare(environment: FaultEnvironment, name: str) -> float:
     """Seconds that ``docker run`` takes for the container of the stock operator's tasks."""
-    stock = house.airflow.environment["FAULTS_STOCK_DATA"]
+    stock = environment.airflow.environment["FAULTS_STOCK_DATA"]
     variables = {
         "OPERATION": "stock",
         "SEED": "5",
@@ -44,26 +44,28 @@ def bare(house: House, name: str) -> float:
         "TICKS": str(TICKS),
         "PREDICTING": f"/data/{name}.csv",
     }
-    words = ["docker", "--host", house.engine.address, "run", "--rm", "--network=none", f"--volume={stock}:/data"]
+    words = ["docker", "--host", environment.engine.address, "run", "--rm", "--network=none", f"--volume={stock}:/data"]
     words += [f"--env={name}={value}" for name, value in variables.items()]
     began = time.monotonic()
-    subprocess.run([*words, house.airflow.environment["FAULTS_IMAGE"]], check=True, capture_output=True)
+    subprocess.run([*words, environment.airflow.environment["FAULTS_IMAGE"]], check=True, capture_output=True)
     return time.monotonic() - began
 
 
-def side_by_side(house: House, run: str) -> tuple[list[float], list[float]]:
+def side_by_side(environment: FaultEnvironment, run: str) -> tuple[list[float], list[float]]:
     """Seconds that each container task of a run takes, of ours and of the stock operator's."""
-    house.forget()
-    house.airflow.trigger(DAG, run, house.conf())
-    state = house.airflow.end_of_run(DAG, run)
+    environment.reset_data()
+    environment.airflow.trigger(DAG, run, environment.conf())
+    state = environment.airflow.wait_for_run(DAG, run)
     if state != "success":
         msg = f"{run} ended in {state}"
         raise RuntimeError(msg)
-    return [_took(house, run, task) for task in TASKS], [_took(house, run, f"stock_{task}") for task in TASKS]
+    return [_took(environment, run, task) for task in TASKS], [
+        _took(environment, run, f"stock_{task}") for task in TASKS
+    ]
 
 
-def _took(house: House, run: str, task: str) -> float:
-    first, last = seconds_of(house, DAG, run, task)
+def _took(environment: FaultEnvironment, run: str, task: str) -> float:
+    first, last = seconds_of(environment, DAG, run, task)
     return (last - first).total_seconds()
 
 
@@ -73,12 +75,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="runs of three container tasks of each (default: 5)")
     rounds = parser.parse_args().rounds
     seen: dict[str, list[float]] = {"docker run": [], "ModelOperator": [], "DockerOperator": []}
-    with open_house(docker.from_env(), ticks=TICKS, instead=Path(__file__).with_name("side_by_side_dag.py")) as house:
+    dag_file = Path(__file__).with_name("side_by_side_dag.py")
+    with fault_environment(docker.from_env(), ticks=TICKS, dag_file=dag_file) as environment:
         for number in range(rounds):
-            ours, stock = side_by_side(house, f"round-{number}")
+            ours, stock = side_by_side(environment, f"round-{number}")
             seen["ModelOperator"] += ours
             seen["DockerOperator"] += stock
-            seen["docker run"] += [bare(house, f"bare-{number}-{task}") for task in TASKS]
+            seen["docker run"] += [bare(environment, f"bare-{number}-{task}") for task in TASKS]
     middle = statistics.median(seen["docker run"])
     table = Table("", "containers", "median, s", "overhead, median, s", "from, s", "to, s", title="A container task")
     for name, seconds in seen.items():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 
-from tests.faults.engine import OwnEngine
+from tests.faults.engine import EngineProcess
 
 MANAGER, WORKER = "10.77.0.1", "10.77.0.2"
 
 
-class SwarmNode(OwnEngine):
+class SwarmNode(EngineProcess):
     """An engine in a network of its own, whose loopback is up: a swarm talks to itself over it."""
 
     def own_network(self) -> list[str]:

@@ -96,7 +96,7 @@ def test_a_lost_node_is_a_failure_that_can_be_tried_again_and_ends_its_container
         outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     finally:
         thread.join()
-        worker.go_on()
+        worker.resume()
     assert lost == [True, True]
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "svm: the swarm has lost its node" in outcome.output
