@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from docker import APIClient
+
+
+# the engine reports a rejected login with status 500 and the words of the registry
+_REJECTED_LOGIN = re.compile(r"unauthorized|incorrect username|denied", re.IGNORECASE)
 
 
 def operator_arguments() -> dict[str, Any]:
@@ -67,10 +73,17 @@ def connect(hook: Callable[[], DockerHook]) -> APIClient:
         if is_connection_error(error):
             raise
         msg = f"the login to the image registry (NUMERAI_DOCKER_CONN_ID) failed: {error.explanation}"
-        kind = BadInputError if "unauthorized" in msg or "incorrect username" in msg else PipelineError
-        raise kind(msg) from None
+        raise (BadInputError if _REJECTED_LOGIN.search(msg) else PipelineError)(msg) from None
     except (AirflowException, DockerException) as error:
-        raise NoConnectionError(str(error)) from error
+        raise NoConnectionError(f"{error}{_overridden_ca()}") from error
+
+
+def _overridden_ca() -> str:
+    """Name a variable for which the requests library ignores ``ca.pem`` of ``DOCKER_CERT_PATH``."""
+    names = [name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)]
+    if not names or not EngineConnection.from_environment().verify:
+        return ""
+    return f" {' and '.join(names)} override ca.pem of DOCKER_CERT_PATH: unset them, or add ca.pem to their file."
 
 
 @contextmanager
