@@ -1,6 +1,6 @@
 """Runs the container of a task to its end, across restarts of Airflow, of the Docker engine and of the task itself.
 
-At most one container of a task runs at any time, whatever happens to the task's process:
+At most one container of a task runs at any time, in every state of the task's process:
 
 - When Airflow ends the task (marked failed, cleared, timed out, shut down), the runner removes the container.
 - When the process is killed, or loses its supervisor, the container keeps running. The next attempt finds it by its
@@ -103,8 +103,8 @@ class ContainerRunner:
     def lifetime(self) -> Iterator[None]:
         """Prepare the platform for a container, limit the time of the block, and remove container and workspace after.
 
-        Where the block fails, the end of the container's log is saved and its finished partial outputs are kept.
-        Where the engine or the supervisor is gone, the container is left to the next attempt.
+        If the block fails, the end of the container's log is saved and its finished partial outputs are kept.
+        If the engine or the supervisor is gone, the container keeps running for the next attempt.
 
         Raises
         ------
@@ -173,7 +173,7 @@ class ContainerRunner:
             raise error
 
     def remove_leftovers(self) -> None:
-        """Remove what an attempt left that was killed after its work was done: its ended container and workspace."""
+        """Remove the ended container and the workspace of an attempt that was killed after its work was done."""
         try:
             for container in self._call_engine(self._earlier_containers):
                 self._call_engine(partial(self._backend.remove_and_wait, container.id))
