@@ -79,8 +79,8 @@ class Fault:
     name : str
         Its description.
     inject : callable
-        Injects it into a task of a run, and restarts services as a service manager would; receives environment, DAG, run
-        and task.
+        Injects it into a task of a run, and restarts services as a service manager would; receives environment, DAG,
+        run and task.
     live_restore : bool
         Whether containers keep running while the engine is stopped.
     containers : int or None
