@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def workspace_mount(layout: RunLayout, task: str) -> Mount:
-    """Return the mount of a task's workspace, the only one that its container can write to."""
+    """Return the mount of a task's workspace, the only writable mount of its container."""
     return Mount(str(CONTAINER_RUN.directory), str(layout.workspace(task)), type="bind")
 
 

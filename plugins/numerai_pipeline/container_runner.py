@@ -1,6 +1,6 @@
 """Runs the container of a task to its end, across restarts of Airflow, of the Docker engine and of the task itself.
 
-At most one container of a task runs at any time, whatever happens to the task's process:
+At most one container of a task runs at any time, in every state of the task's process:
 
 - When Airflow ends the task (marked failed, cleared, timed out, shut down), the runner removes the container.
 - When the process is killed, or loses its supervisor, the container keeps running. The next attempt finds it by its
@@ -94,7 +94,7 @@ class ContainerRunner:
         self._warm_up = warm_up
         self._engine = RetryingEngine(engine_timeout, self._is_stopped)
         self._container_id: str | None = None
-        self._expired = self._kill_requested = self._is_new = False
+        self._expired = self._kill_requested = self._is_new = self._has_warned = False
         self._parent = os.getppid()
         self._log: ContainerLog | None = None
         self._wait_reason = self._logged_placement = ""
@@ -103,8 +103,8 @@ class ContainerRunner:
     def lifetime(self) -> Iterator[None]:
         """Prepare the platform for a container, limit the time of the block, and remove container and workspace after.
 
-        Where the block fails, the end of the container's log is saved and its finished partial outputs are kept.
-        Where the engine or the supervisor is gone, the container is left to the next attempt.
+        If the block fails, the end of the container's log is saved and its finished partial outputs are kept.
+        If the engine or the supervisor is gone, the container keeps running for the next attempt.
 
         Raises
         ------
@@ -173,7 +173,7 @@ class ContainerRunner:
             raise error
 
     def remove_leftovers(self) -> None:
-        """Remove what an attempt left that was killed after its work was done: its ended container and workspace."""
+        """Remove the ended container and the workspace of an attempt that was killed after its work was done."""
         try:
             for container in self._call_engine(self._earlier_containers):
                 self._call_engine(partial(self._backend.remove_and_wait, container.id))
@@ -277,11 +277,20 @@ class ContainerRunner:
         stored = self._state.get(LOG_STATE_KEY) if self._state is not None and not self._is_new else None
         seen = stored["seen"] if isinstance(stored, dict) and stored.get("container") == container_id else ""
 
-        def store(timestamp: str) -> None:
-            if self._state is not None:
-                self._state.set(LOG_STATE_KEY, {"container": container_id, "seen": timestamp})
-
+        store = partial(self._store_checkpoint, container_id)
         return ContainerLog(str(seen), self._write_line, store, KEPT_LOG_LINES)
+
+    def _store_checkpoint(self, container_id: str, timestamp: str) -> None:
+        """Store the timestamp of the last written line; a failure costs repeated lines in the next attempt only."""
+        if self._state is None:
+            return
+        try:
+            self._state.set(LOG_STATE_KEY, {"container": container_id, "seen": timestamp})
+        except Exception as error:  # noqa: BLE001 - of Airflow's API: unavailable, or this attempt was cleared
+            self._raise_if_supervisor_lost()
+            level = logging.DEBUG if self._has_warned else logging.WARNING
+            log.log(level, "could not store the position in the container's log: %s", error)
+            self._has_warned = True
 
     def _follow(self, container_id: str, container_log: ContainerLog) -> ContainerState:
         while True:

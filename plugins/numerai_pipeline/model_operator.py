@@ -262,7 +262,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         return "active" if self._active_runner.can_reattach(external_id) else "gone"
 
     def is_job_active(self, status: str) -> bool:
-        """Whether to follow a container, also one that ended without an error: its log is not yet complete."""
+        """Whether to follow a container. This includes a successful one, whose log is not yet complete."""
         return status == "active"
 
     def is_job_succeeded(self, status: str) -> bool:  # noqa: ARG002 - signature of the mixin

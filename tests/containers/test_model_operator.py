@@ -126,9 +126,7 @@ PREPROCESSED: dict[str, dict[str, Any]] = {
 
 
 def test_preprocessing_output_is_read_only_for_models(run_dag: RunDag) -> None:
-    tasks = copy.deepcopy(PREPROCESSED) | {
-        "tpot": {"depends_on": ["tsne"], "parameters": {"MODE": "use what was prepared"}}
-    }
+    tasks = copy.deepcopy(PREPROCESSED) | {"tpot": {"depends_on": ["tsne"], "parameters": {"MODE": "use preprocessed"}}}
     outcome = run_dag(tasks)
     assert str(outcome.tasks["tsne"].state) == "success"
     assert "prepared: {}" in outcome.output

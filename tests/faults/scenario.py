@@ -79,7 +79,7 @@ class Fault:
     name : str
         Its description.
     inject : callable
-        Injects it into a task of a run, and restarts what a service manager would restart; receives environment, DAG,
+        Injects it into a task of a run, and restarts services as a service manager would; receives environment, DAG,
         run and task.
     live_restore : bool
         Whether containers keep running while the engine is stopped.

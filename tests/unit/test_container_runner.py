@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import docker.errors
 import pytest
@@ -275,20 +276,45 @@ def test_unreachable_engine_leaves_the_container(backend: MemoryBackend, workspa
     assert workspace.directory.exists()
 
 
+class UnavailableState(MemoryState):
+    """State of a task while Airflow's API does not answer."""
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002 - the dictionary's signature
+        raise ConnectionError
+
+    def set(self, key: str, value: Any) -> None:  # noqa: ARG002 - the dictionary's signature
+        raise ConnectionError
+
+
 def test_lost_supervisor_leaves_the_container(
     backend: MemoryBackend, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class LostState(MemoryState):
-        def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002 - the dictionary's signature
-            raise ConnectionError
-
-    runner = runner_of(backend, workspace)
-    runner._state = LostState()
     backend.next_state = RUNNING
     backend.on_stream = lambda: monkeypatch.setattr(os, "getppid", lambda: 1)
     with pytest.raises(SupervisorLostError, match="the next attempt will reattach"):
-        run(runner)
+        run(runner_of(backend, workspace, state=UnavailableState()))
     assert list(backend.states) == ["new-0"]
+
+
+def test_lost_supervisor_is_noticed_while_the_log_is_followed(
+    backend: MemoryBackend, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("numerai_pipeline.container_log.CHECKPOINT_SECONDS", -1.0)
+    runner = runner_of(backend, workspace, state=UnavailableState())
+    backend.log_lines = [b"1 one\n"]
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    runner._raise_if_supervisor_lost = Mock(side_effect=[None, SupervisorLostError()])  # type: ignore[method-assign]
+    with pytest.raises(SupervisorLostError):
+        runner.follow(runner.reattach_or_start())
+    assert list(backend.states) == ["new-0"]
+
+
+def test_unavailable_state_store_does_not_stop_the_container(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.log_lines = [b"1 one\n"]
+    lines: list[str] = []
+    run(runner_of(backend, workspace, state=UnavailableState(), lines=lines))
+    assert lines == ["one"]
+    assert backend.states == {}
 
 
 def test_closed_terminal_is_not_a_lost_supervisor(

@@ -73,7 +73,7 @@ elif MODE in ("prepare", "prepare after go"):
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}", encoding="ascii")
         finish(path)
-elif MODE == "use what was prepared":
+elif MODE == "use preprocessed":
     prepared = Path(os.environ["STORING"], "tsne/map.txt")
     print(f"prepared: {prepared.read_text(encoding='ascii')}")
     write("id,prediction", good)
