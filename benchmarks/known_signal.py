@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import docker
 from rich.console import Console
 
-from numerai_pipeline.model_registry import FIRST_TASK, ModelSpec, load_registry
+from numerai_pipeline.model_registry import ModelSpec, load_registry
+from numerai_pipeline.task_ids import UNZIP
 from tests.images.conftest import Runner
 from tests.images.signals import FEATURES, KnownSignal, write_known_signal
 
@@ -151,7 +152,7 @@ def main() -> None:
     found: dict[str, tuple[Measured, Measured | str]] = {}
     with tempfile.TemporaryDirectory(prefix="numerai-known-signal-") as directory:
         for spec in registry:
-            if not spec.predicts or spec.depends_on != (FIRST_TASK,):
+            if not spec.predicts or spec.depends_on != (UNZIP,):
                 continue
             image = registry.image_names[spec.image]
             runs: dict[bool, Measured | str] = {}

@@ -22,20 +22,20 @@ import docker
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.airflow_rig import DAG
-from tests.faults.house import IDS, open_house
+from tests.faults.airflow_process import DAG
+from tests.faults.environment import IDS, fault_environment
 from tests.faults.scenario import TASKS, seconds_of
 
 if TYPE_CHECKING:
-    from tests.faults.scenario import House
+    from tests.faults.scenario import FaultEnvironment
 
 TICKS = 1
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 
 
-def bare(house: House, name: str) -> float:
+def bare(environment: FaultEnvironment, name: str) -> float:
     """Seconds of ``docker run`` for the container of the stock operator's tasks."""
-    stock = house.airflow.environment["FAULTS_STOCK_DATA"]
+    stock = environment.airflow.environment["FAULTS_STOCK_DATA"]
     variables = {
         "OPERATION": "stock",
         "SEED": "5",
@@ -43,26 +43,28 @@ def bare(house: House, name: str) -> float:
         "TICKS": str(TICKS),
         "PREDICTING": f"/data/{name}.csv",
     }
-    command = ["docker", "--host", house.engine.address, "run", "--rm", "--network=none", f"--volume={stock}:/data"]
-    command += [f"--env={name}={value}" for name, value in variables.items()]
+    command = ["docker", "--host", environment.engine.address, "run", "--rm", "--network=none"]
+    command += [f"--volume={stock}:/data", *(f"--env={name}={value}" for name, value in variables.items())]
     began = time.monotonic()
-    subprocess.run([*command, house.airflow.environment["FAULTS_IMAGE"]], check=True, capture_output=True)
+    subprocess.run([*command, environment.airflow.environment["FAULTS_IMAGE"]], check=True, capture_output=True)
     return time.monotonic() - began
 
 
-def run_both(house: House, run: str) -> tuple[list[float], list[float]]:
+def run_both(environment: FaultEnvironment, run: str) -> tuple[list[float], list[float]]:
     """Seconds of each container task of a run, of ModelOperator and of the stock operator."""
-    house.forget()
-    house.airflow.trigger(DAG, run, house.conf())
-    state = house.airflow.end_of_run(DAG, run)
+    environment.reset_data()
+    environment.airflow.trigger(DAG, run, environment.conf())
+    state = environment.airflow.wait_for_run(DAG, run)
     if state != "success":
         msg = f"{run} ended in {state}"
         raise RuntimeError(msg)
-    return [_duration(house, run, task) for task in TASKS], [_duration(house, run, f"stock_{task}") for task in TASKS]
+    return [_duration(environment, run, task) for task in TASKS], [
+        _duration(environment, run, f"stock_{task}") for task in TASKS
+    ]
 
 
-def _duration(house: House, run: str, task: str) -> float:
-    first, last = seconds_of(house, DAG, run, task)
+def _duration(environment: FaultEnvironment, run: str, task: str) -> float:
+    first, last = seconds_of(environment, DAG, run, task)
     return (last - first).total_seconds()
 
 
@@ -72,12 +74,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="runs of three container tasks of each (default: 5)")
     rounds = parser.parse_args().rounds
     seen: dict[str, list[float]] = {"docker run": [], "ModelOperator": [], "DockerOperator": []}
-    with open_house(docker.from_env(), ticks=TICKS, instead=Path(__file__).with_name("side_by_side_dag.py")) as house:
+    dag_file = Path(__file__).with_name("side_by_side_dag.py")
+    with fault_environment(docker.from_env(), ticks=TICKS, dag_file=dag_file) as environment:
         for number in range(rounds):
-            ours, stock = run_both(house, f"round-{number}")
+            ours, stock = run_both(environment, f"round-{number}")
             seen["ModelOperator"] += ours
             seen["DockerOperator"] += stock
-            seen["docker run"] += [bare(house, f"bare-{number}-{task}") for task in TASKS]
+            seen["docker run"] += [bare(environment, f"bare-{number}-{task}") for task in TASKS]
     middle = statistics.median(seen["docker run"])
     table = Table("", "containers", "median, s", "overhead, median, s", "from, s", "to, s", title="A container task")
     for name, seconds in seen.items():

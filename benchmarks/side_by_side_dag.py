@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from numerai_tournament import dag, leaderboard, models  # type: ignore[import-not-found]  # beside it, in Airflow
+from numerai_tournament import container_tasks, dag, leaderboard  # type: ignore[import-not-found]  # beside it, in Airflow
 from stock_dag import stock_task  # type: ignore[import-not-found]
 
 # the directory of the run's files, which every task of this pipeline needs
 STORING = "{{ ti.xcom_pull(task_ids='unzip')['directory'] }}"
 
-ours = list(models.values())
+ours = list(container_tasks.values())
 
 with dag:
     # in sequence, so that no two tasks share the machine
     for model, following in zip(ours, [*ours[1:], leaderboard], strict=True):
-        environment, predicting = model.environment, f"/data/{{{{ run_id }}}}-{model.task_id}.csv"
-        stock = stock_task(
-            f"stock_{model.task_id}", environment["IDS"], environment["TICKS"], predicting, STORING=STORING
-        )
+        variables, predicting = model.environment, f"/data/{{{{ run_id }}}}-{model.task_id}.csv"
+        stock = stock_task(f"stock_{model.task_id}", variables["IDS"], variables["TICKS"], predicting, STORING=STORING)
         model >> stock >> following

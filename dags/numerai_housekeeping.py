@@ -1,17 +1,17 @@
 """
-## Room for the next rounds
+## Space for the next rounds
 
-Every Monday, when no round opens, what nobody needs any more is removed:
+Every Monday, when no round opens, old runs, downloads and containers are removed:
 
-1. **containers** of this installation for which no task waits any more, a day after they ended; the start of any run
-   removes them, too. Those of tasks that still go on, or may be tried again, stay; so do those of everybody else.
-2. **runs**: directories `rounds/<round>/<fingerprint>/` in which nothing was written for `keep_days`. Those of the
-   last `keep_rounds` rounds of each source stay, and those that a run or a container still works in.
-3. **downloads** that no run asked for in `keep_days`: old versions, live data of old rounds, archives, and what was
-   left unfinished. What is needed again is downloaded again.
+1. **containers** of this deployment whose task is no longer active, a day after they ended; the start of any run
+   removes them, too. Containers of tasks that run or will be retried stay, as do the containers of other deployments.
+2. **runs**: directories `rounds/<round>/<fingerprint>/` in which no file was written for `keep_days`. The directories
+   of the last `keep_rounds` rounds of each source stay, as do directories in use by a run or a container.
+3. **downloads** that no run used for `keep_days`: old versions, live data of old rounds, archives, and incomplete
+   files. A file that is needed again is downloaded again.
 
-Each thing removed is a line of the task's log, with its size and age; the last line says what was freed. To see what
-*would* go, trigger it with *Dry run*.
+The task's log has a line for each removal, with size and age, and the total at its end. *Dry run* on the trigger form
+only lists the removals.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import DAG, Param
-from airflow.timetables.trigger import CronTriggerTimetable
+from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from numerai_pipeline import housekeeping_steps as steps
 from numerai_pipeline.settings import load_settings
@@ -30,7 +29,7 @@ settings = load_settings()
 with DAG(
     dag_id="numerai_housekeeping",
     dag_display_name="Numerai housekeeping",
-    description="Removes runs, downloads and containers that nobody needs any more",
+    description="Removes old runs, downloads and containers",
     doc_md=__doc__,
     schedule=CronTriggerTimetable("0 3 * * 1", timezone="UTC") if settings.housekeeping else None,
     start_date=datetime(2024, 1, 1, tzinfo=UTC),
@@ -48,20 +47,20 @@ with DAG(
     containers = PythonOperator(
         task_id="containers",
         python_callable=steps.clean_containers,
-        doc_md="Removes this installation's containers for which no run waits any more.",
+        doc_md="Removes this deployment's containers whose task is no longer active.",
     )
 
     runs = PythonOperator(
         task_id="runs",
         python_callable=steps.clean_runs,
-        doc_md="Removes the directories of old runs that nobody works in.",
+        doc_md="Removes the directories of old runs that are not in use.",
     )
 
     downloads = PythonOperator(
         task_id="downloads",
         python_callable=steps.clean_downloads,
-        doc_md="Removes downloads that nobody asked for in a long time.",
+        doc_md="Removes downloads that no run used for a long time.",
     )
 
-    # A container that works for nobody would keep its run's directory. Live data goes with the last run of its round.
+    # An orphaned container would keep its run's directory in use, and a run the live data of its round.
     containers >> runs >> downloads

@@ -1,25 +1,24 @@
 """
 ## A Numerai round, from its data to predictions
 
-1. **wait_for_round** checks what was chosen; a scheduled run then waits until the round of its day is open and its live
-   data is there.
-2. **download** brings the round's files to the shared data volume and verifies them: today's from Numerai, a generated
-   practice season's, or a zip of the classic layout.
-3. **unzip** turns them into two tables, one to train on and one to predict.
+1. **wait_for_round** checks the parameters; a scheduled run then waits until the round of its day is open and its live
+   data is available.
+2. **download** downloads the round's files to the shared data volume and verifies them: the current ones from Numerai,
+   generated ones from the simulated tournament, or a zip of the classic layout.
+3. **unzip** converts them to two tables, one for training and one for predictions.
 4. **Every model** of `model_images/models.yaml` trains and predicts in its own container. The independent models start
-   as soon as the tables are there. Beside them *adversarial validation* finds the training rows most like the
-   tournament's, *t-SNE* draws maps of all rows, and the *fleming* models learn from both. A model that fails takes
-   only those with it that need it.
-5. **ensemble** combines the predictions of the models that succeeded, and **evaluate** scores all of them, models and
-   ensembles, and ranks them in a leaderboard.
-6. **leaderboard** writes a page that shows what was found out, from scores to maps; the menu *Browse* has it for all
-   runs.
-7. **submit** hands the predictions of the live rows in to Numerai and waits until they are accepted, if the run is told
-   to: it is off unless `submit` is on. Where the settings say so, **approve** asks somebody first.
-8. **exploring** gathers what the models left, and the run succeeds only if every task did.
+   as soon as the tables exist. Beside them *adversarial validation* finds the training rows that are most similar to
+   the tournament's, *t-SNE* computes embeddings of all rows, and the *fleming* models train on both. If a model fails,
+   only the models that depend on it fail with it.
+5. **ensemble** combines the predictions of the models that succeeded, and **evaluate** scores models and ensembles and
+   ranks them on a leaderboard.
+6. **leaderboard** writes a page with all results, from scores to embeddings; the menu *Browse* has it for all runs.
+7. **submit** submits the predictions of the live rows to Numerai and waits until they are accepted. It is skipped
+   unless `submit` is on. With `NUMERAI_APPROVE_SUBMISSIONS`, **approve** waits for a user's approval first.
+8. **exploring** summarizes the results, and succeeds only if every task before it did.
 
-The run's files are in `rounds/<round>/<fingerprint>/` on the data volume; a run with the same settings takes up where
-the last one stopped. Everything that can be chosen is on the trigger form.
+The run's files are in `rounds/<round>/<fingerprint>/` on the data volume; a run with the same settings resumes there.
+All parameters are on the trigger form.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from pathlib import Path
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, Param, TaskGroup
 
-from numerai_pipeline import steps
+from numerai_pipeline import steps, task_ids
 from numerai_pipeline.dag import submission
 from numerai_pipeline.dag.submission import check_submissions
 from numerai_pipeline.model_operator import RETRIES, ModelOperator
-from numerai_pipeline.model_registry import FIRST_TASK, load_registry
+from numerai_pipeline.model_registry import load_registry
 from numerai_pipeline.notifications import dag_callbacks
 from numerai_pipeline.parameters import form_fields
 from numerai_pipeline.round_sensor import RoundSensor
@@ -50,87 +49,86 @@ with DAG(
     dag_display_name="Numerai tournament",
     description="A Numerai round, from its data to predictions, each model in its own container",
     doc_md=__doc__,
-    # A run's data interval is the week before its start: it belongs to the round that opens at its end.
+    # A run's data interval is the week before its start: the run is for the round that opens at the interval's end.
     schedule=NumeraiRounds.of(settings.schedule),
     start_date=datetime(2024, 1, 6, tzinfo=UTC),
     catchup=False,
-    # A scheduled run that waits for its round must not keep others from running; the pool bounds the models' load.
+    # A scheduled run that waits for its round must not block other runs; the pool limits the load of the models.
     max_active_runs=3,
-    # When the next week's round opens, what still works on this one would only be in its way.
+    # By then the next week's round is open, and needs the machine.
     dagrun_timeout=timedelta(days=7),
     tags=["numerai"],
     default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},
-    # Whom the settings name is told when a run fails, misses its round, or succeeds.
+    # Notify the configured channels when a run fails, misses its round, submits late, or succeeds.
     **dag_callbacks(settings),
 ) as dag:
-    # A round opens some time after noon, and its data may come later still. Nobody works while the run waits.
+    # A round opens some time after noon, its data may follow later. Deferred: waiting uses no worker slot.
     wait_for_round = RoundSensor(
-        task_id=steps.WAITING_TASK,
+        task_id=task_ids.WAIT_FOR_ROUND,
         execution_timeout=timedelta(minutes=30),
         doc_md="Checks the run's parameters; a scheduled run waits here for its round, others pass at once.",
     )
 
-    # The network may fail and be tried again; a download that fails leaves nothing behind that looks finished.
+    # Retried with growing pauses, since the network may fail; a failed download leaves no file that looks complete.
     download = PythonOperator(
-        task_id="download",
+        task_id=task_ids.DOWNLOAD,
         python_callable=steps.download,
         retry_exponential_backoff=2,
         max_retry_delay=timedelta(minutes=10),
         execution_timeout=timedelta(hours=12),
-        doc_md="Brings the round's files to the data volume and verifies them.",
+        doc_md="Downloads the round's files to the data volume and verifies them.",
     )
 
-    # Whatever came, it ends in the same two tables.
+    # Both data layouts are converted to the same two tables.
     unzip = PythonOperator(
-        task_id=FIRST_TASK,
+        task_id=task_ids.UNZIP,
+        task_display_name="unzip (unpack data)",
         python_callable=steps.unzip,
-        op_kwargs={"serves": {spec.name: sorted(registry.dependent_models(spec.name)) for spec in registry}},
+        op_kwargs={"dependent_models": {spec.name: sorted(registry.dependent_models(spec.name)) for spec in registry}},
         execution_timeout=timedelta(hours=4),
         doc_md="Unpacks the files safely into a training table and a tournament table.",
     )
 
-    # One container a model, as models.yaml has it; what needs no other model starts right after unzip. What comes after
-    # the models (ensemble, evaluate) waits for all of them to end and goes on with those that succeeded.
+    # One container for each entry of models.yaml: preprocessing tasks, models, and post-processing tasks.
     groups = {name: TaskGroup(name, prefix_group_id=False) for name in registry.groups}
-    models = {
+    container_tasks = {
         spec.name: ModelOperator(
             task_id=spec.name,
             spec=spec,
             registry=registry,
-            run_directory="{{ (ti.xcom_pull(task_ids='unzip') or {'directory': ''})['directory'] }}",
             task_group=groups[spec.group] if spec.group else None,
         )
         for spec in registry
     }
 
-    # The page is written of whatever is there, also of a run in which models failed.
+    # The page shows all available results, also of a run in which models failed.
     leaderboard = PythonOperator(
-        task_id="leaderboard",
-        python_callable=steps.show,
+        task_id=task_ids.LEADERBOARD,
+        python_callable=steps.write_leaderboard_page,
         trigger_rule="all_done",
         execution_timeout=timedelta(minutes=30),
         doc_md="Writes the run's leaderboard into its directory as one HTML file; the menu *Browse* has the live one.",
     )
 
-    # Whoever wants to look first is shown what would be submitted, and how it did.
+    # Optional: a user approves the planned submissions, shown with their scores.
     if settings.approve_submissions:
         from numerai_pipeline.approval import SubmissionApproval
 
         approve = SubmissionApproval(
-            task_id="approve",
+            task_id=task_ids.APPROVE,
             predictions=registry.predictions,
             models=registry.models,
             subject="Submit to Numerai?",
             trigger_rule="all_done",
             response_timeout=timedelta(hours=settings.approval_hours),
             execution_timeout=timedelta(minutes=30),
-            doc_md="Waits for somebody to approve what would be submitted; skipped where there is nothing to submit.",
+            doc_md="Waits for a user's approval of the planned submissions; skipped if there are none.",
         )
 
-    # What was asked for goes to Numerai even if some models, or their evaluation, failed: a round does not wait. What
-    # cannot be handed in makes this task fail, and so the run.
+    # Predictions are submitted even if other models, or the evaluation, failed: a round does not wait. A submission
+    # that fails makes this task fail, and so the run.
     submit = PythonOperator(
-        task_id="submit",
+        task_id=task_ids.SUBMIT,
         python_callable=submission.submit,
         op_kwargs={"predictions": registry.predictions, "models": registry.models},
         trigger_rule="all_success" if settings.approve_submissions else "all_done",
@@ -141,29 +139,31 @@ with DAG(
         doc_md="Uploads the predictions of the live rows and confirms that Numerai accepted them; skipped by default.",
     )
 
-    # Every model is upstream, and so is what comes after them, so the run's state tells the truth; models that were not
-    # picked are skipped, not failed.
+    # Downstream of every container task, so that the state of the run is correct: it fails if any of them failed.
+    # Models that were not selected are skipped, not failed.
     exploring = PythonOperator(
-        task_id="exploring",
-        python_callable=steps.explore,
+        task_id=task_ids.EXPLORING,
+        task_display_name="exploring (run summary)",
+        python_callable=steps.summarize_run,
         op_kwargs={"models": registry.models},
         trigger_rule="none_failed_min_one_success",
         execution_timeout=timedelta(minutes=30),
-        doc_md="Gathers the predictions and scores of all models; succeeds only if every task before it did.",
+        doc_md="Summarizes the predictions and scores of all models; succeeds only if every task before it did.",
     )
 
     wait_for_round >> download >> unzip
-    for spec in registry:
-        [{FIRST_TASK: unzip, **models}[name] for name in registry.upstream(spec.name)] >> models[spec.name]
-    everything = [models[name] for name in (*registry.models, *registry.post_processing)]
-    everything >> leaderboard
-    [*everything, leaderboard] >> exploring
+    tasks = {task_ids.UNZIP: unzip, **container_tasks}
+    for upstream, downstream in registry.edges():
+        tasks[upstream] >> tasks[downstream]
+    results = [container_tasks[name] for name in (*registry.models, *registry.post_processing)]
+    results >> leaderboard
+    [*results, leaderboard] >> exploring
     if settings.approve_submissions:
         leaderboard >> approve >> submit
     else:
         leaderboard >> submit
 
-    # What can be chosen. It comes last, since Airflow copies what it finds here into every task that it makes, and the
-    # copies would only be checked and stored with each of them whenever the file is read.
+    # The parameters of the trigger form. They come last, since Airflow would copy them into every task created after
+    # them, and check and store each copy whenever the file is parsed.
     for name, field in form_fields(registry.models, submit=settings.submit).items():
         dag.params[name] = Param(**field)

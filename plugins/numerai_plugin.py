@@ -1,4 +1,4 @@
-"""What Airflow itself must know of the pipeline: it reads this file at its start, in each of its parts."""
+"""The pipeline's Airflow plugin: timetable, leaderboard page and links. Each component of Airflow reads it at start."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numerai_pipeline.timetable import NumeraiRounds
 
 
 class NumeraiPlugin(AirflowPlugin):
-    """The pipeline's own parts of Airflow."""
+    """Timetable, web page and links of the pipeline."""
 
     name = "numerai"
-    timetables = [NumeraiRounds]  # noqa: RUF012 - Airflow's own class declares it so
-    fastapi_apps = [FASTAPI_APP]  # noqa: RUF012 - likewise
-    external_views = [*EXTERNAL_VIEWS]  # noqa: RUF012 - likewise
-    operator_extra_links = [LeaderboardLink()]  # noqa: RUF012 - likewise
+    timetables = [NumeraiRounds]  # noqa: RUF012 - declared like this by AirflowPlugin
+    fastapi_apps = [FASTAPI_APP]  # noqa: RUF012 - as above
+    external_views = [*EXTERNAL_VIEWS]  # noqa: RUF012 - as above
+    operator_extra_links = [LeaderboardLink()]  # noqa: RUF012 - as above

@@ -68,7 +68,7 @@ class TogetherScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith("tests/faults"):
-            return "the house of faults"  # which takes longer to open than to play in
+            return "faults"  # its environment takes longer to start than its tests to run
         return "the checkout" if nodeid.startswith(ONE_AT_A_TIME) else nodeid.split("::", 1)[0]
 
 

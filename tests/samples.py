@@ -25,8 +25,8 @@ def task(**entry: object) -> dict[str, object]:
     return {"image": "classic", "description": "A test.", "memory": 512, "time_limit": 5, **entry}
 
 
-def wait_for_a_waiter(lock: Path) -> None:
-    """Return once some process waits for a lock file, as the kernel's own list tells; fail if none ever does."""
+def wait_until_contended(lock: Path) -> None:
+    """Return when some process waits for a lock file, according to the kernel's list of locks; fail after a minute."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if lock.exists():
@@ -35,5 +35,5 @@ def wait_for_a_waiter(lock: Path) -> None:
             if waiting:
                 return
         time.sleep(0.02)
-    msg = f"nobody waits for {lock}"
+    msg = f"no process waits for {lock}"
     raise AssertionError(msg)

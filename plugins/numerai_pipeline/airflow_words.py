@@ -1,4 +1,4 @@
-"""The pipeline's errors in Airflow's words: fail at once, or try again."""
+"""Translates the pipeline's errors to Airflow's: fail at once, or retry."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def in_airflow_words() -> Iterator[None]:
-    """Turn bad input into a failure without retries, and every other error of the pipeline into one with them.
+def translate_errors() -> Iterator[None]:
+    """Translate the pipeline's errors; a decorator, ``@translate_errors()``, and a context manager.
 
-    What the operating system says of a full, read-only or forbidden data volume counts as the pipeline's, wherever it
-    arises.
+    Bad input fails the task at once, every other error of the pipeline is retried. An ``OSError`` of a full, read-only
+    or forbidden data volume is classified first, so that its message names the remedy. A retry policy of the task SDK
+    (``ExceptionRetryPolicy``) could decide about retries as well, but cannot change the message of an exception.
     """
     try:
         yield
     except PipelineError as error:
-        raise _in_airflow_words(error) from error
+        raise _to_airflow(error) from error
     except OSError as error:
         known = classify_disk_error(error)
         if known is None:
             raise
-        raise _in_airflow_words(known) from error
+        raise _to_airflow(known) from error
 
 
-def _in_airflow_words(error: PipelineError) -> AirflowException:
+def _to_airflow(error: PipelineError) -> AirflowException:
     kind = AirflowFailException if isinstance(error, BadInputError) else AirflowException
     return kind(str(error))

@@ -1,4 +1,4 @@
-"""Somebody looks at the leaderboard before anything is submitted: a task that waits for a click in the web UI."""
+"""Approval of the submissions by a user: a task that waits for an answer in the web UI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import conf
 from airflow.sdk.exceptions import AirflowFailException
 
-from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.airflow_words import translate_errors
 from numerai_pipeline.dag.submission import plan_submission
 from numerai_pipeline.leaderboard.links import ADDRESS
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
     from numerai_pipeline.run_layout import RunLayout
 
-_COLUMNS = {"corr": "mean CORR", "sharpe": "Sharpe", "max_drawdown": "deepest fall", "logloss": "logloss"}
+_COLUMNS = {"corr": "mean CORR", "sharpe": "Sharpe", "max_drawdown": "max drawdown", "logloss": "logloss"}
 
 
 class SubmissionApproval(ApprovalOperator):
-    """Asks whether the run's predictions may be submitted; skipped where there is nothing to submit.
+    """Waits until a user approves the run's submissions; skipped if there are none.
 
     Parameters
     ----------
     predictions, models : sequence of str
-        Names of all predictions there could be, and of those that models leave.
+        Names of all possible predictions, and of the predictions of models.
     **kwargs
-        As for every operator, and ``response_timeout``, after which the task fails.
+        Arguments of every operator, and ``response_timeout``, after which the task fails.
     """
 
     def __init__(self, *, predictions: Sequence[str], models: Sequence[str], **kwargs: Any) -> None:
@@ -41,27 +41,27 @@ class SubmissionApproval(ApprovalOperator):
         self.predictions = tuple(predictions)
         self.models = tuple(models)
 
+    @translate_errors()
     def execute(self, context: Context) -> Any:
-        """Show what would be submitted, and wait for an answer."""
+        """Show the planned submissions, and wait for an answer."""
         from numerai_pipeline.numerai_api.account import Account
 
-        with in_airflow_words():
-            planned = plan_submission(context["params"], context["ti"])
-            chosen = planned.select(Account(planned.client()), self.predictions, self.models)
+        planned = plan_submission(context["params"], context["ti"])
+        chosen = planned.select(Account(planned.client()), self.predictions, self.models)
         self.body = approval_text(planned.layout, planned.round, chosen, _leaderboard_address(planned.layout))
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on with the answer: approved, rejected (then nothing is submitted), or none in time."""
+        """Handle the answer: approved, rejected (then nothing is submitted), or none in time."""
         try:
             return super().execute_complete(context, event)
         except HITLTimeoutError as error:
-            msg = f"nothing was submitted: nobody approved within {self.response_timeout} (NUMERAI_APPROVAL_HOURS)"
+            msg = f"nothing was submitted: no approval within {self.response_timeout} (NUMERAI_APPROVAL_HOURS)"
             raise AirflowFailException(msg) from error
 
 
 def approval_text(layout: RunLayout, round_number: int, chosen: Mapping[str, str], link: str) -> str:
-    """Say in Markdown what would be submitted, with each one's row of the leaderboard.
+    """Describe the planned submissions in Markdown, with the leaderboard row of each.
 
     Parameters
     ----------
@@ -69,20 +69,20 @@ def approval_text(layout: RunLayout, round_number: int, chosen: Mapping[str, str
         The run's directory.
     round_number : int
     chosen : mapping
-        Model at Numerai → one of ours.
+        Model at Numerai → model or ensemble of this pipeline.
     link : str
         Address of the run's leaderboard in the web UI.
     """
     rows, total = _leaderboard(layout)
     columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows.values())]
-    titles = ["at Numerai", "gets", *(["rank"] if rows else []), *(_COLUMNS[name] for name in columns)]
+    titles = ["Numerai model", "predictions of", *(["rank"] if rows else []), *(_COLUMNS[name] for name in columns)]
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     for name, model in chosen.items():
         row = rows.get(model, {})
         rank = [f"{row.get('rank', '?')} of {total}"] if rows else []
         lines.append(f"| {' | '.join([name, model, *rank, *(_digits(row.get(column)) for column in columns)])} |")
     board = f"[The whole leaderboard]({link})" if rows else "There is no leaderboard: `evaluate` failed."
-    return "\n".join([f"Round {round_number} would get:", "", *lines, "", board])
+    return "\n".join([f"Submissions for round {round_number}:", "", *lines, "", board])
 
 
 def _leaderboard_address(layout: RunLayout) -> str:

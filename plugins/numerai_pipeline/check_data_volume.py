@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.data_volume import DataVolume, chown_for, container_user, find_data_volume, installation_id
+from numerai_pipeline.engine_connection import EngineConnection
 from numerai_pipeline.errors import BadInputError, PipelineError
 from numerai_pipeline.model_registry import Registry, load_registry
 from numerai_pipeline.settings import Settings, load_settings
@@ -86,7 +87,7 @@ def _run(settings: Settings, client: APIClient, image: str, user: str, volume: D
     from docker.errors import APIError, NotFound
     from docker.types import Mount
 
-    from numerai_pipeline.container_limits import locked_down
+    from numerai_pipeline.container_limits import sandbox_host_config
 
     mount = Mount(_FOLDER, str(volume.host_path(probe)), type="bind")
     container_id = None
@@ -97,7 +98,7 @@ def _run(settings: Settings, client: APIClient, image: str, user: str, volume: D
             command=[],
             user=user,
             labels={"numerai": installation_id(settings.data_dir), "numerai.task": "check_data_volume"},
-            host_config=locked_down(client, [mount], memory=_MEMORY, cores=1),
+            host_config=sandbox_host_config(client, [mount], memory=_MEMORY, cores=1),
         )["Id"]
         client.start(container_id)
         outcome: Any = client.wait(container_id, timeout=_TIMEOUT_SECONDS)
@@ -127,8 +128,8 @@ def _error_message(volume: DataVolume, settings: Settings, reason: str) -> str:
 
 
 def engine_address() -> str:
-    """Return the address of the Docker engine that the docker library uses."""
-    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    """Return the address of the Docker engine."""
+    return EngineConnection.from_environment().url
 
 
 def any_model_image(registry: Registry, settings: Settings, client: APIClient) -> str:
@@ -152,14 +153,13 @@ def any_model_image(registry: Registry, settings: Settings, client: APIClient) -
 
 def main() -> None:
     """Check this deployment and print the result."""
-    import docker
     from docker.errors import DockerException
 
     try:
         settings = load_settings()
         registry = load_registry(settings.images_dir or Path(__file__).resolve().parents[2] / "model_images")
         try:
-            client = docker.from_env().api
+            client = EngineConnection.from_environment().client()
         except DockerException as error:
             msg = f"the Docker engine at {engine_address()} (DOCKER_HOST) is unreachable: {error}"
             raise PipelineError(msg) from None

@@ -1,6 +1,6 @@
-"""What every container of ours may do: compute, within limits, and nothing else.
+"""The sandbox of a model container: no network, no capabilities, a read-only root, and hard limits.
 
-The socket proxy (``docs/socket-proxy.md``) lets no other container be made: a change here is a change of its rules.
+The socket proxy (``docs/socket-proxy.md``) accepts no other container: a change here is a change of its rules.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 CPU_PERIOD = 100_000  # microseconds
 
 
-def locked_down(client: APIClient, mounts: Sequence[Mount], *, memory: int, cores: int) -> Any:
-    """Host configuration of a container without network and rights, whose root file system is read-only.
+def sandbox_host_config(client: APIClient, mounts: Sequence[Mount], *, memory: int, cores: int) -> Any:
+    """Return the host configuration of a container in the sandbox.
 
     Parameters
     ----------
     client : APIClient
         The engine's client.
     mounts : sequence of Mount
-        What it sees of the data volume.
+        Its mounts, with paths of the engine's host.
     memory : int
-        Hard limit, MiB; there is no swap beyond it.
+        Hard memory limit, MiB, without swap.
     cores : int
-        Hard limit, where the engine's host has more.
+        Hard limit of processor cores; all of the host's if it has fewer.
     """
     return client.create_host_config(
         mounts=list(mounts),
         mem_limit=memory * 2**20,
         memswap_limit=memory * 2**20,
-        # a share of time, which may be more than the host has: so nobody has to ask the engine how much that is
+        # a share of processor time, which may exceed the host's, so that no query of the host's size is necessary
         cpu_period=CPU_PERIOD,
         cpu_quota=cores * CPU_PERIOD,
         pids_limit=4096,
         network_mode="none",
         init=True,
         read_only=True,
-        tmpfs={"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108 - the container's own, gone with it
+        tmpfs={"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108 - a path of the container
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
         shm_size="1g",

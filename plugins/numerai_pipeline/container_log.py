@@ -1,4 +1,4 @@
-"""A container's log, followed line by line across broken streams and across tries of the task."""
+"""A container's log, followed line by line across broken streams and across attempts of the task."""
 
 from __future__ import annotations
 
@@ -9,70 +9,70 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-SECONDS_BETWEEN_NOTES = 2.0
+CHECKPOINT_SECONDS = 2.0
 
 
 class ContainerLog:
-    """Passes a container's log on, each line once.
+    """Writes each line of a container's log once.
 
     Parameters
     ----------
     seen : str
-        The engine's time stamp of the last line that was passed on already; empty if none was.
+        The engine's timestamp of the last line that an earlier attempt wrote; empty if there is none.
     write : callable
-        Takes a line.
-    note : callable
-        Is told now and then, and by :meth:`note_down`, the time stamp of the last line passed on.
+        Receives each line.
+    store : callable
+        Receives the timestamp of the last written line, every few seconds and from :meth:`checkpoint`.
     keep : int
-        How many last lines to remember, those of earlier tries among them.
+        Number of last lines in :attr:`last_lines`, lines of earlier attempts included.
     """
 
-    def __init__(self, seen: str, write: Callable[[str], object], note: Callable[[str], object], keep: int) -> None:
-        self._seen = self._noted = seen
-        self._remembered = ""
+    def __init__(self, seen: str, write: Callable[[str], object], store: Callable[[str], object], keep: int) -> None:
+        self._seen = self._stored = seen
+        self._last_timestamp = ""
         self._write = write
-        self._note = note
-        self._noted_at = time.monotonic()
+        self._store = store
+        self._stored_at = time.monotonic()
         self.last_lines: deque[str] = deque(maxlen=keep)
 
     @property
     def read_until(self) -> str:
-        """Time stamp of the last line that was read; empty before the first."""
-        return self._remembered
+        """Timestamp of the last line that was read; empty before the first."""
+        return self._last_timestamp
 
-    def follow(self, stream: Iterable[bytes], *, to_its_end: bool) -> None:
-        """Pass on what is new in a stream of the log, with time stamps.
+    def follow(self, stream: Iterable[bytes], *, until_end: bool) -> None:
+        """Write the new lines of a stream with timestamps.
 
         Parameters
         ----------
         stream : iterable of bytes
             The log from its beginning, or from any moment up to :attr:`read_until`.
-        to_its_end : bool
-            Whether the stream goes on until the container ends, and a line without an end is one that broke off.
+        until_end : bool
+            Whether the stream goes on until the container ends, so that a last line without a line break is incomplete.
         """
-        # of one stream, lines of the same moment are all passed on
-        seen, remembered, rest = self._seen, self._remembered, b""
+        # several lines of one stream may have the same timestamp
+        seen, last_timestamp, rest = self._seen, self._last_timestamp, b""
         for chunk in stream:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                self._take(line, seen, remembered)
-        if rest and not to_its_end:  # a last line that nobody ended
-            self._take(rest, seen, remembered)
+                self._consume(line, seen, last_timestamp)
+        if rest and not until_end:  # the last line has no line break
+            self._consume(rest, seen, last_timestamp)
 
-    def note_down(self) -> None:
-        """Note how far the log was passed on, for a next try."""
-        self._noted_at = time.monotonic()
-        if self._seen != self._noted:
-            self._note(self._seen)
-            self._noted = self._seen
+    def checkpoint(self) -> None:
+        """Store the timestamp of the last written line, for the next attempt."""
+        self._stored_at = time.monotonic()
+        if self._seen != self._stored:
+            self._store(self._seen)
+            self._stored = self._seen
 
-    def _take(self, line: bytes, seen: str, remembered: str) -> None:
-        stamp, _, text = line.decode("utf-8", errors="replace").rstrip().partition(" ")
-        if stamp > remembered:
+    def _consume(self, line: bytes, seen: str, last_timestamp: str) -> None:
+        timestamp, _, text = line.decode("utf-8", errors="replace").rstrip().partition(" ")
+        if timestamp > last_timestamp:
             self.last_lines.append(text)
-            self._remembered = max(self._remembered, stamp)
-        if stamp > seen:
+            self._last_timestamp = max(self._last_timestamp, timestamp)
+        if timestamp > seen:
             self._write(text)
-            self._seen = max(self._seen, stamp)
-            if time.monotonic() - self._noted_at > SECONDS_BETWEEN_NOTES:
-                self.note_down()
+            self._seen = max(self._seen, timestamp)
+            if time.monotonic() - self._stored_at > CHECKPOINT_SECONDS:
+                self.checkpoint()

@@ -28,21 +28,22 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from numerai_pipeline.container_labels import deployment_filter
 from numerai_pipeline.disk import megabytes
 from numerai_pipeline.errors import PipelineError
 from numerai_pipeline.leases import RunRef, runs_using
 from numerai_pipeline.locks import file_lock, lock_path
 from numerai_pipeline.manifests import SUFFIX, discard, manifest_path
-from numerai_pipeline.reaper import ContainerOwner, unwanted_containers, unwanted_services
+from numerai_pipeline.reaper import find_orphans
 from numerai_pipeline.run_layout import DataLayout, RunLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from docker import APIClient
-
-    from numerai_pipeline.settings import Settings
+    from numerai_pipeline.container_backend import Backend
+    from numerai_pipeline.container_labels import ContainerLabels
+    from numerai_pipeline.data_volume import DataVolume
 
 log = logging.getLogger(__name__)
 
@@ -260,79 +261,41 @@ def _remove_empty_folders(downloads: Path) -> None:
 
 def remove_containers(
     cleanup: Cleanup,
-    client: APIClient,
-    installation: str,
+    backend: Backend,
+    deployment: str,
     *,
     keep_days: int,
-    is_wanted: Callable[[ContainerOwner], bool],
+    is_active: Callable[[ContainerLabels], bool],
 ) -> None:
-    """Remove this deployment's containers without an active task, ``keep_days`` after their end or creation."""
-    from numerai_pipeline.docker_engine import remove_container
+    """Remove a deployment's containers whose task is no longer active, some days after they ended or were created.
 
-    for container in unwanted_containers(client, installation, is_wanted):
-        since = _container_since(client, container["Id"])
+    Parameters
+    ----------
+    cleanup : Cleanup
+        The clean-up.
+    backend : Backend
+        The platform with the containers.
+    deployment : str
+        Id of the deployment.
+    keep_days : int
+        Days for which they stay.
+    is_active : callable
+        Whether the task of these labels is active.
+    """
+    for container in find_orphans(backend, deployment, is_active):
+        since = backend.last_change(container.id)
         if since is not None and cleanup.older_than(since, keep_days):
-            size = _container_size(client, installation, container["Id"])
-            name = _name("container", container, container["State"])
-            cleanup.remove(name, size, since, partial(remove_container, client, container["Id"]))
+            labels = container.labels
+            name = f"{backend.kind} {container.id[:12]} ({container.status}) of {labels.task}, {labels.run}"
+            size = backend.written_bytes(container)
+            cleanup.remove(name, size, since, partial(backend.request_removal, container.id))
 
 
-def remove_services(
-    cleanup: Cleanup,
-    client: APIClient,
-    installation: str,
-    *,
-    keep_days: int,
-    is_wanted: Callable[[ContainerOwner], bool],
-) -> None:
-    """Remove this deployment's swarm services without an active task, ``keep_days`` after their end or creation."""
-    from numerai_pipeline.swarm_services import order_removal, service_since
-
-    for service in unwanted_services(client, installation, is_wanted):
-        since = service_since(client, service["Id"])
-        if since is not None and cleanup.older_than(since, keep_days):
-            name = _name("service", service, service["Status"])
-            cleanup.remove(name, 0, since, partial(order_removal, client, service["Id"]))
-
-
-def _name(kind: str, container: dict[str, Any], state: str) -> str:
-    owner = ContainerOwner.of(container["Labels"])
-    return f"{kind} {container['Id'][:12]} ({state}) of {owner.task}, {owner.lease.run}"
-
-
-def _container_size(client: APIClient, installation: str, container_id: str) -> int:
-    """Return the bytes that a container wrote outside of its mounts."""
-    found = client.containers(all=True, size=True, filters={"id": container_id, "label": f"numerai={installation}"})
-    return sum(container.get("SizeRw") or 0 for container in found)
-
-
-def _container_since(client: APIClient, container_id: str) -> datetime | None:
-    """Return when a container ended, or was created if it still runs; None if it no longer exists."""
-    from docker.errors import NotFound
-
-    try:
-        seen = client.inspect_container(container_id)
-    except NotFound:
-        return None
-    state = seen["State"]
-    ended = state["Status"] in ("exited", "dead")
-    return datetime.fromisoformat(state["FinishedAt"] if ended else seen["Created"])
-
-
-def mounted_by_containers(client: APIClient, installation: str, settings: Settings) -> Callable[[Path], bool]:
-    """Return a check whether a running container of this deployment mounts a directory of the data volume."""
-    from numerai_pipeline.data_volume import find_data_volume
-    from numerai_pipeline.swarm_services import find_services, has_ended
-
-    volume = find_data_volume(settings, client)
-    label = f"numerai={installation}"
-    containers = client.containers(all=True, filters={"label": label})
-    running = [container for container in containers if container["State"] not in ("exited", "dead")]
-    if settings.engine == "swarm":
-        running += [service for service in find_services(client, [label]) if not has_ended(service["Status"])]
-    sources = {mount.get("Source") for container in running for mount in container["Mounts"]}
-    mounted = [PurePosixPath(source) for source in sources if source]
+def mounted_by_containers(backends: Sequence[Backend], deployment: str, volume: DataVolume) -> Callable[[Path], bool]:
+    """Return a check whether a running container of a deployment mounts a directory of the data volume."""
+    containers = [each for backend in backends for each in backend.find([deployment_filter(deployment)])]
     # a container mounts its workspace in the directory, and files of the directory
+    mounted = {PurePosixPath(source) for each in containers if not each.has_ended for source in each.sources}
     return lambda directory: any(path.is_relative_to(volume.host_path(directory)) for path in mounted)
 
 

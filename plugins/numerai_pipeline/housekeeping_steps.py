@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.airflow_words import in_airflow_words
-from numerai_pipeline.data_volume import installation_id
+from numerai_pipeline.airflow_words import translate_errors
+from numerai_pipeline.container_backend import cleanup_backends
+from numerai_pipeline.data_volume import find_data_volume, installation_id
+from numerai_pipeline.docker_connection import engine_client
+from numerai_pipeline.docker_engine import NoConnectionError
 from numerai_pipeline.errors import PipelineError
 from numerai_pipeline.housekeeping import (
     Cleanup,
@@ -16,9 +19,8 @@ from numerai_pipeline.housekeeping import (
     remove_containers,
     remove_downloads,
     remove_runs,
-    remove_services,
 )
-from numerai_pipeline.reaper import asking_airflow, run_goes_on
+from numerai_pipeline.orphan_cleanup import airflow_liveness_check, is_run_active
 from numerai_pipeline.run_layout import DataLayout
 from numerai_pipeline.settings import LEAST_DAYS, Settings, load_settings
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
     from docker import APIClient
+
+    from numerai_pipeline.container_backend import Backend
 
 
 def form_fields(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -55,49 +59,52 @@ def form_fields(settings: Settings) -> dict[str, dict[str, Any]]:
     }
 
 
+@translate_errors()
 def clean_containers(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
     """Remove this deployment's containers without an active task; return the removed objects."""
     settings = load_settings()
     cleanup = _cleanup(params)
-    with in_airflow_words(), _docker_engine() as client:
-        for remove in (remove_containers, remove_services) if settings.engine == "swarm" else (remove_containers,):
-            remove(
+    with _docker_engine(settings) as (_, backends):
+        for backend in backends:
+            remove_containers(
                 cleanup,
-                client,
+                backend,
                 installation_id(settings.data_dir),
                 keep_days=settings.keep_container_days,
-                is_wanted=asking_airflow(ti),
+                is_active=airflow_liveness_check(ti),
             )
         return cleanup.finish()
 
 
+@translate_errors()
 def clean_runs(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
     """Remove the directories of old runs; return the removed objects."""
     settings = load_settings()
     cleanup = _cleanup(params)
-    with in_airflow_words(), _docker_engine() as client:
+    with _docker_engine(settings) as (client, backends):
+        volume = find_data_volume(settings, client)
         remove_runs(
             cleanup,
             DataLayout(settings.data_dir),
             keep_rounds=params["keep_rounds"],
             keep_days=params["keep_days"],
-            mounted=mounted_by_containers(client, installation_id(settings.data_dir), settings),
-            is_active=partial(run_goes_on, ti),
+            mounted=mounted_by_containers(backends, installation_id(settings.data_dir), volume),
+            is_active=partial(is_run_active, ti),
         )
         return cleanup.finish()
 
 
+@translate_errors()
 def clean_downloads(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove downloads that no run has requested recently; return the removed objects."""
+    """Remove downloads that no run requested recently; return the removed objects."""
     cleanup = _cleanup(params)
-    with in_airflow_words():
-        remove_downloads(
-            cleanup,
-            DataLayout(load_settings().data_dir),
-            keep_rounds=params["keep_rounds"],
-            keep_days=params["keep_days"],
-        )
-        return cleanup.finish()
+    remove_downloads(
+        cleanup,
+        DataLayout(load_settings().data_dir),
+        keep_rounds=params["keep_rounds"],
+        keep_days=params["keep_days"],
+    )
+    return cleanup.finish()
 
 
 def _cleanup(params: Mapping[str, Any]) -> Cleanup:
@@ -105,23 +112,17 @@ def _cleanup(params: Mapping[str, Any]) -> Cleanup:
 
 
 @contextmanager
-def _docker_engine() -> Iterator[APIClient]:
-    """Connect to the engine that runs the model containers.
+def _docker_engine(settings: Settings) -> Iterator[tuple[APIClient, list[Backend]]]:
+    """Connect to the engine that runs the model containers, and to a swarm if that is set.
 
     Raises
     ------
     PipelineError
         When it is unreachable: without it, it is unknown which directories are in use.
     """
-    import docker
-    from docker.errors import DockerException
-
     try:
-        client = docker.from_env()
-    except DockerException as error:
+        with engine_client() as client:
+            yield client, cleanup_backends(settings, lambda: client)
+    except NoConnectionError as error:
         msg = f"the Docker engine is unreachable ({error}): nothing was removed. Check that it is running"
         raise PipelineError(msg) from None
-    try:
-        yield client.api
-    finally:
-        client.close()

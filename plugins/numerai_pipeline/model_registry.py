@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.model_images import PYTHON, image_reference
+from numerai_pipeline.task_ids import PIPELINE_TASKS, UNZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,15 +26,12 @@ if TYPE_CHECKING:
 SCHEMA = Path(__file__).with_name("models.schema.json")
 # libyaml's loader if available: Airflow reads the registry with each task, and libyaml takes a tenth of the time
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-FIRST_TASK = "unzip"
 # In `depends_on`: all tasks that produce predictions. A task that depends on it uses the models that succeeded.
 ALL_MODELS = "models"
 # Prefix of the names of ensembles' predictions.
 ENSEMBLE_PREFIX = "ensemble_"
 TableFormat = Literal["parquet", "csv"]
-RESERVED_NAMES = frozenset(
-    {"wait_for_round", "download", FIRST_TASK, ALL_MODELS, "leaderboard", "approve", "submit", "exploring"}
-)
+RESERVED_NAMES = PIPELINE_TASKS | {ALL_MODELS}
 # Environment variables that the pipeline sets; a task's parameters must not override them.
 CONTRACT_VARIABLES = frozenset(
     {"OPERATION", "TRAINING", "TESTING", "PREDICTING", "STORING", "REPORTING", "INPUTS"}
@@ -102,7 +100,7 @@ class ModelSpec:
     memory: int
     time_limit: int
     pool_slots: int
-    depends_on: tuple[str, ...] = (FIRST_TASK,)
+    depends_on: tuple[str, ...] = (UNZIP,)
     group: str | None = None
     predicts: bool = True
     outputs: tuple[str, ...] = ()
@@ -179,6 +177,12 @@ class Registry:
     def upstream(self, name: str) -> tuple[str, ...]:
         """Return the tasks directly upstream of this one, each model by its name."""
         return _resolve_dependencies(self.tasks[name], self.tasks)
+
+    def edges(self) -> Iterator[tuple[str, str]]:
+        """Yield the pairs (upstream task, task) of the graph, ``unzip`` among the former."""
+        for spec in self:
+            for name in self.upstream(spec.name):
+                yield name, spec.name
 
     def upstream_outputs(self, name: str) -> tuple[str, ...]:
         """Return the output files of all upstream tasks, direct and indirect."""
@@ -260,7 +264,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         memory=task["memory"],
         time_limit=task["time_limit"],
         pool_slots=task.get("pool_slots", task.get("cores", 1)),
-        depends_on=tuple(task.get("depends_on", (FIRST_TASK,))),
+        depends_on=tuple(task.get("depends_on", (UNZIP,))),
         group=task.get("group"),
         predicts=task.get("predicts", True),
         outputs=tuple(task.get("outputs", ())),
@@ -288,8 +292,8 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
         msg = f"{place}.image: unknown image {spec.image!r}; available: {', '.join(images)}"
         raise BadInputError(msg)
     for need in spec.depends_on:
-        if need not in (FIRST_TASK, ALL_MODELS) and need not in tasks:
-            msg = f"{place}.depends_on: unknown task {need!r}; available: {', '.join((FIRST_TASK, *tasks))}"
+        if need not in (UNZIP, ALL_MODELS) and need not in tasks:
+            msg = f"{place}.depends_on: unknown task {need!r}; available: {', '.join((UNZIP, *tasks))}"
             raise BadInputError(msg)
     if spec.is_post_processing and spec.predicts:
         msg = f"{place}.depends_on: a task that depends on {ALL_MODELS!r} cannot be a model; set predicts: false"
@@ -310,9 +314,7 @@ def _resolve_dependencies(spec: ModelSpec, tasks: Mapping[str, ModelSpec]) -> tu
 
 def _in_order(file: Path, tasks: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
     upstream = {name: _resolve_dependencies(spec, tasks) for name, spec in tasks.items()}
-    sorter = TopologicalSorter(
-        {name: [each for each in names if each != FIRST_TASK] for name, names in upstream.items()}
-    )
+    sorter = TopologicalSorter({name: [each for each in names if each != UNZIP] for name, names in upstream.items()})
     try:
         return {name: tasks[name] for name in sorter.static_order()}
     except CycleError as error:

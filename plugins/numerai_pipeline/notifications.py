@@ -19,6 +19,7 @@ from airflow.sdk import BaseNotifier, conf
 from airflow.sdk.log import mask_secret
 
 from numerai_pipeline.errors import BadInputError, NetworkError
+from numerai_pipeline.task_ids import WAIT_FOR_ROUND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WAITING_TASK = "wait_for_round"
-"""The task whose failure means that the run's round was missed."""
 WEBHOOK_TIMEOUT = (
     3.0,
     6.0,
@@ -174,7 +173,7 @@ def build_event(context: Context, state: Literal["failed", "success"]) -> RunEve
         states = _or_default(lambda: ti.get_task_states(dag_id=dag, run_ids=[run]), nothing).get(run, {})
         failed = sorted(task for task, its_state in states.items() if its_state == "failed") or [ti.task_id]
     late = _late_submissions(ti) if state == "success" and ti is not None else []
-    event: Event = "missed" if WAITING_TASK in failed else "failed"
+    event: Event = "missed" if WAIT_FOR_ROUND in failed else "failed"
     if state == "success":
         event = "late" if late else "finished"
     round_name = _round(context, ti)

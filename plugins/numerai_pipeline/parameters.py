@@ -14,7 +14,7 @@ from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.settings import describe_validation_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 LONGEST_SEARCH = 3 * 24 * 60  # minutes
 DATA, MODELS, RUN = "Data", "Models", "Run"
@@ -115,6 +115,10 @@ class RunParameters(BaseModel):
         "Upload the predictions of the live rows to Numerai, or to the simulated tournament, as `NUMERAI_SUBMISSIONS`"
         " assigns them. `NUMERAI_SUBMIT` sets the default.",
     )
+
+    def selects(self, models: Iterable[str]) -> bool:
+        """Whether any of these models is selected: in ``models``, or any model if that is empty."""
+        return not self.models or not set(self.models).isdisjoint(models)
 
     @model_validator(mode="after")
     def _choices_fit_together(self) -> RunParameters:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk.bases.sensor import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
-from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.airflow_words import translate_errors
 from numerai_pipeline.dag.submission import preflight_check
+from numerai_pipeline.orphan_cleanup import remove_orphans
 from numerai_pipeline.parameters import parse_parameters
-from numerai_pipeline.reaper import reap
 from numerai_pipeline.run_dates import BACKFILL, SCHEDULED, run_date
 from numerai_pipeline.settings import load_settings
 
@@ -55,13 +55,13 @@ class RoundSensor(BaseSensorOperator):
     def pre_execute(self, context: Context) -> None:
         """Remove orphaned containers: the run needs the machine for its own."""
         super().pre_execute(context)
-        with in_airflow_words():
-            reap(load_settings(), context["ti"])
+        with translate_errors():
+            remove_orphans(load_settings(), context["ti"])
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Pass, or wait; return the round of a scheduled run: ``round``, ``opens``, ``closes``."""
         dag_run = context["dag_run"]
-        with in_airflow_words():
+        with translate_errors():
             parameters = parse_parameters(context["params"])
             if dag_run.run_type != BACKFILL:  # which rarely has anything to submit
                 preflight_check(parameters)

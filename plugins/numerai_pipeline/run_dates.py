@@ -1,4 +1,4 @@
-"""Which date of a run decides its round."""
+"""The date of a run that determines its round."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ BACKFILL = "backfill"
 
 
 def run_date(dag_run: DagRunProtocol) -> datetime | None:
-    """Give the moment whose round a run belongs to; None for the current round.
+    """Return the time whose round a run belongs to; None for the current round.
 
-    The runs of the schedule and of backfills belong to the end of their data interval. Any other run belongs to its
-    logical date if it was given one; its data interval says nothing, for Airflow derives it from the moment of the
-    trigger when the command line gives a logical date.
+    Scheduled and backfilled runs belong to the end of their data interval. Any other run belongs to its logical date,
+    if it has one; its data interval is not used, since Airflow derives it from the time of the trigger when the command
+    line passes a logical date.
     """
     if dag_run.run_type in (SCHEDULED, BACKFILL):
         return dag_run.data_interval_end

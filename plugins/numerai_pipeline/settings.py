@@ -201,6 +201,12 @@ class Settings(BaseSettings):
         description="User (and group) id of the model containers; never root. By default Airflow's own, or 10001 where"
         " Airflow itself is root.",
     )
+    docker_conn_id: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Airflow connection, of type *docker*, with the login to the registry of the model images; no login"
+        " by default.",
+    )
     engine: Literal["docker", "swarm"] = Field(
         default="docker",
         description="How model containers are started: `docker`, on the engine beside Airflow, or `swarm`, as services"

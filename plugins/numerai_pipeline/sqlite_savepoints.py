@@ -1,9 +1,10 @@
-"""Savepoints in Airflow's SQLite that wait for their turn to write; the launcher sets ``sql_alchemy_connect_args``.
+"""SQLite savepoints that wait for the write lock; the launcher sets ``sql_alchemy_connect_args`` to use them.
 
-Python's driver begins a transaction before a row is written, and not before a savepoint, which then opens one that only
-reads. When another process writes before it writes itself, SQLite fails it at once with "database is locked", whatever
-the timeout: what it has read is out of date (SQLITE_BUSY_SNAPSHOT, https://www.sqlite.org/isolation.html). ``airflow
-backfill create`` does all its work in such savepoints. A transaction that means to write from the start waits instead.
+Python's driver begins a transaction before a row is written, but not before a savepoint, which then opens a read
+transaction. If another process writes before this transaction does, SQLite fails it at once with "database is locked",
+regardless of the timeout, since its snapshot is out of date (SQLITE_BUSY_SNAPSHOT,
+https://www.sqlite.org/isolation.html). ``airflow backfill create`` writes only in such savepoints. A transaction that
+begins with the write lock (``BEGIN IMMEDIATE``) waits instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a Docker Swarm says of a service and its one task, in the words an engine has for a container.
+"""Services of a Docker Swarm, as the containers that they stand for: state, log, size of nodes, and removal.
 
-A service stands for one container on whichever node has room for it. The swarm's manager is asked for all of it; only
-whether a container ran out of memory is known to its node alone.
+Each service has one task, and that one container on one of the nodes. All queries go to the swarm's manager; only its
+node has the information whether a container ran out of memory.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import docker.errors
 import requests
 import urllib3
 
+from numerai_pipeline.container_backend import ContainerState, FoundContainer
+from numerai_pipeline.container_labels import ContainerLabels
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,59 +25,52 @@ if TYPE_CHECKING:
 
 REMOVAL_SECONDS = 20.0
 LOG_SECONDS = 10.0
-# before each piece of a log: one byte that says which stream it is of, three of nothing, four for its length
-_PIECE = struct.Struct(">BxxxI")
+# header of each frame of a log: one byte for the stream, three unused, four for the length
+_LOG_FRAME = struct.Struct(">BxxxI")
 _ENDED = frozenset({"complete", "failed", "rejected", "shutdown", "orphaned", "remove"})
-_WENT_THROUGH = ("task: non-zero exit", "")
+_PLAIN_EXIT = "task: non-zero exit"
 
 
-class NodeSilentError(Exception):
-    """The node of a service does not hand out its log."""
+class NodeUnreachableError(Exception):
+    """The node of a service does not send its log."""
 
 
-def find_services(client: APIClient, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """List the services with all of these labels, each with ``Id``, ``Labels``, ``Status`` and ``Mounts``.
+def find_services(client: APIClient, filters: Sequence[str]) -> list[FoundContainer]:
+    """List the services with all of these labels.
 
     Parameters
     ----------
     client : APIClient
         A connection to a manager.
-    labels : sequence of str
+    filters : sequence of str
         ``name=value`` each.
     """
-    services = _untyped(client).services(filters={"label": list(labels)})
-    # of a task, its service's labels tell; asked for all at once, as a service may be gone by the time of a second look
-    tasks = _untyped(client).tasks(filters={"label": list(labels)})
+    services = _untyped(client).services(filters={"label": list(filters)})
+    # tasks have the labels of their service; queried together, since a service may be gone before a second query
+    tasks = _untyped(client).tasks(filters={"label": list(filters)})
 
     def status(service_id: str) -> str:
         newest = _newest([task for task in tasks if task["ServiceID"] == service_id])
         return "new" if newest is None else str(newest["Status"]["State"])
 
     return [
-        {
-            "Id": service["ID"],
-            "Labels": service["Spec"]["Labels"],
-            "Status": status(service["ID"]),
-            "Mounts": service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Mounts", []),
-        }
+        FoundContainer(
+            id=service["ID"],
+            labels=ContainerLabels.from_dict(service["Spec"]["Labels"]),
+            status=status(service["ID"]),
+            has_ended=status(service["ID"]) in _ENDED,
+            sources=tuple(
+                mount["Source"]
+                for mount in service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Mounts", [])
+                if mount.get("Source")
+            ),
+        )
         for service in services
     ]
 
 
-def has_ended(status: str) -> bool:
-    """Whether a service with this ``Status`` does nothing any more."""
-    return status in _ENDED
-
-
-def service_state(client: APIClient, service_id: str) -> dict[str, Any]:
-    """Tell where a service stands.
-
-    Returns
-    -------
-    dict
-        As for a container: ``Status`` (``waiting``, ``running`` or ``exited``), ``ExitCode``, and ``OOMKilled``, None
-        where only another node knows. ``Said`` is what the swarm says about a wait; ``Failure`` is what it says where
-        it was the swarm that failed and not the container, otherwise empty; ``Node`` is the name of its node.
+def service_state(client: APIClient, service_id: str) -> ContainerState:
+    """Return the state of a service's container.
 
     Raises
     ------
@@ -83,28 +79,33 @@ def service_state(client: APIClient, service_id: str) -> dict[str, Any]:
     """
     task = _newest_task(client, service_id)
     if task is None:
-        return _state("waiting")
-    seen = task["Status"]
-    state, said = seen["State"], seen.get("Err") or ""
-    container = seen.get("ContainerStatus") or {}
-    code = container.get("ExitCode", 0)
+        return ContainerState("waiting")
+    status = task["Status"]
+    state, message = status["State"], status.get("Err") or ""
+    exit_code = (status.get("ContainerStatus") or {}).get("ExitCode", 0)
     node, is_lost = _node(client, task)
     if state not in _ENDED:
         if is_lost and task["DesiredState"] != "running":
-            return _state("exited", node=node, failure=f"the swarm has lost its node {node}")
-        return _state("running" if state == "running" else "waiting", said=said, node=node)
+            return ContainerState("ended", failure=f"the swarm has lost its node {node}", node=node)
+        return ContainerState(
+            "running" if state == "running" else "waiting",
+            wait_reason="" if state == "running" else message,
+            node=node,
+        )
     if state == "complete":
-        return _state("exited", node=node)
-    if state == "failed" and code and said.startswith(_WENT_THROUGH):
-        return _state("exited", code, _ran_out_of_memory(client, task), node=node)
-    failure = said or f"the swarm stopped it ({state}): its node {node} was drained, or somebody scaled the service"
-    return _state("exited", code, node=node, failure=failure)
+        return ContainerState("ended", node=node)
+    if state == "failed" and exit_code and (not message or message.startswith(_PLAIN_EXIT)):
+        return ContainerState("ended", exit_code, _ran_out_of_memory(client, task), node=node)
+    failure = message or (
+        f"the swarm stopped it ({state}): its node {node} was drained, or an operator scaled the service"
+    )
+    return ContainerState("ended", exit_code, failure=failure, node=node)
 
 
 def read_log(client: APIClient, service_id: str, since: int) -> list[bytes]:
-    """Read what there is of a service's log, in pieces that each begin with a time stamp, or say what went wrong.
+    """Read a service's log as it is now, as frames that each start with a timestamp, or are an error message.
 
-    The library's own way to read it waits for ever where a node is silent, and with it the manager.
+    The library's method for it has no timeout, and blocks while the service's node is unreachable.
 
     Parameters
     ----------
@@ -113,19 +114,19 @@ def read_log(client: APIClient, service_id: str, since: int) -> list[bytes]:
     service_id : str
         The service.
     since : int
-        Seconds since 1970 from which on to read.
+        Start of the part to read, in seconds since 1970.
 
     Raises
     ------
-    NodeSilentError
-        When nothing comes for :data:`LOG_SECONDS`.
+    NodeUnreachableError
+        When the node sends nothing for :data:`LOG_SECONDS`.
     docker.errors.APIError
-        When the manager refuses.
+        When the manager rejects the request.
     """
     address = f"{client.base_url}/v{client.api_version}/services/{service_id}/logs"
-    wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "since": since}
+    query = {"stdout": 1, "stderr": 1, "timestamps": 1, "since": since}
     try:
-        response = client.get(address, params=wanted, timeout=LOG_SECONDS)
+        response = client.get(address, params=query, timeout=LOG_SECONDS)
         response.raise_for_status()
     except requests.HTTPError as error:
         docker.errors.create_api_error_from_http_exception(error)
@@ -133,42 +134,42 @@ def read_log(client: APIClient, service_id: str, since: int) -> list[bytes]:
         if isinstance(error, requests.ReadTimeout) or isinstance(
             error.args[0] if error.args else None, urllib3.exceptions.ReadTimeoutError
         ):
-            msg = f"its node handed out nothing for {LOG_SECONDS:g} s"
-            raise NodeSilentError(msg) from error
+            msg = f"its node sent nothing for {LOG_SECONDS:g} s"
+            raise NodeUnreachableError(msg) from error
         raise
-    content, pieces, place = response.content, [], 0
-    while place + _PIECE.size <= len(content):
-        _, length = _PIECE.unpack_from(content, place)
-        place += _PIECE.size + length
-        pieces.append(content[place - length : place])
-    return pieces
+    content, frames, position = response.content, [], 0
+    while position + _LOG_FRAME.size <= len(content):
+        _, length = _LOG_FRAME.unpack_from(content, position)
+        position += _LOG_FRAME.size + length
+        frames.append(content[position - length : position])
+    return frames
 
 
-def service_since(client: APIClient, service_id: str) -> datetime | None:
-    """When a service ended; for one that works or waits, when it was made; None for one that is gone."""
+def service_last_change(client: APIClient, service_id: str) -> datetime | None:
+    """Return when a service ended or, if it runs or waits, was created; None if it does not exist."""
     try:
         task = _newest_task(client, service_id)
         moment = _untyped(client).inspect_service(service_id)["CreatedAt"]
     except docker.errors.NotFound:
         return None
-    if task is not None and has_ended(task["Status"]["State"]):
+    if task is not None and task["Status"]["State"] in _ENDED:
         moment = task["Status"]["Timestamp"]
     return datetime.fromisoformat(moment)
 
 
-def order_removal(client: APIClient, service_id: str) -> None:
-    """Have a service removed; its container is killed a moment later. One that is gone already is fine."""
+def request_removal(client: APIClient, service_id: str) -> None:
+    """Remove a service, if it exists; its container is killed a moment later."""
     try:
         _untyped(client).remove_service(service_id)
     except docker.errors.NotFound:
         return
 
 
-def remove_service(client: APIClient, service_id: str, patience: float = REMOVAL_SECONDS) -> bool:
-    """Remove a service and wait until its container is gone; False when that takes too long, as on a lost node."""
-    order_removal(client, service_id)
-    deadline = time.monotonic() + patience
-    # the swarm keeps a task until its node has removed the container; a removed service cannot be asked for its tasks
+def remove_service(client: APIClient, service_id: str, timeout: float = REMOVAL_SECONDS) -> bool:
+    """Remove a service and wait until its container is gone; return False on a timeout, as for a lost node."""
+    request_removal(client, service_id)
+    deadline = time.monotonic() + timeout
+    # the swarm keeps a task until its node has removed the container; tasks cannot be queried by a removed service
     while any(task["ServiceID"] == service_id for task in _untyped(client).tasks()):
         if time.monotonic() > deadline:
             return False
@@ -176,8 +177,8 @@ def remove_service(client: APIClient, service_id: str, patience: float = REMOVAL
     return True
 
 
-def biggest_node(client: APIClient) -> tuple[int, int]:
-    """Cores and MiB of the node that has most of each; what is more than that, no node could ever reserve."""
+def largest_node(client: APIClient) -> tuple[int, int]:
+    """Return the most cores and the most MiB of any node: no node can reserve more."""
     ready = [node for node in client.nodes() if node["Status"]["State"] == "ready"]
     sizes = [node["Description"]["Resources"] for node in ready if node["Spec"]["Availability"] == "active"]
     cores = max((size.get("NanoCPUs", 0) // 10**9 for size in sizes), default=0)
@@ -194,12 +195,12 @@ def _newest(tasks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _untyped(client: APIClient) -> Any:
-    """Give the same: the library's types know nothing of services."""
+    """Return the client without its type, which has no methods for services."""
     return client
 
 
 def _node(client: APIClient, task: dict[str, Any]) -> tuple[str, bool]:
-    """Name of a task's node, and whether the swarm has lost it; no name before there is one."""
+    """Return the name of a task's node, empty before it has one, and whether the swarm has lost the node."""
     if not task.get("NodeID"):
         return "", False
     try:
@@ -217,16 +218,3 @@ def _ran_out_of_memory(client: APIClient, task: dict[str, Any]) -> bool | None:
     except docker.errors.NotFound:
         return None
     return bool(state["OOMKilled"])
-
-
-def _state(
-    status: str, code: int = 0, oom: bool | None = False, *, said: str = "", failure: str = "", node: str = ""
-) -> dict[str, Any]:
-    return {
-        "Status": status,
-        "ExitCode": code,
-        "OOMKilled": oom,
-        "Said": said,
-        "Failure": failure,
-        "Node": node,
-    }

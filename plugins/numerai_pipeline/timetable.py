@@ -1,20 +1,19 @@
-"""When runs start by themselves: on the days of the rounds that were chosen, when their windows may first open.
+"""The timetable of scheduled runs: the configured days, at the earliest opening of their rounds.
 
-Airflow asks a timetable for one run after the other. What holds for ours:
+Airflow requests one run after the other from a timetable. Properties of this one:
 
-- A run starts at 12:00 UTC of its round's day and its data interval is the week that ends then. Its logical date is the
-  interval's start, as Airflow has it for all schedules, so the round belongs to the *end* of the interval.
-- ``airflow backfill create --from-date A --to-date B`` asks with A and B as the restriction, and both are compared with
-  the moment a round may open: the runs are those of exactly the rounds that open from A to B, both included. (Airflow's
-  own documentation speaks of logical dates there; it leaves the comparison to the timetable.) A date without a time is
-  its midnight: to include the round of the last day, name the day after it. Runs that lie in the future are left out.
-- A DAG's ``start_date`` and ``end_date`` are compared in the same way. But Airflow gives a *scheduled* run only those
-  tasks whose ``start_date`` is not after its logical date: with ``catchup``, let the DAG start a week before its first
-  round. A backfilled run always has all tasks.
-- A timetable that is ``on_demand`` starts nothing by itself and can be backfilled all the same. Airflow asks one
-  question for both; they differ in ``catchup``, which backfills always have and the DAG does not.
-- Without ``catchup`` only the latest round's day is made up for; whether its round is still open is for the first task
-  to find out.
+- A run starts at 12:00 UTC of its round's day, and its data interval is the week that ends then. Its logical date is
+  the start of the interval, as for all schedules of Airflow, so the round belongs to the *end* of the interval.
+- ``airflow backfill create --from-date A --to-date B`` passes A and B as the restriction, and both are compared with
+  the earliest opening of a round: the runs are the runs of all rounds that open from A to B, both included. (Airflow's
+  documentation refers to logical dates; Airflow leaves the comparison to the timetable.) A date without a time is its
+  midnight: to include the round of the last day, pass the day after it. Future runs are omitted.
+- ``start_date`` and ``end_date`` of a DAG are compared in the same way. But a *scheduled* run has only the tasks whose
+  ``start_date`` is not after its logical date: with ``catchup``, the DAG must start a week before its first round. A
+  backfilled run has all tasks.
+- A timetable that is ``on_demand`` creates no scheduled runs, but can be backfilled. Both are the same request of
+  Airflow; they differ in ``catchup``, which is always set for a backfill and not set for the DAG.
+- Without ``catchup`` only the latest missed day gets a run; its first task checks whether the round is still open.
 """
 
 from __future__ import annotations
@@ -42,21 +41,21 @@ def _now() -> datetime:
 
 
 class NumeraiRounds(Timetable):
-    """A run for every round that opens on the chosen days.
+    """A run for every round that opens on the configured days.
 
     Parameters
     ----------
     days : str
-        Any of ``tue``, ``wed``, ``thu``, ``fri``, ``sat``, by comma.
+        Any of ``tue``, ``wed``, ``thu``, ``fri``, ``sat``, comma-separated.
     on_demand : bool
-        Whether runs start only when a backfill asks for them.
+        Whether runs are created by backfills only.
     clock : callable, optional
-        Tells the present moment; the real one unless a test knows better.
+        Returns the current time; tests replace it.
 
     Raises
     ------
     ValueError
-        When a day is none of these.
+        When a day is not one of these.
     """
 
     def __init__(
@@ -68,40 +67,40 @@ class NumeraiRounds(Timetable):
         words = format_days(self._days)
         if on_demand:
             self._summary = f"{words} rounds, on demand"
-            self.description = f"Starts nothing by itself; backfills are of the {words} rounds"
+            self.description = f"No scheduled runs; backfills create the {words} rounds"
             return
         self._summary = f"{words} rounds, from {FIRST_OPENING:%H:%M} UTC"
         self.description = (
-            f"A run for each {words} round: it starts at {FIRST_OPENING:%H:%M} UTC, when the round may first open"
+            f"A run for each {words} round, at {FIRST_OPENING:%H:%M} UTC, the earliest opening of the round"
         )
 
     @classmethod
     def of(cls, schedule: str) -> NumeraiRounds:
-        """Give the timetable of the setting: days, or ``off`` for weekly rounds on demand only."""
+        """Create the timetable of the setting: days, or ``off`` for weekly rounds on demand only."""
         return cls(on_demand=True) if schedule == "off" else cls(schedule)
 
     @property
     def summary(self) -> str:
-        """The schedule in a few words, as the web UI shows it in its lists."""
+        """Short description of the schedule for the lists of the web UI."""
         return self._summary
 
     def serialize(self) -> dict[str, Any]:
-        """Give what it takes to build it again."""
+        """Return the arguments as JSON, for :meth:`deserialize`."""
         return {"days": ",".join(self._days), "on_demand": self._on_demand}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> NumeraiRounds:
-        """Build it again from :meth:`serialize`'s answer."""
+        """Create a timetable from the result of :meth:`serialize`."""
         return cls(data["days"], on_demand=data["on_demand"])
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
-        """Give a run by hand the moment it was given, and no week: it is not the run of a round's day."""
+        """Return the time of the trigger without a length: a manual run does not belong to the day of a round."""
         return DataInterval.exact(run_after)
 
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """Give the run after the last one, as far as the restriction lets there be one."""
+        """Return the run after the last one; None if the restriction excludes it."""
         if self._on_demand and not restriction.catchup:
             return None
         now = pendulum.instance(self._clock())
@@ -121,15 +120,15 @@ class NumeraiRounds(Timetable):
         return DagRunInfo.interval(opening - _WEEK, opening)
 
     def _opening_from(self, moment: datetime) -> DateTime:
-        """Give the first moment, at or after this one, at which a chosen round may open."""
+        """Return the first opening of a configured day at or after a moment."""
         return next(found for found in self._openings(moment, 1) if found >= moment)
 
     def _opening_until(self, moment: datetime) -> DateTime:
-        """Give the last moment, at or before this one, at which a chosen round may have opened."""
+        """Return the last opening of a configured day at or before a moment."""
         return next(found for found in self._openings(moment, -1) if found <= moment)
 
     def _openings(self, moment: datetime, step: int) -> list[DateTime]:
-        """Give the openings of the eight days that begin, forwards or backwards, with a moment's own."""
+        """List the openings on the eight days from a moment's day on, forwards or backwards."""
         today = pendulum.instance(moment).in_timezone("UTC")
         days = (today.add(days=step * number) for number in range(8))
         weekdays = {_TUESDAY + list(ROUND_DAYS).index(day) for day in self._days}

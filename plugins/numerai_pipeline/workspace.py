@@ -1,9 +1,8 @@
-"""What a task's container has of its run's directory: inputs it can only read, and a place of its own to write to.
+"""The workspace of a task's container: the directory that it has as ``/data``.
 
-A container sees its workspace as ``/data``. The files it may read are mounted there one by one, read-only; all else in
-it is its own. When it has ended well, what it should leave is brought home to the run's directory, each file whole and
-its manifest last. So nothing that a container does, and no moment at which it is killed, can harm the data or
-another's predictions, and what it left half-done goes with the workspace.
+The container's inputs are mounted there one by one, read-only; the rest is writable. After a successful exit, declared
+outputs are moved to the run directory; each manifest is moved last. A container, or a kill at any moment, can therefore
+damage neither the data nor the predictions of another task, and incomplete outputs are removed with the workspace.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Folders of a run's directory in which a container may leave only what is declared.
-_RESERVED = frozenset({"predictions", "images", "submissions", "logs"})
+# folders of a run's directory in which only declared outputs are allowed
+_RESERVED_FOLDERS = frozenset({"predictions", "images", "submissions", "logs"})
 
 
 @dataclass(frozen=True)
@@ -44,15 +43,15 @@ class Workspace:
     read_only : tuple of Path
         Files of the run that the container may read; their manifests come with them.
     hidden : tuple of Path
-        Files of the run that it must not know: it finds them empty.
+        Files of the run that are empty for the container.
     outputs : tuple of str
-        Files it leaves, relative to the run's directory.
-    kept : tuple of str
-        Those of them that it may build on when it is started again: finished parts of a long preparation.
-    others : frozenset of str
-        Files that other tasks leave, which this one may not.
-    scores_others : bool
-        Whether it may leave reports on other models (``reports/evaluation/``).
+        Files that it produces, relative to the run's directory.
+    resumable : tuple of str
+        Outputs from which a next attempt can resume: finished parts of a long preprocessing task.
+    reserved : frozenset of str
+        Outputs of other tasks, which this one must not produce.
+    writes_evaluations : bool
+        Whether it may produce reports on other models (``reports/evaluation/``).
     """
 
     run: RunLayout
@@ -60,98 +59,99 @@ class Workspace:
     read_only: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     outputs: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-    others: frozenset[str] = field(default_factory=frozenset)
-    scores_others: bool = False
+    resumable: tuple[str, ...] = ()
+    reserved: frozenset[str] = field(default_factory=frozenset)
+    writes_evaluations: bool = False
 
     @property
     def directory(self) -> Path:
-        """Where it is."""
+        """The workspace."""
         return self.run.workspace(self.task)
 
     @property
-    def inside(self) -> RunLayout:
-        """The same paths as in the run's directory, for what the container writes."""
+    def container_layout(self) -> RunLayout:
+        """The paths of the container's outputs, named as in the run's directory."""
         return RunLayout(self.directory)
 
     def readable(self) -> tuple[Path, ...]:
-        """List the files of the run that are mounted read-only: what it may read, and the manifests of that."""
+        """List the files of the run that are mounted read-only: the inputs and their manifests."""
         manifests = (manifest_path(path) for path in self.read_only)
         return tuple(dict.fromkeys((*self.read_only, *(path for path in manifests if path.is_file()))))
 
-    def lay_out(self, user: str) -> None:
-        """Make it new for a container that runs as ``user``.
+    def prepare(self, user: str) -> None:
+        """Create the workspace for a container that runs as ``user``.
 
-        What an earlier container left there goes, but for finished parts that the new one may build on. What it is to
-        make goes from the run's directory, too: whatever becomes of it, nothing old must pass for its work.
+        Files of an earlier container are removed, except finished resumable outputs. The outputs are removed from the
+        run's directory as well, so that an old file is never taken for a result of this container.
         """
-        self.salvage()
-        for name in {*self.outputs, *self._noted()}.difference(self.kept):
+        self.rescue_partial_outputs()
+        for name in {*self.outputs, *self._recorded_outputs()}.difference(self.resumable):
             discard(self.run.directory / name)
-        self._note.unlink(missing_ok=True)
-        for folder in (self.directory, self.inside.predictions_directory, self.inside.reports_directory):
+        self._record.unlink(missing_ok=True)
+        outputs = self.container_layout
+        for folder in (self.directory, outputs.predictions_directory, outputs.reports_directory):
             chown_for(user, folder)
         for path in (*self.readable(), *self.hidden):
-            # a mount needs a place; made by the engine, it would be root's, and nobody else could remove it
-            place = self.directory / path.relative_to(self.run.directory)
-            self._give_folders(user, place.parent)
-            place.touch()
-        for name in self.kept:
+            # a mount needs a target; created by the engine, it would belong to root, and Airflow could not remove it
+            target = self.directory / path.relative_to(self.run.directory)
+            self._chown_folders(user, target.parent)
+            target.touch()
+        for name in self.resumable:
             for source in (self.run.directory / name, manifest_path(self.run.directory / name)):
                 if source.is_file():
-                    place = self.directory / source.relative_to(self.run.directory)
-                    self._give_folders(user, place.parent)
-                    _link(source, place)
+                    target = self.directory / source.relative_to(self.run.directory)
+                    self._chown_folders(user, target.parent)
+                    _link(source, target)
 
-    def bring_home(self, image: str) -> None:
-        """Move what the container left to the run's directory; note which files, and the image that made them.
+    def collect_outputs(self, image: str) -> None:
+        """Move the container's outputs to the run's directory; record their names and the image.
 
-        May be broken off at any moment and done again.
+        Can be interrupted at any moment and repeated.
         """
-        brought = []
-        for name in self._left():
-            if self._may_leave(name):
-                self._bring(name)
-                brought.append(name)
+        moved = []
+        for name in self._produced_files():
+            if self._is_allowed_output(name):
+                self._move_output(name)
+                moved.append(name)
             else:
-                log.warning("%s left %s, which is not for it to leave: not taken", self.task, name)
-        with atomic_path(self._note) as temporary:
-            # a try that was killed may have brought some of them home
-            content = {"image": image, "files": sorted({*brought, *self._noted()})}
+                log.warning("%s: ignoring undeclared output %s", self.task, name)
+        with atomic_path(self._record) as temporary:
+            # an attempt that was killed may have moved some of them
+            content = {"image": image, "files": sorted({*moved, *self._recorded_outputs()})}
             temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def salvage(self) -> None:
-        """Remove the workspace; bring home only those parts that are finished and may be built on."""
-        for name in self.kept:
+    def rescue_partial_outputs(self) -> None:
+        """Remove the workspace; move its finished resumable outputs to the run's directory."""
+        for name in self.resumable:
             path = self.directory / name
             if self.is_plain(path) and self.is_plain(manifest_path(path)) and verified_manifest(path):
-                self._bring(name)
+                self._move_output(name)
         self.remove()
 
     def remove(self) -> None:
-        """Remove it with everything in it, and the folder of workspaces with the last of them."""
+        """Remove the workspace, and the folder of all workspaces if it is empty then."""
         shutil.rmtree(self.directory, ignore_errors=True)
         if self.directory.exists():
             log.warning("%s could not be removed: parts of it belong to another user", self.directory)
         try:
             self.directory.parent.rmdir()
         except OSError:
-            return  # another task works, or this was never made
+            return  # another task's workspace is in it, or it was never created
 
     def check_plain(self, path: Path) -> None:
-        """Make sure that a file in the workspace is a file in the workspace, where it is there at all.
+        """Check that a path in the workspace is a regular file, if it exists.
 
         Raises
         ------
         BadInputError
-            When the container left a link or something else that would lead elsewhere.
+            When the container produced a link, which may lead out of the workspace, or another kind of file.
         """
         if os.path.lexists(path) and not self.is_plain(path):
-            msg = f"{path.relative_to(self.directory)}: the container left something that is not a plain file there"
+            msg = f"{path.relative_to(self.directory)}: the container produced something other than a regular file"
             raise BadInputError(msg)
 
     def is_plain(self, path: Path) -> bool:
-        """Whether a path is that of a regular file, reached through no link below the workspace."""
+        """Whether a path is a regular file, reached without a link below the workspace."""
         try:
             parents = [parent for parent in path.parents if parent.is_relative_to(self.directory)]
             return stat.S_ISREG(path.lstat().st_mode) and all(stat.S_ISDIR(each.lstat().st_mode) for each in parents)
@@ -159,21 +159,21 @@ class Workspace:
             return False
 
     @property
-    def _note(self) -> Path:
+    def _record(self) -> Path:
         return self.run.image_record(self.task)
 
-    def _noted(self) -> list[str]:
-        """Name what was brought home before."""
+    def _recorded_outputs(self) -> list[str]:
+        """List the outputs that were moved before."""
         try:
-            files = json.loads(self._note.read_text(encoding="utf-8"))["files"]
+            files = json.loads(self._record.read_text(encoding="utf-8"))["files"]
         except (OSError, ValueError, LookupError, TypeError):
             return []
         return [str(name) for name in files]
 
-    def _left(self) -> Iterator[str]:
-        """Name what the container left, without manifests, temporary files and the places of mounts."""
+    def _produced_files(self) -> Iterator[str]:
+        """List the files of the container, without manifests, temporary files and targets of mounts."""
         mounted = {path.relative_to(self.run.directory) for path in (*self.readable(), *self.hidden)}
-        # the walk goes into no link
+        # os.walk does not follow links
         for folder, folders, files in os.walk(self.directory):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for file in sorted(files):
@@ -184,19 +184,19 @@ class Workspace:
                 if self.is_plain(path):
                     yield str(name)
                 else:
-                    log.warning("%s left %s, which is not a plain file: not taken", self.task, name)
+                    log.warning("%s: ignoring %s, which is not a regular file", self.task, name)
 
-    def _may_leave(self, name: str) -> bool:
+    def _is_allowed_output(self, name: str) -> bool:
         if name in self.outputs:
             return True
         folder, _, rest = name.partition("/")
-        if not rest or folder in _RESERVED or name in self.others:
+        if not rest or folder in _RESERVED_FOLDERS or name in self.reserved:
             return False
         if folder == "reports":
-            return self.scores_others if "/" in rest else rest.partition(".")[0] == self.task
+            return self.writes_evaluations if "/" in rest else rest.partition(".")[0] == self.task
         return True
 
-    def _bring(self, name: str) -> None:
+    def _move_output(self, name: str) -> None:
         source, target = self.directory / name, self.run.directory / name
         manifest = manifest_path(source)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -205,23 +205,23 @@ class Workspace:
         if self.is_plain(manifest):
             _move(manifest, manifest_path(target))
 
-    def _give_folders(self, user: str, folder: Path) -> None:
+    def _chown_folders(self, user: str, folder: Path) -> None:
         for each in reversed([folder, *folder.parents]):
             if each.is_relative_to(self.directory):
                 chown_for(user, each)
 
 
-def _link(source: Path, place: Path) -> None:
-    place.unlink(missing_ok=True)
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
     try:
-        os.link(source, place)
+        os.link(source, target)
     except OSError:  # a file system without links, or a file of another user
-        shutil.copy(source, place)
+        shutil.copy(source, target)
 
 
 def _move(source: Path, target: Path) -> None:
     try:
         source.replace(target)
-    except OSError:  # the folder is another user's, from which a file can be read but not taken
+    except OSError:  # the folder belongs to another user: its files can be copied, not moved
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)

@@ -1,11 +1,14 @@
-"""The real DAG on a real engine, with a toy image in place of the models."""
+"""The real DAG on a real engine, with a stub model in place of the models."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import logging
 import random
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,12 +35,16 @@ def airflow_database() -> None:
 
 
 @pytest.fixture(scope="session")
-def toy_images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the toy image under the name its registry gives it; return the folder of images."""
-    directory = tmp_path_factory.mktemp("toys") / "model_images"
-    shutil.copytree(Path(__file__).parent / "toy", directory / "toy")
+def stub_images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the image of the stub model under its name in the registry; return the folder of images."""
+    directory = tmp_path_factory.mktemp("stub") / "model_images"
+    shutil.copytree(Path(__file__).parent / "stub_model", directory / "stub_model")
     engine.images.build(
-        path=str(directory), dockerfile="toy/Dockerfile", tag=image_reference(directory, "toy"), rm=True, forcerm=True
+        path=str(directory),
+        dockerfile="stub_model/Dockerfile",
+        tag=image_reference(directory, "stub_model"),
+        rm=True,
+        forcerm=True,
     )
     return directory
 
@@ -71,7 +78,21 @@ def archive(tmp_path: Path) -> Path:
 
 @dataclass
 class Outcome:
-    """What became of a run."""
+    """The outcome of a run.
+
+    Attributes
+    ----------
+    dag : DAG
+        Its DAG.
+    state : str
+        The run's state.
+    tasks : dict
+        Task id → task instance.
+    directory : Path
+        The run's directory.
+    output : str
+        The log of all tasks, and everything printed.
+    """
 
     dag: DAG
     state: str
@@ -87,7 +108,7 @@ def run_pipeline(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Callable[..., Outcome]:
-    """Run the whole DAG in this process, with the real models unless told another folder of images."""
+    """Run the whole DAG in this process, with the real models unless another folder of images is given."""
 
     def run(
         images: Path = ROOT / "model_images",
@@ -108,7 +129,8 @@ def run_pipeline(
                 each.retries = retries
         if prepare is not None:
             prepare(dag)
-        run = dag.test(run_conf=conf, logical_date=None)
+        with log_on_stdout():
+            run = dag.test(run_conf=conf, logical_date=None)
         unpacked = run.get_task_instance("unzip").xcom_pull(task_ids="unzip")
         return Outcome(
             dag=dag,
@@ -123,9 +145,9 @@ def run_pipeline(
 
 @pytest.fixture
 def run_dag(
-    run_pipeline: Callable[..., Outcome], toy_images: Path, archive: Path, tmp_path: Path
+    run_pipeline: Callable[..., Outcome], stub_images: Path, archive: Path, tmp_path: Path
 ) -> Callable[..., Outcome]:
-    """Run the whole DAG on a small archive, with the toy in place of the models."""
+    """Run the whole DAG on a small archive, with the stub model in place of the models."""
 
     def run(
         tasks: dict[str, dict[str, Any]],
@@ -134,33 +156,47 @@ def run_dag(
         prepare: Callable[[DAG], None] | None = None,
         **conf: Any,
     ) -> Outcome:
-        images = folder_of_toys(toy_images, tmp_path, tasks)
+        images = stub_registry(stub_images, tmp_path, tasks)
         return run_pipeline(images, retries, prepare, **{"source": "archive", "archive": str(archive), **conf})
 
     return run
 
 
-def folder_of_toys(toy_images: Path, tmp_path: Path, tasks: dict[str, dict[str, Any]]) -> Path:
-    """Make a folder of images whose registry has these tasks, all of them toys."""
+@contextlib.contextmanager
+def log_on_stdout() -> Iterator[None]:
+    """Print the pipeline's log, which a task of a deployment has in its log."""
+    handler, logger = logging.StreamHandler(sys.stdout), logging.getLogger("numerai_pipeline")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def stub_registry(stub_images: Path, tmp_path: Path, tasks: dict[str, dict[str, Any]]) -> Path:
+    """Make a folder of images whose registry has these tasks, all of them of the stub model."""
     entries = {}
     for name, entry in tasks.items():
         parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters", {})}
-        entries[name] = task(image="toy", parameters=parameters, **entry)
-    registry = {"images": {"toy": {"description": "A toy."}}, "tasks": entries}
+        entries[name] = task(image="stub_model", parameters=parameters, **entry)
+    registry = {"images": {"stub_model": {"description": "A stub."}}, "tasks": entries}
     images = tmp_path / "model_images"
-    shutil.copytree(toy_images, images, dirs_exist_ok=True)
+    shutil.copytree(stub_images, images, dirs_exist_ok=True)
     (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     return images
 
 
 @pytest.fixture(autouse=True)
-def no_container_stays(engine: docker.DockerClient, tmp_path: Path) -> Iterator[None]:
-    """Whatever a test does, none of its containers is left."""
+def no_leftover_containers(engine: docker.DockerClient, tmp_path: Path) -> Iterator[None]:
+    """Fail a test that leaves a container of its deployment."""
     yield
     file = tmp_path / "data" / ".installation"
     if file.exists():
         label = f"numerai={file.read_text().strip()}"
-        left = engine.containers.list(all=True, filters={"label": label})
-        for container in left:
+        leftovers = engine.containers.list(all=True, filters={"label": label})
+        for container in leftovers:
             container.remove(force=True)
-        assert left == []
+        assert leftovers == []

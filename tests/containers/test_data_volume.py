@@ -111,18 +111,18 @@ def test_a_folder_that_is_not_shared_is_refused(engine: docker.DockerClient, air
 
 
 @pytest.fixture
-def toys(toy_images: Path, tmp_path: Path) -> Path:
-    """A folder of images with the toy as its only one, which every user may read."""
+def toys(stub_images: Path, tmp_path: Path) -> Path:
+    """A folder of images with the stub model as its only one, which every user may read."""
     images = tmp_path / "images"
-    shutil.copytree(toy_images, images)
-    registry = {"images": {"toy": {"description": "A toy."}}, "tasks": {"svm": task(image="toy")}}
+    shutil.copytree(stub_images, images)
+    registry = {"images": {"stub_model": {"description": "A stub."}}, "tasks": {"svm": task(image="stub_model")}}
     (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     return images
 
 
 @pytest.fixture
 def toy(toys: Path) -> str:
-    return image_reference(toys, "toy")
+    return image_reference(toys, "stub_model")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What ``docs/add-a-model.md`` tells people to do, done: copied in, built, in the DAG, among the predictions."""
+"""The steps of ``docs/add-a-model.md``: an example is copied, built, part of the DAG, and predicts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RunPipeline = Callable[..., Outcome]
 
 
 def entries_of_the_page() -> dict[str, dict[str, Any]]:
-    """Read the YAML blocks of the page, merged as a reader would."""
+    """Read the YAML blocks of the page, merged."""
     page = (ROOT / "docs" / "add-a-model.md").read_text()
     merged: dict[str, dict[str, Any]] = {"images": {}, "tasks": {}}
     for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
@@ -53,17 +53,19 @@ def with_example(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["random_forest", "of_2018"])
-def test_an_example_joins_the_pipeline(name: str, run_pipeline: RunPipeline, archive: Path, tmp_path: Path) -> None:
+def test_example_is_part_of_the_pipeline_and_predicts(
+    name: str, run_pipeline: RunPipeline, archive: Path, tmp_path: Path
+) -> None:
     images = with_example(name, tmp_path)
     outcome = run_pipeline(images, source="archive", archive=str(archive), models=[name])
     assert outcome.state == "success", outcome.output[-4000:]
     assert str(outcome.tasks[name].state) == "success"
     assert name in outcome.dag.task_dict["exploring"].upstream_task_ids
-    verdict = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
-    assert verdict["models"][name]["rows"] == len(TOURNAMENT_IDS)
+    summary = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
+    assert summary["models"][name]["rows"] == len(TOURNAMENT_IDS)
 
 
-def test_the_example_keeps_its_promise_of_length() -> None:
+def test_examples_have_the_documented_length() -> None:
     code = (ROOT / "docs/examples/random_forest/random_forest.py").read_text().split('"""', 2)[2]
     assert len([line for line in code.splitlines() if line.strip()]) <= 40
     old = [*(ROOT / "docs/examples/of_2018").iterdir()]

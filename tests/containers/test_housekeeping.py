@@ -11,7 +11,9 @@ from typing import Any
 import docker
 import pytest
 
-from numerai_pipeline.data_volume import installation_id
+from numerai_pipeline.container_backend import cleanup_backends
+from numerai_pipeline.data_volume import find_data_volume, installation_id
+from numerai_pipeline.engine_backend import EngineBackend
 from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_containers
 from numerai_pipeline.leases import RunRef, mark_in_use
 from numerai_pipeline.model_images import image_reference
@@ -33,7 +35,7 @@ def data() -> DataLayout:
 
 
 @pytest.fixture
-def start(engine: docker.DockerClient, toy_images: Path, data: DataLayout) -> Iterator[Start]:
+def start(engine: docker.DockerClient, stub_images: Path, data: DataLayout) -> Iterator[Start]:
     """Start a container as a run would; gives its id."""
     started = []
 
@@ -45,7 +47,7 @@ def start(engine: docker.DockerClient, toy_images: Path, data: DataLayout) -> It
             "numerai.task": "svm",
         }
         made = engine.containers.run(
-            image_reference(toy_images, "toy"),
+            image_reference(stub_images, "stub_model"),
             entrypoint=["true" if ends else "sleep", "600"],
             labels=labels,
             volumes=[f"{mounts}:/data"] if mounts else [],
@@ -69,7 +71,14 @@ def cleanup(engine: docker.DockerClient, data: DataLayout, *, days_later: float,
     """Clean up as if it were so many days later; returns the ids of the containers that are there still."""
     cleaning = Cleanup(datetime.now(tz=UTC) + timedelta(days=days_later), dry_run)
     installation = installation_id(data.root)
-    remove_containers(cleaning, engine.api, installation, keep_days=1, is_wanted=lambda owner: owner.lease == ACTIVE)
+    backend = EngineBackend(lambda: engine.api, load_settings())
+    remove_containers(
+        cleaning,
+        backend,
+        installation,
+        keep_days=1,
+        is_active=lambda labels: (labels.dag, labels.run) == (ACTIVE.dag, ACTIVE.run),
+    )
     cleaning.finish()
     # one call: others' containers may go while each is looked at
     return [str(container["Id"]) for container in engine.api.containers(all=True, filters={"label": "numerai"})]
@@ -100,7 +109,9 @@ def test_a_directory_is_in_use_as_long_as_a_container_of_ours_works_in_it(
         directory.mkdir(parents=True)
     start(OVER, ends=False, mounts=working)
     start(OVER, ends=True, mounts=done)
-    mounted = mounted_by_containers(engine.api, installation_id(data.root), load_settings())
+    settings = load_settings()
+    backends = cleanup_backends(settings, lambda: engine.api)
+    mounted = mounted_by_containers(backends, installation_id(data.root), find_data_volume(settings, engine.api))
     assert mounted(working)
     assert not mounted(done)
 

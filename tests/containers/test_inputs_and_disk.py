@@ -1,4 +1,4 @@
-"""Bad inputs and a bad disk under the real DAG: told by the task where they arise, and mended by running it again."""
+"""Damaged inputs and disk errors in the real DAG: reported by the task, and repaired by the next run."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CHAIN: dict[str, dict[str, Any]] = {
     "tsne": {"predicts": False, "outputs": ["tsne/map.txt"], "parameters": {"MODE": "prepare"}},
     "tpot": {"depends_on": ["tsne"]},
 }
-"""A model of its own, one that is given CSV tables, a preparation, and one after it."""
+"""An independent model, a model that reads CSV tables, a preprocessing task, and a model after it."""
 
 
 def results(outcome: Outcome) -> dict[str, tuple[int, bytes]]:
-    """Age and content of all that the tasks left for others."""
+    """Modification time and content of all results of the tasks."""
     kinds = ("*.parquet", "*.csv", "predictions/*.csv", "reports/*.json", "tsne/*.txt")
     return {
         str(path.relative_to(outcome.directory)): (path.stat().st_mtime_ns, path.read_bytes())
@@ -49,7 +49,7 @@ def started(outcome: Outcome) -> int:
 
 
 def after_unzip(do: Callable[[Path], None], data: Path) -> Callable[[DAG], None]:
-    """Do something to the run's directory in the moment between `unzip` and the models."""
+    """Change the run's directory between `unzip` and the models."""
 
     def prepare(dag: DAG) -> None:
         def now(_context: Any) -> None:
@@ -63,7 +63,7 @@ def after_unzip(do: Callable[[Path], None], data: Path) -> Callable[[DAG], None]
 
 @pytest.fixture
 def data(tmp_path: Path) -> Iterator[Path]:
-    """The data volume; whatever a test mounts there is unmounted."""
+    """The data volume; mounts of a test are removed afterwards."""
     directory = tmp_path / "data"
     directory.mkdir()
     yield directory
@@ -71,32 +71,32 @@ def data(tmp_path: Path) -> Iterator[Path]:
 
 
 TABLES = {"training.parquet", "tournament.parquet"}
-TURNED: list[tuple[str, set[str], int]] = [
+FLIPPED: list[tuple[str, set[str], int]] = [
     ("training.parquet", TABLES, 0),
     ("tournament.parquet", TABLES, 0),
     ("predictions/xgboost.csv", {"predictions/xgboost.csv"}, 1),
     ("predictions/tpot.csv", {"predictions/tpot.csv"}, 1),
     ("tsne/map.txt", {"tsne/map.txt", "reports/tsne.json"}, 1),
     ("reports/tsne.json", {"tsne/map.txt", "reports/tsne.json"}, 1),
-    ("training.csv", set(), 0),  # nobody reads it, so nobody minds
+    ("training.csv", set(), 0),  # no task reads it again
 ]
-"""Where a byte is turned, which files the next run makes anew, and by how many containers."""
+"""The file in which a byte is flipped, the files that the next run makes again, and the number of its containers."""
 
 
-def test_a_turned_byte_costs_only_the_file_it_is_in(run_dag: RunDag) -> None:
+def test_flipped_byte_is_repaired_by_the_task_of_its_file(run_dag: RunDag) -> None:
     first = run_dag(copy.deepcopy(CHAIN))
     assert (first.state, started(first)) == ("success", 4)
     contents = {name: content for name, (_, content) in results(first).items()}
-    for turned, made_anew, containers in TURNED:
+    for flipped, made_again, containers in FLIPPED:
         before = results(first)
-        flip_a_byte(first.directory / turned)
+        flip_a_byte(first.directory / flipped)
         again = run_dag(copy.deepcopy(CHAIN))
-        mended = results(again)
-        assert (again.state, started(again)) == ("success", containers), turned
-        assert made_between(before, mended) == made_anew, turned
+        repaired = results(again)
+        assert (again.state, started(again)) == ("success", containers), flipped
+        assert made_between(before, repaired) == made_again, flipped
         for name, content in contents.items():
-            assert mended[name][1] == content or (name, made_anew) == (turned, set()), (turned, name)
-    # the CSV table is mended as soon as somebody reads it
+            assert repaired[name][1] == content or (name, made_again) == (flipped, set()), (flipped, name)
+    # the CSV table is repaired as soon as a task reads it
     before = results(first)
     (first.directory / "predictions" / "svm.csv").unlink()
     again = run_dag(copy.deepcopy(CHAIN))
@@ -105,23 +105,23 @@ def test_a_turned_byte_costs_only_the_file_it_is_in(run_dag: RunDag) -> None:
     assert {name: content for name, (_, content) in results(again).items()} == contents
 
 
-def test_no_model_starts_on_a_table_with_a_turned_byte(run_dag: RunDag, data: Path) -> None:
-    turned = "tournament.parquet"
-    spoil = after_unzip(lambda directory: flip_a_byte(directory / turned), data)
-    outcome = run_dag({"svm": {"tables": "csv"}, "xgboost": {}}, retries=3, prepare=spoil)
+def test_table_with_flipped_byte_starts_no_container(run_dag: RunDag, data: Path) -> None:
+    flipped = "tournament.parquet"
+    damage = after_unzip(lambda directory: flip_a_byte(directory / flipped), data)
+    outcome = run_dag({"svm": {"tables": "csv"}, "xgboost": {}}, retries=3, prepare=damage)
     assert started(outcome) == 0
     assert {name: (str(outcome.tasks[name].state), outcome.tasks[name].try_number) for name in ("svm", "xgboost")} == {
         "svm": ("failed", 1),
         "xgboost": ("failed", 1),
     }
-    said = f"{outcome.directory}/{turned}: its content does not match its manifest"
-    assert said in outcome.output
+    message = f"{outcome.directory}/{flipped}: its content does not match its manifest"
+    assert message in outcome.output
     assert "clear `unzip` and run it again" in outcome.output
     again = run_dag({"svm": {"tables": "csv"}, "xgboost": {}})
     assert (again.state, started(again)) == ("success", 2)
 
 
-def test_a_container_that_dies_over_half_a_file_leaves_no_predictions(run_dag: RunDag) -> None:
+def test_container_that_ends_during_a_write_has_no_predictions(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "half"}}, "xgboost": {}})
     assert outcome.state == "failed"
     assert str(outcome.tasks["xgboost"].state) == "success"
@@ -130,25 +130,25 @@ def test_a_container_that_dies_over_half_a_file_leaves_no_predictions(run_dag: R
     assert verified_manifest(layout.predictions("svm")) is None
     good = results(outcome)["predictions/xgboost.csv"]
 
-    mended = run_dag({"svm": {}, "xgboost": {}})
+    repaired = run_dag({"svm": {}, "xgboost": {}})
 
-    assert (mended.state, started(mended)) == ("success", 1)
+    assert (repaired.state, started(repaired)) == ("success", 1)
     assert verified_manifest(layout.predictions("svm"))
-    assert results(mended)["predictions/xgboost.csv"] == good
+    assert results(repaired)["predictions/xgboost.csv"] == good
 
 
-def test_predictions_that_are_no_numbers_are_refused_every_time(run_dag: RunDag) -> None:
-    """Whatever manifest the container wrote for them."""
+def test_predictions_with_nan_are_rejected_every_time(run_dag: RunDag) -> None:
+    """Also if the container wrote a manifest for them."""
     for _ in range(2):
         outcome = run_dag({"svm": {"parameters": {"MODE": "not a number"}}, "xgboost": {}}, retries=2)
         assert (str(outcome.tasks["svm"].state), outcome.tasks["svm"].try_number) == ("failed", 1)
         assert "svm.csv: row 60 (id n0059) has no prediction: it must lie strictly between 0 and 1" in outcome.output
         assert str(outcome.tasks["xgboost"].state) == "success"
-    mended = run_dag({"svm": {}, "xgboost": {}})
-    assert (mended.state, started(mended)) == ("success", 1)
+    repaired = run_dag({"svm": {}, "xgboost": {}})
+    assert (repaired.state, started(repaired)) == ("success", 1)
 
 
-def test_a_full_volume_is_told_before_the_work_and_a_run_with_room_goes_on(run_dag: RunDag, data: Path) -> None:
+def test_full_volume_is_reported_before_a_container_starts(run_dag: RunDag, data: Path) -> None:
     with small_volume(data, 8 * MIB) as volume:
         outcome = run_dag({"svm": {}, "xgboost": {}})
         assert str(outcome.tasks["unzip"].state) == "failed"
@@ -161,7 +161,7 @@ def test_a_full_volume_is_told_before_the_work_and_a_run_with_room_goes_on(run_d
         filler = volume.fill(left=8 * MIB)
         outcome = run_dag({"svm": {}, "xgboost": {}})
         assert (str(outcome.tasks["svm"].state), str(outcome.tasks["xgboost"].state)) == ("failed", "success")
-        assert "svm: what it leaves needs 67.1 MB on the volume of" in outcome.output
+        assert "svm: its output needs 67.1 MB on the volume of" in outcome.output
         assert started(outcome) == 0
         filler.unlink()
         outcome = run_dag({"svm": {}, "xgboost": {}})
@@ -177,7 +177,7 @@ def results_in(data: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_a_read_only_volume_is_told_at_once(run_dag: RunDag, data: Path) -> None:
+def test_read_only_volume_fails_the_task_without_retry(run_dag: RunDag, data: Path) -> None:
     make_read_only(data)
     outcome = run_dag({"svm": {}}, retries=3)
     assert (str(outcome.tasks["unzip"].state), outcome.tasks["unzip"].try_number) == ("failed", 1)
@@ -185,7 +185,7 @@ def test_a_read_only_volume_is_told_at_once(run_dag: RunDag, data: Path) -> None
     assert "mount it writable, then clear this task" in outcome.output
     make_writable(data)
 
-    # and when it turns read-only under a run
+    # also if it becomes read-only during a run
     outcome = run_dag({"svm": {}}, retries=3, prepare=after_unzip(lambda _: make_read_only(data), data))
     assert (str(outcome.tasks["svm"].state), outcome.tasks["svm"].try_number) == ("failed", 1)
     assert "its volume is mounted read-only" in outcome.output

@@ -1,4 +1,4 @@
-"""Model tasks in the real DAG, in real containers."""
+"""Container tasks of the real DAG, in real containers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from numerai_pipeline.model_registry import ModelSpec
 from numerai_pipeline.parameters import LONGEST_SEARCH
 from numerai_pipeline.run_layout import RunLayout
 from tests.containers.conftest import TOURNAMENT_IDS, Outcome
-from tests.samples import wait_for_a_waiter
+from tests.samples import wait_until_contended
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +42,8 @@ def ids_of(predictions: Path) -> list[str]:
         return [row["id"] for row in csv.DictReader(file)]
 
 
-def test_every_model_leaves_predictions_of_all_ids_in_order(run_dag: RunDag) -> None:
-    # more cores than any machine has: it gets those that there are
+def test_model_predicts_all_ids_in_order(run_dag: RunDag) -> None:
+    # more cores than any machine has: the limit is then the machine's
     outcome = run_dag({"svm": {}, "xgboost": {"cores": 256}})
     layout = RunLayout(outcome.directory)
     assert outcome.state == "success"
@@ -54,14 +54,14 @@ def test_every_model_leaves_predictions_of_all_ids_in_order(run_dag: RunDag) -> 
     assert list(runs_using(outcome.directory)) == [RunRef("numerai_tournament", outcome.tasks["svm"].run_id)]
 
 
-def test_the_verdict_lists_what_every_model_left(run_dag: RunDag) -> None:
+def test_exploring_summarizes_predictions_of_every_model(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {}})
-    verdict = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
-    assert verdict["models"]["svm"]["rows"] == len(TOURNAMENT_IDS)
-    assert verdict["models"]["svm"]["predictions"] == str(RunLayout(outcome.directory).predictions("svm"))
+    summary = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
+    assert summary["models"]["svm"]["rows"] == len(TOURNAMENT_IDS)
+    assert summary["models"]["svm"]["predictions"] == str(RunLayout(outcome.directory).predictions("svm"))
 
 
-def test_a_run_leaves_its_page_and_its_tasks_link_to_it(run_dag: RunDag) -> None:
+def test_leaderboard_writes_page_that_tasks_link_to(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "xgboost": {}})
     layout = RunLayout(outcome.directory)
     assert str(outcome.tasks["leaderboard"].state) == "success"
@@ -73,11 +73,11 @@ def test_a_run_leaves_its_page_and_its_tasks_link_to_it(run_dag: RunDag) -> None
         assert link == f"numerai/leaderboard/?round=archive&run={outcome.directory.name}&model={model}"
 
 
-def test_the_containers_log_is_the_tasks_log(run_dag: RunDag) -> None:
+def test_container_log_is_in_the_task_log(run_dag: RunDag) -> None:
     assert "[ 50 %] svm with seed 5" in run_dag({"svm": {}}, seed=5).output
 
 
-def test_a_second_run_finds_everything_up_to_date(run_dag: RunDag) -> None:
+def test_second_run_is_up_to_date_and_starts_no_container(run_dag: RunDag) -> None:
     run_dag({"svm": {}})
     outcome = run_dag({"svm": {}})
     assert outcome.state == "success"
@@ -85,19 +85,19 @@ def test_a_second_run_finds_everything_up_to_date(run_dag: RunDag) -> None:
     assert "started container" not in outcome.output
 
 
-def test_force_computes_again(run_dag: RunDag) -> None:
+def test_second_run_with_force_starts_a_container(run_dag: RunDag) -> None:
     run_dag({"svm": {}})
     assert "started container" in run_dag({"svm": {}}, force=True).output
 
 
-def test_only_what_changed_is_computed_again(run_dag: RunDag) -> None:
+def test_second_run_starts_containers_of_changed_tasks_only(run_dag: RunDag) -> None:
     run_dag({"svm": {}, "xgboost": {}})
     output = run_dag({"svm": {"parameters": {"C": 1}}, "xgboost": {}}).output
     assert output.count("started container") == 1
     assert "[ 50 %] svm" in output
 
 
-def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag, caplog: pytest.LogCaptureFixture) -> None:
+def test_models_not_selected_are_skipped_by_unzip(run_dag: RunDag) -> None:
     tasks = {
         "svm": {},
         "tsne": {"predicts": False, "parameters": {"MODE": "nothing"}},
@@ -116,19 +116,17 @@ def test_models_that_were_not_picked_are_skipped_visibly(run_dag: RunDag, caplog
         "exploring": "success",
         "submit": "skipped",
     }
-    assert "not needed for svm, and skipped: tsne, tpot" in caplog.text
+    assert "skipped, since svm do not need them: tsne, tpot" in outcome.output
 
 
-PREPARED: dict[str, dict[str, Any]] = {
+PREPROCESSED: dict[str, dict[str, Any]] = {
     "tsne": {"predicts": False, "outputs": ["tsne/map.txt"], "parameters": {"MODE": "prepare"}},
     "tpot": {"depends_on": ["tsne"]},
 }
 
 
-def test_what_a_preparation_left_can_be_read_and_not_changed(run_dag: RunDag) -> None:
-    tasks = copy.deepcopy(PREPARED) | {
-        "tpot": {"depends_on": ["tsne"], "parameters": {"MODE": "use what was prepared"}}
-    }
+def test_preprocessing_output_is_read_only_for_models(run_dag: RunDag) -> None:
+    tasks = copy.deepcopy(PREPROCESSED) | {"tpot": {"depends_on": ["tsne"], "parameters": {"MODE": "use preprocessed"}}}
     outcome = run_dag(tasks)
     assert str(outcome.tasks["tsne"].state) == "success"
     assert "prepared: {}" in outcome.output
@@ -136,27 +134,30 @@ def test_what_a_preparation_left_can_be_read_and_not_changed(run_dag: RunDag) ->
     assert (outcome.directory / "tsne" / "map.txt").read_text() == "{}"
 
 
-def test_a_preparation_is_up_to_date_only_with_all_it_left(run_dag: RunDag) -> None:
-    run_dag(copy.deepcopy(PREPARED))
-    outcome = run_dag(copy.deepcopy(PREPARED))
+def test_preprocessing_task_with_changed_output_runs_again(run_dag: RunDag) -> None:
+    run_dag(copy.deepcopy(PREPROCESSED))
+    outcome = run_dag(copy.deepcopy(PREPROCESSED))
     assert outcome.state == "success"
     assert "started container" not in outcome.output
     (outcome.directory / "tsne" / "map.txt").write_text("[]")
-    outcome = run_dag(copy.deepcopy(PREPARED))
+    outcome = run_dag(copy.deepcopy(PREPROCESSED))
     assert outcome.output.count("started container") == 1
     assert (outcome.directory / "tsne" / "map.txt").read_text() == "{}"
 
 
-def test_a_preparation_that_does_not_leave_what_it_should_is_refused(run_dag: RunDag) -> None:
-    tasks = copy.deepcopy(PREPARED)
+def test_preprocessing_task_without_declared_output_fails(run_dag: RunDag) -> None:
+    tasks = copy.deepcopy(PREPROCESSED)
     tasks["tsne"]["outputs"] = ["split.parquet", "tsne/map.txt"]
     outcome = run_dag(tasks)
     assert str(outcome.tasks["tsne"].state) == "failed"
     assert str(outcome.tasks["tpot"].state) == "upstream_failed"
-    assert "tsne: the container ended well but did not leave tsne.json, split.parquet, tsne/map.txt" in outcome.output
+    assert (
+        "tsne: the container ended without an error but did not produce tsne.json, split.parquet, tsne/map.txt"
+        in outcome.output
+    )
 
 
-def test_a_model_that_fails_leaves_the_others_alone_and_the_run_red(run_dag: RunDag) -> None:
+def test_model_failure_fails_the_run_but_not_other_models(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "xgboost": {}})
     assert outcome.state == "failed"
     assert str(outcome.tasks["svm"].state) == "failed"
@@ -164,8 +165,8 @@ def test_a_model_that_fails_leaves_the_others_alone_and_the_run_red(run_dag: Run
     assert str(outcome.tasks["exploring"].state) == "upstream_failed"
 
 
-def after(**entry: Any) -> dict[str, Any]:
-    """A task after all models, which leaves a file."""
+def post_processing(**entry: Any) -> dict[str, Any]:
+    """Make an entry of a task after all models, which outputs a file."""
     return {
         "predicts": False,
         "depends_on": ["models"],
@@ -179,40 +180,42 @@ def states(outcome: Outcome) -> dict[str, str]:
     return {name: str(instance.state) for name, instance in outcome.tasks.items()}
 
 
-def test_what_comes_after_the_models_goes_on_with_those_that_succeeded_and_the_run_is_red(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "xgboost": {}, "evaluate": after()})
+def test_post_processing_uses_the_models_that_succeeded(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "xgboost": {}, "evaluate": post_processing()})
     assert outcome.state == "failed"
     assert states(outcome)["evaluate"] == "success"
     assert states(outcome)["exploring"] == "upstream_failed"
 
 
-def test_what_comes_after_the_models_makes_the_run_red_when_it_fails(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {}, "ensemble": after(parameters={"MODE": "bad data"}), "evaluate": after()})
+def test_post_processing_failure_fails_the_run(run_dag: RunDag) -> None:
+    outcome = run_dag(
+        {"svm": {}, "ensemble": post_processing(parameters={"MODE": "bad data"}), "evaluate": post_processing()}
+    )
     assert outcome.state == "failed"
     assert (states(outcome)["ensemble"], states(outcome)["evaluate"]) == ("failed", "success")
 
 
-def test_what_comes_after_the_models_runs_whichever_are_picked(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {}, "xgboost": {}, "evaluate": after()}, models=["svm"])
+def test_post_processing_runs_for_any_selected_model(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "xgboost": {}, "evaluate": post_processing()}, models=["svm"])
     assert outcome.state == "success"
     assert (states(outcome)["xgboost"], states(outcome)["evaluate"]) == ("skipped", "success")
 
 
 @pytest.mark.parametrize("archive", [None, "/nowhere.zip"])
-def test_what_comes_after_the_models_is_skipped_when_none_succeeded(run_dag: RunDag, archive: str | None) -> None:
+def test_post_processing_without_successful_model_is_skipped(run_dag: RunDag, archive: str | None) -> None:
     conf = {} if archive is None else {"archive": archive}
-    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "evaluate": after()}, retries=3, **conf)
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "evaluate": post_processing()}, retries=3, **conf)
     assert outcome.state == "failed"
     assert states(outcome)["evaluate"] == "skipped"
     assert outcome.tasks["evaluate"].try_number == 1
-    assert "no model succeeded, so there is nothing for evaluate to work on" in outcome.output
+    assert "no model succeeded, so there are no predictions for evaluate" in outcome.output
 
 
-def test_what_comes_after_the_models_is_up_to_date_with_the_predictions_that_are_there(run_dag: RunDag) -> None:
+def test_post_processing_runs_again_when_an_input_changes(run_dag: RunDag) -> None:
     tasks: dict[str, dict[str, Any]] = {
         "svm": {},
         "xgboost": {},
-        "evaluate": after(optional_inputs=["targets.parquet"]),
+        "evaluate": post_processing(optional_inputs=["targets.parquet"]),
     }
     run_dag(copy.deepcopy(tasks), models=["svm"])
     assert "started container" not in run_dag(copy.deepcopy(tasks), models=["svm"]).output
@@ -224,27 +227,27 @@ def test_what_comes_after_the_models_is_up_to_date_with_the_predictions_that_are
         assert run_dag(copy.deepcopy(tasks)).output.count("started container") == started
 
 
-def test_what_comes_after_the_models_can_change_none_of_what_it_reads(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {}, "evaluate": after(parameters={"MODE": "write predictions of another"})})
+def test_post_processing_inputs_are_read_only(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "evaluate": post_processing(parameters={"MODE": "write predictions of another"})})
     assert "Read-only file system" in outcome.output
     assert verified_manifest(RunLayout(outcome.directory).predictions("svm"))
 
 
-def test_what_comes_after_the_models_leaves_nothing_old_when_it_fails(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {}, "evaluate": after()})
+def test_post_processing_failure_removes_old_outputs(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {}, "evaluate": post_processing()})
     assert (outcome.directory / "tsne" / "map.txt").is_file()
-    outcome = run_dag({"svm": {}, "evaluate": after(parameters={"MODE": "bad data"})})
+    outcome = run_dag({"svm": {}, "evaluate": post_processing(parameters={"MODE": "bad data"})})
     assert not list((outcome.directory / "tsne").iterdir())
 
 
-def test_an_image_of_2018_still_fits(run_dag: RunDag) -> None:
+def test_image_of_2018_predicts(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "of 2018"}}})
     assert outcome.state == "success"
     assert RunLayout(outcome.directory).predictions("svm").read_text().startswith("id,prediction\nn0000,")
 
 
 @pytest.mark.parametrize(
-    ("mode", "says"),
+    ("mode", "message"),
     [
         ("bad data", "svm: bad data (exit code 65): training.parquet: column 'era' is missing (found: id)"),
         ("unheard of", "svm: bad parameters (exit code 64): MODE 'unheard of' is not known"),
@@ -253,47 +256,47 @@ def test_an_image_of_2018_still_fits(run_dag: RunDag) -> None:
         ("nothing", "svm.csv: the container succeeded without writing this file"),
     ],
 )
-def test_what_cannot_get_better_is_not_tried_again(run_dag: RunDag, mode: str, says: str) -> None:
+def test_failure_by_bad_input_is_not_retried(run_dag: RunDag, mode: str, message: str) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": mode}}}, retries=3)
     assert str(outcome.tasks["svm"].state) == "failed"
     assert outcome.tasks["svm"].try_number == 1
-    assert says in outcome.output
+    assert message in outcome.output
 
 
-def try_again_at_once(dag: DAG) -> None:
+def retry_without_delay(dag: DAG) -> None:
     for each in dag.tasks:
         each.retry_delay = timedelta(0)
 
 
-def test_other_failures_are_tried_again(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {"parameters": {"MODE": "out of luck"}}}, retries=1, prepare=try_again_at_once)
+def test_other_failures_are_retried(run_dag: RunDag) -> None:
+    outcome = run_dag({"svm": {"parameters": {"MODE": "bug"}}}, retries=1, prepare=retry_without_delay)
     assert outcome.tasks["svm"].try_number == 2
-    assert "svm: a bug (exit code 70): the moon was wrong" in outcome.output
+    assert "svm: a bug (exit code 70): a division by zero" in outcome.output
 
 
 @pytest.mark.parametrize(
-    "deed",
+    "step",
     [
-        "numerai_pipeline.model_container:ModelContainer._remove_in_any_case",
+        "numerai_pipeline.container_runner:ContainerRunner._remove_best_effort",
         "numerai_pipeline.workspace:Workspace.remove",
         "pathlib:Path.rmdir",
     ],
 )
-def test_what_a_try_left_that_was_killed_when_all_was_done_goes_with_the_next(
-    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str
+def test_attempt_killed_during_cleanup_is_cleaned_up_by_the_next(
+    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    real = pkgutil.resolve_name(deed)
+    real = pkgutil.resolve_name(step)
     died: list[bool] = []
 
     def die_once(*arguments: Any) -> None:
-        # when the work is done: a workspace is emptied before it begins as well
+        # only after the outputs were collected: a workspace is removed before the start as well
         if not died and any((tmp_path / "data").glob("rounds/*/*/predictions/svm.csv")):
             died.append(True)
             raise RuntimeError("killed")
         real(*arguments)
 
-    monkeypatch.setattr(deed.replace(":", "."), die_once)
-    outcome = run_dag({"svm": {}}, retries=1, prepare=try_again_at_once)
+    monkeypatch.setattr(step.replace(":", "."), die_once)
+    outcome = run_dag({"svm": {}}, retries=1, prepare=retry_without_delay)
     assert died
     assert outcome.state == "success"
     assert outcome.tasks["svm"].try_number == 2
@@ -303,48 +306,48 @@ def test_what_a_try_left_that_was_killed_when_all_was_done_goes_with_the_next(
     assert engine.containers.list(all=True, filters={"label": f"numerai={installation}"}) == []
 
 
-def test_stale_predictions_are_never_taken_for_new_ones(run_dag: RunDag) -> None:
+def test_container_without_output_does_not_pass_with_old_output(run_dag: RunDag) -> None:
     run_dag({"svm": {}})
     outcome = run_dag({"svm": {"parameters": {"MODE": "nothing"}}})
     assert outcome.state == "failed"
     assert not RunLayout(outcome.directory).predictions("svm").exists()
 
 
-def test_a_model_cannot_spoil_its_inputs(run_dag: RunDag) -> None:
+def test_inputs_are_read_only_for_the_container(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "write inputs"}}})
     assert "Read-only file system" in outcome.output
     assert verified_manifest(RunLayout(outcome.directory).training)
 
 
-def test_a_model_cannot_spoil_the_predictions_of_another(run_dag: RunDag) -> None:
+def test_predictions_of_another_model_are_not_writable(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {}, "xgboost": {"parameters": {"MODE": "write predictions of another"}}})
     assert states(outcome)["xgboost"] == "failed"
     assert verified_manifest(RunLayout(outcome.directory).predictions("svm"))
     assert not (outcome.directory / ".work").exists()
 
 
-def test_the_end_of_a_failed_containers_log_is_kept_with_the_run(run_dag: RunDag) -> None:
+def test_failed_container_log_tail_is_saved_with_the_run(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}})
-    kept = RunLayout(outcome.directory).failure_log("svm", 1).read_text()
-    assert "svm: bad data (exit code 65)" in kept
-    assert "[ 50 %] svm with seed" in kept
+    saved = RunLayout(outcome.directory).failure_log("svm", 1).read_text()
+    assert "svm: bad data (exit code 65)" in saved
+    assert "[ 50 %] svm with seed" in saved
 
 
-def test_a_run_begins_by_removing_containers_that_nobody_waits_for(
-    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_run_start_removes_orphans_of_this_deployment_only(
+    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path
 ) -> None:
     first = run_dag({"svm": {}})
     labels = {"numerai.dag": "numerai_tournament", "numerai.run": first.tasks["svm"].run_id, "numerai.task": "svm"}
 
-    def left_behind(**more: str) -> Container:
+    def orphan(**more: str) -> Container:
         image = first.tasks["svm"].xcom_pull(task_ids="svm")["image"]
         return engine.containers.run(image, entrypoint=["sleep", "600"], labels=labels | more, detach=True)
 
-    ours = left_behind(numerai=(tmp_path / "data" / ".installation").read_text().strip())
-    others = left_behind(numerai="another installation")
+    ours = orphan(numerai=(tmp_path / "data" / ".installation").read_text().strip())
+    others = orphan(numerai="another deployment")
     try:
-        run_dag({"svm": {}})
-        assert f"removing container {str(ours.id)[:12]}" in caplog.text
+        second = run_dag({"svm": {}})
+        assert f"removing container {str(ours.id)[:12]}" in second.output
         assert {ours.id, others.id} & {each.id for each in engine.containers.list(all=True)} == {others.id}
     finally:
         for container in (ours, others):
@@ -352,28 +355,26 @@ def test_a_run_begins_by_removing_containers_that_nobody_waits_for(
                 container.remove(force=True)
 
 
-def test_a_model_cannot_see_the_true_targets_of_what_it_predicts(run_dag: RunDag) -> None:
+def test_targets_are_empty_for_models_without_declared_input(run_dag: RunDag) -> None:
     directory = run_dag({"svm": {}}).directory
-    (directory / "targets.parquet").write_bytes(b"what came true")
+    (directory / "targets.parquet").write_bytes(b"known targets")
     outcome = run_dag({"svm": {"parameters": {"MODE": "peek"}}})
     assert "found 0 bytes of targets" in outcome.output
-    assert (directory / "targets.parquet").read_bytes() == b"what came true"
-    # whose entry says that it may read them, and only then
-    told = run_dag({"svm": {"parameters": {"MODE": "peek"}, "optional_inputs": ["targets.parquet"]}})
-    assert "found 14 bytes of targets" in told.output
+    assert (directory / "targets.parquet").read_bytes() == b"known targets"
+    # only an entry that declares them as an input gets them
+    declared = run_dag({"svm": {"parameters": {"MODE": "peek"}, "optional_inputs": ["targets.parquet"]}})
+    assert "found 13 bytes of targets" in declared.output
 
 
-def test_want_of_memory_names_the_limit_and_the_setting(run_dag: RunDag) -> None:
+def test_out_of_memory_names_limit_and_setting(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {"memory": 64, "parameters": {"MODE": "eat memory"}}})
     assert "its limit is 64 MiB; raise `memory` of task svm in models.yaml" in outcome.output
 
 
-def test_containers_are_labelled_limited_and_without_rights(
-    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path
-) -> None:
+def test_container_has_labels_limits_and_sandbox(run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path) -> None:
     seen = {}
 
-    def look_when_it_hangs() -> None:
+    def inspect_and_kill() -> None:
         for event in engine.events(decode=True, filters={"type": "container", "event": "start", "label": "numerai"}):
             labels = event["Actor"]["Attributes"]
             if labels["numerai.task"] == "svm" and labels["numerai"] == installation_id(tmp_path / "data"):
@@ -382,7 +383,7 @@ def test_containers_are_labelled_limited_and_without_rights(
                 container.kill()
                 return
 
-    watcher = threading.Thread(target=look_when_it_hangs)
+    watcher = threading.Thread(target=inspect_and_kill)
     watcher.start()
     outcome = run_dag({"svm": {"memory": 128, "parameters": {"MODE": "hang"}}})
     watcher.join()
@@ -405,21 +406,23 @@ def test_containers_are_labelled_limited_and_without_rights(
     assert not any("docker.sock" in mount["Source"] for mount in seen["Mounts"])
 
 
-def test_a_time_out_says_so_and_takes_the_container_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limit_removes_the_container_and_names_the_setting(
+    run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "svm: stopped after its time limit of 0.05 minutes; raise `time_limit` of task svm" in outcome.output
 
 
-def test_airflows_own_time_out_takes_the_container_with_it(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_execution_timeout_removes_the_container(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 0.05 if minutes == LONGEST_SEARCH else 5)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "AirflowTaskTimeout" in outcome.output
 
 
-def test_runs_with_the_same_settings_do_not_work_beside_each_other(run_dag: RunDag) -> None:
+def test_runs_with_the_same_settings_compute_one_after_the_other(run_dag: RunDag) -> None:
     first = run_dag({"svm": {}})
     predictions = RunLayout(first.directory).predictions("svm")
     written = predictions.stat().st_mtime_ns
@@ -428,8 +431,8 @@ def test_runs_with_the_same_settings_do_not_work_beside_each_other(run_dag: RunD
     def another_run() -> None:
         with exclusive_lock(first.directory / "svm", "making it"):
             holding.set()
-            wait_for_a_waiter(first.directory / ".svm.lock")
-            # nobody has begun to write anew
+            wait_until_contended(first.directory / ".svm.lock")
+            # the other run has not started to write
             assert predictions.stat().st_mtime_ns == written
             waited.set()
 

@@ -1,4 +1,4 @@
-"""The whole pipeline with its real models: a round of the practice season, and a real classic archive."""
+"""The whole pipeline with its real models: a round of the simulated tournament, and a real classic archive."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def all_images(model_image: Callable[[str], str]) -> None:
 
 
 @pytest.fixture
-def hasty_images(tmp_path: Path) -> Path:
-    """The real images under a registry of rough maps and short searches: here they need to be there, not to be good."""
+def quick_images(tmp_path: Path) -> Path:
+    """The real images with rough embeddings and short searches: these tests require results, not good results."""
     directory = tmp_path / "model_images"
     shutil.copytree(ROOT / "model_images", directory)
     registry = yaml.safe_load((directory / "models.yaml").read_text())
-    hastily = {
+    quickly = {
         "tsne": {"ITERATIONS": 50},
         "auto_sklearn": {"RUN_LIMIT": 3},
         "auto_weka": {"RUN_LIMIT": 2},
         "tpot": {"RUN_LIMIT": 4},
     }
-    for name, parameters in hastily.items():
+    for name, parameters in quickly.items():
         registry["tasks"][name].setdefault("parameters", {}).update(parameters)
     (directory / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     return directory
@@ -68,43 +68,43 @@ def practice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Practi
         yield server
 
 
-def assert_predictions_are_whole(layout: RunLayout, model: str) -> None:
+def assert_predictions_are_complete(layout: RunLayout, model: str) -> None:
     with layout.predictions(model).open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == pq.read_table(layout.tournament, columns=["id"])["id"].to_pylist()
     assert all(0 < float(row["prediction"]) < 1 for row in rows)
-    # what a search settles on may be a small tree, with few different predictions, and a selection of one model alone
-    # is that model's ranks within each era
+    # a search may end with a small tree, which has few different predictions, and a selection of one model only has
+    # the ranks of that model within each era
     assert len({row["prediction"] for row in rows}) > (1 if model in FEW_DIFFERENT else len(rows) / 10)
 
 
-def test_a_practice_round(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
+def test_simulated_round_has_predictions_and_leaderboard(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
     outcome = run_pipeline(source="practice", models=list(FAST))
     assert outcome.state == "success"
     layout = RunLayout(outcome.directory)
     for model in FAST:
-        assert_predictions_are_whole(layout, model)
+        assert_predictions_are_complete(layout, model)
         report = json.loads(layout.report(model).read_text())
         assert report["features"] == 8
         assert 0.6 < report["validation"]["logloss"] < 0.8
-    assert json.loads(layout.run_metadata.read_text())["target"] == "target_ender_60"  # the round's paid target
+    assert json.loads(layout.run_metadata.read_text())["target"] == "target_ender_60"  # the payout target
     leaderboard = json.loads(layout.leaderboard.read_text())
     ensembles = {"ensemble_geometric_mean", "ensemble_selection"}
     assert {row["model"] for row in leaderboard["models"] if row["kind"] != "reference"} == {*FAST, *ensembles}
     assert "example_predictions" in {row["model"] for row in leaderboard["models"] if row["kind"] == "reference"}
     for row in leaderboard["models"]:
-        # the practice season has a meta model, beside which a constant adds nothing
+        # the simulated tournament has a meta model, to which a constant contributes nothing
         assert (row["mmc"] == 0) == (row["model"] == "constant_half"), row
         assert row["mmc"] is not None
         evaluation = json.loads(layout.evaluation(row["model"]).read_text())
         assert evaluation["corr"] == row["corr"]
         assert len(evaluation["by_era"]) == leaderboard["eras"] > 0
     for name in ensembles:
-        assert_predictions_are_whole(layout, name)
+        assert_predictions_are_complete(layout, name)
     assert "started container" not in run_pipeline(source="practice", models=list(FAST)).output
 
 
-def test_a_week_that_is_over_is_predicted_from_what_was_known_then(
+def test_walk_forward_round_does_not_depend_on_later_targets(
     run_pipeline: RunPipeline, practice: PracticeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = practice.season.current_round().number - 65  # 13 weeks ago, the last week with known targets
@@ -115,12 +115,12 @@ def test_a_week_that_is_over_is_predicted_from_what_was_known_then(
     predictions = layout.predictions("svm").read_bytes()
     assert layout.directory.parent.name == str(number)
     assert set(pq.read_table(layout.tournament)["era"].to_pylist()) == {f"{era:04d}"}
-    assert_predictions_are_whole(layout, "svm")
+    assert_predictions_are_complete(layout, "svm")
     targets = pq.read_table(layout.targets)
     assert len(set(targets["target"].to_pylist())) == 5
     facts = json.loads(layout.run_metadata.read_text())
     assert (facts["era"], facts["known_until"]) == (era, f"{era - 17:04d}")
-    # whatever happened after the week, it predicts the same
+    # later targets do not change the predictions
     validation = practice.season.file("v5.3/validation.parquet", practice.season.current_round().number)
     table = pq.read_table(validation)
     later = pc.greater(table["era"], f"{era - 17:04d}")
@@ -136,10 +136,10 @@ def test_a_week_that_is_over_is_predicted_from_what_was_known_then(
     assert poisoned.predictions("svm").read_bytes() == predictions
 
 
-def test_a_picked_model_brings_along_what_it_needs(
-    run_pipeline: RunPipeline, practice: PracticeServer, hasty_images: Path
+def test_selected_model_runs_with_its_upstream_tasks_only(
+    run_pipeline: RunPipeline, practice: PracticeServer, quick_images: Path
 ) -> None:
-    outcome = run_pipeline(hasty_images, source="practice", models=["logistic_regression"])
+    outcome = run_pipeline(quick_images, source="practice", models=["logistic_regression"])
     assert outcome.state == "success"
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
     ran = {"wait_for_round", "download", "unzip", "adversarial_validation", "tsne", "logistic_regression"}
@@ -147,14 +147,14 @@ def test_a_picked_model_brings_along_what_it_needs(
     assert {name for name, state in states.items() if state == "success"} == ran
     assert {state for name, state in states.items() if name not in ran} == {"skipped"}
     layout = RunLayout(outcome.directory)
-    assert_predictions_are_whole(layout, "logistic_regression")
+    assert_predictions_are_complete(layout, "logistic_regression")
     split = pq.read_table(layout.directory / "split.parquet")["split"].to_pylist()
     assert split.count("validation") == round(len(split) / 10)
     report = json.loads(layout.report("logistic_regression").read_text())
     assert report["split"]["rows"] <= split.count("validation")
 
 
-def test_the_knobs_reach_the_data(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
+def test_run_parameters_determine_features_eras_and_seed(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
     outcome = run_pipeline(
         source="practice", feature_set="medium", target="target_ender_20", every_nth_era=4, models=["xgboost"], seed=7
     )
@@ -167,34 +167,34 @@ def test_the_knobs_reach_the_data(run_pipeline: RunPipeline, practice: PracticeS
 
 
 @pytest.mark.parametrize(
-    ("choice", "says"),
+    ("parameters", "message"),
     [
         ({"feature_set": "tiny"}, "feature set 'tiny' does not exist: choose one of small (8)"),
-        ({"target": "target_nobody"}, "target 'target_nobody' does not exist: choose one of target, "),
+        ({"target": "target_unknown"}, "target 'target_unknown' does not exist: choose one of target, "),
         ({"version": "v1.0"}, "v1.0"),
         ({"round": 3, "walk_forward": False}, "round 3"),
         ({"round": 3}, "do not have era"),
     ],
 )
-def test_a_wrong_choice_fails_the_first_task_that_can_know(
-    run_pipeline: RunPipeline, practice: PracticeServer, choice: dict[str, object], says: str
+def test_wrong_parameter_fails_the_first_task_that_uses_it(
+    run_pipeline: RunPipeline, practice: PracticeServer, parameters: dict[str, object], message: str
 ) -> None:
-    outcome = run_pipeline(source="practice", retries=3, **choice)
+    outcome = run_pipeline(source="practice", retries=3, **parameters)
     assert outcome.state == "failed"
     assert max(instance.try_number for instance in outcome.tasks.values()) == 1
-    assert says in outcome.output
+    assert message in outcome.output
 
 
 @pytest.mark.timeout(1200)
-def test_real_data_of_2017(run_pipeline: RunPipeline, real_archive: Path, hasty_images: Path) -> None:
-    outcome = run_pipeline(hasty_images, source="archive", archive=str(real_archive), automl_minutes=1)
+def test_archive_of_2017_all_models_predict(run_pipeline: RunPipeline, real_archive: Path, quick_images: Path) -> None:
+    outcome = run_pipeline(quick_images, source="archive", archive=str(real_archive), automl_minutes=1)
     assert outcome.state == "success"
-    verdict = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
+    run_summary = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
     for model in (*FAST, *SEARCHES, *BRANCH):
-        assert_predictions_are_whole(RunLayout(outcome.directory), model)
-        summary = verdict["models"][model]
+        assert_predictions_are_complete(RunLayout(outcome.directory), model)
+        summary = run_summary["models"][model]
         assert summary["rows"] == 2354
-        # far too few rows to rank models by, but a model much worse or much better than a coin would be suspicious
+        # too few rows to rank models, but a model much worse or much better than chance would be an error
         worst = 0.700 if model in ("svm", "xgboost") else 0.75
         assert 0.68 < summary["logloss"] < worst
         assert 0 < summary["consistency"] <= 1

@@ -1,4 +1,4 @@
-"""What is told of runs: by Airflow's own callbacks, to a real web server and a real mail server."""
+"""Notifications about runs: by Airflow's callbacks, to a real web server and a real mail server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRET = "services/T0/B0/s3cr3t"
 
 @dataclass
 class Receiver:
-    """A web server that keeps what is posted to it, and answers as it is told."""
+    """A web server that stores the bodies of its requests, and sends these status codes."""
 
     answers: list[int] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -58,12 +58,12 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def mailbox() -> Iterator[tuple[int, list[str]]]:
-    """A mail server on a port of its own; keeps the lines it is sent."""
+    """A mail server; gives its port and the lines that it received."""
     lines: list[str] = []
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            self.wfile.write(b"220 here\r\n")
+            self.wfile.write(b"220 ready\r\n")
             in_data = False
             for raw in self.rfile:
                 line = raw.decode().rstrip("\r\n")
@@ -74,9 +74,9 @@ def mailbox() -> Iterator[tuple[int, list[str]]]:
                         continue
                 elif line.upper() == "DATA":
                     in_data = True
-                    self.wfile.write(b"354 go on\r\n")
+                    self.wfile.write(b"354 continue\r\n")
                     continue
-                self.wfile.write(b"250 good\r\n")
+                self.wfile.write(b"250 ok\r\n")
                 if line.upper() == "QUIT":
                     return
 
@@ -87,16 +87,16 @@ def mailbox() -> Iterator[tuple[int, list[str]]]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Give the callbacks that settings stand for."""
+def callbacks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Return the callbacks for some settings."""
 
-    def callbacks(**variables: str) -> dict[str, Any]:
+    def configured(**variables: str) -> dict[str, Any]:
         for name, value in variables.items():
             monkeypatch.setenv(f"NUMERAI_{name}", value)
         load_settings.cache_clear()
         return dag_callbacks(load_settings())
 
-    return callbacks
+    return configured
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ FAILING, LATE = {failing!r}, {late!r}
 
 def step(ti):
     if ti.task_id == FAILING:
-        raise ValueError("the moon was wrong")
+        raise ValueError("a division by zero")
     return {{"round": "1335", "late": LATE}}
 
 
@@ -134,7 +134,7 @@ with DAG(
 
 @dataclass
 class Ended:
-    """A run that has ended, and what the DAG processor logged when it called the callbacks."""
+    """A run that has ended, and the log of the DAG processor that called the callbacks."""
 
     run: str
     state: str
@@ -145,7 +145,7 @@ class Ended:
 def run_dag(
     tmp_path: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Ended]:
-    """Run a DAG with the main one's task ids and its callbacks; these are called as Airflow calls them."""
+    """Run a DAG with the task ids and callbacks of the pipeline's, and have the DAG processor call the callbacks."""
 
     def run(failing: str | None = None, late: list[str] | None = None, **variables: str) -> Ended:
         from airflow.dag_processing.dagbag import DagBag
@@ -163,16 +163,16 @@ def run_dag(
         dag.on_failure_callback = dag.on_success_callback = None
         ended = dag.test(logical_date=None)
         dag.on_failure_callback, dag.on_success_callback = on_failure, on_success
-        asked = callback_request(ended, on_failure if failing else on_success, failing=bool(failing))
+        request = callback_request(ended, on_failure if failing else on_success, failing=bool(failing))
         capfd.readouterr()
-        log = process(file, asked, tmp_path / "processor.log") if asked else ""
+        log = process(file, request, tmp_path / "processor.log") if request else ""
         return Ended(ended.run_id, str(ended.state), log + "".join(capfd.readouterr()))
 
     return run
 
 
 def callback_request(run: Any, callbacks: Any, *, failing: bool) -> Any:
-    """Give what the scheduler asks the DAG processor for when a run has ended; None where it asks for nothing."""
+    """Return the scheduler's request to the DAG processor at the end of a run; None without callbacks."""
     from airflow.callbacks.callback_requests import DagCallbackRequest, DagRunContext
 
     if callbacks is None:
@@ -192,13 +192,14 @@ def callback_request(run: Any, callbacks: Any, *, failing: bool) -> Any:
 
 
 def process(file: Path, request: Any, log_path: Path) -> str:
-    """Have Airflow's DAG processor carry out a request, in a process of its own; gives that process's log."""
+    """Have a process of Airflow's DAG processor handle a request; return its log."""
     import structlog
-    from airflow.dag_processing.processor import DagFileProcessorProcess, in_process_api_server
+    from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
+    from airflow.dag_processing.processor import DagFileProcessorProcess
     from airflow.sdk.api.client import Client
     from airflow.sdk.log import logging_processors
 
-    client = Client(base_url=None, token="", dry_run=True, transport=in_process_api_server().transport)
+    client = Client(base_url=None, token="", dry_run=True, transport=InProcessExecutionAPI().transport)
     client.base_url = "http://in-process.invalid./"
     selector = selectors.DefaultSelector()
     with log_path.open("ab") as log_file:
@@ -227,7 +228,7 @@ def process(file: Path, request: Any, log_path: Path) -> str:
     return log_path.read_text()
 
 
-def test_a_finished_run_is_told_with_its_round_and_a_link(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+def test_webhook_finished_run_has_round_and_link(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
     ended = run_dag(NOTIFY_WEBHOOK=receiver.address)
     assert ended.state == "success"
     assert receiver.paths == [f"/{SECRET}"]
@@ -270,23 +271,23 @@ def test_notification_of_a_late_submission_follows_the_setting(
         ("wait_for_round", "missed", "numerai_tournament: a round was missed"),
     ],
 )
-def test_a_failed_run_tells_what_failed_and_a_missed_round_is_told_apart(
+def test_webhook_failed_run_names_tasks_or_missed_round(
     receiver: Receiver, run_dag: Callable[..., Ended], failing: str, event: str, text: str
 ) -> None:
-    receiver.answers = [503]  # busy: asked again
+    receiver.answers = [503]  # busy: the request is repeated
     assert run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_EVENTS=event).state == "failed"
     body, again = receiver.bodies
     assert body == again
     assert (body["event"], body["text"], body["state"], body["failed"]) == (event, text, "failed", [failing])
 
 
-def test_only_what_is_asked_for_is_told(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+def test_webhook_other_events_are_not_sent(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
     for failing in ("unzip", None):
         run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_EVENTS="missed")
     assert receiver.bodies == []
 
 
-def test_a_refusal_is_logged_without_the_secret(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+def test_webhook_rejection_is_logged_without_the_secret(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
     receiver.answers = [403] * 9
     log = run_dag(NOTIFY_WEBHOOK=receiver.address).log
     assert len(receiver.bodies) == 3
@@ -294,14 +295,14 @@ def test_a_refusal_is_logged_without_the_secret(receiver: Receiver, run_dag: Cal
     assert "s3cr3t" not in log
 
 
-def test_an_unreachable_server_is_named_without_the_secret(run_dag: Callable[..., Ended]) -> None:
+def test_webhook_unreachable_server_is_logged_without_the_secret(run_dag: Callable[..., Ended]) -> None:
     log = run_dag(NOTIFY_WEBHOOK=f"http://127.0.0.1:1/{SECRET}").log
     assert "NUMERAI_NOTIFY_WEBHOOK: 127.0.0.1 is unreachable (ConnectionError)" in log
     assert "s3cr3t" not in log
 
 
 class Diary(BaseNotifier):
-    """A notifier as somebody else may write one."""
+    """A notifier of another package."""
 
     template_fields = ("text",)
 
@@ -339,7 +340,7 @@ def test_notifier_arguments_with_news_warn(told: Callable[..., dict[str, Any]], 
 
 
 @pytest.mark.parametrize(
-    ("variables", "says"),
+    ("variables", "message"),
     [
         ({"NOTIFIER": "nowhere.Notifier"}, "NUMERAI_NOTIFIER: nowhere.Notifier cannot be imported"),
         ({"NOTIFIER": "json.Notifier"}, "NUMERAI_NOTIFIER: json.Notifier cannot be imported"),
@@ -353,16 +354,16 @@ def test_notifier_arguments_with_news_warn(told: Callable[..., dict[str, Any]], 
         ({"NOTIFY_WEBHOOK": f"ftp://{SECRET}"}, "NUMERAI_NOTIFY_WEBHOOK=…: not an http or https address"),
     ],
 )
-def test_a_mistake_shows_when_the_dag_is_read(
-    told: Callable[..., dict[str, Any]], variables: dict[str, str], says: str
+def test_run_callbacks_wrong_setting_raises_when_parsed(
+    callbacks: Callable[..., dict[str, Any]], variables: dict[str, str], message: str
 ) -> None:
     with pytest.raises(BadInputError) as caught:
-        told(**variables)
-    assert says in str(caught.value)
+        callbacks(**variables)
+    assert message in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_an_address_for_mail_is_told_through_airflows_connection(
+def test_email_is_sent_by_airflows_smtp_connection(
     run_dag: Callable[..., Ended], mailbox: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, lines = mailbox
@@ -374,7 +375,7 @@ def test_an_address_for_mail_is_told_through_airflows_connection(
     assert any("me@example.org" in line for line in lines if line.startswith("rcpt"))
 
 
-def test_the_scheduler_knows_that_somebody_is_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serialized_dag_has_callbacks_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.serialization.serialized_objects import DagSerialization
 

@@ -1,4 +1,4 @@
-"""What every DAG of this bundle keeps to, and the shape of the graph."""
+"""Policies of all DAGs of this bundle, and the shape of the graph."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import TriggerRule
+from airflow.sdk import CronTriggerTimetable, TriggerRule
 
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_operator import ModelOperator
@@ -53,21 +54,21 @@ def containers(dag: DAG) -> list[ModelOperator]:
     return [task for task in dag.tasks if isinstance(task, ModelOperator)]
 
 
-def test_there_are_two_dags() -> None:
+def test_bundle_has_two_dags() -> None:
     assert sorted(load_dags()) == ["numerai_housekeeping", "numerai_tournament"]
 
 
-@pytest.mark.parametrize(("name", "tells"), [("numerai_tournament", "exploring"), ("numerai_housekeeping", "Dry run")])
-def test_every_dag_is_documented_owned_and_tagged(name: str, tells: str) -> None:
+@pytest.mark.parametrize(("name", "text"), [("numerai_tournament", "exploring"), ("numerai_housekeeping", "Dry run")])
+def test_dag_has_documentation_owner_and_tags(name: str, text: str) -> None:
     dag = load_dags()[name]
-    assert tells in (dag.doc_md or "")
+    assert text in (dag.doc_md or "")
     assert dag.description
     assert "numerai" in dag.tags
     assert {task.owner for task in dag.tasks} == {"numerai"}
     assert all(task.doc_md for task in dag.tasks)
 
 
-def test_no_task_carries_a_copy_of_the_parameters(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_has_no_copy_of_the_parameters(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "seed" in dag.params
     assert {task.task_id: list(task.params) for task in dag.tasks if task.params} == {}
     monkeypatch.setenv("NUMERAI_APPROVE_SUBMISSIONS", "true")
@@ -77,14 +78,14 @@ def test_no_task_carries_a_copy_of_the_parameters(dag: DAG, monkeypatch: pytest.
     assert not any(task.params for task in tasks.values())
 
 
-def test_every_task_ends_some_day_and_is_tried_again() -> None:
+def test_task_has_time_limit_and_retries() -> None:
     tasks = [task for dag in load_dags().values() for task in dag.tasks]
     assert all(task.execution_timeout is not None for task in tasks)
     assert all(task.retries for task in tasks)
     assert load_dags()["numerai_tournament"].dagrun_timeout == timedelta(days=7)
 
 
-def test_images_have_the_tag_of_their_code_and_the_address_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_has_tag_of_its_code_and_configured_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_IMAGE_REGISTRY", "ghcr.io/me/")
     load_settings.cache_clear()
     tasks = load_dags()["numerai_tournament"].tasks
@@ -93,12 +94,11 @@ def test_images_have_the_tag_of_their_code_and_the_address_that_is_set(monkeypat
         assert found[name] == f"ghcr.io/me/{image_reference(ROOT / 'model_images', image, python)}"
 
 
-def test_housekeeping_is_weekly_and_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.timetables.trigger import CronTriggerTimetable
-
+def test_housekeeping_is_weekly_and_can_be_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     dag = load_dags()["numerai_housekeeping"]
     assert isinstance(dag.timetable, CronTriggerTimetable)
-    assert dag.timetable.summary == "0 3 * * 1"
+    assert dag.timetable.expression == "0 3 * * 1"
+    assert serialized(dag).timetable.summary == "0 3 * * 1"
     assert dag.max_active_runs == 1
     upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
     assert upstream == {"containers": set(), "runs": {"containers"}, "downloads": {"runs"}}
@@ -107,7 +107,7 @@ def test_housekeeping_is_weekly_and_can_be_off(monkeypatch: pytest.MonkeyPatch) 
     assert load_dags()["numerai_housekeeping"].schedule is None
 
 
-def test_housekeepings_form_begins_with_the_settings_and_keeps_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_housekeeping_form_has_defaults_and_bounds_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     monkeypatch.setenv("NUMERAI_KEEP_ROUNDS", "3")
@@ -120,19 +120,49 @@ def test_housekeepings_form_begins_with_the_settings_and_keeps_their_bounds(monk
             params.get_param(name).resolve(value)
 
 
-def test_every_container_task_keeps_the_policies(dag: DAG) -> None:
+def test_container_task_is_docker_operator_with_limits_and_mount(dag: DAG) -> None:
     assert len(containers(dag)) == 16
     for container in containers(dag):
-        assert container.pool == "numerai_models", container.task_id
-        assert container.pool_slots == container.spec.cores, container.task_id
-        assert container.retries == 3, container.task_id
-        assert container.retry_exponential_backoff, container.task_id
-        assert container.spec.memory >= 64, container.task_id
-        assert container.environment["MEMORY_LIMIT"] == str(container.spec.memory), container.task_id
-        assert container.image.startswith(f"numerai-{container.spec.image.replace('_', '-')}:"), container.task_id
+        name = container.task_id
+        assert isinstance(container, DockerOperator), name
+        assert container.image.startswith(f"numerai-{container.spec.image.replace('_', '-')}:"), name
+        assert container.auto_remove == "force", name
+        assert container.retries == 3, name
+        assert container.retry_exponential_backoff, name
+        assert container.pool == "numerai_models", name
+        assert container.pool_slots == container.cpus == container.spec.cores, name
+        assert container.mem_limit == f"{container.spec.memory}m", name
+        assert container.spec.memory >= 64, name
+        assert container.environment["MEMORY_LIMIT"] == str(container.spec.memory), name
+        assert container.network_mode == "none", name
+        assert container.mount_tmp_dir is False, name
+        [mount] = container.mounts
+        assert (mount["Target"], mount["Type"], mount["ReadOnly"]) == ("/data", "bind", False), name
+        assert mount["Source"].startswith(f"{load_settings().data_dir}/"), name
+        assert mount["Source"].endswith(f"/.work/{name}"), name
 
 
-def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
+def test_other_tasks_with_a_docker_image_do_not_exist(dag: DAG) -> None:
+    names = {task.task_id for task in dag.tasks if isinstance(task, DockerOperator)}
+    assert names == {task.task_id for task in containers(dag)}
+
+
+def test_container_task_connects_as_the_environment_configures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://engine.example:2376")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", "/certificates")
+    monkeypatch.setenv("NUMERAI_DOCKER_CONN_ID", "registry")
+    load_settings.cache_clear()
+    for container in containers(load_dag()):
+        assert container.docker_url == "tcp://engine.example:2376"
+        assert container.tls_ca_cert == "/certificates/ca.pem"
+        assert container.tls_client_cert == "/certificates/cert.pem"
+        assert container.tls_client_key == "/certificates/key.pem"
+        assert container.tls_verify is True
+        assert container.docker_conn_id == "registry"
+
+
+def test_graph_has_the_documented_edges(dag: DAG) -> None:
     upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
     assert upstream["wait_for_round"] == set()
     assert upstream["download"] == {"wait_for_round"}
@@ -149,7 +179,7 @@ def test_the_graph_has_the_shape_of_the_mission(dag: DAG) -> None:
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
 
 
-def test_what_was_asked_for_is_submitted_whatever_became_of_the_evaluation(dag: DAG) -> None:
+def test_submit_runs_after_failed_evaluation_and_can_fail_the_run(dag: DAG) -> None:
     submit = dag.task_dict["submit"]
     assert isinstance(submit, PythonOperator)
     assert TriggerRule(submit.trigger_rule).value == "all_done"
@@ -160,7 +190,7 @@ def test_what_was_asked_for_is_submitted_whatever_became_of_the_evaluation(dag: 
     assert dag.params.get_param("submit").value is False
 
 
-def test_submitting_can_be_the_default_and_need_approval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submit_with_approval_requires_success_of_approve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_SUBMIT", "true")
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "alpha=svm")
     monkeypatch.setenv("NUMERAI_APPROVE_SUBMISSIONS", "true")
@@ -169,14 +199,14 @@ def test_submitting_can_be_the_default_and_need_approval(monkeypatch: pytest.Mon
     assert dag.params.get_param("submit").value is True
     approve, submit = dag.task_dict["approve"], dag.task_dict["submit"]
     assert (approve.upstream_task_ids, submit.upstream_task_ids) == ({"leaderboard"}, {"approve"})
-    # nothing is submitted unless somebody approved
+    # nothing is submitted without an approval
     assert TriggerRule(submit.trigger_rule).value == "all_success"
     assert TriggerRule(approve.trigger_rule).value == "all_done"
     assert all(task.execution_timeout and task.retries and task.doc_md for task in (approve, submit))
-    assert kept(dag).task_dict["approve"].task_type == "SubmissionApproval"
+    assert serialized(dag).task_dict["approve"].task_type == "SubmissionApproval"
 
 
-def test_a_submission_of_a_model_there_is_not_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submission_of_unknown_model_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "alpha=smv")
@@ -185,7 +215,7 @@ def test_a_submission_of_a_model_there_is_not_is_an_import_error(monkeypatch: py
     assert "NUMERAI_SUBMISSIONS: alpha=smv: no model" in next(iter(bag.import_errors.values()))
 
 
-def test_what_comes_after_the_models_waits_for_all_and_needs_none_in_particular(dag: DAG) -> None:
+def test_post_processing_tasks_run_when_all_models_ended(dag: DAG) -> None:
     rules = {container.task_id: TriggerRule(container.trigger_rule).value for container in containers(dag)}
     after = {"ensemble", "evaluate"}
     assert {name for name, rule in rules.items() if rule == "all_done"} == after
@@ -196,25 +226,25 @@ def test_what_comes_after_the_models_waits_for_all_and_needs_none_in_particular(
     assert set(dag.params.get_param("models").schema["items"]["enum"]) == {*INDEPENDENT, *FLEMING}
 
 
-def kept(dag: DAG) -> SerializedDAG:
-    """Give the DAG as the scheduler sees it: written to the database and read again."""
+def serialized(dag: DAG) -> SerializedDAG:
+    """Serialize and deserialize the DAG, as for the scheduler."""
     from airflow.serialization.serialized_objects import DagSerialization
 
     written = json.dumps(DagSerialization.to_dict(dag))
     return DagSerialization.from_dict(json.loads(written))
 
 
-def test_saturdays_rounds_are_run_by_themselves(dag: DAG) -> None:
+def test_schedule_default_is_saturday_rounds(dag: DAG) -> None:
     assert isinstance(dag.timetable, NumeraiRounds)
     assert dag.timetable.summary == "Saturday rounds, from 12:00 UTC"
     assert dag.catchup is False
 
 
-def test_the_scheduler_has_the_same_schedule(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kept(dag).timetable.summary == "Saturday rounds, from 12:00 UTC"
+def test_schedule_survives_serialization(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serialized(dag).timetable.summary == "Saturday rounds, from 12:00 UTC"
     monkeypatch.setenv("NUMERAI_SCHEDULE", "thu,tue")
     load_settings.cache_clear()
-    assert kept(load_dag()).timetable.summary == "Tuesday and Thursday rounds, from 12:00 UTC"
+    assert serialized(load_dag()).timetable.summary == "Tuesday and Thursday rounds, from 12:00 UTC"
 
 
 @pytest.mark.parametrize(
@@ -226,25 +256,25 @@ def test_the_scheduler_has_the_same_schedule(dag: DAG, monkeypatch: pytest.Monke
         ("2026-07-18T12:01", "2026-08-01T00:00", ["2026-07-25"]),
     ],
 )
-def test_a_backfill_makes_the_runs_of_the_rounds_that_open_between_its_dates(
+def test_backfill_creates_runs_of_rounds_that_open_in_its_range(
     dag: DAG, first: str, last: str, rounds: list[str]
 ) -> None:
     from airflow.models.backfill import _get_info_list
 
     dates = (datetime.fromisoformat(f"{text}+00:00") for text in (first, last))
-    runs = _get_info_list(dag=kept(dag), from_date=next(dates), to_date=next(dates), reverse=False)
+    runs = _get_info_list(dag=serialized(dag), from_date=next(dates), to_date=next(dates), reverse=False)
     assert [f"{run.run_after:%Y-%m-%d}" for run in runs] == rounds
     assert all(run.data_interval and run.data_interval.end == run.run_after for run in runs)
 
 
-def test_the_schedule_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schedule_off_is_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_SCHEDULE", "off")
     load_settings.cache_clear()
-    timetable = kept(load_dag()).timetable
+    timetable = serialized(load_dag()).timetable
     assert timetable.summary == "Saturday rounds, on demand"
 
 
-def test_the_first_task_waits_in_the_triggerer(dag: DAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_for_round_defers_to_the_triggerer(dag: DAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.exceptions import TaskDeferred
 
     sensor = dag.task_dict["wait_for_round"]
@@ -261,7 +291,7 @@ def test_the_first_task_waits_in_the_triggerer(dag: DAG, tmp_path: Path, monkeyp
     assert deferred.value.trigger.serialize()[0] == "numerai_pipeline.round_trigger.RoundTrigger"
 
 
-def test_a_broken_registry_is_an_import_error_that_says_what_to_do(
+def test_broken_registry_is_an_import_error_with_remedy(
     images_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.dag_processing.dagbag import DagBag
@@ -272,7 +302,7 @@ def test_a_broken_registry_is_an_import_error_that_says_what_to_do(
     assert "models.yaml: images" in next(iter(bag.import_errors.values()))
 
 
-def test_parsing_imports_nothing_heavy() -> None:
+def test_parsing_does_not_import_data_libraries() -> None:
     script = (
         "import json, sys; sys.path[:0] = ['plugins', 'dags']; import airflow.sdk; before = set(sys.modules);"
         "import numerai_tournament, numerai_housekeeping; print(json.dumps(sorted(set(sys.modules))))"
@@ -284,10 +314,10 @@ def test_parsing_imports_nothing_heavy() -> None:
     loaded = set(json.loads(answer.stdout.splitlines()[-1]))
     assert {"numerai_pipeline.steps", "numerai_pipeline.dag.submission", "numerai_pipeline.approval"} <= loaded
     assert "numerai_pipeline.round_sensor" in loaded
-    assert loaded.isdisjoint({"pandas", "numerapi", "numerai_tools", "pyarrow", "docker", "numpy", "requests"})
+    assert loaded.isdisjoint({"pandas", "numerapi", "numerai_tools", "pyarrow", "numpy"})
 
 
-def test_templates_render_without_a_logical_date(dag: DAG) -> None:
+def test_templates_render_without_logical_date(dag: DAG) -> None:
     class UnpackedUpstream:
         def xcom_pull(self, task_ids: str) -> dict[str, str]:
             return {"unzip": {"directory": "rounds/1335/0123456789ab"}}[task_ids]
@@ -298,10 +328,13 @@ def test_templates_render_without_a_logical_date(dag: DAG) -> None:
         container.render_template_fields(context)
         assert container.run_directory == "rounds/1335/0123456789ab"
         assert container.environment["SEED"] == "5"
+        [mount] = container.mounts
+        workspace = f"rounds/1335/0123456789ab/.work/{container.task_id}"
+        assert mount["Source"] == str(load_settings().data_dir / workspace)
         assert "{{" not in json.dumps(container.environment)
 
 
-def test_a_search_is_told_its_minutes_and_others_are_not(
+def test_environment_of_a_search_has_time_limits(
     images_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = {
@@ -315,6 +348,7 @@ def test_a_search_is_told_its_minutes_and_others_are_not(
     assert isinstance(search, ModelOperator)
     assert isinstance(other, ModelOperator)
     search.run_directory = "x"
+    search.mounts = []
     search.render_template_fields({"params": {"seed": 5, "automl_minutes": 2}})
     assert (search.environment["TIME_LIMIT"], search.environment["TIME_LIMIT_PART"]) == ("120", "12")
     assert "TIME_LIMIT" not in other.environment

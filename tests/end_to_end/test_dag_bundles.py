@@ -58,7 +58,7 @@ class Repository:
 
     def push(self, tasks: dict[str, Any], message: str) -> str:
         """Commit other models; returns the commit."""
-        registry = {"images": {"toy": {"description": "A toy."}}, "tasks": tasks}
+        registry = {"images": {"stub_model": {"description": "A stub."}}, "tasks": tasks}
         (self.checkout / "model_images" / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", message)
@@ -66,23 +66,23 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
 
-def toy_task(**entry: Any) -> dict[str, object]:
+def stub_task(**entry: Any) -> dict[str, object]:
     parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters")}
-    return task(image="toy", parameters=parameters, **entry)
+    return task(image="stub_model", parameters=parameters, **entry)
 
 
 def tasks_that_print(word: str, *more: str) -> dict[str, Any]:
     """A preprocessing task that waits for a file, a model after it that prints a word, and more models."""
     return {
-        "tsne": toy_task(predicts=False, outputs=["tsne/map.txt"], parameters={"MODE": "prepare when told"}),
-        "tpot": toy_task(depends_on=["tsne"], parameters={"WORD": word}),
-        **{name: toy_task(parameters={}) for name in more},
+        "tsne": stub_task(predicts=False, outputs=["tsne/map.txt"], parameters={"MODE": "prepare after go"}),
+        "tpot": stub_task(depends_on=["tsne"], parameters={"WORD": word}),
+        **{name: stub_task(parameters={}) for name in more},
     }
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """The project in git, with the toy as its only image. Its plugins are broken: Airflow uses other ones."""
+    """The project in git, with the stub model as its only image. Its plugins are broken: Airflow uses other ones."""
     created = Repository(tmp_path / "numerai.git", tmp_path / "work")
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(created.bare)], check=True)
     subprocess.run(
@@ -93,7 +93,8 @@ def repository(tmp_path: Path) -> Repository:
     for name in ("dags", "plugins"):
         shutil.copytree(ROOT / name, created.checkout / name, ignore=ignored)
     (created.checkout / "plugins" / "numerai_pipeline" / "__init__.py").write_text("raise ImportError('not mine')\n")
-    shutil.copytree(ROOT / "tests" / "containers" / "toy", created.checkout / "model_images" / "toy", ignore=ignored)
+    stub = ROOT / "tests" / "containers" / "stub_model"
+    shutil.copytree(stub, created.checkout / "model_images" / "stub_model", ignore=ignored)
     return created
 
 
@@ -187,7 +188,11 @@ def airflow(
     def start() -> Running:
         images = repository.checkout / "model_images"
         engine.images.build(
-            path=str(images), dockerfile="toy/Dockerfile", tag=image_reference(images, "toy"), rm=True, forcerm=True
+            path=str(images),
+            dockerfile="stub_model/Dockerfile",
+            tag=image_reference(images, "stub_model"),
+            rm=True,
+            forcerm=True,
         )
         port = local_airflow.choose_port(local_airflow.any_free_port())
         environment = local_airflow.airflow_environment(checkout, port=port, practice_url=None, scheduled=False)
@@ -242,7 +247,7 @@ def test_commit_during_a_run_does_not_change_the_run(
 
     one = running.ended("one")
     assert (one["state"], one["bundle_version"]) == ("success", first)
-    assert "told: first" in running.log_of("one", "tpot")
+    assert "word: first" in running.log_of("one", "tpot")
     assert "svm" not in running.tasks("one")
 
     running.api.trigger(DAG, "two", conf)

@@ -1,1 +1,1 @@
-"""The fault suite; a package, so that its house is closed after its last test and not after that of all tests."""
+"""The fault suite; a package, so that its environment ends with its last test, not with the last of all tests."""

@@ -1,4 +1,4 @@
-"""One house for the whole suite, open no longer than that, and what a run leaves in it when nobody disturbs it."""
+"""One environment for the whole suite, and the results of a run without faults."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from tests.faults.airflow_rig import DAG
-from tests.faults.house import open_house
-from tests.faults.scenario import TASKS, House
-from tests.faults.table import Table
+from tests.faults.airflow_process import DAG
+from tests.faults.environment import fault_environment
+from tests.faults.results_table import Table
+from tests.faults.scenario import TASKS, FaultEnvironment
 
 
 @pytest.fixture(scope="package")
-def house(engine: docker.DockerClient) -> Iterator[House]:
-    with open_house(engine) as found:
+def environment(engine: docker.DockerClient) -> Iterator[FaultEnvironment]:
+    with fault_environment(engine) as found:
         yield found
 
 
 @pytest.fixture(scope="package")
-def undisturbed(house: House) -> dict[str, bytes]:
-    """Let a run go through in peace; gives what it left."""
-    house.forget()
-    house.airflow.trigger(DAG, "undisturbed", house.conf())
-    assert house.airflow.end_of_run(DAG, "undisturbed") == "success"
-    assert house.left_behind() == []
-    results = house.results()
+def baseline(environment: FaultEnvironment) -> dict[str, bytes]:
+    """Run the DAG without faults; return the outputs of its containers."""
+    environment.reset_data()
+    environment.airflow.trigger(DAG, "baseline", environment.conf())
+    assert environment.airflow.wait_for_run(DAG, "baseline") == "success"
+    assert environment.leftovers() == []
+    results = environment.results()
     assert len(results) == len(TASKS)
     return results
 
 
 @pytest.fixture(scope="package")
 def table() -> Table:
-    """Gather what became of each fault."""
+    """Collect the outcome of each fault."""
     return Table()

@@ -1,4 +1,4 @@
-"""A server of one file that can be told to stop in the middle of it."""
+"""A server of one file that can pause in the middle of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DownloadServer:
     address : str
         The file's address.
     halfway : threading.Event
-        Set as soon as a download waits in the middle.
+        Set when a download is paused in the middle.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -54,7 +54,7 @@ class DownloadServer:
 
     @contextmanager
     def serving(self) -> Iterator[DownloadServer]:
-        """Serve while the block runs."""
+        """Serve until the end of the block."""
         thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -64,11 +64,11 @@ class DownloadServer:
             self._server.shutdown()
             self._server.server_close()
 
-    def stop_halfway(self) -> None:
-        """Let downloads wait in the middle from now on."""
+    def pause_halfway(self) -> None:
+        """Pause downloads in the middle from now on."""
         self.halfway.clear()
         self._open.clear()
 
-    def go_on(self) -> None:
-        """Let them end."""
+    def resume(self) -> None:
+        """Continue them."""
         self._open.set()

@@ -1,6 +1,6 @@
-"""A Docker engine of the suite's own, beside the machine's, to be stopped, killed and started at will.
+"""A separate Docker engine for the suite, which tests stop, kill and start.
 
-As where systemd starts them, ``containerd`` is a service of its own, which outlives a ``dockerd`` that is killed.
+As under systemd, ``containerd`` is a separate service that keeps running when ``dockerd`` is killed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import requests
 from launcher.engine import find_dockerd
 from launcher.processes import wait_until
 
-SILENT = (docker.errors.DockerException, requests.RequestException, OSError)
+UNREACHABLE_ERRORS = (docker.errors.DockerException, requests.RequestException, OSError)
 START_SECONDS = 60.0
 
 
-class OwnEngine:
-    """A ``dockerd`` with everything it has in one folder.
+class EngineProcess:
+    """A ``dockerd`` with all its files in one folder.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class OwnEngine:
     """
 
     def __init__(self) -> None:
-        # the path of a socket may have 107 characters
+        # the path of a socket has at most 107 characters
         self.folder = Path(tempfile.mkdtemp(prefix="faults-"))
         self.address = f"unix://{self.folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,7 +69,7 @@ class OwnEngine:
         return docker.DockerClient(self.address, timeout=20)
 
     def start(self, *, live_restore: bool | None = None) -> None:
-        """Start it and wait until it answers."""
+        """Start the engine and wait until it answers."""
         if live_restore is not None:
             self._live_restore = live_restore
         program = find_dockerd()
@@ -101,55 +101,55 @@ class OwnEngine:
         assert answered, (self.folder / "dockerd.log").read_text()[-2000:]
 
     def own_network(self) -> list[str]:
-        """Give the words that start a program in a network of its own.
+        """Return the command prefix that starts a program in a separate network namespace.
 
-        Without one it would take the bridge of the machine's engine away, which --bridge=none does.
+        Otherwise --bridge=none would remove the bridge of the machine's engine.
         """
         return ["unshare", "--net"]
 
     def answers(self) -> bool:
-        """Whether it answers."""
+        """Whether the engine answers."""
         try:
             with contextlib.closing(self.client) as client:
                 return bool(client.ping())
-        except SILENT:
+        except UNREACHABLE_ERRORS:
             return False
 
     def end(self, number: signal.Signals) -> None:
-        """End it by a signal and wait until it is gone; its containers are its own business."""
+        """Send a signal and wait for the end of the process; containers are not touched."""
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait(timeout=60)
 
     def restart(self, *, live_restore: bool) -> None:
-        """Start it anew where it is not set like that yet."""
+        """Restart the engine if this option differs from the current one."""
         if live_restore != self._live_restore:
             self.end(signal.SIGTERM)
             self.start(live_restore=live_restore)
 
     def pause(self) -> None:
-        """Have it take no orders though its socket is there."""
+        """Stop the process, so that calls are accepted and not answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """Let it take orders again."""
+    def resume(self) -> None:
+        """Continue the paused process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def load(self, image: str) -> None:
-        """Bring an image over from the machine's engine."""
+        """Copy an image from the machine's engine."""
         with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saving:
             subprocess.run(["docker", "--host", self.address, "load"], stdin=saving.stdout, check=True)
 
     def containers(self) -> list[dict[str, str]]:
-        """List all its containers, working or not: id, state and labels."""
+        """List all containers, running or not: id, state and labels."""
         with contextlib.closing(self.client) as client:
             found: list[dict[str, str]] = client.api.containers(all=True)
             return found
 
     def remove_containers(self) -> int:
-        """Remove all of them; says how many there were."""
+        """Remove all containers; return their number."""
         found = self.containers()
         with contextlib.closing(self.client) as client:
             for container in found:
@@ -158,23 +158,23 @@ class OwnEngine:
         return len(found)
 
     def close(self) -> None:
-        """End it with all its processes, and remove its folder."""
+        """End all processes of the engine, and remove its folder."""
         if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(*SILENT):
+            with contextlib.suppress(*UNREACHABLE_ERRORS):
                 self.remove_containers()
             self.end(signal.SIGTERM)
         self._containerd.terminate()
         self._containerd.wait(timeout=20)
-        # the helper of a container that was not ended outlives both
-        mine = [
+        # the shim of a running container keeps running after both
+        own = [
             process
             for process in psutil.process_iter(["cmdline"])
             if str(self.folder) in " ".join(process.info["cmdline"] or ())
         ]
-        for process in mine:
+        for process in own:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(mine, timeout=10)
+        psutil.wait_procs(own, timeout=10)
         for mounted in reversed(_mounts_below(self.folder)):
             subprocess.run(["umount", "--lazy", mounted], check=False)
         shutil.rmtree(self.folder)

@@ -1,4 +1,4 @@
-"""What can go wrong, at which stage of a run, and what a run has to look like afterwards."""
+"""The faults, the stages of a run at which they are injected, and the checks of a run afterwards."""
 
 from __future__ import annotations
 
@@ -13,133 +13,142 @@ from pathlib import Path
 
 import docker.errors
 
-from tests.faults.airflow_rig import DAG, OwnAirflow
+from launcher.processes import wait_until
+from tests.faults.airflow_process import DAG, AirflowProcess
+from tests.faults.container_monitor import ContainerMonitor
 from tests.faults.download_server import DownloadServer
-from tests.faults.engine import OwnEngine
-from tests.faults.watch import Watch
+from tests.faults.engine import EngineProcess
 
-# one after the other, so that each can be struck in the middle of its work
-TASKS = {"tsne": "a preparation", "tpot": "a model", "evaluate": "what comes after the models"}
+# one after the other, so that a fault can be injected in the middle of each
+TASKS = {"tsne": "a preprocessing task", "tpot": "a model", "evaluate": "a post-processing task"}
 LONG_STAGES = ("download", "unzip", *TASKS)
 STAGES = ("wait_for_round", *LONG_STAGES, "leaderboard", "exploring")
-LINES_BEFORE = 4
+MIN_LINES = 4
 SEED = 5
 
 
 @dataclass
-class House:
-    """All that a scenario plays in."""
+class FaultEnvironment:
+    """All processes of a scenario."""
 
-    airflow: OwnAirflow
-    engine: OwnEngine
+    airflow: AirflowProcess
+    engine: EngineProcess
     server: DownloadServer
-    watch: Watch
+    monitor: ContainerMonitor
 
     def conf(self) -> dict[str, object]:
-        """What a run is triggered with."""
+        """The parameters of a run."""
         return {"source": "archive", "archive": self.server.address, "seed": SEED}
 
-    def forget(self) -> None:
-        """Remove what earlier runs left on the data volume, so that nothing is up to date."""
+    def reset_data(self) -> None:
+        """Remove the files of earlier runs, so that no task is up to date."""
         for name in ("rounds", "downloads"):
             shutil.rmtree(self.airflow.data / name, ignore_errors=True)
 
     def run_directory(self) -> Path:
-        """The one run's directory."""
+        """The directory of the only run."""
         (found,) = self.airflow.data.glob("rounds/*/*")
         return found
 
     def results(self) -> dict[str, bytes]:
-        """Everything that a run's containers left: path → content."""
+        """The outputs of a run's containers: path → content."""
         directory = self.run_directory()
         places = [*directory.glob("predictions/[!.]*.csv"), directory / "tsne/map.txt", directory / "scores.txt"]
         return {str(path.relative_to(directory)): path.read_bytes() for path in places}
 
-    def left_behind(self) -> list[str]:
-        """Name containers, processes and temporary files that nobody should find any more."""
+    def leftovers(self) -> list[str]:
+        """List containers, processes and temporary files that should not exist after a run."""
         containers = [f"container {each['Id'][:12]} ({each['State']})" for each in self.engine.containers()]
         files = [path for path in self.airflow.data.rglob("*") if path.name.endswith(".part") or path.name == ".work"]
         return [*containers, *self.airflow.stray_processes(), *(f"file {path.name}" for path in files)]
 
+    def wait_until_clean(self, timeout: float = 20) -> None:
+        """Wait until there are no leftovers of a run."""
+        assert wait_until(lambda: not self.leftovers(), timeout, every=0.25), self.leftovers()
+
+
+Inject = Callable[[FaultEnvironment, str, str, str], None]
+
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong.
+    """A fault.
 
     Attributes
     ----------
     name : str
-        What, in words.
-    strike : callable
-        Lets it happen to a task of a run and repairs what a service manager would; gets house, DAG, run, task.
+        Its description.
+    inject : callable
+        Injects it into a task of a run, and restarts services as a service manager would; receives environment, DAG,
+        run and task.
     live_restore : bool
-        Whether the engine leaves its containers running when it ends.
+        Whether containers keep running while the engine is stopped.
     containers : int or None
-        How many containers the struck task may take, where that is certain.
+        Number of containers of the task, if it is certain.
     """
 
     name: str
-    strike: Callable[[House, str, str, str], None] = field(repr=False)
+    inject: Inject = field(repr=False)
     live_restore: bool = False
     containers: int | None = None
 
 
-def _to_task(number: signal.Signals) -> Callable[[House, str, str, str], None]:
-    def strike(house: House, dag: str, run: str, task: str) -> None:
-        house.airflow.process_of(dag, run, task).send_signal(number)
+def _to_task(number: signal.Signals) -> Inject:
+    def inject(environment: FaultEnvironment, dag: str, run: str, task: str) -> None:
+        environment.airflow.process_of(dag, run, task).send_signal(number)
 
-    return strike
+    return inject
 
 
-def _to_supervisor(number: signal.Signals) -> Callable[[House, str, str, str], None]:
-    def strike(house: House, dag: str, run: str, task: str) -> None:
-        supervisor = house.airflow.process_of(dag, run, task).parent()
+def _to_supervisor(number: signal.Signals) -> Inject:
+    def inject(environment: FaultEnvironment, dag: str, run: str, task: str) -> None:
+        supervisor = environment.airflow.process_of(dag, run, task).parent()
         assert supervisor is not None
         supervisor.send_signal(number)
 
-    return strike
+    return inject
 
 
-def _to_scheduler(number: signal.Signals) -> Callable[[House, str, str, str], None]:
-    def strike(house: House, _dag: str, _run: str, _task: str) -> None:
-        house.airflow.end_part("scheduler", number)
-        house.airflow.start_part("scheduler")
+def _to_scheduler(number: signal.Signals) -> Inject:
+    def inject(environment: FaultEnvironment, _dag: str, _run: str, _task: str) -> None:
+        environment.airflow.end_part("scheduler", number)
+        environment.airflow.start_part("scheduler")
 
-    return strike
+    return inject
 
 
-def _to_airflow(house: House, _dag: str, _run: str, _task: str) -> None:
-    house.airflow.end(signal.SIGKILL)
+def _to_airflow(environment: FaultEnvironment, _dag: str, _run: str, _task: str) -> None:
+    environment.airflow.end(signal.SIGKILL)
     for part in ("api-server", "dag-processor", "scheduler"):
-        house.airflow.start_part(part)
-    house.airflow.wait_until_healthy()
+        environment.airflow.start_part(part)
+    environment.airflow.wait_until_healthy()
 
 
-def _to_engine(number: signal.Signals, away: float = 0.0) -> Callable[[House, str, str, str], None]:
-    def strike(house: House, _dag: str, _run: str, _task: str) -> None:
-        house.engine.end(number)
-        time.sleep(away)  # the fault itself: so long there is no engine
-        house.engine.start()
+def _to_engine(number: signal.Signals, stopped_seconds: float = 0.0) -> Inject:
+    def inject(environment: FaultEnvironment, _dag: str, _run: str, _task: str) -> None:
+        environment.engine.end(number)
+        time.sleep(stopped_seconds)  # the fault itself: the time without an engine
+        environment.engine.start()
 
-    return strike
+    return inject
 
 
-def _hang_engine(house: House, _dag: str, _run: str, _task: str) -> None:
-    house.engine.pause()
-    time.sleep(15)  # the fault itself: so long it takes calls and answers none
-    house.engine.go_on()
+def _hang_engine(environment: FaultEnvironment, _dag: str, _run: str, _task: str) -> None:
+    environment.engine.pause()
+    time.sleep(15)  # the fault itself: the engine accepts calls and does not answer
+    environment.engine.resume()
 
 
 TASK_KILLED = Fault("the task's process is killed (SIGKILL)", _to_task(signal.SIGKILL), containers=1)
-TASK_ENDED = Fault("the task's process is told to end (SIGTERM)", _to_task(signal.SIGTERM), containers=2)
+TASK_TERMINATED = Fault("the task's process is terminated (SIGTERM)", _to_task(signal.SIGTERM), containers=2)
 SUPERVISOR_KILLED = Fault("its supervisor is killed (SIGKILL)", _to_supervisor(signal.SIGKILL), containers=1)
-SUPERVISOR_ENDED = Fault("its supervisor is told to end (SIGTERM)", _to_supervisor(signal.SIGTERM), containers=2)
+SUPERVISOR_TERMINATED = Fault("its supervisor is terminated (SIGTERM)", _to_supervisor(signal.SIGTERM), containers=2)
 SCHEDULER_KILLED = Fault("the scheduler's service is killed (SIGKILL)", _to_scheduler(signal.SIGKILL), containers=1)
-SCHEDULER_ENDED = Fault("the scheduler's service is stopped (SIGTERM)", _to_scheduler(signal.SIGTERM))
+SCHEDULER_STOPPED = Fault("the scheduler's service is stopped (SIGTERM)", _to_scheduler(signal.SIGTERM))
 AIRFLOW_KILLED = Fault("the whole Airflow is killed (SIGKILL)", _to_airflow, containers=1)
-ENGINE_ENDED = Fault("the Docker engine is restarted", _to_engine(signal.SIGTERM), containers=2)
+ENGINE_RESTARTED = Fault("the Docker engine is restarted", _to_engine(signal.SIGTERM), containers=2)
 ENGINE_KILLED = Fault("the Docker engine is killed (SIGKILL)", _to_engine(signal.SIGKILL), containers=2)
-ENGINE_ENDED_LIVE = Fault(
+ENGINE_RESTARTED_LIVE = Fault(
     "the Docker engine is restarted, with live-restore", _to_engine(signal.SIGTERM), live_restore=True, containers=1
 )
 ENGINE_KILLED_LIVE = Fault(
@@ -148,8 +157,8 @@ ENGINE_KILLED_LIVE = Fault(
     live_restore=True,
     containers=1,
 )
-ENGINE_AWAY = Fault(
-    "the Docker engine is away for 60 s, with live-restore",
+ENGINE_STOPPED = Fault(
+    "the Docker engine is stopped for 60 s, with live-restore",
     _to_engine(signal.SIGTERM, 60),
     live_restore=True,
     containers=1,
@@ -157,66 +166,68 @@ ENGINE_AWAY = Fault(
 ENGINE_HANGS = Fault("the Docker engine hangs for 15 s", _hang_engine, containers=1)
 FAULTS = (
     TASK_KILLED,
-    TASK_ENDED,
+    TASK_TERMINATED,
     SUPERVISOR_KILLED,
-    SUPERVISOR_ENDED,
+    SUPERVISOR_TERMINATED,
     SCHEDULER_KILLED,
-    SCHEDULER_ENDED,
+    SCHEDULER_STOPPED,
     AIRFLOW_KILLED,
-    ENGINE_ENDED,
+    ENGINE_RESTARTED,
     ENGINE_KILLED,
-    ENGINE_ENDED_LIVE,
+    ENGINE_RESTARTED_LIVE,
     ENGINE_KILLED_LIVE,
-    ENGINE_AWAY,
+    ENGINE_STOPPED,
     ENGINE_HANGS,
 )
 
 
-def wait_for_middle(house: House, run: str, stage: str) -> None:
+def wait_until_halfway(environment: FaultEnvironment, run: str, stage: str) -> None:
     """Wait until a stage of a run is in the middle of its work."""
     if stage == "download":
-        assert house.server.halfway.wait(timeout=120)
+        assert environment.server.halfway.wait(timeout=120)
     elif stage in TASKS:
-        wait_for_lines(house, run, stage)
+        wait_for_lines(environment, run, stage)
     else:
-        house.airflow.process_of(DAG, run, stage)
-    # Airflow, too, must know that it works
-    house.airflow.wait_for(lambda: house.airflow.instance(DAG, run, stage)["state"] == "running", f"{stage} works")
+        environment.airflow.process_of(DAG, run, stage)
+    # Airflow must also have recorded that it runs
+    environment.airflow.wait_for(
+        lambda: environment.airflow.instance(DAG, run, stage)["state"] == "running", f"{stage} runs"
+    )
 
 
-def wait_for_lines(house: House, run: str, task: str, dag: str = DAG) -> None:
-    """Wait until a task's container has said something."""
+def wait_for_lines(environment: FaultEnvironment, run: str, task: str, dag: str = DAG) -> None:
+    """Wait until a task's container has logged some lines."""
     labelled = "stock" if dag == "stock" else run
 
-    def has_spoken() -> bool:
-        assert house.airflow.instance(dag, run, task)["state"] not in ("success", "failed"), f"{task} is over"
-        with contextlib.closing(house.engine.client) as client, contextlib.suppress(docker.errors.APIError):
+    def has_lines() -> bool:
+        assert environment.airflow.instance(dag, run, task)["state"] not in ("success", "failed"), f"{task} is over"
+        with contextlib.closing(environment.engine.client) as client, contextlib.suppress(docker.errors.APIError):
             return any(
-                client.api.logs(container).count(b"\n") >= LINES_BEFORE
-                for container in house.watch.running(labelled, task)
+                client.api.logs(container).count(b"\n") >= MIN_LINES
+                for container in environment.monitor.running(labelled, task)
             )
         return False
 
-    house.airflow.wait_for(has_spoken, f"{task} is in the middle of its work")
+    environment.airflow.wait_for(has_lines, f"{task} is in the middle of its work")
 
 
 @contextlib.contextmanager
-def held_download(house: House, stages: tuple[str, ...]) -> Iterator[None]:
-    """Let the download wait in its middle where it is to be struck there."""
+def paused_download(environment: FaultEnvironment, stages: tuple[str, ...]) -> Iterator[None]:
+    """Pause the download halfway if a fault is injected there."""
     if "download" in stages:
-        house.server.stop_halfway()
+        environment.server.pause_halfway()
     try:
         yield
     finally:
-        house.server.go_on()
+        environment.server.resume()
 
 
-def seconds_of(house: House, dag: str, run: str, task: str) -> tuple[datetime, datetime]:
-    """When a task's latest try began and ended."""
-    found = house.airflow.instance(dag, run, task)
+def seconds_of(environment: FaultEnvironment, dag: str, run: str, task: str) -> tuple[datetime, datetime]:
+    """Start and end of a task's latest attempt."""
+    found = environment.airflow.instance(dag, run, task)
     return datetime.fromisoformat(found["start_date"]), datetime.fromisoformat(found["end_date"])
 
 
-def start_of(house: House, dag: str, run: str, task: str) -> datetime:
-    """When a task's latest try began."""
-    return datetime.fromisoformat(house.airflow.instance(dag, run, task)["start_date"])
+def start_of(environment: FaultEnvironment, dag: str, run: str, task: str) -> datetime:
+    """Start of a task's latest attempt."""
+    return datetime.fromisoformat(environment.airflow.instance(dag, run, task)["start_date"])

@@ -1,4 +1,4 @@
-"""The same container as a model's, started by the stock DockerOperator as its documentation shows it."""
+"""The same container as a model's, started by the stock DockerOperator as in its documentation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from docker.types import Mount
 
 
 def stock_task(task_id: str, ids: str, ticks: str, predicting: str, **more: str) -> DockerOperator:
-    """Make a task of the stock operator whose container does what the toy model's does; `more` it is only told."""
+    """Make a task of the stock operator whose container does the same as the stub model's, with further variables."""
     return DockerOperator(
         task_id=task_id,
         image=os.environ["FAULTS_IMAGE"],

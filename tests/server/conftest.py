@@ -14,7 +14,14 @@ import pytest
 from docker.models.containers import Container
 
 from launcher.processes import wait_until
-from tests.containers.conftest import airflow_database, archive, no_container_stays, run_dag, run_pipeline, toy_images
+from tests.containers.conftest import (
+    airflow_database,
+    archive,
+    no_leftover_containers,
+    run_dag,
+    run_pipeline,
+    stub_images,
+)
 from tests.containers.test_data_volume import airflows_image, named_volume, toys
 from tests.samples import ROOT
 
@@ -23,10 +30,10 @@ __all__ = [
     "airflows_image",
     "archive",
     "named_volume",
-    "no_container_stays",
+    "no_leftover_containers",
     "run_dag",
     "run_pipeline",
-    "toy_images",
+    "stub_images",
     "toys",
 ]
 

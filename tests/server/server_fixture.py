@@ -127,10 +127,10 @@ class Server:
         folder = self.data / "model_images"
         for name in ("base", "contract"):
             shutil.copytree(ROOT / "model_images" / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "tests" / "containers" / "toy", folder / "toy")
+        shutil.copytree(ROOT / "tests" / "containers" / "stub_model", folder / "stub_model")
         entries = {
             name: task(
-                image="toy",
+                image="stub_model",
                 time_limit=60,
                 memory=memory.get(name, 512),
                 parameters={"IDS": ",".join(TOURNAMENT_IDS), **parameters},
@@ -141,7 +141,7 @@ class Server:
 
     def write_registry(self, tasks: dict[str, dict[str, object]]) -> None:
         """Replace the tasks of the registry."""
-        registry = {"images": {"toy": {"description": "A toy."}}, "tasks": tasks}
+        registry = {"images": {"stub_model": {"description": "A stub."}}, "tasks": tasks}
         (self.data / "model_images" / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
 
     def change_settings(self, changed: dict[str, str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 
-from tests.faults.engine import OwnEngine
+from tests.faults.engine import EngineProcess
 
 MANAGER, WORKER = "10.77.0.1", "10.77.0.2"
 
 
-class SwarmNode(OwnEngine):
+class SwarmNode(EngineProcess):
     """An engine in a separate network namespace with loopback, which a swarm needs."""
 
     def own_network(self) -> list[str]:

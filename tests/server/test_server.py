@@ -195,7 +195,7 @@ def test_server_is_restored_from_a_backup_after_a_total_loss(server: Server, tmp
 
 def test_schedule_starts_a_run_of_the_open_round(server: Server) -> None:
     """The simulator replaces Numerai, and the schedule has the day of its open round."""
-    server.write_registry({"weekly": task(image="toy", tables="csv")})
+    server.write_registry({"weekly": task(image="stub_model", tables="csv")})
     today = round_open_at(datetime.now(UTC))
     season = "http://practice:8000"
     changed = {"COMPOSE_PROFILES": "practice", "NUMERAI_API_URL": season, "NUMERAI_PRACTICE_URL": season}

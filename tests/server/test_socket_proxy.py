@@ -23,7 +23,8 @@ from docker.models.containers import Container
 
 from launcher.processes import wait_until
 from numerai_pipeline.check_data_volume import check_data_volume
-from numerai_pipeline.data_volume import installation_id
+from numerai_pipeline.data_volume import find_data_volume, installation_id
+from numerai_pipeline.engine_backend import EngineBackend
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_containers
 from numerai_pipeline.model_images import image_reference
@@ -136,8 +137,8 @@ def good_container(data: Path, image: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def toy(toy_images: Path) -> str:
-    return image_reference(toy_images, "toy")
+def toy(stub_images: Path) -> str:
+    return image_reference(stub_images, "stub_model")
 
 
 @pytest.fixture
@@ -177,13 +178,14 @@ def test_housekeeping_works_through_the_proxy(through_proxy: Proxy, start: Start
     data = load_settings().data_dir
     labels = {"numerai": installation_id(data), "numerai.dag": "d", "numerai.run": "r", "numerai.task": "svm"}
     start(labels=labels, volumes=[f"{data}/rounds:/data"])
-    client = docker.from_env().api
-    mounted = mounted_by_containers(client, labels["numerai"], load_settings())
+    client, settings = docker.from_env().api, load_settings()
+    backend = EngineBackend(lambda: client, settings)
+    mounted = mounted_by_containers([backend], labels["numerai"], find_data_volume(settings, client))
     assert mounted(data / "rounds")
     assert not mounted(data / "downloads")
-    sweep = Cleanup(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
-    remove_containers(sweep, client, labels["numerai"], keep_days=1, is_wanted=lambda _owner: False)
-    assert len(sweep.removed) == 1
+    cleanup = Cleanup(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
+    remove_containers(cleanup, backend, labels["numerai"], keep_days=1, is_active=lambda _labels: False)
+    assert len(cleanup.removed) == 1
     assert client.containers(all=True, filters={"label": f"numerai={labels['numerai']}"}) == []
 
 

@@ -20,29 +20,31 @@ from airflow.utils.session import create_session
 from sqlalchemy import update
 
 from launcher.processes import wait_until
-from numerai_pipeline.data_volume import installation_id
-from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_services
+from numerai_pipeline.container_backend import cleanup_backends
+from numerai_pipeline.data_volume import find_data_volume, installation_id
+from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_containers
 from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.model_registry import ModelSpec
 from numerai_pipeline.parameters import LONGEST_SEARCH
-from numerai_pipeline.reaper import ContainerOwner, unwanted_services
+from numerai_pipeline.reaper import find_orphans
 from numerai_pipeline.run_layout import RunLayout
 from numerai_pipeline.settings import load_settings
-from numerai_pipeline.swarm_services import remove_service, service_since
+from numerai_pipeline.swarm_backend import SwarmBackend
+from numerai_pipeline.swarm_services import remove_service, service_last_change
 from tests.containers.conftest import (
     Outcome,
     airflow_database,
     archive,
-    folder_of_toys,
     run_dag,
     run_pipeline,
-    toy_images,
+    stub_images,
+    stub_registry,
 )
 from tests.samples import ROOT
 from tests.server.swarm import SwarmNode
 
-__all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "toy_images"]
+__all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "stub_images"]
 
 RunDag = Callable[..., Outcome]
 PATIENCE = 240.0
@@ -54,13 +56,13 @@ LONG = pytest.mark.server
 
 
 @pytest.fixture(scope="session")
-def node(toy_images: Path) -> Iterator[SwarmNode]:
+def node(stub_images: Path) -> Iterator[SwarmNode]:
     """Set up a swarm of one node that has the toy image."""
     found = SwarmNode()
     try:
         found.start()
         found.init_swarm()
-        found.load(image_reference(toy_images, "toy"))
+        found.load(image_reference(stub_images, "stub_model"))
         yield found
     finally:
         found.close()
@@ -89,7 +91,7 @@ def on_the_swarm(node: SwarmNode, swarm: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(autouse=True)
-def no_container_stays() -> None:
+def no_leftover_containers() -> None:
     """Skip the check of the machine's own engine."""
 
 
@@ -130,14 +132,14 @@ class Begun:
 
 @pytest.fixture
 def begin(
-    airflow_database: None, toy_images: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    airflow_database: None, stub_images: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], Begun]]:
     """Start the run of a date, each time as another attempt of its task, with a mode for svm."""
     begun: list[Begun] = []
     monkeypatch.setenv("NUMERAI_POOL", "default_pool")
 
     def start(mode: str) -> Begun:
-        images = folder_of_toys(toy_images, tmp_path, {"svm": {"parameters": {"MODE": mode}}})
+        images = stub_registry(stub_images, tmp_path, {"svm": {"parameters": {"MODE": mode}}})
         monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images))
         begun.append(Begun(archive, tmp_path / f"output-{len(begun)}"))
         return begun[-1]
@@ -151,7 +153,7 @@ def begin(
 @pytest.fixture
 def orphaned_service(begin: Callable[[str], Begun], swarm: Any) -> str:
     """Kill the process of a task and keep its service running; returns the service's id."""
-    run = begin("wait until told")
+    run = begin("wait for file")
     service = wait_for_service(swarm, "running")
     run.process.kill()
     run.process.wait()
@@ -197,7 +199,7 @@ def test_model_service_has_no_rights_and_no_network(run_dag: RunDag, swarm: Any)
     ("entry", "message", "tries"),
     [
         ({"parameters": {"MODE": "bad data"}}, "svm: bad data (exit code 65): training.parquet: column 'era'", 1),
-        ({"parameters": {"MODE": "out of luck"}}, "svm: a bug (exit code 70): the moon was wrong", 2),
+        ({"parameters": {"MODE": "bug"}}, "svm: a bug (exit code 70): a division by zero", 2),
     ],
 )
 def test_exit_codes_mean_the_same_in_a_swarm(run_dag: RunDag, entry: dict[str, Any], message: str, tries: int) -> None:
@@ -291,7 +293,7 @@ def test_terminated_task_removes_its_service(begin: Callable[[str], Begun], swar
     run.process.send_signal(signal.SIGTERM)
     run.process.wait(timeout=PATIENCE)
     assert (swarm.services(), node.containers()) == ([], [])
-    assert "svm: stopped because Airflow said so" in run.output
+    assert "svm: stopped on Airflow's request" in run.output
     assert "svm ended as failed" in run.output
 
 
@@ -299,10 +301,10 @@ def test_terminated_task_removes_its_service(begin: Callable[[str], Begun], swar
 def test_next_attempt_reattaches_to_the_service(
     begin: Callable[[str], Begun], orphaned_service: str, swarm: Any
 ) -> None:
-    run = begin("wait until told")
-    assert run.prints(f"taking over service {orphaned_service[:12]} of an earlier try"), run.output
+    run = begin("wait for file")
+    assert run.prints(f"reattaching to service {orphaned_service[:12]} of an earlier attempt"), run.output
     mounts = swarm.inspect_service(orphaned_service)["Spec"]["TaskTemplate"]["ContainerSpec"]["Mounts"]
-    Path(mounts[0]["Source"], "told").touch()
+    Path(mounts[0]["Source"], "go").touch()
     run.process.wait(timeout=PATIENCE)
     assert "svm ended as success" in run.output
     assert "started service" not in run.output
@@ -313,7 +315,7 @@ def test_next_attempt_reattaches_to_the_service(
 def test_service_of_other_work_is_replaced(begin: Callable[[str], Begun], orphaned_service: str) -> None:
     run = begin("good")
     run.process.wait(timeout=PATIENCE)
-    assert f"removing service {orphaned_service[:12]}, left by an earlier try (running)" in run.output
+    assert f"removing service {orphaned_service[:12]} of an earlier attempt (running)" in run.output
     assert run.output.count("started service") == 1
     assert "svm ended as success" in run.output
 
@@ -322,36 +324,36 @@ def test_service_of_other_work_is_replaced(begin: Callable[[str], Begun], orphan
 def test_housekeeping_handles_services(orphaned_service: str, swarm: Any, tmp_path: Path) -> None:
     settings = load_settings()
     installation = installation_id(settings.data_dir)
-    mounted = mounted_by_containers(swarm, installation, settings)
+    backend = SwarmBackend(lambda: swarm, settings)
+    backends = cleanup_backends(settings, lambda: swarm)
+    assert [each.kind for each in backends] == ["container", "service"]
+    mounted = mounted_by_containers(backends, installation, find_data_volume(settings, swarm))
     (directory,) = settings.data_dir.glob("rounds/archive/*")
     assert mounted(directory)
     assert not mounted(directory.with_name("another"))
-    (service,) = unwanted_services(swarm, installation, lambda _owner: False)
-    assert service["Id"] == orphaned_service
-    owner = ContainerOwner.of(service["Labels"])
-    assert (owner.lease.dag, owner.task) == ("numerai_tournament", "svm")
-    assert unwanted_services(swarm, "another", lambda _owner: False) == []
-    since = service_since(swarm, orphaned_service)
+    (service,) = find_orphans(backend, installation, lambda _labels: False)
+    assert service.id == orphaned_service
+    assert (service.labels.dag, service.labels.task) == ("numerai_tournament", "svm")
+    assert find_orphans(backend, "another", lambda _labels: False) == []
+    since = service_last_change(swarm, orphaned_service)
     assert since is not None
 
-    def clean(days: float, *, wanted: bool) -> list[str]:
-        sweep = Cleanup(now=since + timedelta(days=days))
-        remove_services(sweep, swarm, installation, keep_days=1, is_wanted=lambda _owner: wanted)
-        return sweep.removed
+    def clean(days: float, *, active: bool) -> list[str]:
+        cleanup = Cleanup(now=since + timedelta(days=days))
+        remove_containers(cleanup, backend, installation, keep_days=1, is_active=lambda _labels: active)
+        return cleanup.removed
 
-    assert clean(2, wanted=True) == []
-    assert clean(0.5, wanted=False) == []
-    assert clean(2, wanted=False) == [f"service {orphaned_service[:12]} (running) of svm, {owner.lease.run}"]
+    assert clean(2, active=True) == []
+    assert clean(0.5, active=False) == []
+    assert clean(2, active=False) == [f"service {orphaned_service[:12]} (running) of svm, {service.labels.run}"]
     assert swarm.services() == []
-    assert service_since(swarm, orphaned_service) is None
+    assert service_last_change(swarm, orphaned_service) is None
 
 
 @LONG
-def test_new_run_removes_orphaned_services(
-    orphaned_service: str, run_dag: RunDag, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_new_run_removes_orphaned_services(orphaned_service: str, run_dag: RunDag) -> None:
     with create_session() as session:
         session.execute(update(DagRun).values(state="failed"))
     outcome = run_dag({"svm": {}})
-    assert f"removing service {orphaned_service[:12]} (running), for which nobody waits any more" in caplog.text
+    assert f"removing service {orphaned_service[:12]} (running): task svm of run" in outcome.output
     assert svm(outcome) == "success"

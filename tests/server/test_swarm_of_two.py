@@ -15,10 +15,10 @@ from numerai_pipeline.manifests import verified_manifest
 from numerai_pipeline.model_images import image_reference
 from numerai_pipeline.run_layout import RunLayout
 from numerai_pipeline.settings import load_settings
-from tests.containers.conftest import Outcome, airflow_database, archive, run_dag, run_pipeline, toy_images
+from tests.containers.conftest import Outcome, airflow_database, archive, run_dag, run_pipeline, stub_images
 from tests.server.swarm import SwarmNode
 
-__all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "toy_images"]
+__all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "stub_images"]
 
 PATIENCE = 240.0
 
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
-def nodes(toy_images: Path) -> Iterator[tuple[SwarmNode, SwarmNode, str]]:
-    """Set up manager and worker, the worker with the toy image and a label for models; also yields the worker's id."""
+def nodes(stub_images: Path) -> Iterator[tuple[SwarmNode, SwarmNode, str]]:
+    """Set up manager and worker, the worker with the stub image and a label for models; also yields the worker's id."""
     manager, worker = SwarmNode(), SwarmNode()
     try:
         for node in (manager, worker):
             node.start()
         name = worker.join(manager)
-        worker.load(image_reference(toy_images, "toy"))
+        worker.load(image_reference(stub_images, "stub_model"))
         with contextlib.closing(manager.client) as client:
             api: Any = client.api
             seen = api.inspect_node(name)
@@ -57,7 +57,7 @@ def swarm(nodes: tuple[SwarmNode, SwarmNode, str], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(autouse=True)
-def no_container_stays() -> None:
+def no_leftover_containers() -> None:
     """Skip the check of the machine's own engine."""
 
 
@@ -96,7 +96,7 @@ def test_lost_node_fails_the_attempt_and_removes_its_container_later(
         outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     finally:
         thread.join()
-        worker.go_on()
+        worker.resume()
     assert lost == [True, True]
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "svm: the swarm has lost its node" in outcome.output

@@ -1,4 +1,4 @@
-"""What somebody is shown before a run's predictions are submitted, and what silence means."""
+"""The text of an approval, and the outcome of an answer or of a timeout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def layout(tmp_path: Path) -> RunLayout:
     return RunLayout(tmp_path / "1335" / "0123456789ab")
 
 
-def test_each_submission_is_shown_with_its_place_on_the_leaderboard(layout: RunLayout) -> None:
+def test_approval_text_shows_leaderboard_row_of_each_submission(layout: RunLayout) -> None:
     rows = [
         {"rank": 1, "model": "ensemble_selection", "corr": 0.0213, "sharpe": 0.91, "logloss": None},
         {"rank": 2, "model": "xgboost", "corr": 0.02, "sharpe": 0.8, "logloss": None},
@@ -31,9 +31,9 @@ def test_each_submission_is_shown_with_its_place_on_the_leaderboard(layout: RunL
     layout.leaderboard.write_text(json.dumps({"models": rows}))
     text = approval_text(layout, 1335, CHOSEN, LINK)
     assert text.splitlines() == [
-        "Round 1335 would get:",
+        "Submissions for round 1335:",
         "",
-        "| at Numerai | gets | rank | mean CORR | Sharpe |",
+        "| Numerai model | predictions of | rank | mean CORR | Sharpe |",
         "|---|---|---|---|---|",
         "| alpha | svm | ? of 2 |  |  |",
         "| beta | ensemble_selection | 1 of 2 | 0.0213 | 0.9100 |",
@@ -42,7 +42,7 @@ def test_each_submission_is_shown_with_its_place_on_the_leaderboard(layout: RunL
     ]
 
 
-def test_it_is_shown_without_a_leaderboard_too(layout: RunLayout) -> None:
+def test_approval_text_without_leaderboard_lists_submissions(layout: RunLayout) -> None:
     text = approval_text(layout, 1335, CHOSEN, LINK)
     assert "| alpha | svm |" in text
     assert text.endswith("There is no leaderboard: `evaluate` failed.")
@@ -54,15 +54,13 @@ def approval() -> SubmissionApproval:
     )
 
 
-def test_silence_is_no_approval_and_is_not_asked_again() -> None:
+def test_execute_complete_timeout_fails_without_retry() -> None:
     context: Any = {}
-    with pytest.raises(
-        AirflowFailException, match=r"nobody approved within 1 day, 12:00:00 \(NUMERAI_APPROVAL_HOURS\)"
-    ):
-        approval().execute_complete(context, {"error": "no answer", "error_type": "timeout"})
+    with pytest.raises(AirflowFailException, match=r"no approval within 1 day, 12:00:00 \(NUMERAI_APPROVAL_HOURS\)"):
+        approval().execute_complete(context, {"error": "no response", "error_type": "timeout"})
 
 
-def test_an_approval_lets_the_run_go_on() -> None:
+def test_execute_complete_approval_continues_the_run() -> None:
     context: Any = {}
     event = {
         "chosen_options": ["Approve"],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from numerai_pipeline.locks import exclusive_lock
-from tests.samples import ROOT, wait_for_a_waiter
+from tests.samples import ROOT, wait_until_contended
 
 HOLD = """
 import sys
@@ -44,7 +44,7 @@ def test_the_second_waits_until_the_first_is_gone(tmp_path: Path, end: signal.Si
     path = tmp_path / "file"
     with holder(path) as first, holder(path) as second:
         processes = (first, second)
-        wait_for_a_waiter(tmp_path / ".file.lock")
+        wait_until_contended(tmp_path / ".file.lock")
         # whichever came first: it is alone, and the other has said nothing yet
         with (tmp_path / ".file.lock").open() as probe, pytest.raises(BlockingIOError):
             fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)

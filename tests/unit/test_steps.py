@@ -1,4 +1,4 @@
-"""Which round's data a run gets: by its kind, its date and its parameters."""
+"""The round that a run downloads, by its type, its date and its parameters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]
 
 @pytest.fixture
 def download(season: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Download:
-    """Download as the DAG's task does, for a run of a kind and a date."""
+    """Call the task `download` for a run of some type and date."""
     monkeypatch.setenv("NUMERAI_API_URL", season.address)
     monkeypatch.setenv("NUMERAI_PRACTICE_URL", season.address)
     load_settings.cache_clear()
@@ -48,37 +48,37 @@ def download(season: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Downloa
     return attempt
 
 
-def test_a_run_by_hand_gets_the_current_round(download: Download) -> None:
+def test_download_manual_run_gets_the_current_round(download: Download) -> None:
     assert (download()["round"], download()["era"]) == ("1334", None)
 
 
-def test_a_backfilled_week_gets_its_own_round_and_walks_forward_once_that_is_over(download: Download) -> None:
+def test_download_backfill_of_closed_round_walks_forward(download: Download) -> None:
     assert (download("backfill", TODAY)["round"], download("backfill", TODAY)["era"]) == ("1334", None)
     past = download("backfill", LONG_AGO)
     assert (past["round"], past["era"]) == ("1299", SeasonRound(1299).era)
     assert "live" not in past["files"]
 
 
-def test_a_scheduled_run_never_walks_forward(download: Download) -> None:
+def test_download_scheduled_run_of_closed_round_fails(download: Download) -> None:
     with pytest.raises(AirflowFailException, match=r"round 1299 .*is no longer served"):
         download("scheduled", LONG_AGO)
 
 
-def test_a_scheduled_run_gets_the_round_that_was_waited_for(download: Download) -> None:
+def test_download_scheduled_run_gets_the_round_of_the_sensor(download: Download) -> None:
     assert download("scheduled", TODAY, waited_for=1333)["round"] == "1333"
 
 
-def test_walking_forward_can_be_forbidden(download: Download) -> None:
+def test_download_closed_round_without_walk_forward_fails(download: Download) -> None:
     with pytest.raises(AirflowFailException, match="is no longer served"):
         download("backfill", LONG_AGO, walk_forward=False)
     with pytest.raises(AirflowFailException, match="is no longer served"):
         download(round=1299, walk_forward=False)
 
 
-def test_a_run_without_a_directory_has_no_page() -> None:
+def test_write_leaderboard_page_without_directory_is_skipped() -> None:
     ti: Any = SimpleNamespace(xcom_pull=lambda **_: None)
-    with pytest.raises(AirflowSkipException, match="nothing to show"):
-        steps.show(ti)
+    with pytest.raises(AirflowSkipException, match="no results to show"):
+        steps.write_leaderboard_page(ti)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_run_without_a_directory_has_no_page() -> None:
         (("manual", None), {}, "1334"),
     ],
 )
-def test_a_folder_of_archives_is_read_by_rounds(
+def test_download_archive_template_is_filled_with_the_round(
     download: Download, tmp_path: Path, run: tuple[str, datetime | None], choices: dict[str, Any], number: str
 ) -> None:
     for name in ("1299", "1309", "1334"):

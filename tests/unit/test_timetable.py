@@ -1,4 +1,4 @@
-"""Which runs the schedule makes, checked against a calendar counted day by day."""
+"""The runs of the schedule, compared with a calendar that is counted day by day."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def after(timetable: NumeraiRounds, last: DagRunInfo | None, limits: TimeRestric
 
 
 def all_runs(timetable: NumeraiRounds, limits: TimeRestriction) -> list[DagRunInfo]:
-    """Ask for one run after the other, as Airflow's scheduler and its backfill do."""
+    """Request one run after the other, as Airflow's scheduler and its backfill do."""
     runs: list[DagRunInfo] = []
     while (info := after(timetable, runs[-1] if runs else None, limits)) is not None:
         runs.append(info)
@@ -45,7 +45,7 @@ def all_runs(timetable: NumeraiRounds, limits: TimeRestriction) -> list[DagRunIn
 
 
 def openings(chosen: str, first: datetime, last: datetime) -> list[datetime]:
-    """Count them out: every noon of a chosen day from first to last, both included."""
+    """List every noon of a selected weekday from first to last, both included."""
     weekdays = {WEEKDAYS[day] for day in chosen.split(",")}
     noon = datetime(first.year, first.month, first.day, 12, tzinfo=UTC)
     noons = (noon + timedelta(days=number) for number in range((last - first).days + 2))
@@ -54,16 +54,14 @@ def openings(chosen: str, first: datetime, last: datetime) -> list[datetime]:
 
 @settings(deadline=None)
 @given(chosen=days, first=moments, length=st.timedeltas(timedelta(0), timedelta(days=60)))
-def test_the_runs_between_two_moments_are_those_of_the_rounds_that_open_then(
-    chosen: str, first: datetime, length: timedelta
-) -> None:
+def test_next_dagrun_info_range_yields_rounds_that_open_in_it(chosen: str, first: datetime, length: timedelta) -> None:
     runs = all_runs(NumeraiRounds(chosen), restriction(first, first + length))
     assert [run.run_after for run in runs] == openings(chosen, first, first + length)
 
 
 @settings(deadline=None)
 @given(chosen=days, first=moments)
-def test_the_data_interval_is_the_week_before_the_start(chosen: str, first: datetime) -> None:
+def test_next_dagrun_info_data_interval_is_the_week_before_the_start(chosen: str, first: datetime) -> None:
     run = after(NumeraiRounds(chosen), None, restriction(first))
     assert run is not None
     assert run.data_interval == DataInterval(run.run_after - WEEK, run.run_after)
@@ -73,7 +71,7 @@ def test_the_data_interval_is_the_week_before_the_start(chosen: str, first: date
 
 @settings(deadline=None)
 @given(chosen=days, now=moments, started=moments, last=st.none() | moments)
-def test_without_catchup_only_the_latest_day_is_made_up_for(
+def test_next_dagrun_info_without_catchup_starts_at_the_latest_day(
     chosen: str, now: datetime, started: datetime, last: datetime | None
 ) -> None:
     timetable = NumeraiRounds(chosen, clock=lambda: now)
@@ -92,7 +90,7 @@ def test_without_catchup_only_the_latest_day_is_made_up_for(
 
 @settings(max_examples=20, deadline=None)
 @given(chosen=days)
-def test_it_is_the_same_after_being_kept_as_json(chosen: str) -> None:
+def test_serialize_round_trip_yields_the_same_runs(chosen: str) -> None:
     timetable = NumeraiRounds(chosen)
     again = NumeraiRounds.deserialize(json.loads(json.dumps(timetable.serialize())))
     limits = restriction(datetime(2026, 8, 1, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC))
@@ -113,7 +111,7 @@ def test_it_is_the_same_after_being_kept_as_json(chosen: str) -> None:
         ("sat,tue", pendulum.datetime(2026, 3, 28, tz="Europe/Berlin"), ["2026-03-28", "2026-03-31"]),
     ],
 )
-def test_at_the_turn_of_years_and_on_leap_days(chosen: str, first: datetime, expected: list[str]) -> None:
+def test_next_dagrun_info_at_year_end_and_leap_day(chosen: str, first: datetime, expected: list[str]) -> None:
     timetable = NumeraiRounds(chosen)
     one = after(timetable, None, restriction(first))
     two = after(timetable, one, restriction(first))
@@ -122,7 +120,7 @@ def test_at_the_turn_of_years_and_on_leap_days(chosen: str, first: datetime, exp
     assert [f"{run.run_after:%Y-%m-%d}" for run in (one, two)] == expected
 
 
-def test_without_a_start_date_it_begins_with_the_next_round() -> None:
+def test_next_dagrun_info_without_start_date_is_the_next_round() -> None:
     timetable = NumeraiRounds(clock=lambda: datetime(2026, 8, 12, tzinfo=UTC))
     for catchup in (True, False):
         run = after(timetable, None, restriction(catchup=catchup))
@@ -130,7 +128,7 @@ def test_without_a_start_date_it_begins_with_the_next_round() -> None:
         assert run.run_after == datetime(2026, 8, 15, 12, tzinfo=UTC)
 
 
-def test_a_run_by_hand_is_of_its_moment_and_not_of_a_rounds_week() -> None:
+def test_infer_manual_data_interval_is_the_moment_of_the_trigger() -> None:
     moment = pendulum.datetime(2026, 8, 19, 9, 30, tz="UTC")
     assert NumeraiRounds().infer_manual_data_interval(run_after=moment) == DataInterval(moment, moment)
 
@@ -144,13 +142,13 @@ def test_a_run_by_hand_is_of_its_moment_and_not_of_a_rounds_week() -> None:
         ("tue,wed,thu,fri,sat", "Tuesday to Saturday rounds, from 12:00 UTC"),
     ],
 )
-def test_it_is_described_in_words(chosen: str, summary: str) -> None:
+def test_summary_names_the_weekdays(chosen: str, summary: str) -> None:
     timetable = NumeraiRounds(chosen)
     assert timetable.summary == summary
     assert summary.split(" rounds", maxsplit=1)[0] in timetable.description
 
 
-def test_on_demand_nothing_starts_by_itself_and_every_week_can_be_backfilled() -> None:
+def test_next_dagrun_info_on_demand_yields_runs_for_backfills_only() -> None:
     first, last = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)
     timetable = NumeraiRounds(on_demand=True)
     kept = NumeraiRounds.deserialize(json.loads(json.dumps(timetable.serialize())))
@@ -164,12 +162,12 @@ def test_on_demand_nothing_starts_by_itself_and_every_week_can_be_backfilled() -
 
 
 @pytest.mark.parametrize("wrong", ["", "sun", "sat,", "tue;sat", "0 13 * * 6", "off"])
-def test_a_day_without_rounds_is_refused(wrong: str) -> None:
+def test_init_day_without_rounds_raises_value_error(wrong: str) -> None:
     with pytest.raises(ValueError, match="is not a day on which rounds open; choose from tue, wed, thu, fri, sat"):
         NumeraiRounds(wrong)
 
 
-def test_airflow_knows_it_from_the_plugin() -> None:
+def test_plugin_registers_the_timetable() -> None:
     from airflow import plugins_manager
 
     found: dict[str, Any] = plugins_manager.get_timetables_plugins()

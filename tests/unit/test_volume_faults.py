@@ -28,7 +28,7 @@ from numerai_contract.predictions import write_predictions
 from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
 from numerai_pipeline import disk
-from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.airflow_words import translate_errors
 from numerai_pipeline.errors import BadInputError, DiskFullError, VolumeError
 from numerai_pipeline.leases import RunRef, mark_in_use
 from numerai_pipeline.manifests import require_whole, verified_manifest, write_manifest
@@ -149,7 +149,7 @@ class TestFullVolume:
             before = files_in(volume.directory)
             with (
                 pytest.raises(AirflowException, match="no space is left on the volume of") as caught,
-                in_airflow_words(),
+                translate_errors(),
             ):
                 validate_predictions(predictions, tournament, inputs="abc")
             assert not isinstance(caught.value, AirflowFailException), "worth trying again"
@@ -212,7 +212,7 @@ class TestReadOnlyVolume:
         with (
             read_only(data),
             pytest.raises(AirflowFailException, match=rf"{data}/\S+: its volume is mounted read-only"),
-            in_airflow_words(),
+            translate_errors(),
         ):
             mark_in_use(DataLayout(data), DataLayout(data).run("1", "abc"), RunRef("dag", "run"))
 
@@ -392,9 +392,9 @@ def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
 
 
 def test_an_error_that_says_nothing_of_the_volume_passes_as_it_is() -> None:
-    with pytest.raises(FileNotFoundError), in_airflow_words():
+    with pytest.raises(FileNotFoundError), translate_errors():
         Path("/nowhere/at/all").read_bytes()
-    with pytest.raises(ConnectionRefusedError), in_airflow_words():
+    with pytest.raises(ConnectionRefusedError), translate_errors():
         raise ConnectionRefusedError(13, "refused")
 
 

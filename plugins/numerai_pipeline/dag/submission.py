@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from numerai_pipeline.airflow_words import in_airflow_words
+from numerai_pipeline.airflow_words import translate_errors
 from numerai_pipeline.dag.credentials import Keys, credentials_hint, load_credentials
 from numerai_pipeline.errors import BadInputError, NetworkError, ProtocolError, RoundClosedError, SubmissionError
 from numerai_pipeline.locks import exclusive_lock
 from numerai_pipeline.parameters import RunParameters, parse_parameters
 from numerai_pipeline.run_dates import BACKFILL
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.run_directory import RunDirectory
 from numerai_pipeline.settings import load_settings
+from numerai_pipeline.task_ids import DOWNLOAD, UNZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from numerai_pipeline.numerai_api.account import Account
     from numerai_pipeline.numerai_api.client import ApiClient
     from numerai_pipeline.numerai_api.submissions import SubmissionRecord
+    from numerai_pipeline.run_layout import RunLayout
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +103,9 @@ class SubmissionPlan:
                 " my_model=ensemble_selection, or turn off the run's parameter 'submit'"
             )
             raise BadInputError(msg)
-        selected = self.parameters.models or models
-        chosen = {name: model for name, model in wanted.items() if model in selected or model not in models}
+        chosen = {
+            name: model for name, model in wanted.items() if model not in models or self.parameters.selects([model])
+        }
         for name in wanted.keys() - chosen.keys():
             log.info("%s: left out, since its model %s is not selected for this run", name, wanted[name])
         if not chosen:
@@ -183,7 +186,7 @@ def plan_submission(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) 
     BadInputError
         When a parameter or the keys are wrong.
     """
-    run = ti.xcom_pull(task_ids="unzip")
+    run = ti.xcom_pull(task_ids=UNZIP)
     if not run:
         msg = "nothing to submit: the run's data was not unpacked"
         raise AirflowSkipException(msg)
@@ -202,8 +205,8 @@ def plan_submission(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) 
         source = parameters.source
         msg = f"not submitting: the source {source!r} has no keys; {credentials_hint(source)}"
         raise AirflowSkipException(msg)
-    layout = RunLayout(load_settings().data_dir / run["directory"])
-    closes = (ti.xcom_pull(task_ids="download") or {}).get("closes")
+    layout = RunDirectory.from_xcom(run).layout(load_settings().data_dir)
+    closes = (ti.xcom_pull(task_ids=DOWNLOAD) or {}).get("closes")
     return SubmissionPlan(
         parameters.source,
         int(run["round"]),
@@ -214,6 +217,7 @@ def plan_submission(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) 
     )
 
 
+@translate_errors()
 def submit(
     params: Mapping[str, Any],
     dag_run: DagRunProtocol,
@@ -232,16 +236,15 @@ def submit(
     dict
         ``round``; ``submissions``, the record of each model at Numerai; ``late``, the names of late ones.
     """
-    with in_airflow_words():
-        plan = plan_submission(params, ti)
-        try:
-            with exclusive_lock(plan.layout.directory / "submissions", "submitting"):
-                return _submit_all(plan, predictions, models)
-        except RoundClosedError as error:
-            if dag_run.run_type != BACKFILL:
-                raise
-            msg = f"not submitting, as this is a backfilled run: {error}"
-            raise AirflowSkipException(msg) from None
+    plan = plan_submission(params, ti)
+    try:
+        with exclusive_lock(plan.layout.directory / "submissions", "submitting"):
+            return _submit_all(plan, predictions, models)
+    except RoundClosedError as error:
+        if dag_run.run_type != BACKFILL:
+            raise
+        msg = f"not submitting, as this is a backfilled run: {error}"
+        raise AirflowSkipException(msg) from None
 
 
 def _submit_all(plan: SubmissionPlan, predictions: Sequence[str], models: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A model that takes its time: it says so ten times a second, leaves a half file at once and the whole one at the end.
+"""A model that takes some time: it logs ten lines a second, writes half a file at once and the rest at the end.
 
-What it leaves depends on seed and operation alone, so that a disturbed run can be held against an undisturbed one.
+Its output depends on seed and operation only, so that runs with and without faults can be compared.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""A house to play faults in: Airflow, Docker engine, archive server, and somebody who watches; gone afterwards."""
+"""The environment of the fault suite: Airflow, a Docker engine, an archive server, and a monitor of containers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ import docker
 import yaml
 
 from numerai_pipeline.model_images import image_reference
-from tests.faults.airflow_rig import OwnAirflow
+from tests.faults.airflow_process import AirflowProcess
+from tests.faults.container_monitor import ContainerMonitor
 from tests.faults.download_server import DownloadServer
-from tests.faults.engine import OwnEngine
-from tests.faults.scenario import House
-from tests.faults.watch import Watch
+from tests.faults.engine import EngineProcess
+from tests.faults.scenario import FaultEnvironment
 from tests.samples import task
 
 IDS = [f"n{number:04d}" for number in range(200)]
 TICKS = 25
 
 
-def an_archive() -> bytes:
+def classic_archive() -> bytes:
     """Make a zip of the classic layout whose unpacking takes a moment."""
     generator = random.Random(5)
     features = [f"feature{number}" for number in range(1, 21)]
@@ -50,21 +50,24 @@ def an_archive() -> bytes:
     return content.getvalue()
 
 
-def a_registry(ticks: int) -> dict[str, object]:
-    """Draw the tasks of a run, one of each kind, which take so many tenths of a second."""
+def stub_registry(ticks: int) -> dict[str, object]:
+    """Make a registry with one task of each kind, which take this many tenths of a second each."""
 
     def parameters(**more: str) -> dict[str, str | int]:
         return {"IDS": ",".join(IDS), "TICKS": ticks, **more}
 
     return {
-        "images": {"toy": {"description": "A toy that takes its time."}},
+        "images": {"stub_model": {"description": "A stub that takes some time."}},
         "tasks": {
             "tsne": task(
-                image="toy", predicts=False, outputs=["tsne/map.txt"], parameters=parameters(LEAVES="tsne/map.txt")
+                image="stub_model",
+                predicts=False,
+                outputs=["tsne/map.txt"],
+                parameters=parameters(LEAVES="tsne/map.txt"),
             ),
-            "tpot": task(image="toy", depends_on=["tsne"], parameters=parameters()),
+            "tpot": task(image="stub_model", depends_on=["tsne"], parameters=parameters()),
             "evaluate": task(
-                image="toy",
+                image="stub_model",
                 predicts=False,
                 depends_on=["models"],
                 outputs=["scores.txt"],
@@ -75,28 +78,30 @@ def a_registry(ticks: int) -> dict[str, object]:
 
 
 @contextmanager
-def open_house(builder: docker.DockerClient, ticks: int = TICKS, instead: Path | None = None) -> Iterator[House]:
-    """Build the toy with another engine, and open a house of its own for it.
+def fault_environment(
+    builder: docker.DockerClient, ticks: int = TICKS, dag_file: Path | None = None
+) -> Iterator[FaultEnvironment]:
+    """Build the stub model, and start the environment; everything is removed after the block.
 
     Parameters
     ----------
     builder : docker.DockerClient
         The engine that has the base image.
     ticks : int
-        How many tenths of a second a container works.
-    instead : Path, optional
-        A DAG file to read in place of the pipeline's and of the stock operator's, which it may import.
+        Duration of a container, in tenths of a second.
+    dag_file : Path, optional
+        A DAG file that replaces the pipeline's and the stock operator's, and may import them.
     """
     folder = Path(tempfile.mkdtemp(prefix="faults-airflow-"))
     folder.chmod(0o755)
     images, stock_data = folder / "model_images", folder / "stock"
-    shutil.copytree(Path(__file__).parent / "toy", images / "toy")
-    (images / "models.yaml").write_text(yaml.safe_dump(a_registry(ticks), sort_keys=False))
+    shutil.copytree(Path(__file__).parent / "stub_model", images / "stub_model")
+    (images / "models.yaml").write_text(yaml.safe_dump(stub_registry(ticks), sort_keys=False))
     stock_data.mkdir(mode=0o777)
-    image = image_reference(images, "toy")
-    builder.images.build(path=str(images), dockerfile="toy/Dockerfile", tag=image, rm=True, forcerm=True)
-    engine = OwnEngine()
-    airflow = OwnAirflow(
+    image = image_reference(images, "stub_model")
+    builder.images.build(path=str(images), dockerfile="stub_model/Dockerfile", tag=image, rm=True, forcerm=True)
+    engine = EngineProcess()
+    airflow = AirflowProcess(
         folder,
         {
             "DOCKER_HOST": engine.address,
@@ -105,14 +110,14 @@ def open_house(builder: docker.DockerClient, ticks: int = TICKS, instead: Path |
             "FAULTS_IMAGE": image,
             "FAULTS_STOCK_DATA": str(stock_data),
         },
-        instead,
+        dag_file,
     )
     try:
         engine.start()
         engine.load(image)
         airflow.start()
-        with DownloadServer(an_archive()).serving() as server, Watch(engine) as watch:
-            yield House(airflow, engine, server, watch)
+        with DownloadServer(classic_archive()).serving() as server, ContainerMonitor(engine) as monitor:
+            yield FaultEnvironment(airflow, engine, server, monitor)
     finally:
         airflow.end(signal.SIGKILL)
         engine.close()

@@ -1,4 +1,4 @@
-"""A real Airflow of the suite's own: API server, DAG processor and scheduler as services that can be killed."""
+"""A separate Airflow for the suite: API server, DAG processor and scheduler as services that can be killed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from launcher.processes import session_members, wait_until
 
 DAG = local_airflow.DAG_ID
 PARTS = {"api-server": ("api-server",), "dag-processor": ("dag-processor",), "scheduler": ("scheduler",)}
-PATIENCE = 120.0
-# Tests cannot wait minutes until Airflow finds out that somebody died.
-QUICK = {
+TIMEOUT_SECONDS = 120.0
+# Short, since by default Airflow notices the death of a process after minutes.
+SHORT_INTERVALS = {
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
@@ -47,27 +47,27 @@ from pathlib import Path
 
 
 def task_policy(task):
-    """Try again at once: the suite waits for it."""
+    """Retry without a delay, so that the suite is fast."""
     task.retry_delay = timedelta(seconds=1)
     task.retry_exponential_backoff = 0
     if task.dag_id != "stock":
         task.retries = 40
     if task.task_id in HELD:
-        task._pre_execute_hook = stay
+        task._pre_execute_hook = hold_before_start
 
 
-def stay(context):
-    """Stay before the work of a task for as long as a file says so."""
+def hold_before_start(context):
+    """Hold a task before it starts for as long as a file exists."""
     hold = Path(os.environ["AIRFLOW_HOME"], "hold", context["ti"].task_id)
     while hold.exists():
         time.sleep(0.1)
 '''
-# tasks that are over in no time, and can be told to stay
+# short tasks, which can be held before they start
 HELD = ("wait_for_round", "leaderboard", "exploring")
 
 
-class OwnAirflow:
-    """An Airflow in a folder of its own.
+class AirflowProcess:
+    """An Airflow with all its files in one folder.
 
     Parameters
     ----------
@@ -75,18 +75,18 @@ class OwnAirflow:
         The folder.
     settings : dict
         Environment variables of all its processes, beyond those of `make up`.
-    instead : Path, optional
-        A DAG file to read in place of the pipeline's and of the stock operator's, which it may import.
+    dag_file : Path, optional
+        A DAG file that replaces the pipeline's and the stock operator's, and may import them.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, str], instead: Path | None = None) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str], dag_file: Path | None = None) -> None:
         for name in ("dags", "plugins"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "dags" / "numerai_housekeeping.py").unlink()
         shutil.copy(Path(__file__).parent / "stock_dag.py", folder / "dags")
-        if instead is not None:
+        if dag_file is not None:
             (folder / "dags" / ".airflowignore").write_text("numerai_tournament.py\nstock_dag.py\n")
-            shutil.copy(instead, folder / "dags")
+            shutil.copy(dag_file, folder / "dags")
         self.checkout = ProjectPaths(folder)
         self.data = folder / "data"
         self.data.mkdir()
@@ -94,12 +94,12 @@ class OwnAirflow:
         settings_of_airflow = self.checkout.airflow_home / "config" / "airflow_local_settings.py"
         settings_of_airflow.write_text(f"{POLICY}\n\nHELD = {HELD!r}\n")
         port = local_airflow.any_free_port()
-        told = local_airflow.airflow_environment(self.checkout, port=port, practice_url=None, scheduled=False)
+        configured = local_airflow.airflow_environment(self.checkout, port=port, practice_url=None, scheduled=False)
         inherited = {
             name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|NUMERAI_|AIRFLOW", name)
         }
-        quick = {f"AIRFLOW__{name}": value for name, value in QUICK.items()}
-        self.environment = inherited | told | quick | {"NUMERAI_DATA_DIR": str(self.data)} | settings
+        short = {f"AIRFLOW__{name}": value for name, value in SHORT_INTERVALS.items()}
+        self.environment = inherited | configured | short | {"NUMERAI_DATA_DIR": str(self.data)} | settings
         self.environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = f"{local_airflow.USER}:admin"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.api = AirflowApi(
@@ -107,18 +107,18 @@ class OwnAirflow:
         )
 
     def start(self) -> None:
-        """Start all of it and wait until it is healthy and knows the DAGs."""
+        """Start all services and wait until they are healthy and the DAGs are parsed."""
         program = Path(sys.executable).with_name("airflow")
         with (self.checkout.airflow_home / "migrate.log").open("ab") as log:
             subprocess.run([program, "db", "migrate"], env=self.environment, check=True, stdout=log, stderr=log)
         for part in PARTS:
             self.start_part(part)
         self.wait_until_healthy()
-        known = wait_until(lambda: all(map(self.api.dag, (DAG, "stock"))), PATIENCE, every=0.5)
+        known = wait_until(lambda: all(map(self.api.dag, (DAG, "stock"))), TIMEOUT_SECONDS, every=0.5)
         assert known, self.api.import_errors()
 
     def start_part(self, part: str) -> None:
-        """Start a part as a service manager would: in a session of its own."""
+        """Start a service as a service manager would, in a separate session."""
         with (self.checkout.airflow_home / f"{part}.log").open("ab") as log:
             self._running[part] = subprocess.Popen(
                 [Path(sys.executable).with_name("airflow"), *PARTS[part]],
@@ -130,17 +130,17 @@ class OwnAirflow:
             )
 
     def wait_until_healthy(self) -> None:
-        """Wait until every part says that it is well."""
+        """Wait until every service reports that it is healthy."""
 
         def alive() -> bool:
             return all(part.poll() is None for part in self._running.values())
 
-        assert self.api.wait_until_healthy(alive, PATIENCE), {
+        assert self.api.wait_until_healthy(alive, TIMEOUT_SECONDS), {
             part: (self.checkout.airflow_home / f"{part}.log").read_text(errors="replace")[-2000:] for part in PARTS
         }
 
     def end_part(self, part: str, number: signal.Signals, *, alone: bool = False) -> None:
-        """End a part by a signal and wait for it: with all it started, as a service manager does, or alone."""
+        """Send a signal to a service and wait for its end: with its children, as a service manager does, or alone."""
         process = self._running.pop(part)
         members = [] if alone else session_members(process.pid)
         if number == signal.SIGTERM:
@@ -155,7 +155,7 @@ class OwnAirflow:
         process.wait(timeout=20)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End everything."""
+        """End all services."""
         for part in list(self._running):
             self.end_part(part, signal.SIGKILL if part != "scheduler" else number)
 
@@ -164,20 +164,20 @@ class OwnAirflow:
         self.api.trigger(dag, run, conf)
 
     def instance(self, dag: str, run: str, task: str) -> dict[str, Any]:
-        """What Airflow knows of a task of a run."""
+        """Airflow's record of a task of a run."""
         return next(each for each in self.api.task_instances(dag, run) if each["task_id"] == task)
 
-    def wait_for(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> float:
-        """Wait until something has come true; returns how many seconds that took."""
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = TIMEOUT_SECONDS) -> float:
+        """Wait for a condition; return the seconds until it held."""
         began = time.monotonic()
-        assert wait_until(condition, patience, every=0.25), f"{what}: not within {patience:.0f} s"
+        assert wait_until(condition, timeout, every=0.25), f"{what}: not within {timeout:.0f} s"
         return time.monotonic() - began
 
     def process_of(self, dag: str, run: str, task: str) -> psutil.Process:
-        """The process that works on a task; fails where there is none."""
+        """The process of a running task; fails if there is none."""
         found: list[psutil.Process] = []
 
-        def works() -> bool:
+        def has_process() -> bool:
             instance = self.instance(dag, run, task)
             assert instance["state"] not in ("success", "failed"), f"{task} is over"
             if instance["state"] != "running" or not instance.get("pid"):
@@ -186,33 +186,33 @@ class OwnAirflow:
                 found[:] = [psutil.Process(instance["pid"])]
             return bool(found)
 
-        self.wait_for(works, f"{task} works")
+        self.wait_for(has_process, f"{task} runs")
         return found[0]
 
     @contextlib.contextmanager
     def held(self, tasks: Iterable[str]) -> Iterator[Callable[[str], None]]:
-        """Let tasks of `HELD` stay before their work; gives what lets one go on."""
+        """Hold tasks of `HELD` before they start; gives a function that releases one."""
         holds = {task: self.checkout.airflow_home / "hold" / task for task in HELD if task in tasks}
         for hold in holds.values():
             hold.parent.mkdir(exist_ok=True)
             hold.touch()
 
-        def let_go(task: str) -> None:
+        def release(task: str) -> None:
             if task in holds:
                 holds[task].unlink(missing_ok=True)
 
         try:
-            yield let_go
+            yield release
         finally:
             for task in holds:
-                let_go(task)
+                release(task)
 
-    def end_of_task(self, dag: str, run: str, task: str) -> None:
+    def wait_for_task(self, dag: str, run: str, task: str) -> None:
         """Wait until a task has succeeded."""
         self.wait_for(lambda: self.instance(dag, run, task)["state"] == "success", f"{task} succeeds")
 
-    def end_of_run(self, dag: str, run: str) -> str:
-        """Wait until a run is over and say how it ended."""
+    def wait_for_run(self, dag: str, run: str) -> str:
+        """Wait for the end of a run and return its state."""
         self.wait_for(lambda: self.api.run_state(dag, run) in ("success", "failed"), f"{run} is over")
         return self.api.run_state(dag, run)
 
@@ -226,8 +226,8 @@ class OwnAirflow:
         body = {"dry_run": False, "dag_run_id": run, "task_ids": [task], "only_failed": False}
         self.api._request("POST", f"/api/v2/dags/{dag}/clearTaskInstances", json=body)
 
-    def let_time_pass(self, dag: str, run: str, days: int) -> None:
-        """Have a run's time be up: it began so many days earlier, as far as Airflow knows."""
+    def shift_start_date(self, dag: str, run: str, days: int) -> None:
+        """Let a run exceed its time limit: move its start in Airflow's database back by some days."""
         database = sqlite3.connect(self.checkout.airflow_home / "airflow.db", timeout=60)
         with contextlib.closing(database), database:
             changed = database.execute(
@@ -236,12 +236,12 @@ class OwnAirflow:
             )
             assert changed.rowcount == 1
 
-    def said(self, dag: str, run: str, task: str, attempt: int) -> list[str]:
-        """What a task said in one of its tries."""
+    def log_lines(self, dag: str, run: str, task: str, attempt: int) -> list[str]:
+        """The log lines of one attempt of a task."""
         return [str(line["event"]) for line in self.api.log_events(dag, run, task, attempt)]
 
     def stray_processes(self) -> list[str]:
-        """Command lines of processes of this Airflow that no running part of it answers for, and of working tasks."""
+        """Command lines of processes of this Airflow that belong to no running service, and of running tasks."""
         sessions = {process.pid for process in self._running.values()}
         found = []
         for process in psutil.process_iter(["cmdline", "status"]):
@@ -250,7 +250,7 @@ class OwnAirflow:
                     continue
                 if process.environ().get("AIRFLOW_HOME") != str(self.checkout.airflow_home):
                     continue
-                words = " ".join(process.info["cmdline"] or ())
-                if os.getsid(process.pid) not in sessions or "task runner" in words:
-                    found.append(f"{process.pid} {words}")
+                command = " ".join(process.info["cmdline"] or ())
+                if os.getsid(process.pid) not in sessions or "task runner" in command:
+                    found.append(f"{process.pid} {command}")
         return found

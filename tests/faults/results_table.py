@@ -1,6 +1,6 @@
-"""The table of docs/reliability.md, made of what the suite saw.
+"""The table of docs/reliability.md, made of the outcomes of the suite.
 
-Rows are kept in ``benchmarks/results/reliability.json`` as soon as they are seen; a later run replaces its own.
+Rows are stored in ``benchmarks/results/reliability.json`` one by one; a later run replaces them.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import psutil
 from launcher.paths import ROOT
 
 PAGE = ROOT / "docs" / "reliability.md"
-KEPT = ROOT / "benchmarks" / "results" / "reliability.json"
+STORED = ROOT / "benchmarks" / "results" / "reliability.json"
 BEGIN, END = "<!-- written by tests/faults, from here -->", "<!-- to here -->"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one fault.
+    """The outcome of one fault.
 
     Attributes
     ----------
     fault, where : str
-        What went wrong, and which task was struck.
+        The fault, and the task into which it was injected.
     operator : str
-        Whose task that was.
+        The task's operator.
     outcome : str
-        What became of it.
+        State of the run, and the containers of the task.
     seconds : float or None
-        How much later than undisturbed the task ended; None where it never did.
+        Seconds by which the task ended later than without the fault; None if it did not end.
     left : str
-        What was left behind.
+        Leftovers.
     """
 
     fault: str
@@ -48,52 +48,52 @@ class Row:
 
     @property
     def key(self) -> str:
-        """What tells it apart from others."""
+        """Its key in the stored results."""
         return f"{self.fault} | {self.where}"
 
     def line(self) -> str:
-        """As a line of Markdown."""
+        """Return the row as a line of Markdown."""
         seconds = "—" if self.seconds is None else f"{self.seconds:.0f}"
         return f"| {self.fault} | {self.where} ({self.operator}) | {self.outcome} | {seconds} | {self.left} |"
 
 
 class Table:
-    """All of them. Only a run of the whole suite (``make test-faults``) changes what is kept."""
+    """All rows. Only a run of the whole suite (``make test-faults``) changes the stored results."""
 
-    def __init__(self, kept: Path = KEPT, page: Path = PAGE) -> None:
-        self._kept, self._page = kept, page
-        self._is_kept = os.environ.get("FAULTS") == "all"
+    def __init__(self, stored: Path = STORED, page: Path = PAGE) -> None:
+        self._stored, self._page = stored, page
+        self._is_stored = os.environ.get("FAULTS") == "all"
 
     def add(self, row: Row) -> None:
-        """Put a row in."""
+        """Add a row, or replace the row of the same fault and task."""
         self._put("rows", row.key, asdict(row))
 
     def note(self, name: str, text: str) -> None:
-        """Put a remark below the table."""
+        """Add a note below the table."""
         self._put("notes", name, text)
 
     def _put(self, kind: str, key: str, value: Any) -> None:
-        if not self._is_kept:
+        if not self._is_stored:
             return
-        found = json.loads(self._kept.read_text(encoding="utf-8")) if self._kept.exists() else {}
+        found = json.loads(self._stored.read_text(encoding="utf-8")) if self._stored.exists() else {}
         found.setdefault(kind, {})[key] = value
         found["machine"] = (
             f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}"
         )
-        self._kept.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        self._stored.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         self._write(found)
 
     def _write(self, found: dict[str, Any]) -> None:
         rows = [Row(**row) for row in found.get("rows", {}).values()]
-        # what befell one is beside what befell the other
+        # the rows of both operators are next to each other
         order = list(dict.fromkeys(row.fault for row in rows))
         rows.sort(key=lambda row: (order.index(row.fault), row.operator == "DockerOperator"))
         lines = [
             BEGIN,
             "",
-            f"Machine: {found['machine']}, with other work on it. Airflow tries again after 1 s here.",
+            f"Machine: {found['machine']}, shared with other processes. Airflow retries after 1 s here.",
             "",
-            "| fault | struck | outcome | seconds lost | left behind |",
+            "| fault | injected into | outcome | seconds lost | leftovers |",
             "|---|---|---|---|---|",
             *(row.line() for row in rows),
             "",

@@ -1,6 +1,6 @@
-"""A model image in its smallest form: it knows only environment variables and CSV, and does what it is told to do.
+"""A minimal model image: it reads environment variables and CSV, and behaves as the variable MODE requires.
 
-The ids it predicts are told to it in IDS, since it has no library to read a table with, or are those of a CSV table.
+The ids that it predicts are in the variable IDS, since it has no library for Parquet, or those of a CSV table.
 """
 
 import csv
@@ -44,7 +44,7 @@ generator = random.Random(os.environ["SEED"])
 good = [round(generator.uniform(0.1, 0.9), 6) for _ in IDS]
 print(f"[ 50 %] {os.environ['OPERATION']} with seed {os.environ['SEED']}")
 if "WORD" in os.environ:
-    print(f"told: {os.environ['WORD']}")
+    print(f"word: {os.environ['WORD']}")
 if MODE == "good":
     write("id,prediction", good)
 elif MODE == "of 2018":
@@ -57,23 +57,23 @@ elif MODE == "not a number":
     write("id,prediction", [*good[:-1], math.nan])
     finish(Path(os.environ["PREDICTING"]))
 elif MODE == "half":
-    # dies in the middle of writing, as for a bug in native code
+    # ends in the middle of writing, as by a bug in native code
     content = "id,prediction\n" + "".join(f"{row_id},{value}\n" for row_id, value in zip(IDS, good, strict=True))
     Path(os.environ["PREDICTING"]).write_text(content[: len(content) // 2], encoding="ascii")
     print("half of the predictions are written")
     os.abort()
 elif MODE == "nothing":
     pass
-elif MODE in ("prepare", "prepare when told"):
-    while MODE == "prepare when told" and not Path(os.environ["STORING"], "go").exists():
+elif MODE in ("prepare", "prepare after go"):
+    while MODE == "prepare after go" and not Path(os.environ["STORING"], "go").exists():
         time.sleep(0.1)
-    # what a preparation leaves: files for the tasks after it, each with its manifest, and a report
+    # the outputs of a preprocessing task: files for later tasks, each with its manifest, and a report
     for output in (os.environ["STORING"] + "/tsne/map.txt", os.environ["REPORTING"]):
         path = Path(output)
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}", encoding="ascii")
         finish(path)
-elif MODE == "use what was prepared":
+elif MODE == "use preprocessed":
     prepared = Path(os.environ["STORING"], "tsne/map.txt")
     print(f"prepared: {prepared.read_text(encoding='ascii')}")
     write("id,prediction", good)
@@ -85,8 +85,8 @@ elif MODE == "peek":
 elif MODE == "bad data":
     print("training.parquet: column 'era' is missing (found: id)")
     sys.exit(65)
-elif MODE == "out of luck":
-    print("the moon was wrong")
+elif MODE == "bug":
+    print("a division by zero")
     sys.exit(70)
 elif MODE == "write inputs":
     Path(os.environ["TRAINING"]).write_text("spoilt", encoding="ascii")
@@ -96,7 +96,7 @@ elif MODE == "eat memory":
     eaten = bytearray(2**31)
     print(len(eaten))
 elif MODE == "look around":
-    # what there is beyond the run: other networks, an engine, other files
+    # anything beyond the run: other networks, an engine, other files
     print(f"networks: {sorted(path.name for path in Path('/sys/class/net').iterdir())}")
     try:
         print(f"reached {socket.create_connection((os.environ['PROXY'], 2375), timeout=5)}")
@@ -107,16 +107,16 @@ elif MODE == "look around":
     print(f"above: {sorted(path.name for path in Path('/data/..').iterdir())}")
     write("id,prediction", good)
 elif MODE == "wait":
-    # until the test says so, by making a file in here
+    # until the test creates a file in the container
     print("waiting", flush=True)
-    while not Path("/tmp/go").exists():  # noqa: S108 - the container's own
+    while not Path("/tmp/go").exists():  # noqa: S108 - a path of the container
         time.sleep(0.1)
     write("id,prediction", good)
 elif MODE == "look at rights":
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    shared = shutil.disk_usage("/dev/shm").total  # noqa: S108 - the container's own
+    shared = shutil.disk_usage("/dev/shm").total  # noqa: S108 - a path of the container
     print(f"rights {status['CapBnd'].strip()}, user {os.getuid()}, shared memory {shared}")
-    for place in ("/etc/spoilt", "/tmp/own", "/dev/shm/own"):  # noqa: S108 - the container's own
+    for place in ("/etc/spoilt", "/tmp/own", "/dev/shm/own"):  # noqa: S108 - a path of the container
         try:
             Path(place).touch()
             print(f"can write {place}")
@@ -129,8 +129,8 @@ elif MODE == "look at rights":
         except OSError as error:
             print(f"cannot reach {address}: {error.strerror}")
     write("id,prediction", good)
-elif MODE == "wait until told":
-    while not Path(os.environ["STORING"], "told").exists():
+elif MODE == "wait for file":
+    while not Path(os.environ["STORING"], "go").exists():
         time.sleep(0.05)
     write("id,prediction", good)
 elif MODE == "hang":

@@ -1,0 +1,341 @@
+"""The runner's decisions, with a platform in memory: start or reattach, stop, time out, and leave a container alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import docker.errors
+import pytest
+
+from numerai_pipeline.container_backend import Backend, ContainerRequest, ContainerState, FoundContainer
+from numerai_pipeline.container_exits import ContainerError, error_from_exit
+from numerai_pipeline.container_labels import ContainerLabels
+from numerai_pipeline.container_log import ContainerLog
+from numerai_pipeline.container_runner import LOG_STATE_KEY, ContainerRunner, SupervisorLostError
+from numerai_pipeline.docker_engine import EngineUnavailableError
+from numerai_pipeline.errors import PipelineError
+from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.workspace import Workspace
+
+RUNNING, SUCCESS, FAILURE = ContainerState("running"), ContainerState("ended"), ContainerState("ended", exit_code=70)
+LABELS = ContainerLabels("deployment", "dag", "run", "svm", attempt=2, inputs="inputs")
+
+
+@dataclass
+class MemoryBackend:
+    """A platform whose containers are entries of a dictionary.
+
+    Attributes
+    ----------
+    states : dict
+        Id → state of each container.
+    labels : dict
+        Id → labels of each container.
+    log_lines : list of bytes
+        Log of every container.
+    next_state : ContainerState
+        State of a container once its log was read to the end.
+    is_unreachable : bool
+        Whether every call fails as without an engine.
+    created : list of str
+        Ids of the containers that were created.
+    on_stream : callable
+        Called when a log is followed, before the container ends.
+    """
+
+    kind: str = "container"
+    states: dict[str, ContainerState] = field(default_factory=dict)
+    labels: dict[str, ContainerLabels] = field(default_factory=dict)
+    log_lines: list[bytes] = field(default_factory=list)
+    next_state: ContainerState = SUCCESS
+    is_unreachable: bool = False
+    created: list[str] = field(default_factory=list)
+    on_stream: Callable[[], object] = lambda: None
+
+    def become_unreachable(self) -> None:
+        self.is_unreachable = True
+
+    def _call(self) -> None:
+        if self.is_unreachable:
+            raise ConnectionError
+
+    def add(self, container_id: str, state: ContainerState, labels: ContainerLabels = LABELS) -> None:
+        self.states[container_id], self.labels[container_id] = state, labels
+
+    def prepare(self, request: ContainerRequest) -> None:  # noqa: ARG002 - the protocol's signature
+        self._call()
+
+    def create(self, request: ContainerRequest) -> str:
+        self._call()
+        created = f"new-{len(self.created)}"
+        self.created.append(created)
+        self.add(created, ContainerState("created"), request.labels)
+        return created
+
+    def start(self, container_id: str) -> None:
+        self._call()
+        self.states[container_id] = RUNNING
+
+    def find(self, filters: Sequence[str]) -> list[FoundContainer]:
+        self._call()
+        return [
+            FoundContainer(each, labels, self.states[each].phase, self.states[each].phase == "ended", ())
+            for each, labels in list(self.labels.items())
+            if labels.filters() == list(filters)
+        ]
+
+    def inspect(self, container_id: str) -> ContainerState:
+        self._call()
+        if container_id not in self.states:
+            raise docker.errors.NotFound("no such container")
+        return self.states[container_id]
+
+    def stream_log(self, container_id: str, log: ContainerLog, *, until_end: bool) -> None:
+        self._call()
+        log.follow([b"".join(self.log_lines)], until_end=until_end)
+        if until_end:
+            self.on_stream()
+            if container_id in self.states:
+                self.states[container_id] = self.next_state
+
+    def request_removal(self, container_id: str) -> None:
+        self._call()
+        self.states.pop(container_id, None)
+        self.labels.pop(container_id, None)
+
+    def remove_and_wait(self, container_id: str) -> None:
+        self.request_removal(container_id)
+
+    def error_from_exit(
+        self, request: ContainerRequest, state: ContainerState, last_lines: Sequence[str], unreachable_seconds: float
+    ) -> PipelineError | None:
+        return error_from_exit(request.task, state, request.memory, last_lines, unreachable_seconds)
+
+    def last_change(self, container_id: str) -> datetime | None:  # noqa: ARG002 - the protocol's signature
+        return None
+
+    def written_bytes(self, found: FoundContainer) -> int:  # noqa: ARG002 - the protocol's signature
+        return 0
+
+
+class MemoryState(dict[str, Any]):
+    """State of a task in memory."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
+@pytest.fixture
+def backend() -> MemoryBackend:
+    return MemoryBackend()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    run = RunLayout(tmp_path / "run")
+    run.directory.mkdir()
+    return Workspace(run, "svm", outputs=("predictions/svm.csv",))
+
+
+def runner_of(
+    backend: Backend,
+    workspace: Workspace,
+    *,
+    time_limit: timedelta = timedelta(minutes=1),
+    state: MemoryState | None = None,
+    lines: list[str] | None = None,
+) -> ContainerRunner:
+    request = ContainerRequest(
+        image="an-image",
+        environment={},
+        mounts=[],
+        workspace=workspace,
+        labels=LABELS,
+        user=f"{os.getuid()}:{os.getgid()}",
+        time_limit=time_limit,
+        memory=512,
+        cores=1,
+    )
+    return ContainerRunner(
+        backend,
+        request,
+        engine_timeout=0.01,
+        state=MemoryState() if state is None else state,
+        write_line=(lines if lines is not None else []).append,
+        warm_up=lambda: None,
+    )
+
+
+def run(runner: ContainerRunner) -> None:
+    """Run a container as the operator does."""
+    with runner.lifetime():
+        runner.follow(runner.reattach_or_start())
+
+
+def test_run_success_removes_container_and_workspace(backend: MemoryBackend, workspace: Workspace) -> None:
+    run(runner_of(backend, workspace))
+    assert backend.created == ["new-0"]
+    assert backend.states == {}
+    assert not workspace.directory.exists()
+
+
+def test_run_failure_removes_container_and_saves_log(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.next_state, backend.log_lines = FAILURE, [b"1 the last line\n"]
+    with pytest.raises(ContainerError, match=r"svm: a bug \(exit code 70\): the last line"):
+        run(runner_of(backend, workspace))
+    assert backend.states == {}
+    assert "the last line" in workspace.run.failure_log("svm", 2).read_text()
+
+
+@pytest.mark.parametrize("state", [RUNNING, SUCCESS])
+def test_reattach_or_start_same_inputs_reattaches(
+    backend: MemoryBackend, workspace: Workspace, state: ContainerState
+) -> None:
+    backend.add("earlier", state, replace(LABELS, attempt=1))
+    assert runner_of(backend, workspace).can_reattach("earlier")
+    run(runner_of(backend, workspace))
+    assert backend.created == []
+    assert backend.states == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "labels"),
+    [
+        (RUNNING, replace(LABELS, inputs="others")),
+        (FAILURE, LABELS),
+        (ContainerState("created"), LABELS),
+        (ContainerState("removing"), LABELS),
+    ],
+)
+def test_reattach_or_start_other_work_is_removed_before_the_start(
+    backend: MemoryBackend, workspace: Workspace, state: ContainerState, labels: ContainerLabels
+) -> None:
+    backend.add("earlier", state, labels)
+    assert not runner_of(backend, workspace).can_reattach("earlier")
+    assert runner_of(backend, workspace).reattach_or_start() == "new-0"
+    assert list(backend.states) == ["new-0"]
+
+
+def test_reattach_or_start_second_container_is_removed(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.add("one", RUNNING)
+    backend.add("two", RUNNING)
+    assert runner_of(backend, workspace).reattach_or_start() == "one"
+    assert list(backend.states) == ["one"]
+
+
+def test_containers_of_other_tasks_are_not_touched(backend: MemoryBackend, workspace: Workspace) -> None:
+    others = [replace(LABELS, task="xgboost"), replace(LABELS, run="another"), replace(LABELS, deployment="another")]
+    for number, labels in enumerate(others):
+        backend.add(f"other-{number}", RUNNING, labels)
+    run(runner_of(backend, workspace))
+    assert len(backend.states) == len(others)
+
+
+def test_kill_before_start_leaves_no_container(backend: MemoryBackend, workspace: Workspace) -> None:
+    runner = runner_of(backend, workspace)
+    runner.kill()
+    with pytest.raises(ContainerError, match="stopped on Airflow's request"):
+        run(runner)
+    assert backend.states == {}
+
+
+def test_kill_while_running_removes_the_container(backend: MemoryBackend, workspace: Workspace) -> None:
+    runner = runner_of(backend, workspace)
+    backend.on_stream = runner.kill
+    with pytest.raises(ContainerError, match="stopped on Airflow's request"):
+        run(runner)
+    assert backend.states == {}
+
+
+def test_time_limit_removes_the_container_and_names_the_setting(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.next_state = RUNNING
+    backend.on_stream = lambda: threading.Event().wait(0.01)
+    with pytest.raises(ContainerError, match=r"stopped after its time limit of 0\.005 minutes; raise `time_limit`"):
+        run(runner_of(backend, workspace, time_limit=timedelta(minutes=0.005)))
+    assert backend.states == {}
+
+
+def test_container_removed_by_another_process_is_an_error(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.on_stream = backend.states.clear
+    with pytest.raises(ContainerError, match="the container was removed by another process while it ran"):
+        run(runner_of(backend, workspace))
+
+
+def test_unreachable_engine_leaves_the_container(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.on_stream = backend.become_unreachable
+    with pytest.raises(EngineUnavailableError, match="the next attempt will reattach"):
+        run(runner_of(backend, workspace))
+    assert list(backend.states) == ["new-0"]
+    assert workspace.directory.exists()
+
+
+class UnavailableState(MemoryState):
+    """State of a task while Airflow's API does not answer."""
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002 - the dictionary's signature
+        raise ConnectionError
+
+    def set(self, key: str, value: Any) -> None:  # noqa: ARG002 - the dictionary's signature
+        raise ConnectionError
+
+
+def test_lost_supervisor_leaves_the_container(
+    backend: MemoryBackend, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.next_state = RUNNING
+    backend.on_stream = lambda: monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(SupervisorLostError, match="the next attempt will reattach"):
+        run(runner_of(backend, workspace, state=UnavailableState()))
+    assert list(backend.states) == ["new-0"]
+
+
+def test_lost_supervisor_is_noticed_while_the_log_is_followed(
+    backend: MemoryBackend, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("numerai_pipeline.container_log.CHECKPOINT_SECONDS", -1.0)
+    runner = runner_of(backend, workspace, state=UnavailableState())
+    backend.log_lines = [b"1 one\n"]
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    runner._raise_if_supervisor_lost = Mock(side_effect=[None, SupervisorLostError()])  # type: ignore[method-assign]
+    with pytest.raises(SupervisorLostError):
+        runner.follow(runner.reattach_or_start())
+    assert list(backend.states) == ["new-0"]
+
+
+def test_unavailable_state_store_does_not_stop_the_container(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.log_lines = [b"1 one\n"]
+    lines: list[str] = []
+    run(runner_of(backend, workspace, state=UnavailableState(), lines=lines))
+    assert lines == ["one"]
+    assert backend.states == {}
+
+
+def test_closed_terminal_is_not_a_lost_supervisor(
+    backend: MemoryBackend, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.on_stream = lambda: monkeypatch.setattr(os, "getppid", lambda: 1)
+    run(runner_of(backend, workspace))
+    assert backend.states == {}
+
+
+def test_log_continues_after_the_checkpoint_of_an_earlier_attempt(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.add("earlier", RUNNING)
+    backend.log_lines = [b"1 one\n", b"2 two\n", b"3 three\n"]
+    state = MemoryState({LOG_STATE_KEY: {"container": "earlier", "seen": "2"}})
+    lines: list[str] = []
+    run(runner_of(backend, workspace, state=state, lines=lines))
+    assert lines == ["three"]
+
+
+def test_waiting_service_reports_the_reason_at_its_time_limit(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.next_state = ContainerState("waiting", wait_reason="no suitable node")
+    backend.on_stream = lambda: threading.Event().wait(0.01)
+    with pytest.raises(ContainerError, match=r"no node of the swarm had room for it \(no suitable node\)"):
+        run(runner_of(backend, workspace, time_limit=timedelta(minutes=0.005)))

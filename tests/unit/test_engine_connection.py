@@ -1,0 +1,42 @@
+"""The engine's address and certificates, from the variables of Docker's client; and the labels of containers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from numerai_pipeline.container_labels import ContainerLabels
+from numerai_pipeline.engine_connection import DEFAULT_URL, EngineConnection
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, EngineConnection(DEFAULT_URL)),
+        ({"DOCKER_HOST": "", "DOCKER_TLS_VERIFY": "", "DOCKER_CERT_PATH": ""}, EngineConnection(DEFAULT_URL)),
+        ({"DOCKER_HOST": "tcp://a:2375"}, EngineConnection("tcp://a:2375")),
+        (
+            {"DOCKER_HOST": "tcp://a:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/certificates"},
+            EngineConnection("tcp://a:2376", Path("/certificates"), verify=True),
+        ),
+        ({"DOCKER_TLS_VERIFY": "1"}, EngineConnection(DEFAULT_URL, Path.home() / ".docker", verify=True)),
+        ({"DOCKER_CERT_PATH": "/c"}, EngineConnection(DEFAULT_URL, Path("/c"), verify=False)),
+    ],
+)
+def test_from_environment_reads_dockers_variables(environment: dict[str, str], expected: EngineConnection) -> None:
+    assert EngineConnection.from_environment(environment) == expected
+
+
+def test_certificate_file_without_tls_is_none() -> None:
+    assert EngineConnection().certificate_file("ca.pem") is None
+
+
+def test_container_labels_round_trip() -> None:
+    labels = ContainerLabels("deployment", "dag", "run", "svm", attempt=2, inputs="inputs")
+    assert ContainerLabels.from_dict(labels.to_dict()) == labels
+    assert labels.filters() == ["numerai=deployment", "numerai.dag=dag", "numerai.run=run", "numerai.task=svm"]
+
+
+def test_container_labels_missing_labels_are_empty() -> None:
+    assert ContainerLabels.from_dict({"numerai": "deployment"}) == ContainerLabels("deployment", "", "", "")
