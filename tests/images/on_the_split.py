@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerai_contract.self_test import lay_preparations
+from numerai_contract.self_test import write_fixture_inputs
 from tests.images.conftest import Runner, write_tables
 
 DEFINITIONS = Path(__file__).parent / "definitions"
@@ -23,7 +23,7 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 def write_split_tables(directory: Path, *arguments: Any, **options: Any) -> None:
     """Write a run's tables as `write_tables` does, a split and the ten maps."""
     write_tables(directory, *arguments, **options)
-    lay_preparations(directory)
+    write_fixture_inputs(directory)
 
 
 def few_floats(random: np.random.Generator, rows: int) -> NDArray[np.float32]:

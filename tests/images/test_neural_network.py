@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from numerai_contract.self_test import lay_preparations
+from numerai_contract.self_test import write_fixture_inputs
 from tests.images.conftest import Runner, five_bins, good, graded, spoilt, write_tables
 from tests.images.signals import write_known_signal
 
@@ -17,7 +17,7 @@ SHORT = {"MAX_EPOCHS": "3"}
 
 def test_beats_a_coin_stops_by_the_split_and_does_the_same_twice(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 5_000)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = good(runner.run(MODEL))
     report = ended.report
     # below a coin's by 0.020 to 0.024 with four seeds
@@ -38,7 +38,7 @@ def test_beats_a_coin_stops_by_the_split_and_does_the_same_twice(runner: Runner)
 
 def test_finds_nothing_where_there_is_nothing(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 5_000, shuffled=True)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     validation = good(runner.run(MODEL)).report["validation"]
     # with four seeds between 0.0018 worse and 0.0003 better than a coin, correlations up to 0.06, by luck alone
     assert validation["logloss"] > signal.coin_toss - 0.003
@@ -47,7 +47,7 @@ def test_finds_nothing_where_there_is_nothing(runner: Runner) -> None:
 
 def test_learns_the_value_of_a_target_with_grades(runner: Runner) -> None:
     write_tables(runner.directory, five_bins, graded)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     report = good(runner.run(MODEL)).report
     assert report["target"] == "graded"
     # rows at exactly one half among them
@@ -57,13 +57,13 @@ def test_learns_the_value_of_a_target_with_grades(runner: Runner) -> None:
 
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
     write_tables(runner.directory, spoil=spoilt)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     assert good(runner.run(MODEL)).report["validation"]["logloss"] < 0.685
 
 
 def test_parameters_shape_the_network(runner: Runner) -> None:
     write_tables(runner.directory, five_bins)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     small = {"HIDDEN_LAYERS": "3", "WIDTH": "4", "DROPOUT": "0", "EMBEDDINGS": "none", "ROW_LIMIT": "600"}
     ended = good(runner.run(MODEL, {}, **small, **SHORT))
     # layers of 4, 2 and 1 units on 42 features, each with 4 weights a unit to normalise it, and a last one of 1 + 1
@@ -81,7 +81,7 @@ def test_parameters_shape_the_network(runner: Runner) -> None:
 )
 def test_parameters_have_bounds(runner: Runner, environment: dict[str, str], message: str) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = runner.run(MODEL, {}, **environment)
     assert ended.code == 64
     assert ended.lines[-1].startswith(f"FAILED (64, bad parameters): {message}")

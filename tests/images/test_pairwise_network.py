@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from numerai_contract.self_test import lay_preparations
+from numerai_contract.self_test import write_fixture_inputs
 from numerai_contract.split import Split, write_split
 from numerai_contract.tables import Table
 from tests.images.conftest import Runner, five_bins, good, graded, inside, spoilt, write_tables
@@ -37,7 +37,7 @@ def test_is_what_it_is_defined_to_be(runner: Runner) -> None:
 
 def test_beats_a_coin_and_does_the_same_twice(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 5_000)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = good(runner.run(MODEL))
     report = ended.report
     # below a coin's by 0.014 to 0.019 with four seeds
@@ -56,7 +56,7 @@ def test_beats_a_coin_and_does_the_same_twice(runner: Runner) -> None:
 
 def test_finds_nothing_where_there_is_nothing(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 5_000, shuffled=True)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     validation = good(runner.run(MODEL)).report["validation"]
     # with four seeds between 0.0004 worse and 0.0004 better than a coin, correlations up to 0.03, by luck alone
     assert validation["logloss"] > signal.coin_toss - 0.003
@@ -65,7 +65,7 @@ def test_finds_nothing_where_there_is_nothing(runner: Runner) -> None:
 
 def test_leaves_rows_at_one_half_out_of_its_pairs(runner: Runner) -> None:
     write_tables(runner.directory, five_bins, graded)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     report = good(runner.run(MODEL)).report
     decided = Table(runner.directory / "training.parquet").targets != 0.5
     assert report["rows"]["training"] + report["rows"]["held_out"] == decided.sum() < 3_000
@@ -74,7 +74,7 @@ def test_leaves_rows_at_one_half_out_of_its_pairs(runner: Runner) -> None:
 
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
     write_tables(runner.directory, spoil=spoilt)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     assert good(runner.run(MODEL)).report["validation"]["logloss"] < 0.685
 
 
@@ -87,7 +87,7 @@ def test_takes_missing_and_constant_features(runner: Runner) -> None:
 )
 def test_parameters_have_bounds(runner: Runner, environment: dict[str, str], message: str) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = runner.run(MODEL, {}, **environment)
     assert ended.code == 64
     assert ended.lines[-1].startswith(f"FAILED (64, bad parameters): {message}")
@@ -95,7 +95,7 @@ def test_parameters_have_bounds(runner: Runner, environment: dict[str, str], mes
 
 def test_one_class_to_validate_on_is_bad_data(runner: Runner) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     table = Table(runner.directory / "training.parquet")
     validation = table.targets > 0.5
     validation[np.flatnonzero(validation)[100:]] = False

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from numerai_contract.self_test import lay_preparations
+from numerai_contract.self_test import write_fixture_inputs
 from tests.images.conftest import Ended, Runner, five_bins, good, graded, spoilt, write_tables
 from tests.images.signals import write_known_signal
 
@@ -73,7 +73,7 @@ for positions, block in tables.tournament_batches():
 
 def test_finds_what_can_be_learned_tells_of_it_and_writes_it_down(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 10_000)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = _good(runner.run(MODEL, TIME_LIMIT="20", THREADS="2", INPUTS="0f3a"))
     validation, split, chosen = ended.report["validation"], ended.report["split"], ended.report["chosen"]
     assert validation["logloss"] < signal.coin_toss - 0.02
@@ -97,7 +97,7 @@ def test_finds_what_can_be_learned_tells_of_it_and_writes_it_down(runner: Runner
 
 def test_finds_nothing_where_there_is_nothing_and_is_not_constant(runner: Runner) -> None:
     signal = write_known_signal(runner.directory, 5_000, shuffled=True)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = _good(runner.run(MODEL, {}, **SHORT))
     # cross-validation keeps away from what fits noise: hardly worse than a coin
     assert signal.coin_toss - 0.003 < ended.report["validation"]["logloss"] < signal.coin_toss + 0.01
@@ -146,7 +146,7 @@ def test_whatever_a_space_has_can_be_tidied_and_exported(runner: Runner) -> None
 
 def test_a_run_limit_breeds_the_same_pipelines_in_the_same_order(runner: Runner) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     # beyond the first generation, whose pipelines are drawn before anything is judged
     limits = {"TIME_LIMIT": "200", "RUN_LIMIT": "12", "POPULATION": "4", "ROW_LIMIT": "1000"}
     limits["SEARCH_SPACE"] = "linear-light"
@@ -164,7 +164,7 @@ def test_a_run_limit_breeds_the_same_pipelines_in_the_same_order(runner: Runner)
 
 def test_gives_the_best_so_far_when_asked_to_stop(runner: Runner) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     container = runner.start(MODEL, TIME_LIMIT="600")
     # by then the first one, which takes no time, has predicted
     next(line for line in container.logs(stream=True) if re.search(rb" ([5-9]|\d\d) pipelines tried", line))
@@ -216,7 +216,7 @@ sys.exit(main([]))
 
 def test_stops_at_once_when_there_is_nothing_yet(runner: Runner) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     script = BRED.replace("{pipelines}", '[make_pipeline(Bad("hangs"))]')
     container = runner.start(MODEL, {"entrypoint": [*PYTHON, script]}, TIME_LIMIT="600")
     next(line for line in container.logs(stream=True) if b"1 pipelines tried" in line)
@@ -237,7 +237,7 @@ def test_pipelines_that_hang_crash_or_fill_the_memory_do_not_end_the_search(
     runner: Runner, limit: str, container: str, why: str
 ) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     pipelines = """[
         *(make_pipeline(Bad(how)) for how in ("hangs", "crashes", "fills the memory", "is constant")),
         make_pipeline(LogisticRegression(C=0.01)),
@@ -264,7 +264,7 @@ def test_pipelines_that_hang_crash_or_fill_the_memory_do_not_end_the_search(
 
 def test_passes_over_a_pipeline_that_predicts_the_same_of_every_row(runner: Runner) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     path = runner.directory / "tournament.parquet"
     tournament = pq.read_table(path)
     halves = pa.array(np.full(len(tournament), 0.5, dtype=np.float32))
@@ -282,7 +282,7 @@ def test_passes_over_a_pipeline_that_predicts_the_same_of_every_row(runner: Runn
 
 def test_says_so_when_every_pipeline_is_constant(runner: Runner) -> None:
     write_tables(runner.directory, spoil=np.zeros_like)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = runner.run(MODEL, {}, **SHORT, EMBEDDINGS="none")
     assert ended.code == 70
     assert "every row" in ended.lines[-1]
@@ -291,7 +291,7 @@ def test_says_so_when_every_pipeline_is_constant(runner: Runner) -> None:
 
 def test_takes_missing_and_constant_features(runner: Runner) -> None:
     write_tables(runner.directory, spoil=spoilt)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = _good(runner.run(MODEL, {}, **SHORT))
     assert ended.report["chosen"]["pipelines"]["succeeded"] == 3
     assert ended.report["validation"]["logloss"] < 0.685
@@ -303,7 +303,7 @@ def test_takes_five_bins_grades_and_a_single_era(runner: Runner) -> None:
     training = pq.read_table(path)
     eras = pa.array(["era1"] * len(training))
     pq.write_table(training.set_column(training.column_names.index("era"), "era", eras), path)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = _good(runner.run(MODEL, {}, **SHORT, SEARCH_SPACE="linear-light"))
     assert any("42 features (int8)" in line for line in ended.lines)
     report = ended.report
@@ -320,7 +320,7 @@ def _many(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
 
 def test_takes_many_features(runner: Runner) -> None:
     write_tables(runner.directory, _many)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     report = _good(runner.run(MODEL, {}, **SHORT)).report
     assert report["features"] == 780
     assert report["chosen"]["pipelines"]["succeeded"] == 3
@@ -337,7 +337,7 @@ def test_takes_many_features(runner: Runner) -> None:
 )
 def test_mistakes_end_in_their_code(runner: Runner, environment: dict[str, str], last_line: str) -> None:
     write_tables(runner.directory)
-    lay_preparations(runner.directory)
+    write_fixture_inputs(runner.directory)
     ended = runner.run(MODEL, {}, **environment)
     assert ended.code == 64
     assert last_line in ended.lines[-1]
