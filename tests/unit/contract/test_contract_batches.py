@@ -14,8 +14,8 @@ from numerai_contract.imputation import Medians
 
 def _batches(*sizes: int) -> list[tuple[NDArray[np.intp], NDArray[Any]]]:
     """Batches of these sizes, whose single feature is the row's position."""
-    ends = np.cumsum(sizes)
-    positions = [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    ends = np.cumsum(sizes).tolist()
+    positions = [np.arange(end - size, end, dtype=np.intp) for size, end in zip(sizes, ends, strict=True)]
     return [(rows, rows[:, np.newaxis].astype(np.float32)) for rows in positions]
 
 

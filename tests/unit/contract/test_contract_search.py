@@ -1,4 +1,4 @@
-"""Background predictions of a search: when they start, what is used, and how they end."""
+"""Background predictions of a search: their start, their use, and their end."""
 
 from __future__ import annotations
 

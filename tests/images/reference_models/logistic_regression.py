@@ -1,4 +1,4 @@
-"""scikit-learn's own pipeline of polynomial, scaler and logistic regression, terms and all."""
+"""scikit-learn's pipeline of polynomial, scaler and logistic regression."""
 
 import os
 

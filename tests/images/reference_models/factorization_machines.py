@@ -1,4 +1,4 @@
-"""myfm's own prediction after the iteration that the operation kept, and the formula it stands for, term by term."""
+"""The prediction of myfm after the iteration that the operation selected, and its formula, term by term."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Runs in the networks image: the pairwise network beside what it is defined to be. Prints what it found as JSON."""
+"""Runs in the networks image: compares the pairwise network with its definition. Prints the results as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FEATURES, _ROWS, _PARTNERS = 6, 40, 15
 
 module = operations.load("pairwise_network")
-nets = module._nets
+nets = module._keras_utils
 nets.make_deterministic(Parameters({"THREADS": "1"}))
 random = np.random.default_rng(3)
 
@@ -30,8 +30,8 @@ def features(rows: int) -> NDArray[np.float32]:
 
 
 ours, partners = features(_ROWS), features(_PARTNERS)
-network = module.PairNetwork(module.settings_of(Parameters({"DROPOUT": "0"})), nets.Scaling.of(features(500)))
-# as if it had learned something, running means and variances included
+network = module.PairNetwork(module.read_settings(Parameters({"DROPOUT": "0"})), nets.Scaling.of(features(500)))
+# random weights, running means and variances included, as after a training
 for weight in network.of_pairs.weights:
     if weight.path.startswith("seed"):
         continue
@@ -50,15 +50,15 @@ def in_training(both: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(network.of_pairs(both, training=True))
 
 
-fast = nets.predict(network.against(partners), [(np.arange(_ROWS), ours)], _ROWS, Progress())
+fast = nets.predict(network.compared_with(partners), [(np.arange(_ROWS), ours)], _ROWS, Progress())
 loop = np.mean([chances(np.stack([ours, np.broadcast_to(one, ours.shape)], axis=1)) for one in partners], axis=0)
 
 whole = np.nan_to_num(np.stack([features(_ROWS), features(_ROWS)], axis=1))
-moved = whole + np.array([0, 5], dtype=np.float32)[:, np.newaxis]
+shifted = whole + np.array([0, 5], dtype=np.float32)[:, np.newaxis]
 
 labels = np.array([1] * 5 + [0] * 7, dtype=np.float32)
 marked = np.arange(12, dtype=np.float32)[:, np.newaxis]
-pairs = module.Pairs(nets.Part(marked, labels), 100, seed=1, anew=True)
+pairs = module.Pairs(nets.Part(marked, labels), 100, seed=1, redraw=True)
 epochs = []
 for _ in range(2):
     rows, answers = pairs[0]
@@ -68,7 +68,7 @@ for _ in range(2):
 found = {
     "fast": fast.tolist(),
     "loop": loop.tolist(),
-    "right rows moved": float(np.abs(in_training(moved) - in_training(whole)).max()),
+    "effect_of_shift": float(np.abs(in_training(shifted) - in_training(whole)).max()),
     "epochs": epochs,
 }
 print(json.dumps(found))

@@ -1,4 +1,4 @@
-"""The operation with the smallest blocks there are, beside XGBoost on all terms at once."""
+"""The operation with the smallest possible blocks, and XGBoost on all terms at once."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""scikit-learn's logistic regression on both rows of a pair side by side, run once for every partner."""
+"""scikit-learn's logistic regression on the concatenated rows of a pair, run once for every partner."""
 
 import os
 
@@ -18,14 +18,14 @@ matrix = tables.training_features().astype(np.float64)
 rows = np.vstack([block for _, block in tables.tournament_batches()]).astype(np.float64)
 
 rounds = int(os.environ["ROUNDS"])
-# the same draws as the operation's: chance is no part of the definition
+# the same draws as the operation, since they are not part of the definition
 random = np.random.default_rng(task.parameters.seed)
 positive, negative = operations.load("pairwise_regression").pairs(tables.training_labels, rounds, random)
 for drawn, label in ((positive, 1), (negative, 0)):
     for each in drawn.reshape(rounds, -1):
         assert (tables.training_labels[each] == label).all()
         assert len(set(each)) == len(each) == len(positive) // rounds
-        assert (np.diff(each) < 0).any(), "drawn, and not taken in order"
+        assert (np.diff(each) < 0).any(), "drawn, not in order"
 partners = random.permutation(len(matrix))[: int(os.environ["PARTNERS"])]
 
 terms = make_pipeline(PolynomialFeatures(2, include_bias=False), StandardScaler()).fit(matrix)
@@ -33,7 +33,7 @@ learning = terms.transform(matrix)
 one = np.vstack([learning[positive], learning[negative]])
 other = np.vstack([learning[negative], learning[positive]])
 which = np.repeat([1, 0], len(positive))
-# a mean over the rounds, so that C means the same whatever their number
+# a mean over the rounds, so that C does not depend on their number
 cost = float(os.environ["C"]) / rounds
 model = LogisticRegression(C=cost, tol=1e-8, max_iter=100_000).fit(np.hstack([one, other]), which)
 

@@ -1,4 +1,4 @@
-"""Runs in the classic image: nearest neighbours beside those of the plainest search. Prints what it found as JSON."""
+"""Runs in the classic image: compares nearest neighbours with a full search. Prints the differences as JSON."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 _EMBEDDED, _OTHERS, _K = 3_000, 400, 40
 search = operations.load("tsne").search
 random = np.random.default_rng(3)
-# some rows are there twice, and some far away from everything
+# some rows are repeated, and some are far from all others
 matrix = random.normal(2, 1, (_EMBEDDED + _OTHERS, 7)).astype(np.float32)
 matrix[10:20] = matrix[:10]
 matrix[-5:] += 100
 
 
 class Space:
-    """The matrix, in blocks of a size that fits nothing."""
+    """The matrix, in blocks of an arbitrary size."""
 
     dimensions = matrix.shape[1]
 
     def blocks(self, rows: NDArray[np.intp]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Give rows, a block at a time."""
+        """Yield rows, a block at a time."""
         for start in range(0, len(rows), 777):
-            places = slice(start, min(start + 777, len(rows)))
-            yield places, matrix[rows[places]].copy()
+            part = slice(start, min(start + 777, len(rows)))
+            yield part, matrix[rows[part]].copy()
 
 
 rows = random.permutation(len(matrix))
@@ -45,12 +45,12 @@ distances = np.sqrt(((exact[:, np.newaxis] - exact[embedded]) ** 2).sum(axis=2))
 between = distances[embedded]
 np.fill_diagonal(between, np.inf)
 found = {}
-for name, nearest, plain in (("own", own, between), ("others", theirs, distances[others])):
-    k = nearest.places.shape[1]
+for name, nearest, full in (("own", own, between), ("others", theirs, distances[others])):
+    k = nearest.indices.shape[1]
     found[name] = {
         "k": k,
-        "far": float(np.abs(nearest.distances - np.sort(plain, axis=1)[:, :k]).max()),
-        "apart": float(np.abs(nearest.distances - np.take_along_axis(plain, nearest.places, axis=1)).max()),
-        "once": all(len(set(row)) == k for row in nearest.places.tolist()),
+        "distance_error": float(np.abs(nearest.distances - np.sort(full, axis=1)[:, :k]).max()),
+        "index_error": float(np.abs(nearest.distances - np.take_along_axis(full, nearest.indices, axis=1)).max()),
+        "unique": all(len(set(row)) == k for row in nearest.indices.tolist()),
     }
-print(json.dumps({**found, "shares": [shares[0], shares[-1]], "rising": shares == sorted(shares)}))
+print(json.dumps({**found, "shares": [shares[0], shares[-1]], "increasing": shares == sorted(shares)}))

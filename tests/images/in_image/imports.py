@@ -1,4 +1,4 @@
-"""Runs in the classic image: whether loading an operation imports scikit-learn, each in a process of its own."""
+"""Runs in the classic image: whether loading an operation imports scikit-learn, each in a new process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-LOADS = """
+LOAD = """
 import sys
 from numerai_contract import operations, task
 operations.load(sys.argv[1])
@@ -15,8 +15,8 @@ print("sklearn" in sys.modules)
 
 
 def imports_sklearn(operation: str) -> bool:
-    said = subprocess.run([sys.executable, "-c", LOADS, operation], check=True, capture_output=True, text=True)
-    return said.stdout.strip() == "True"
+    process = subprocess.run([sys.executable, "-c", LOAD, operation], check=True, capture_output=True, text=True)
+    return process.stdout.strip() == "True"
 
 
 names = ("xgboost", "gradient_boosted_trees", "logistic_regression", "pairwise_regression", "svm")

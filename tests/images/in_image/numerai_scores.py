@@ -1,6 +1,6 @@
-"""Runs in the evaluation image: scores by numerai-tools and scikit-learn, called as plainly as can be, era by era.
+"""Runs in the evaluation image: scores by direct calls of numerai-tools and scikit-learn, era by era.
 
-Reads the run's tables and predictions in /data and prints what it found as JSON.
+Reads the run's tables and predictions in /data and prints the scores as JSON.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def score(name: str) -> dict[str, Any]:
             frame, targets = rows[["prediction"]], rows["target"].astype("float64")
             scores["corr"] = numerai_corr(frame, targets)["prediction"]
             for file, column in (("meta_model", "mmc"), ("benchmark_models", "bmc")):
-                told = rows[file].notna() if file in rows else rows["target"].isna()
-                if told.any():
-                    scores[column] = correlation_contribution(frame[told], rows[file][told], targets[told])[
+                present = rows[file].notna() if file in rows else rows["target"].isna()
+                if present.any():
+                    scores[column] = correlation_contribution(frame[present], rows[file][present], targets[present])[
                         "prediction"
                     ]
             numbers = rows[features].astype("float64")
