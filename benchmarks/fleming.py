@@ -194,7 +194,7 @@ def _quality(report: dict[str, Any]) -> str:
     if "auc" in chosen:
         return f"AUC {chosen['auc']:.5f}"
     if report["validation"] is None:
-        return ", ".join(f"{name} KL {found['kl_divergence']:.3f}" for name, found in chosen["maps"].items())
+        return ", ".join(f"{name} KL {found['kl_divergence']:.3f}" for name, found in chosen["embeddings"].items())
     return f"logloss {report['validation']['logloss']:.5f}"
 
 

@@ -55,7 +55,7 @@ def measure(runner: Runner, spec: ModelSpec, search_seconds: int) -> Measured | 
     }
     container = runner.start(spec.operation, limits, **environment)
     peak = peak_memory(container)
-    ended = runner.ended(container, spec.operation)
+    ended = runner.wait(container, spec.operation)
     if ended.code:
         return ended.lines[-1]
     scores = ended.report["validation"]

@@ -51,7 +51,7 @@ def timed(work):
 search(everything[:1000])
 ours, (own, _) = timed(lambda: search(everything))
 theirs, (_, places) = timed(lambda: faiss.knn(columns, columns, k + 1))
-same = np.mean([len(np.intersect1d(own.places[row], places[row])) / k for row in range(0, rows, 101)])
+same = np.mean([len(np.intersect1d(own.indices[row], places[row])) / k for row in range(0, rows, 101)])
 print(json.dumps({"dimensions": space.dimensions, "ours": ours, "faiss": theirs, "same": float(same)}))
 """
 

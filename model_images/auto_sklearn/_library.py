@@ -1,11 +1,11 @@
-"""The parts of auto-sklearn that are used here, imported in an order it can bear and without its warnings."""
+"""The parts of auto-sklearn that are used here, imported in an order that works and without warnings."""
 
 from __future__ import annotations
 
 import warnings
 
 with warnings.catch_warnings():
-    # of pkg_resources, which this auto-sklearn is bound to
+    # of pkg_resources, which this version of auto-sklearn needs
     warnings.simplefilter("ignore")
     from autosklearn.classification import AutoSklearnClassifier
     from autosklearn.constants import BINARY_CLASSIFICATION, REGRESSION

@@ -1,7 +1,7 @@
-"""Tables as WEKA reads them: ARFF, written a batch at a time.
+"""Writer of ARFF, the table format of WEKA, a batch at a time.
 
-Features are called ``f0``, ``f1``, … in the table's order, whatever the dataset calls them; the class comes last, is
-nominal, and is ``0`` or ``1``. A missing value is ``?``.
+Features have the names ``f0``, ``f1``, … in the table's order, independent of the dataset's; the class is the
+last column, nominal, ``0`` or ``1``. A missing value is ``?``.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def write(path: Path, features: int, blocks: Iterable[tuple[NDArray[Any], NDArra
     Parameters
     ----------
     path
-        Where to.
+        The path of the file.
     features
-        How many there are.
+        Number of features.
     blocks
         Feature values, shape (rows, features), NaN where missing, and the classes, shape (rows,), or None where they
-        are not known or nobody's business.
+        are unknown or must be hidden.
     """
     with path.open("wb") as stream:
         attributes = "".join(f"@attribute f{number} numeric\n" for number in range(features))
@@ -44,12 +44,12 @@ def write(path: Path, features: int, blocks: Iterable[tuple[NDArray[Any], NDArra
             columns = [_texts(values[:, column]) for column in range(features)]
             classes = pa.array([_MISSING] * len(values)) if labels is None else _texts(labels)
             names = [str(number) for number in range(features + 1)]
-            # a text column needs no escapes here, and the numbers are formatted by native code
+            # native code formats the numbers, and text columns need no escapes here
             csv.write_csv(pa.table([*columns, classes], names=names), stream, _PLAIN)
 
 
 def write_header(path: Path, features: int) -> None:
-    """Write a file with one row that says nothing, where WEKA insists on a test set and none is wanted."""
+    """Write a file with one row of missing values, since WEKA requires a test set that is not needed here."""
     write(path, features, [(np.full((1, features), np.nan, dtype=np.float32), np.zeros(1, dtype=np.int8))])
 
 

@@ -1,4 +1,4 @@
-"""Java programs as child processes: what they are started with, and how they are ended with all they have started."""
+"""Java programs as child processes: their options, their limits, and their end together with their child processes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numerai_contract.exits import ContractError
+from numerai_contract.search import POLL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 PARTS = Path("/opt/auto_weka")
-# one processor core each, so one collector thread; nothing written beside what is asked for; numbers with a full stop
+# one core each, so one collector thread; no additional files; numbers with a decimal point
 _OPTIONS = (
     "-XX:+UseSerialGC",
     "-XX:-UsePerfData",
@@ -29,61 +30,59 @@ _OPTIONS = (
     "-Duser.country=US",
     "--add-opens=java.base/java.lang=ALL-UNNAMED",
 )
-# when memory runs out it is a learner that has to go, not the process that has the results
-_FIRST_TO_GO = "500"
-_QUOTED_LINES = 3
-# how far a program in the background steps back for others, from 0 to 19: a quarter of what a core would give it
+# when memory runs out, the system must kill a learner, not the process with the results
+_OOM_SCORE = "500"
+_MAX_QUOTED_LINES = 3
+# niceness of a program in the background, from 0 to 19: about a quarter of a contended core
 _NICENESS = 5
-# seconds between two looks at whether a program may go on
-_BETWEEN_LOOKS = 0.2
 
 
 class ProgramError(Exception):
-    """A program failed or took too long; the message says which and how."""
+    """A program failed or took too long; the message has the details."""
 
 
-class GivenUpError(Exception):
-    """A program was ended for no fault of its own: what it was for is not wanted any more."""
+class CancelledError(Exception):
+    """A program was ended because its result is not needed any more."""
 
 
 @dataclass
-class Allowance:
-    """What programs may take that do a piece of work together, one after the other.
+class CpuBudget:
+    """The limits of consecutive programs that do one piece of work.
 
     Attributes
     ----------
-    until : float
-        When they must be done, by the monotonic clock.
-    processor_seconds : float
-        Of all cores and all of them together.
+    deadline : float
+        When they must end, by the monotonic clock.
+    cpu_seconds : float
+        Processor seconds of all cores and all programs together.
     in_background : bool
-        Whether they step back for others.
-    unwanted : callable
-        Asked several times a second whether to give up.
+        Whether they run at a lower priority.
+    is_cancelled : callable
+        Called several times a second: whether to end them.
     spent : float
-        Processor seconds so far, to within a look at them.
+        Processor seconds so far, approximately.
     """
 
-    until: float
-    processor_seconds: float = math.inf
+    deadline: float
+    cpu_seconds: float = math.inf
     in_background: bool = False
-    unwanted: Callable[[], bool] = lambda: False
+    is_cancelled: Callable[[], bool] = lambda: False
     spent: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """What is left of the time, more than nothing."""
-        return max(self.until - time.monotonic(), 0.1)
+        """The remaining time, more than zero."""
+        return max(self.deadline - time.monotonic(), 0.1)
 
 
 def command(classpath: Sequence[Path], heap: int, program: str, *arguments: str) -> list[str]:
-    """Put together the command that runs a Java class; `heap` is in MiB."""
+    """Return the command that runs a Java class; `heap` is in MiB."""
     return ["java", f"-Xmx{heap}m", "-cp", os.pathsep.join(map(str, classpath)), program, *arguments]
 
 
 @contextlib.contextmanager
-def started(words: Sequence[str], directory: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a program in a process group of its own; when the block is left, the whole group is ended.
+def started(command_line: Sequence[str], directory: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a program in a new process group, which is killed at the end of the block.
 
     Yields
     ------
@@ -92,12 +91,12 @@ def started(words: Sequence[str], directory: Path, **environment: str) -> Iterat
     """
     homes = [f"-Djava.io.tmpdir={directory}", f"-Duser.home={directory}"]
     variables = {
-        # every Java process reads this, also those that this one starts
+        # every Java process reads this, including child processes
         "JAVA_TOOL_OPTIONS": " ".join([*_OPTIONS, *homes]),
         "WEKA_HOME": str(directory / "wekafiles"),
     }
     process = subprocess.Popen(
-        words,
+        command_line,
         cwd=directory,
         env={**os.environ, **variables, **environment},
         stdin=subprocess.DEVNULL,
@@ -109,7 +108,7 @@ def started(words: Sequence[str], directory: Path, **environment: str) -> Iterat
     )
     try:
         with contextlib.suppress(OSError):
-            Path(f"/proc/{process.pid}/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -119,52 +118,52 @@ def started(words: Sequence[str], directory: Path, **environment: str) -> Iterat
             process.stdout.close()
 
 
-def run(words: Sequence[str], directory: Path, allowance: Allowance) -> str:
-    """Run a program to its end and return what it printed.
+def run(command_line: Sequence[str], directory: Path, budget: CpuBudget) -> str:
+    """Run a program to its end and return its output.
 
     Raises
     ------
     ProgramError
-        When it fails, or takes more than it may.
-    GivenUpError
-        When it is not wanted any more.
+        When it fails, or exceeds its budget.
+    CancelledError
+        When it is cancelled.
     """
-    if allowance.in_background:
-        words = ["nice", f"--adjustment={_NICENESS}", *words]
-    with started(words, directory) as process:
-        said = _heard_out(process, allowance)
+    if budget.in_background:
+        command_line = ["nice", f"--adjustment={_NICENESS}", *command_line]
+    with started(command_line, directory) as process:
+        output = _read_until_exit(process, budget)
         if process.returncode != 0:
-            lines = [line for line in said.splitlines() if line.strip() and "Picked up JAVA" not in line]
+            lines = [line for line in output.splitlines() if line.strip() and "Picked up JAVA" not in line]
             ending = f"killed by signal {-process.returncode}" if process.returncode < 0 else "failed"
-            raise ProgramError(f"{ending}: {' / '.join(lines[:_QUOTED_LINES]) or 'without a word'}")
-    return said
+            raise ProgramError(f"{ending}: {' / '.join(lines[:_MAX_QUOTED_LINES]) or 'no error message'}")
+    return output
 
 
-def _heard_out(process: subprocess.Popen[str], allowance: Allowance) -> str:
-    seconds, before = allowance.seconds, allowance.spent
+def _read_until_exit(process: subprocess.Popen[str], budget: CpuBudget) -> str:
+    seconds, before = budget.seconds, budget.spent
     while True:
         try:
-            said, _ = process.communicate(timeout=min(_BETWEEN_LOOKS, allowance.seconds))
+            output, _ = process.communicate(timeout=min(POLL_SECONDS, budget.seconds))
         except subprocess.TimeoutExpired:
-            allowance.spent = before + _processor_seconds(process.pid)
+            budget.spent = before + _cpu_seconds(process.pid)
         else:
-            return said
-        if allowance.unwanted():
-            raise GivenUpError
-        if time.monotonic() >= allowance.until:
-            raise ProgramError(f"not done after {seconds:.0f} s")
-        if allowance.spent > allowance.processor_seconds:
-            raise ProgramError(f"not done after {allowance.processor_seconds:.0f} s of the processor's time")
+            return output
+        if budget.is_cancelled():
+            raise CancelledError
+        if time.monotonic() >= budget.deadline:
+            raise ProgramError(f"not finished after {seconds:.0f} s")
+        if budget.spent > budget.cpu_seconds:
+            raise ProgramError(f"not finished after {budget.cpu_seconds:.0f} s of processor time")
 
 
-def _processor_seconds(process: int) -> float:
-    """Look up the time that the threads of a process have run; proc(5) has the fields."""
+def _cpu_seconds(process: int) -> float:
+    """Return the processor time of a process; proc(5) documents the fields."""
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def versions() -> dict[str, str]:
-    """Look up what the image holds: Auto-WEKA, WEKA, Java."""
+    """Return the versions of Auto-WEKA, WEKA and Java in the image."""
     known: dict[str, str] = json.loads((PARTS / "versions.json").read_text(encoding="utf-8"))
     java = shutil.which("java")
     if java is None:

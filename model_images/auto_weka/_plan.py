@@ -1,4 +1,4 @@
-"""What a search is given before it begins: files, time and memory."""
+"""The plan of a search: its files, its time and its memory."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from numerai_contract.task import Task
 
 _DEFAULT_SECONDS = 600
-# MiB: of a container that does not say, of this process and its tables, of SMAC, of a Java process beyond its heap
-_USUAL_MEMORY, _OWN_MEMORY, _SMAC_HEAP, _BEYOND_HEAP = 4_096, 400, 352, 100
-_LEAST_HEAP, _LARGEST_HEAP = 256, 16_384
+# MiB: of a container without a limit, of this process and its tables, of SMAC, of a Java process beyond its heap
+_DEFAULT_MEMORY, _BASE_MEMORY, _SMAC_HEAP, _BEYOND_HEAP = 4_096, 400, 352, 100
+_MIN_HEAP, _MAX_HEAP = 256, 16_384
 
 
 class Plan(NamedTuple):
-    """What a search is given.
+    """The plan of a search.
 
     Attributes
     ----------
     directory : pathlib.Path
         For its files.
     training, header : pathlib.Path
-        What to learn from, ARFF, and the same without rows worth speaking of.
+        The training rows, ARFF, and the same header with one empty row.
     seeds : list of int
-        One search runs for each, all at once.
+        One search runs for each, all at the same time.
     seconds, seconds_of_part : int
-        For the search, and for training on three quarters of the rows.
+        Time limits of the search, and of training on three quarters of the rows.
     run_limit : int or None
-        Runs (a configuration on a fold) of each search after which it ends.
+        Maximum number of runs (a configuration on a fold) of each search.
     heap, smac_heap : int
-        Memory of a learner and of SMAC itself, MiB. There is a learner for each search and one beside them.
+        Memory of a learner and of SMAC, MiB. There is a learner for each search and one in the background.
     metric : str
-        The error that is made small: ``rmse`` (of the probabilities) or ``errorRate``.
+        The error to minimise: ``rmse`` (of the probabilities) or ``errorRate``.
     """
 
     directory: Path
@@ -51,26 +51,28 @@ class Plan(NamedTuple):
 
     @property
     def whole_heap(self) -> int:
-        """What a learner may take once the searches are over."""
-        return min((len(self.seeds) + 1) * self.heap, _LARGEST_HEAP)
+        """Memory of a learner after the end of the searches, MiB."""
+        return min((len(self.seeds) + 1) * self.heap, _MAX_HEAP)
 
 
-def plan(task: Task, directory: Path, training: Path, header: Path) -> Plan:
-    """Divide time and memory among the searches and what goes on beside them."""
+def create_plan(task: Task, directory: Path, training: Path, header: Path) -> Plan:
+    """Divide time and memory among the searches and the background predictions."""
     parameters = task.parameters
     seconds = parameters.time_limit or _DEFAULT_SECONDS
-    memory = parameters.memory_limit or _USUAL_MEMORY
+    memory = parameters.memory_limit or _DEFAULT_MEMORY
     # /tmp is memory as well
-    left = memory - _OWN_MEMORY - (training.stat().st_size >> 20) - _BEYOND_HEAP
-    of_search = _SMAC_HEAP + 2 * _BEYOND_HEAP
-    searches = min(parameters.threads, (left - _LEAST_HEAP) // (of_search + _LEAST_HEAP))
+    available = memory - _BASE_MEMORY - (training.stat().st_size >> 20) - _BEYOND_HEAP
+    per_search = _SMAC_HEAP + 2 * _BEYOND_HEAP
+    searches = min(parameters.threads, (available - _MIN_HEAP) // (per_search + _MIN_HEAP))
     if searches < 1:
         raise NotEnoughMemoryError(
-            f"{memory_advice(memory)}; a search needs {memory - left + of_search + 2 * _LEAST_HEAP:,} MiB here "
-            "(ROW_LIMIT makes it less)."
+            f"{memory_advice(memory)}; a search needs {memory - available + per_search + 2 * _MIN_HEAP:,} MiB for "
+            "these rows (fewer with ROW_LIMIT)."
         )
     if searches < parameters.threads:
-        task.note(f"searching {searches} at a time, not {parameters.threads} (THREADS): {memory:,} MiB are not enough")
+        task.note(
+            f"{searches} searches at a time, not {parameters.threads} (THREADS): {memory:,} MiB are not enough for more"
+        )
     return Plan(
         directory=directory,
         training=training,
@@ -78,8 +80,8 @@ def plan(task: Task, directory: Path, training: Path, header: Path) -> Plan:
         seeds=[(parameters.seed + number) % 2**31 for number in range(searches)],
         seconds=seconds,
         seconds_of_part=min(parameters.time_limit_part or max(1, seconds // 10), seconds),
-        run_limit=parameters.whole("RUN_LIMIT", at_least=1, at_most=1_000_000) if "RUN_LIMIT" in parameters else None,
-        heap=min((left - searches * of_search) // (searches + 1), _LARGEST_HEAP),
+        run_limit=parameters.get_int("RUN_LIMIT", at_least=1, at_most=1_000_000) if "RUN_LIMIT" in parameters else None,
+        heap=min((available - searches * per_search) // (searches + 1), _MAX_HEAP),
         smac_heap=_SMAC_HEAP,
-        metric=parameters.text("METRIC", "rmse", choices=("rmse", "errorRate")),
+        metric=parameters.get_str("METRIC", "rmse", choices=("rmse", "errorRate")),
     )

@@ -1,8 +1,8 @@
-"""The authors' Auto-WEKA: SMAC choosing among WEKA's learners and their options.
+"""The original Auto-WEKA: SMAC selects among WEKA's learners and their options.
 
-Auto-WEKA writes the space of configurations and the scenario (``autoweka.ExperimentConstructor``); one SMAC a seed then
-tries configurations, each on one fold of a cross-validation at a time and in a Java process of its own
-(``autoweka.smac.SMACWrapper``), so that a learner that takes too long or too much memory takes nobody along.
+Auto-WEKA writes the space of configurations and the scenario (``autoweka.ExperimentConstructor``); one SMAC per seed
+then evaluates configurations, each on one fold of a cross-validation at a time and in a separate Java process
+(``autoweka.smac.SMACWrapper``), so that a learner that takes too long or too much memory does not end the search.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import time
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from ._candidates import FOLDS
-from ._java import PARTS, Allowance, GivenUpError, ProgramError, command, run, started
+from numerai_contract.search import POLL_SECONDS
+
+from ._java import PARTS, CancelledError, CpuBudget, ProgramError, command, run, started
+from ._search_log import FOLDS
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,57 +27,55 @@ if TYPE_CHECKING:
 
     from numerai_contract.progress import Progress
 
-    from ._candidates import Journal
     from ._plan import Plan
+    from ._search_log import SearchLog
 
-# a learner that gives every row the same answer: the contract refuses it, so there is no use in trying it
-_LEFT_OUT = ("weka.classifiers.rules.ZeroR",)
+# a learner with constant predictions, which the contract rejects
+_EXCLUDED = ("weka.classifiers.rules.ZeroR",)
 _EXPERIMENT, _DATA = "search", "training"
-# seconds between two lines of progress, each put off while other lines are being printed: within 30 in all
-_BETWEEN_LINES = 14.0
-# seconds between two looks at whether to stop, and at what goes on beside the search
-_BETWEEN_LOOKS = 0.2
-_LARGEST_JAVA_INT = 2**31 - 1
-# one that ends with less to show for would do so again
-_RUNS_WORTH_A_RESTART = 20
+# seconds between two lines of progress, each delayed while other lines are printed: 30 at most in total
+_LINE_INTERVAL = 14.0
+_MAX_JAVA_INT = 2**31 - 1
+# a search that ends after fewer runs would do so again
+_MIN_RUNS_TO_RESTART = 20
 _SCORE = re.compile(r"SubProcessWrapper: Time\(.*\) Score\((.*)\)")
 _NO_SCORE = 1e9
 
 
 def classpath() -> list[Path]:
-    """List the jars that Auto-WEKA and its WEKA are in."""
+    """List the jars of Auto-WEKA and its WEKA."""
     return [PARTS / "autoweka.jar", *sorted((PARTS / "jaxb").glob("*.jar"))]
 
 
 def search(
-    plan: Plan, journal: Journal, progress: Progress, stop: Callable[[], bool], look: Callable[[], None]
+    plan: Plan, log: SearchLog, progress: Progress, is_cancelled: Callable[[], bool], update: Callable[[], None]
 ) -> None:
-    """Try configurations until time or runs are used up.
+    """Evaluate configurations until the limit of time or runs.
 
     Parameters
     ----------
     plan
-        What it may use.
-    journal
-        Where to put down what was tried.
+        Its limits.
+    log
+        The log of the search, which records the configurations.
     progress
-        Where to say how far it is.
-    stop
-        Asked several times a second whether to stop.
-    look
-        Called several times a second, for what goes on beside the search.
+        The progress log.
+    is_cancelled
+        Called several times a second: whether to stop.
+    update
+        Called several times a second, for the background predictions.
 
     Raises
     ------
     ProgramError
-        When the search cannot begin.
-    GivenUpError
-        When it was asked to stop.
+        When the search cannot start.
+    CancelledError
+        When it is cancelled.
     """
     run(
         command(classpath(), plan.heap, "autoweka.ExperimentConstructor", str(_describe(plan))),
         plan.directory,
-        Allowance(until=time.monotonic() + max(60, plan.seconds), unwanted=stop),
+        CpuBudget(time.monotonic() + max(60, plan.seconds), is_cancelled=is_cancelled),
     )
     experiment = plan.directory / f"{_EXPERIMENT}-{_DATA}"
     lines: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
@@ -83,87 +83,87 @@ def search(
 
         def begin(seed: int) -> None:
             process = searches.enter_context(started(_smac(plan, seed), experiment, AUTOWEKA_EXPERIMENT_SEED=str(seed)))
-            # they end by themselves: leaving the block ends what they read from
-            threading.Thread(target=_forward, args=(process, seed, lines), daemon=True).start()
+            # the threads end with the processes, which end with the block
+            threading.Thread(target=_forward_lines, args=(process, seed, lines), daemon=True).start()
 
         for seed in plan.seeds:
             begin(seed)
-        _follow(plan, lines, journal, begin, progress, stop, look)
+        _process_lines(plan, lines, log, begin, progress, is_cancelled, update)
 
 
-def _follow(
+def _process_lines(
     plan: Plan,
     lines: queue.SimpleQueue[tuple[int, str | None]],
-    journal: Journal,
+    log: SearchLog,
     begin: Callable[[int], None],
     progress: Progress,
-    stop: Callable[[], bool],
-    look: Callable[[], None],
+    is_cancelled: Callable[[], bool],
+    update: Callable[[], None],
 ) -> None:
-    """Read what the searches say, until all have ended or their time is over."""
-    going = set(plan.seeds)
+    """Process the output of the searches, until all have ended or their time is over."""
+    running = set(plan.seeds)
     runs = dict.fromkeys(plan.seeds, 0)
-    trouble: dict[int, str] = {}
-    began = spoke = time.monotonic()
-    looked = float("-inf")
-    while going:
+    errors: dict[int, str] = {}
+    began = last_line = time.monotonic()
+    last_update = float("-inf")
+    while running:
         now = time.monotonic()
-        journal.seconds = now - began
-        if stop():
-            raise GivenUpError
-        if journal.seconds >= plan.seconds:
+        log.seconds = now - began
+        if is_cancelled():
+            raise CancelledError
+        if log.seconds >= plan.seconds:
             return
-        if now - looked >= _BETWEEN_LOOKS:
-            looked = now
-            look()
-        if now - spoke >= _BETWEEN_LINES and progress.update(_share(plan, journal), _state(plan, journal)):
-            spoke = now
+        if now - last_update >= POLL_SECONDS:
+            last_update = now
+            update()
+        if now - last_line >= _LINE_INTERVAL and progress.update(_share(plan, log), _state(plan, log)):
+            last_line = now
         try:
-            seed, line = lines.get(timeout=max(0.01, min(began + plan.seconds - now, _BETWEEN_LOOKS)))
+            seed, line = lines.get(timeout=max(0.01, min(began + plan.seconds - now, POLL_SECONDS)))
         except queue.Empty:
             continue
         if line is not None:
-            runs[seed] += journal.read(line, seed, time.monotonic() - began)
+            runs[seed] += log.read(line, seed, time.monotonic() - began)
             if "rror" in line and not line.startswith("[INFO"):
-                trouble.setdefault(seed, line)
+                errors.setdefault(seed, line)
             continue
-        going.discard(seed)
-        other = _successor(plan, seed, runs, trouble, progress)
+        running.discard(seed)
+        other = _successor(plan, seed, runs, errors, progress)
         if other is not None:
             runs[other] = 0
-            going.add(other)
+            running.add(other)
             begin(other)
 
 
-def _successor(plan: Plan, seed: int, runs: dict[int, int], trouble: dict[int, str], progress: Progress) -> int | None:
-    """Say when a search ended before its time, and choose a seed for another in its place, if that is worth a try.
+def _successor(plan: Plan, seed: int, runs: dict[int, int], errors: dict[int, str], progress: Progress) -> int | None:
+    """Log the early end of a search, and return the seed of its replacement, if another search is useful.
 
-    Over days SMAC may outgrow its memory; what it found is in the journal, and another goes on from elsewhere.
+    Over days SMAC may outgrow its memory; its results are in the log, and another search continues from a new start.
     """
     if plan.run_limit is not None and runs[seed] >= plan.run_limit:
         return None
-    worth = runs[seed] >= _RUNS_WORTH_A_RESTART and plan.run_limit is None
-    other = max(runs) + 1 if worth else None
-    progress.say(
-        f"the search with seed {seed} ended after {runs[seed]:,} runs ({trouble.get(seed, 'it gave no reason')})"
-        + ("" if other is None else f"; going on with seed {other}")
+    is_useful = runs[seed] >= _MIN_RUNS_TO_RESTART and plan.run_limit is None
+    other = max(runs) + 1 if is_useful else None
+    progress.log(
+        f"the search with seed {seed} ended after {runs[seed]:,} runs ({errors.get(seed, 'no error message')})"
+        + ("" if other is None else f"; continuing with seed {other}")
     )
     return other
 
 
-def _share(plan: Plan, journal: Journal) -> float:
-    runs = journal.runs / (plan.run_limit * len(plan.seeds)) if plan.run_limit else 0.0
-    return min(max(journal.seconds / plan.seconds, runs), 0.99)
+def _share(plan: Plan, log: SearchLog) -> float:
+    runs = log.runs / (plan.run_limit * len(plan.seeds)) if plan.run_limit else 0.0
+    return min(max(log.seconds / plan.seconds, runs), 0.99)
 
 
-def _state(plan: Plan, journal: Journal) -> str:
-    best = journal.ranked()[:1]
+def _state(plan: Plan, log: SearchLog) -> str:
+    best = log.ranked()[:1]
     error = f"best error {best[0].error:.4f}" if best else "none successful yet"
-    return f"{journal.seconds:.0f} of {plan.seconds:,} s, {len(journal.tried):,} configurations tried, {error}"
+    return f"{log.seconds:.0f} of {plan.seconds:,} s, {len(log.tried):,} configurations tried, {error}"
 
 
-def _forward(process: subprocess.Popen[str], seed: int, lines: queue.SimpleQueue[tuple[int, str | None]]) -> None:
-    # the stream is closed under the reader's feet when time is over
+def _forward_lines(process: subprocess.Popen[str], seed: int, lines: queue.SimpleQueue[tuple[int, str | None]]) -> None:
+    # when the time is over, the stream is closed while this thread reads
     with contextlib.suppress(ValueError, OSError):
         for line in process.stdout or ():
             if line.strip():
@@ -172,11 +172,11 @@ def _forward(process: subprocess.Popen[str], seed: int, lines: queue.SimpleQueue
 
 
 def _smac(plan: Plan, seed: int) -> list[str]:
-    """Put together the command that Auto-WEKA would start SMAC with, and what it leaves to SMAC's defaults."""
+    """Return the command by which Auto-WEKA would start SMAC, with further options."""
     smac = PARTS / "smac"
     limits = []
     if plan.run_limit is not None:
-        # without the second, SMAC tries more in a round when the learners at hand are quick, which no seed decides
+        # without the second, the number of candidates in a round depends on the speed of the learners
         limits = ["--totalNumRunsLimit", str(plan.run_limit), "--intensificationPercentage", "0"]
     return command(
         [smac / "patches", smac, *sorted(smac.glob("*.jar"))],
@@ -186,12 +186,12 @@ def _smac(plan: Plan, seed: int) -> list[str]:
         *("--scenarioFile", "autoweka.scenario"),
         *("--runGroupName", "autoweka"),
         *("--executionMode", "SMAC"),
-        # a random start may be one that takes all the time there is
+        # a random start may take all of the time
         *("--initialIncumbent", "DEFAULT"),
         *("--initialN", "1"),
         *("--adaptiveCapping", "false"),
         *("--logModel", "false"),
-        # to look for the next among the default of 10,000 takes longer than to try most of them
+        # selecting the next one among the default of 10,000 takes longer than evaluating most of them
         *("--numEIRandomConfigs", "2000"),
         *("--subsampleValuesWhenLowOnMemory", "true"),
         *("--stateSerializer", "NULL"),
@@ -203,7 +203,7 @@ def _smac(plan: Plan, seed: int) -> list[str]:
 
 
 def _describe(plan: Plan) -> Path:
-    """Write the experiment down as Auto-WEKA wants it."""
+    """Write the experiment description of Auto-WEKA; return its path."""
     batch = ET.Element("experimentBatch")
     experiment = ET.SubElement(batch, "experimentComponent")
     learners = sorted(
@@ -216,16 +216,16 @@ def _describe(plan: Plan) -> Path:
         ("experimentConstructorArgs", "-experimentpath"),
         ("experimentConstructorArgs", str(plan.directory)),
         ("experimentConstructorArgs", "-propertyoverride"),
-        # it insists on a program that exists; SMAC is started by `_smac`
+        # must be an existing program; `_smac` starts SMAC
         ("experimentConstructorArgs", "smacexecutable=/bin/true"),
         ("extraProps", "executionMode=SMAC:initialIncumbent=DEFAULT:initialN=1"),
         ("instanceGenerator", "autoweka.instancegenerators.CrossValidation"),
         ("instanceGeneratorArgs", f"seed=0:numFolds={FOLDS}"),
-        # its clock counts processor time; the one that counts is ours
-        ("tunerTimeout", str(min(100 * plan.seconds, _LARGEST_JAVA_INT))),
+        # its clock counts processor time; this module limits the wall-clock time
+        ("tunerTimeout", str(min(100 * plan.seconds, _MAX_JAVA_INT))),
         ("trainTimeout", str(plan.seconds_of_part)),
         ("attributeSelection", "false"),
-        *(("allowedClassifiers", learner) for learner in learners if learner not in _LEFT_OUT),
+        *(("allowedClassifiers", learner) for learner in learners if learner not in _EXCLUDED),
         ("memory", f"{plan.heap}m"),
     ):
         ET.SubElement(experiment, name).text = text
@@ -237,7 +237,7 @@ def _describe(plan: Plan) -> Path:
     return path
 
 
-def train(arguments: tuple[str, ...], model: Path, plan: Plan, heap: int, allowance: Allowance) -> None:
+def train(arguments: tuple[str, ...], model: Path, plan: Plan, heap: int, budget: CpuBudget) -> None:
     """Train a configuration on all rows, as Auto-WEKA does with the best one, and save the model.
 
     Parameters
@@ -245,18 +245,18 @@ def train(arguments: tuple[str, ...], model: Path, plan: Plan, heap: int, allowa
     arguments
         The configuration.
     model
-        Where to; its name ends with ``.model``.
+        The path of the file; its name ends with ``.model``.
     plan
         For its files and its metric.
     heap
         Memory, MiB.
-    allowance
-        What it may take.
+    budget
+        Its limits.
 
     Raises
     ------
     ProgramError
-        When it fails, or takes more.
+        When it fails, or exceeds its budget.
     """
     dataset = f"type=trainTestArff:trainArff={plan.training}:testArff={plan.header}"
     properties = {
@@ -265,20 +265,20 @@ def train(arguments: tuple[str, ...], model: Path, plan: Plan, heap: int, allowa
         "resultMetric": plan.metric,
         "modelOutputFilePrefix": str(model.with_suffix("")),
     }
-    said = run(
+    output = run(
         command(
             classpath(),
             heap,
             "autoweka.SubProcessWrapper",
             *("-prop", ":".join(f"{name}={value}" for name, value in properties.items())),
-            *("-timeout", f"{allowance.seconds:.0f}"),
+            *("-timeout", f"{budget.seconds:.0f}"),
             *("-wrapper", "default", *arguments),
         ),
         plan.directory,
-        allowance,
+        budget,
     )
-    # a model is written whatever happened; the score tells one that was trained from one that was given up
-    score = _SCORE.search(said)
+    # a model is written even after a failure; only a successful training has a valid score
+    score = _SCORE.search(output)
     if score is None or float(score[1]) >= _NO_SCORE or not model.exists():
-        reasons = [line.strip() for line in said.splitlines() if "failed" in line or "terminated" in line]
-        raise ProgramError(reasons[0] if reasons else "it left no model")
+        reasons = [line.strip() for line in output.splitlines() if "failed" in line or "terminated" in line]
+        raise ProgramError(reasons[0] if reasons else "it wrote no model")

@@ -1,7 +1,7 @@
 """The polynomial of degree 2 of a row: its features, their squares and their products of two, standardised.
 
-A table of them is many times the size of the features' (50 features have 1,325 terms), so it is never made as a whole:
-blocks of rows are expanded when they are needed, in float32, and what standardises the terms is measured in one pass
+A table of them is many times the size of the features' (50 features have 1,325 terms), so it is never in memory at
+once: blocks of rows are expanded when they are needed, in float32, and means and variances are measured in one pass
 over such blocks.
 """
 
@@ -21,7 +21,7 @@ _BLOCK_BYTES = 16 << 20
 
 
 def count(features: int) -> int:
-    """Count the terms of so many features: n + n (n + 1) / 2."""
+    """Return the number of terms of n features: n + n (n + 1) / 2."""
     return features + features * (features + 1) // 2
 
 
@@ -55,7 +55,7 @@ def blocks(matrix: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.floa
     Yields
     ------
     rows : slice
-        Which rows of the matrix these are.
+        The rows of the matrix in this block.
     terms : numpy.ndarray of float32, shape (rows of the block, terms)
     """
     at_a_time = max(64, _BLOCK_BYTES // (4 * count(matrix.shape[1])))
@@ -65,12 +65,12 @@ def blocks(matrix: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.floa
 
 
 class Scaling(NamedTuple):
-    """What brings terms to mean 0 and variance 1, as scikit-learn's StandardScaler does.
+    """Standardisation of terms to mean 0 and variance 1, like scikit-learn's StandardScaler.
 
     Attributes
     ----------
     means, scales : numpy.ndarray of float64, shape (terms,)
-        A term becomes (term - mean) * scale; one that never changes has the scale 0.
+        A term becomes (term - mean) * scale; a constant term has the scale 0.
     """
 
     means: NDArray[np.float64]
@@ -80,7 +80,7 @@ class Scaling(NamedTuple):
     def of(cls, matrix: NDArray[np.float32]) -> Scaling:
         """Measure the terms of a matrix, shape (rows, features), without missing values."""
         terms = count(matrix.shape[1])
-        # around a first guess, since a mean of squares less the square of a mean loses digits where the mean is large
+        # relative to an estimate, since a mean of squares less the square of a mean loses digits when the mean is large
         guess = expand(matrix[: 1 << 10]).mean(axis=0, dtype=np.float64)
         sums, squares = np.zeros(terms), np.zeros(terms)
         for _, block in blocks(matrix):

@@ -1,13 +1,13 @@
-"""Linear models of a row's polynomial of degree 2, fitted without ever making its terms.
+"""Linear models of a row's polynomial of degree 2, fitted without computing its terms.
 
-A weighted sum of the terms of a row x is a quadratic form, x'Ax + b'x + c with A upper triangular; that the terms are
-standardised changes no more than A, b and c. So the sums of a block of rows X are the row sums of (XA + b) * X, and the
-gradient of any loss of these sums, whose slopes are g, takes X'g and X'diag(g)X: small matrix products in place of
-hundreds of terms a row. In float64, since the line search of L-BFGS loses its way in float32's noise, and by blocks.
+A weighted sum of the terms of a row x is a quadratic form, x'Ax + b'x + c with A upper triangular; standardising the
+terms only changes A, b and c. So the sums of a block of rows X are the row sums of (XA + b) * X, and the gradient of a
+loss of these sums with slopes g needs X'g and X'diag(g)X: small matrix products instead of hundreds of terms a row.
+They are computed by blocks, in float64, since float32 is too imprecise for the line search of L-BFGS.
 
-The blocks are spread over threads of our own, and a matrix product takes one: the products are too small to share, and
-BLAS threads that wait for each other on a busy machine make a fit ten times as long. Parts are summed in the rows'
-order, so that the result does not depend on how many threads there are.
+The blocks are distributed over a pool of threads, and a matrix product uses one thread: the products are too small to
+divide, and BLAS threads that wait for each other on a busy machine make a fit ten times as long. Parts are summed in
+the order of the rows, so that the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 # a block of rows in float64, in bytes: small enough for a processor's cache, large enough for a fast matrix product
 _BLOCK_BYTES = 1 << 19
-# rows that a thread works on before it takes the next ones
+# rows that a thread processes at a time
 _ROWS_OF_A_PART = 1 << 13
-# rows * features^2 of the longest fits by default: a pass over all rows then takes seconds
-MOST_WORK = 3_000_000_000
-# where a fit ends: its probabilities are then within 1e-4 of the exact ones
-_LARGEST_SLOPE = 1e-6
-_MOST_ITERATIONS = 1_000
+# default limit of rows * features^2: a pass over all rows then takes seconds
+MAX_WORK = 3_000_000_000
+# the gradient at which a fit ends: its probabilities are then within 1e-4 of the exact ones
+_MAX_GRADIENT = 1e-6
+_MAX_ITERATIONS = 1_000
 
 
 class QuadraticForm(NamedTuple):
@@ -57,8 +57,8 @@ class QuadraticForm(NamedTuple):
     linear: NDArray[np.float64]
     constant: float
 
-    def of(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Compute it for rows, shape (rows, features), without missing values; shape (rows,)."""
+    def compute(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Compute its values for rows, shape (rows, features), without missing values; shape (rows,)."""
         sums = np.empty(len(matrix))
         for rows, block in _blocks(matrix):
             sums[rows] = np.einsum("rf,rf->r", block @ self.products + self.linear, block)
@@ -66,14 +66,14 @@ class QuadraticForm(NamedTuple):
 
 
 class Terms:
-    """The standardised terms of a matrix's polynomial, which a linear model is fitted to.
+    """The standardised terms of a matrix's polynomial, the features of a linear model.
 
     Parameters
     ----------
     matrix
         Shape (rows, features), without missing values.
     threads
-        How many to use.
+        Number of threads to use.
     """
 
     def __init__(self, matrix: NDArray[np.float32], threads: int) -> None:
@@ -93,7 +93,7 @@ class Terms:
         weight: float,
         start: NDArray[np.float64] | None = None,
         intercept: bool = True,
-        say: Callable[[int], None] = lambda _iteration: None,
+        on_iteration: Callable[[int], None] = lambda _iteration: None,
     ) -> NDArray[np.float64]:
         """Find the weights w that minimise w'w / 2 + cost * loss, by L-BFGS.
 
@@ -102,14 +102,14 @@ class Terms:
         loss
             Convex, of the weighted sums of the terms.
         cost
-            scikit-learn's C: how much the loss counts beside the weights.
+            scikit-learn's C: the weight of the loss relative to the penalty.
         weight
-            What the loss is about a sum of, such as the rows: the slopes at which a fit ends are relative to it.
+            The number of summands of the loss, such as the rows; the final gradient is relative to it.
         start
-            Weights of another fit to begin with; by default all are 0.
+            Initial weights, such as those of another fit; by default all are 0.
         intercept
             Whether a constant, which is not penalised, is added to the sums.
-        say
+        on_iteration
             Called after each iteration with its number, from 1.
 
         Returns
@@ -122,7 +122,9 @@ class Terms:
 
         def value_and_gradient(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             form = self.form(weights)
-            value, slopes = loss(np.concatenate(list(pool.map(lambda rows: form.of(self._matrix[rows]), self._parts))))
+            value, slopes = loss(
+                np.concatenate(list(pool.map(lambda rows: form.compute(self._matrix[rows]), self._parts)))
+            )
             gradient = np.append(self._by_term(slopes, pool), slopes.sum() if intercept else 0.0) / weight
             gradient[:-1] += ridge * weights[:-1]
             return value / weight + ridge / 2 * float(weights[:-1] @ weights[:-1]), gradient
@@ -130,7 +132,7 @@ class Terms:
         def count_iterations(_weights: NDArray[np.float64]) -> None:
             nonlocal iterations
             iterations += 1
-            say(iterations)
+            on_iteration(iterations)
 
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self._threads) as pool:
             found = minimize(
@@ -139,13 +141,13 @@ class Terms:
                 jac=True,
                 method="L-BFGS-B",
                 callback=count_iterations,
-                options={"gtol": _LARGEST_SLOPE, "ftol": 0.0, "maxiter": _MOST_ITERATIONS, "maxls": 50},
+                options={"gtol": _MAX_GRADIENT, "ftol": 0.0, "maxiter": _MAX_ITERATIONS, "maxls": 50},
             )
         weights: NDArray[np.float64] = found.x
         return weights
 
     def form(self, weights: NDArray[np.float64]) -> QuadraticForm:
-        """Put weights of the standardised terms, and a constant, into a form of the features as they are."""
+        """Convert weights of the standardised terms, and a constant, to a form of the original features."""
         unscaled = weights[:-1] * self._scaling.scales
         features = self._matrix.shape[1]
         products = np.zeros((features, features))
@@ -167,7 +169,7 @@ class Terms:
 
 
 def memory(rows: int, features: int) -> float:
-    """Estimate what reading and fitting so many rows takes at most, in MiB."""
+    """Estimate the peak memory of reading and fitting rows, in MiB."""
     return 550 + (24 * rows * features + 1_200 * count(features)) / (1 << 20)
 
 

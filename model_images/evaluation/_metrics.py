@@ -1,7 +1,7 @@
-"""Scores of one era, by numerai-tools, and what they come to over all eras.
+"""Scores of one era, by numerai-tools, and their statistics over all eras.
 
-numerai-tools asserts what it expects. What it would stumble over, one row or nothing but the same value, has no score:
-NaN here, null in the reports.
+numerai-tools asserts its preconditions. Where they fail, for one row or constant values, there is no score: NaN here,
+null in the reports.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def corr(predictions: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute CORR, `numerai_corr` of numerai-tools: how well the outermost predictions meet the outermost targets.
+    """Compute CORR, `numerai_corr` of numerai-tools: which weights the extreme predictions and targets.
 
     Parameters
     ----------
     predictions
-        Shape (rows of an era, models); a model may be NaN where it says nothing, and is scored on its other rows.
+        Shape (rows of an era, models); a model may be NaN in some rows, and is scored on the others.
     targets
-        None unknown, shape (rows of an era,).
+        Without NaN, shape (rows of an era,).
 
     Returns
     -------
@@ -45,25 +45,25 @@ def corr(predictions: NDArray[np.float64], targets: NDArray[np.float64]) -> NDAr
 def contribution(
     predictions: NDArray[np.float64], anchor: NDArray[np.float64], targets: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Compute what models contribute beyond another one, by `correlation_contribution` of numerai-tools.
+    """Compute the contribution of models beyond another one, by `correlation_contribution` of numerai-tools.
 
-    It is MMC where the other is Numerai's meta model, BMC where it is the benchmark models.
+    It is MMC for Numerai's meta model, BMC for the benchmark models.
 
     Parameters
     ----------
     predictions, targets
         As for `corr`.
     anchor
-        The other model's predictions, NaN where it says nothing, shape (rows of an era,).
+        The other model's predictions, NaN where it has none, shape (rows of an era,).
 
     Returns
     -------
     numpy.ndarray of float64, shape (models,)
-        NaN where it cannot be told.
+        NaN where it is undefined.
     """
     scores = np.full(predictions.shape[1], np.nan)
-    told = ~np.isnan(anchor)
-    for models, rows in _scorable(np.where(told[:, np.newaxis], predictions, np.nan)):
+    present = ~np.isnan(anchor)
+    for models, rows in _scorable(np.where(present[:, np.newaxis], predictions, np.nan)):
         if _varies(anchor[rows]) and _varies(targets[rows]):
             frame = pd.DataFrame(predictions[np.ix_(rows, models)])
             other, truth = pd.Series(anchor[rows], name="anchor"), pd.Series(targets[rows], name="target")
@@ -72,12 +72,12 @@ def contribution(
 
 
 class Series(NamedTuple):
-    """What a score is over the eras in which there is one.
+    """Statistics of a score over the eras that have one.
 
     Attributes
     ----------
     mean, std : float
-        NaN when no era has a score. The standard deviation is that of the eras at hand (divided by their number).
+        NaN when no era has a score. The standard deviation is the population's (divided by the number of eras).
     sharpe : float
         Mean over standard deviation, `sharpe_ratio` of numerai-tools; NaN when the latter is zero.
     max_drawdown : float
@@ -94,7 +94,7 @@ class Series(NamedTuple):
 
     @classmethod
     def of(cls, scores: NDArray[np.float64]) -> Series:
-        """Sum up a score per era, shape (eras,), in the order of the eras; NaN where an era has none."""
+        """Compute the statistics of a score per era, shape (eras,), in the order of the eras; NaN where undefined."""
         known = scores[~np.isnan(scores)]
         if not len(known):
             return cls(*[float("nan")] * 5)
@@ -110,13 +110,13 @@ class Series(NamedTuple):
 
 
 def _scorable(predictions: NDArray[np.float64]) -> Iterator[tuple[list[int], NDArray[np.intp]]]:
-    """Group models by the rows they can be scored on: those that say something of the same rows together."""
-    absent = np.isnan(predictions)
+    """Group models by the rows they can be scored on: models with predictions for the same rows together."""
+    missing = np.isnan(predictions)
     groups: dict[bytes, list[int]] = {}
     for model in range(predictions.shape[1]):
-        groups.setdefault(absent[:, model].tobytes(), []).append(model)
+        groups.setdefault(missing[:, model].tobytes(), []).append(model)
     for models in groups.values():
-        rows = np.flatnonzero(~absent[:, models[0]])
+        rows = np.flatnonzero(~missing[:, models[0]])
         if len(rows) > 1:
             yield models, rows
 
@@ -126,7 +126,7 @@ def _varies(values: NDArray[np.float64]) -> bool:
 
 
 def _numerai_corr(frame: pd.DataFrame, targets: pd.Series) -> NDArray[np.float64]:
-    """Score all models at once; should one of them break an assertion of numerai-tools, each by itself."""
+    """Score all models at once, or each separately when one of them fails an assertion of numerai-tools."""
     try:
         return np.asarray(numerai_corr(frame, targets), dtype=np.float64)
     except AssertionError:

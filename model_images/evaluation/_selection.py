@@ -1,8 +1,8 @@
 """Ensembles by greedy forward selection with replacement.
 
-As in Caruana and others, "Ensemble Selection from Libraries of Models", 2004: begin with nothing; again and again add
-the model that makes the mean of all added so far best, the same one as often as it helps. How often each was added is
-its weight.
+As in Caruana and others, "Ensemble Selection from Libraries of Models", 2004: start with an empty set, and
+repeatedly add the model that improves the mean of all added models most; a model may be added several times. The weight
+of a model is its share of the additions.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ._truth import Era
+    from ._targets import Era
 
 ROUNDS = 50
-# rounds without a gain after which it is over
-PATIENCE = 10
-# a mean of equal values may differ from them in the last digits; that must not break ties
+# rounds without an improvement after which the selection ends
+MAX_ROUNDS_WITHOUT_GAIN = 10
+# a mean of equal values may differ from them in the last digits, which must not break ties
 _DECIMALS = 12
 _GAIN = 1e-12
 
@@ -33,22 +33,22 @@ _GAIN = 1e-12
 def objective(
     parts: NDArray[np.float64], eras: Sequence[Era], *, binary: bool
 ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Make the function that says how good weighted means of the models are on these eras.
+    """Create the function that scores weighted means of the models on some eras.
 
     Parameters
     ----------
     parts
-        What is averaged, probabilities or ranks, shape (rows of the tournament table, models).
+        Probabilities or ranks, to be averaged, shape (rows of the tournament table, models).
     eras
-        What came true.
+        The known targets.
     binary
         Whether to score by logloss over all rows, or else by the mean of CORR over the eras that have one.
 
     Returns
     -------
     callable
-        From weights, shape (models, candidates), each candidate's adding up to one, to scores, shape (candidates,): the
-        larger the better, minus infinity where there is none.
+        From weights, shape (models, candidates), each candidate's adding up to one, to scores, shape (candidates,):
+        larger is better, minus infinity where there is none.
     """
     pieces = [(parts[era.rows], era.targets) for era in eras]
     if not pieces:
@@ -73,16 +73,16 @@ def objective(
 
 
 class Selection(NamedTuple):
-    """What was selected.
+    """A selection of models.
 
     Attributes
     ----------
     picks : list of int
-        Places of the models in the order they were added, up to the best mean of all.
+        Indices of the models in the order of their addition, up to the best mean.
     weights : numpy.ndarray of float64, shape (models,)
         Adding up to one.
     score : float
-        Of that mean, on what it was selected on.
+        Of this mean, on the eras of the selection.
     """
 
     picks: list[int]
@@ -102,14 +102,14 @@ def select(
     score
         See `objective`.
     models
-        How many there are to select from.
+        Number of models to select from.
     report
-        Told how far it is.
+        Called with the share that is done and a description.
 
     Returns
     -------
     Selection or None
-        None when no model has a score. Of equally good models the first is added.
+        None when no model has a score. Among equal models the first is added.
     """
     counts = np.zeros(models)
     picks: list[int] = []
@@ -124,6 +124,6 @@ def select(
         if best is None or scores[pick] > best.score + _GAIN:
             best = Selection(picks.copy(), counts / turn, float(scores[pick]))
         report(turn / ROUNDS, f"model {turn} of at most {ROUNDS}")
-        if turn - len(best.picks) >= PATIENCE:
+        if turn - len(best.picks) >= MAX_ROUNDS_WITHOUT_GAIN:
             break
     return best

@@ -1,4 +1,4 @@
-"""TPOT's genetic programming, with whoever calls to judge what it comes up with."""
+"""TPOT's genetic programming, with evaluation by the caller."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from ._spaces import individuals
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._workers import Outcome
+    from numerai_contract.workers import Outcome
 
 _OBJECTIVE = "negative_log_loss"
-# TPOT's words for what is left out of the population, and not made parent of anything
+# TPOT's marks of individuals that are removed from the population and have no offspring
 _TIMEOUT, _INVALID = "TIMEOUT", "INVALID"
 
 
 class Evolution(BaseEvolver):  # type: ignore[misc]  # TPOT is untyped
     """A population of pipelines and its offspring, generation by generation.
 
-    Space, mutation, crossover and selection are TPOT's; only judging is not done by dask's workers.
+    Space, mutation, crossover and selection are TPOT's; only the evaluation does not use dask's workers, which can only
+    request the end of a fit: a fit inside native code continues and blocks its worker.
 
     Parameters
     ----------
     space
         Of pipelines, see `_spaces`.
     population
-        How many survive a generation, and how many offspring they have.
+        Number of survivors of a generation, and of their offspring.
     seed
-        Of every random choice.
-    judge
-        Called with a generation's pipelines, not fitted; returns what became of each, in the same order. It may raise
-        to end the search.
-    breathe
-        Called now and then while a generation is bred, which takes its time; it may raise as well.
+        Seed of every random choice.
+    evaluate
+        Called with a generation's pipelines, not fitted; returns their outcomes in the same order. It may raise to end
+        the search.
+    check
+        Called repeatedly while a generation is bred, which takes time; it may raise as well.
     """
 
     def __init__(
@@ -46,10 +47,10 @@ class Evolution(BaseEvolver):  # type: ignore[misc]  # TPOT is untyped
         space: Any,
         population: int,
         seed: int,
-        judge: Callable[[list[Any]], Sequence[Outcome]],
-        breathe: Callable[[], None],
+        evaluate: Callable[[list[Any]], Sequence[Outcome]],
+        check: Callable[[], None],
     ) -> None:
-        self._judge = judge
+        self._evaluate = evaluate
         random = np.random.default_rng(seed)
         super().__init__(
             individual_generator=individuals(space, random),
@@ -57,13 +58,13 @@ class Evolution(BaseEvolver):  # type: ignore[misc]  # TPOT is untyped
             objective_function_weights=[1],
             objective_names=[_OBJECTIVE],
             population_size=population,
-            mutation_functions=[_after(breathe, ind_mutate)],
-            crossover_functions=[_after(breathe, ind_crossover)],
+            mutation_functions=[_after(check, ind_mutate)],
+            crossover_functions=[_after(check, ind_crossover)],
             rng=random,
         )
 
     def evolve(self) -> None:
-        """Go on until judging raises."""
+        """Breed generations until the evaluation raises."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.evaluate_population()
@@ -76,9 +77,9 @@ class Evolution(BaseEvolver):  # type: ignore[misc]  # TPOT is untyped
                 self.step()
 
     def evaluate_population_full(self, budget: float | None = None) -> None:
-        """Judge who has not been judged, and leave those that failed out of the population."""
+        """Evaluate new individuals, and remove failed ones from the population."""
         unknown = self.get_unevaluated_individuals(self.objective_names, budget=budget)
-        outcomes = self._judge([individual.export_pipeline() for individual in unknown])
+        outcomes = self._evaluate([individual.export_pipeline() for individual in unknown])
         if not outcomes:
             return
         scores = [[-outcome.value.loss if outcome.status == "succeeded" else np.nan] for outcome in outcomes]

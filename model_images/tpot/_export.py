@@ -1,4 +1,4 @@
-"""The best pipeline left as a Python module in the run's directory, for whoever wants to go on from it."""
+"""Export of the best pipeline as a Python module in the run's directory, for further use."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
     from numerai_contract.task import Task
 
-    from ._found import Candidate
-    from ._lesson import Lesson
+    from ._search_log import Candidate
+    from ._training_data import TrainingData
 
-_ABOUT = """\
+_DOCSTRING = """\
 The best pipeline that TPOT {version} found, with a cross-validated logloss of {loss:.5f} on {rows:,} rows.
 
-It classifies target > 0.5 by {columns:,} columns: the features of the training table in its order, then {maps}.
-The seed was {seed}; made with scikit-learn {sklearn}.
+It classifies target > 0.5 by {columns:,} columns: the features of the training table in its order, then {further}.
+The seed was {seed}, the version of scikit-learn {sklearn}.
 """
 
 
-def export(task: Task, lesson: Lesson, best: Candidate) -> Path:
-    """Write the pipeline, with what comes before it, beside the report; return where it is."""
+def export(task: Task, data: TrainingData, best: Candidate) -> Path:
+    """Write the pipeline, with its preprocessing, beside the report; return the path."""
     parameters = task.parameters
     beside = parameters.reporting or parameters.storing / f"{parameters.operation}.json"
     path = beside.with_name(f"{beside.stem}_pipeline.py")
-    preparation = [clone(step) for _, step in lesson.preparation.steps]
-    whole = make_pipeline(*preparation, *(step for _, step in best.pipeline.steps))
-    maps = ", ".join(embedding.name for embedding in lesson.tables.embeddings)
-    about = _ABOUT.format(
+    preprocessing = [clone(step) for _, step in data.preprocessing.steps]
+    whole = make_pipeline(*preprocessing, *(step for _, step in best.pipeline.steps))
+    embeddings = ", ".join(embedding.name for embedding in data.tables.embeddings)
+    docstring = _DOCSTRING.format(
         version=metadata.version("tpot"),
         loss=best.loss,
-        rows=len(lesson.labels),
-        columns=lesson.features.shape[1],
-        maps=f"the coordinates of {maps}" if maps else "nothing else",
+        rows=len(data.labels),
+        columns=data.features.shape[1],
+        further=f"the coordinates of {embeddings}" if embeddings else "no others",
         seed=parameters.seed,
         sklearn=metadata.version("scikit-learn"),
     )
     with outputs.output(path, rows=None, columns=(), inputs=parameters.inputs) as part:
-        part.write_text(source(whole, about), encoding="utf-8")
+        part.write_text(source(whole, docstring), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""The parts of TPOT that are used here, imported without its warnings, its call home, and what it only draws with."""
+"""The parts of TPOT that are used here, imported without warnings, update check and drawing libraries."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 import warnings
 from types import ModuleType
 
-# for drawings of pipelines, which nobody asks for: not in the image (see overrides.txt)
-_NOT_THERE = ("matplotlib", "matplotlib.pyplot")
+# for drawings of pipelines, which are not used: not in the image (see overrides.txt)
+_NOT_INSTALLED = ("matplotlib", "matplotlib.pyplot")
 
-sys.modules.update({name: ModuleType(name) for name in _NOT_THERE})
+sys.modules.update({name: ModuleType(name) for name in _NOT_INSTALLED})
 try:
     with warnings.catch_warnings():
-        # of pkg_resources, which a library of TPOT's is bound to
+        # of pkg_resources, which a dependency of TPOT needs
         warnings.simplefilter("ignore")
         import update_checker
 
-        # TPOT asks the package index for a newer TPOT whenever it is imported
+        # TPOT queries the package index for a newer version at every import
         update_checker.update_check = lambda *_: None
         from tpot.builtin_modules import Passthrough, SkipTransformer
         from tpot.config import get_search_space
@@ -26,7 +26,7 @@ try:
         from tpot.search_spaces.nodes import EstimatorNode
         from tpot.search_spaces.pipelines import ChoicePipeline, SequentialPipeline, UnionPipeline
 finally:
-    for name in _NOT_THERE:
+    for name in _NOT_INSTALLED:
         del sys.modules[name]
 
 __all__ = [

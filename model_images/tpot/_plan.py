@@ -1,4 +1,4 @@
-"""What a search is asked for: its time, its limits, its ways."""
+"""The plan of a search: its time, its limits and its parameters."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
 OWN_SPACE = "weak-signal"
 _SPACES = (OWN_SPACE, "linear-light", "linear")
 _DEFAULT_SECONDS = 600
-# below it TPOT is hardly imported before its time is up
-_FEWEST_SECONDS = 10
+# a shorter search ends shortly after the import of TPOT
+_MIN_SECONDS = 10
 _PARTS = 6
-# of the time given, how much may go by until the very first pipeline is there, and until all must be over
-_WITHOUT_ANY, _AT_THE_LATEST = 2.0, 2.25
-# seconds of a search kept back for its end
+# multiples of the time limit: until the first pipeline must have succeeded, and until everything must be over
+_WITHOUT_ANY, _LATEST = 2.0, 2.25
+# seconds of a search reserved for its end
 _RESERVE = 2.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is asked for.
+    """The plan of a search.
 
     Attributes
     ----------
     began : float
-        When its time began, by the monotonic clock.
+        Start of its time, by the monotonic clock.
     seconds : int
-        How much time it has.
+        Its time limit.
     seconds_per_pipeline : int
-        How long one pipeline may take to be judged, on all its folds.
+        The time limit of one pipeline's evaluation, on all its folds.
     run_limit : int or None
-        How many pipelines it may try.
+        Maximum number of pipelines.
     space : str
-        The name of what pipelines are made of.
+        The name of the search space.
     population : int
-        How many pipelines survive a generation.
+        Number of pipelines that survive a generation.
     folds : int
-        On how many a pipeline is judged.
+        Number of folds of the cross-validation.
     seed : int
     """
 
@@ -55,12 +55,12 @@ class Plan:
     seed: int
 
     @classmethod
-    def asked_for(cls, parameters: Parameters, began: float) -> Plan:
+    def read(cls, parameters: Parameters, began: float) -> Plan:
         """Read the parameters."""
         seconds = parameters.time_limit or _DEFAULT_SECONDS
-        if seconds < _FEWEST_SECONDS:
+        if seconds < _MIN_SECONDS:
             raise BadParameterError(
-                f"TIME_LIMIT is '{seconds}': TPOT needs at least {_FEWEST_SECONDS} seconds to find anything. "
+                f"TIME_LIMIT is '{seconds}': TPOT needs at least {_MIN_SECONDS} seconds to find anything. "
                 "Set automl_minutes to 1 or more."
             )
         limited = "RUN_LIMIT" in parameters
@@ -68,29 +68,29 @@ class Plan:
             began=began,
             seconds=seconds,
             seconds_per_pipeline=min(parameters.time_limit_part or max(seconds // _PARTS, 1), seconds),
-            run_limit=parameters.whole("RUN_LIMIT", at_least=1, at_most=1_000_000) if limited else None,
-            space=parameters.text("SEARCH_SPACE", OWN_SPACE, choices=_SPACES),
-            population=parameters.whole("POPULATION", 20, at_least=2, at_most=1_000),
-            folds=parameters.whole("FOLDS", 3, at_least=2, at_most=20),
+            run_limit=parameters.get_int("RUN_LIMIT", at_least=1, at_most=1_000_000) if limited else None,
+            space=parameters.get_str("SEARCH_SPACE", OWN_SPACE, choices=_SPACES),
+            population=parameters.get_int("POPULATION", 20, at_least=2, at_most=1_000),
+            folds=parameters.get_int("FOLDS", 3, at_least=2, at_most=20),
             seed=parameters.seed,
         )
 
     @property
     def deadline(self) -> float:
-        """When the search must be over."""
+        """End of the search."""
         return self.began + self.seconds - _RESERVE
 
     @property
     def deadline_without_any(self) -> float:
-        """When a search that has found nothing at all must be over."""
+        """End of a search without any successful pipeline."""
         return self.began + _WITHOUT_ANY * self.seconds
 
     @property
     def last_moment(self) -> float:
-        """When the last predictions must be there, where there are others."""
+        """End of the final predictions, when there are earlier ones."""
         return min(self.began + self.seconds + self.seconds_per_pipeline, self.latest)
 
     @property
     def latest(self) -> float:
-        """When all must be over, whether there are any or not."""
-        return self.began + _AT_THE_LATEST * self.seconds
+        """End of everything, with predictions or without."""
+        return self.began + _LATEST * self.seconds

@@ -1,8 +1,8 @@
-"""What TPOT builds pipelines from, and the pipelines it begins with.
+"""The search spaces of pipelines, and the first pipelines of a search.
 
-A pipeline is a scaling, a selection of features, features made of the others beside them, and a classifier. TPOT's own
-spaces reach far to the side of forests grown to the last leaf and of features expanded a hundredfold, which on a signal
-close to nothing fit noise; the one of our own is made of the same parts within narrower bounds.
+A pipeline has a scaling, a selection of features, additional features derived from others, and a classifier. TPOT's
+spaces include forests of fully grown trees and features expanded a hundredfold, which fit noise on a very weak signal;
+the space ``weak-signal`` of this module has the same parts within narrower bounds.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-# beyond so many features, their products of two would fill the memory
-_MOST_FEATURES_TO_MULTIPLY = 100
-# the learners tried first, the quick ones first so that there is something to fall back on at once, and their settings
-_FIRST_TRIES: dict[type, dict[str, Any]] = {
+# with more features, their products of two would fill the memory
+_MAX_FEATURES_TO_MULTIPLY = 100
+# the learners of the first pipelines and their settings, the fast ones first so that there is a result early
+_FIRST_PIPELINES: dict[type, dict[str, Any]] = {
     LogisticRegression: {"C": 0.01, "penalty": "l2"},
     LinearDiscriminantAnalysis: {"solver": "lsqr", "shrinkage": 0.1},
     LGBMClassifier: {
@@ -59,16 +59,16 @@ _FIRST_TRIES: dict[type, dict[str, Any]] = {
 
 
 def search_space(name: str, rows: int, features: int, seed: int) -> Any:
-    """Make the search space of this name for a table of this size.
+    """Create a search space for a table of a given size.
 
     Parameters
     ----------
     name
         One of TPOT's own, or `OWN_SPACE`.
     rows, features
-        Size of what a pipeline learns from.
+        Size of the training data.
     seed
-        Of every random choice in a pipeline.
+        Seed of every random choice in a pipeline.
 
     Returns
     -------
@@ -81,7 +81,9 @@ def search_space(name: str, rows: int, features: int, seed: int) -> Any:
         [
             ChoicePipeline(_scalings(seed, sizes)),
             get_search_space(["Passthrough", "SelectPercentile", "SelectFwe"], **sizes),
-            UnionPipeline([ChoicePipeline(_made_of_others(features, seed)), get_search_space("Passthrough", **sizes)]),
+            UnionPipeline(
+                [ChoicePipeline(_derived_features(features, seed)), get_search_space("Passthrough", **sizes)]
+            ),
             ChoicePipeline(_learners(seed)),
         ]
     )
@@ -99,13 +101,13 @@ def _scalings(seed: int, sizes: dict[str, int]) -> list[Any]:
     ]
 
 
-def _made_of_others(features: int, seed: int) -> list[Any]:
-    most = min(features, 400)
-    made = [
+def _derived_features(features: int, seed: int) -> list[Any]:
+    limit = min(features, 400)
+    nodes = [
         EstimatorNode(SkipTransformer, {}),
         EstimatorNode(PCA, ConfigurationSpace({"n_components": Float("n_components", (0.5, 0.999))})),
         EstimatorNode(
-            FeatureAgglomeration, ConfigurationSpace({"n_clusters": Integer("n_clusters", (2, max(most - 1, 3)))})
+            FeatureAgglomeration, ConfigurationSpace({"n_clusters": Integer("n_clusters", (2, max(limit - 1, 3)))})
         ),
         EstimatorNode(
             Nystroem,
@@ -121,9 +123,9 @@ def _made_of_others(features: int, seed: int) -> list[Any]:
             ),
         ),
     ]
-    if features <= _MOST_FEATURES_TO_MULTIPLY:
-        made.append(EstimatorNode(PolynomialFeatures, {"degree": 2, "include_bias": False, "interaction_only": True}))
-    return made
+    if features <= _MAX_FEATURES_TO_MULTIPLY:
+        nodes.append(EstimatorNode(PolynomialFeatures, {"degree": 2, "include_bias": False, "interaction_only": True}))
+    return nodes
 
 
 def _learners(seed: int) -> list[Any]:
@@ -197,17 +199,17 @@ def _learners(seed: int) -> list[Any]:
 
 
 def individuals(space: Any, random: np.random.Generator) -> Iterator[Any]:
-    """Yield individuals of a space without end: first the tries, then others by chance.
+    """Yield individuals of a space without end: first the fixed ones, then random ones.
 
-    A first try is a learner alone, with settings known to do on weak signals, where the space offers it.
+    A fixed individual is a learner alone, with settings known to work on weak signals, if the space has this learner.
     """
     learners = space.generate(random).pipeline[-1].search_spaces
-    for learner, settings in _FIRST_TRIES.items():
-        if any(_makes(offered, learner) for offered in learners):
+    for learner, settings in _FIRST_PIPELINES.items():
+        if any(_creates(offered, learner) for offered in learners):
             individual = space.generate(random)
             for step in individual.pipeline[:-1]:
-                _leave_out(step, random)
-            _choose(individual.pipeline[-1], learner, random)
+                _disable(step, random)
+            _select(individual.pipeline[-1], learner, random)
             node = individual.pipeline[-1].node
             node.hyperparameters |= {name: value for name, value in settings.items() if name in node.hyperparameters}
             yield individual
@@ -215,22 +217,23 @@ def individuals(space: Any, random: np.random.Generator) -> Iterator[Any]:
         yield space.generate(random)
 
 
-def _leave_out(step: Any, random: np.random.Generator) -> None:
-    """Let a step of an individual do nothing."""
+def _disable(step: Any, random: np.random.Generator) -> None:
+    """Replace a step of an individual by a step without effect."""
     if hasattr(step, "pipeline"):
         for part in step.pipeline:
-            _leave_out(part, random)
+            _disable(part, random)
     elif hasattr(step, "search_spaces"):
-        nothing = next(
-            (kind for kind in (Passthrough, SkipTransformer) if any(_makes(o, kind) for o in step.search_spaces)), None
+        no_effect = next(
+            (kind for kind in (Passthrough, SkipTransformer) if any(_creates(o, kind) for o in step.search_spaces)),
+            None,
         )
-        if nothing is not None:
-            _choose(step, nothing, random)
+        if no_effect is not None:
+            _select(step, no_effect, random)
 
 
-def _choose(choice: Any, method: type, random: np.random.Generator) -> None:
-    choice.node = next(offered for offered in choice.search_spaces if _makes(offered, method)).generate(random)
+def _select(choice: Any, method: type, random: np.random.Generator) -> None:
+    choice.node = next(offered for offered in choice.search_spaces if _creates(offered, method)).generate(random)
 
 
-def _makes(space: Any, method: type) -> bool:
+def _creates(space: Any, method: type) -> bool:
     return isinstance(space, EstimatorNode) and space.method is method

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from numerai_contract import outputs
 from numerai_contract.embeddings import Embedding, read_embedding, write_embedding
-from numerai_contract.exits import Exit, understood
+from numerai_contract.exits import Exit, to_contract_error
 from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
 from numerai_pipeline.content_checks import check_for
@@ -96,7 +96,7 @@ def classified_as(error: BaseException) -> str | None:
     """Name the kind of an error; None for one that nobody foresaw."""
     if isinstance(error, PipelineError):
         return type(error).__name__
-    known = understood(error)
+    known = to_contract_error(error)
     return None if known is None or known.exit is Exit.BUG else type(known).__name__
 
 
@@ -193,7 +193,7 @@ def _read_prepared(place: Path, role: str, content: bytes, files: Files) -> list
     table = Table(training)
     if role == "split.parquet":
         split = read_split(place, table)
-        assert len(split.likeness) == len(split.validation) == len(table)
+        assert len(split.similarity) == len(split.validation) == len(table)
     else:
         coordinates = read_embedding(place, Embedding(30), table)
         assert coordinates.shape == (len(table), 2)

@@ -1,4 +1,4 @@
-"""The real images on a real engine, started the way the pipeline starts them."""
+"""The real images on a real engine, started as the pipeline starts them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from docker.models.containers import Container
 from docker.types import Mount
 from numpy.typing import NDArray
 
-# the image's own user, unless we are somebody: then what a container writes is ours to clean up
+# the image's own user for root, otherwise the user of the tests, who can then remove the files of a container
 USER = "10001:10001" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
 
-INSIDE = Path(__file__).parent / "inside"
+PROGRAMS = Path(__file__).parent / "in_image"
 
 
 @dataclass
-class Ended:
-    """A container that ended, and what it left: read at once, since the next run of the operation writes over it."""
+class FinishedRun:
+    """A finished container and its outputs, which are read at once, since the next run overwrites them."""
 
     code: int
     lines: list[str]
@@ -62,7 +62,7 @@ def _read(path: Path) -> bytes | None:
 
 
 class Runner:
-    """Starts operations of an image on the tables of a run's directory, which a container sees as ``/data``."""
+    """Starts operations of an image on the tables of a run's directory, which a container has as ``/data``."""
 
     def __init__(self, engine: docker.DockerClient, image: str, directory: Path) -> None:
         self.engine, self.image, self.directory = engine, image, directory
@@ -71,8 +71,8 @@ class Runner:
         self._containers: list[Container] = []
 
     def start(self, operation: str, /, options: dict[str, Any] | None = None, **environment: str) -> Container:
-        """Start a container; `options` go to the engine in place of the usual ones."""
-        usual: dict[str, Any] = {
+        """Start a container; `options` replace the default options of the engine."""
+        defaults: dict[str, Any] = {
             "environment": {
                 "OPERATION": operation,
                 "TRAINING": "/data/training.parquet",
@@ -80,14 +80,14 @@ class Runner:
                 "PREDICTING": f"/data/predictions/{operation}.csv",
                 "REPORTING": f"/data/reports/{operation}.json",
                 "STORING": "/data",
-                # the cores are those of the other workers of the suite as well
+                # the other workers of the suite need their cores
                 "THREADS": "1",
                 "MEMORY_LIMIT": "2048",
                 **environment,
             },
             "user": USER,
             "read_only": True,
-            "tmpfs": {"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108 (the container's own, gone with it)
+            "tmpfs": {"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108 (the container's /tmp)
             "network_mode": "none",
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
@@ -96,21 +96,22 @@ class Runner:
             "memswap_limit": "2g",
             "mounts": [Mount("/data", str(self.directory), type="bind")],
         }
-        container = self.engine.containers.create(self.image, **usual | (options or {}))
+        container = self.engine.containers.create(self.image, **defaults | (options or {}))
         self._containers.append(container)
         container.start()
         return container
 
-    def run(self, operation: str, options: dict[str, Any] | None = None, **environment: str) -> Ended:
+    def run(self, operation: str, options: dict[str, Any] | None = None, **environment: str) -> FinishedRun:
         """Run an operation to its end."""
-        return self.ended(self.start(operation, options, **environment), operation)
+        return self.wait(self.start(operation, options, **environment), operation)
 
-    def ended(self, container: Container, operation: str) -> Ended:
+    def wait(self, container: Container, operation: str) -> FinishedRun:
+        """Wait for the end of a container and remove it."""
         code = container.wait(timeout=280)["StatusCode"]
         lines = container.logs().decode().splitlines()
         container.remove()
         self._containers.remove(container)
-        return Ended(code, lines, self.directory, operation)
+        return FinishedRun(code, lines, self.directory, operation)
 
     def close(self) -> None:
         for container in self._containers:
@@ -121,43 +122,45 @@ class Runner:
 def runner(
     request: pytest.FixtureRequest, engine: docker.DockerClient, model_image: Callable[[str], str], tmp_path: Path
 ) -> Iterator[Runner]:
-    """Run operations of the image that a test module names in IMAGE."""
-    made = Runner(engine, model_image(request.module.IMAGE), tmp_path / "run")
-    yield made
-    made.close()
+    """Run operations of the image of the test's `model`, or of the image that the test module names in IMAGE."""
+    parameters: dict[str, Any] = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    image = parameters["model"].image if hasattr(parameters.get("model"), "image") else request.module.IMAGE
+    found = Runner(engine, model_image(image), tmp_path / "run")
+    yield found
+    found.close()
 
 
-def inside(runner: Runner, program: str) -> Any:
-    """Run a program of `inside/` in the image, on the run's directory, and take the JSON that it prints last."""
-    shutil.copy(INSIDE / program, runner.directory)
-    ended = runner.run(program, {"entrypoint": "python", "command": [f"/data/{program}"]})
-    assert ended.code == 0, ended.lines
-    return json.loads(ended.lines[-1])
+def run_program(runner: Runner, program: str) -> Any:
+    """Run a program of `in_image/` in the image, on the run's directory, and return the JSON that it prints last."""
+    shutil.copy(PROGRAMS / program, runner.directory)
+    finished = runner.run(program, {"entrypoint": "python", "command": [f"/data/{program}"]})
+    assert finished.code == 0, finished.lines
+    return json.loads(finished.lines[-1])
 
 
-def good(ended: Ended) -> Ended:
-    """Check what holds for every run that ends well."""
-    assert ended.code == 0, ended.lines
-    ids = pq.read_table(ended.directory / "tournament.parquet", columns=["id"])["id"].to_pylist()
-    assert list(ended.predictions) == ids
-    values = np.array(list(ended.predictions.values()))
+def assert_succeeded(finished: FinishedRun) -> FinishedRun:
+    """Check the outputs and the log of every successful run of a model."""
+    assert finished.code == 0, finished.lines
+    ids = pq.read_table(finished.directory / "tournament.parquet", columns=["id"])["id"].to_pylist()
+    assert list(finished.predictions) == ids
+    values = np.array(list(finished.predictions.values()))
     assert ((values > 0) & (values < 1)).all()
     assert values.std() > 1e-4
-    for output in (f"predictions/{ended.operation}.csv", f"reports/{ended.operation}.json"):
-        assert (ended.directory / f"{output}.manifest.json").is_file()
-    assert not list(ended.directory.rglob(".*"))
-    assert ended.lines[-1].startswith("done in ")
-    return ended
+    for output in (f"predictions/{finished.operation}.csv", f"reports/{finished.operation}.json"):
+        assert (finished.directory / f"{output}.manifest.json").is_file()
+    assert not list(finished.directory.rglob(".*"))
+    assert finished.lines[-1].startswith("done in ")
+    return finished
 
 
-def prepared(ended: Ended) -> Ended:
-    """Check what holds for every preparation that ends well."""
-    assert ended.code == 0, ended.lines
-    assert (ended.directory / f"reports/{ended.operation}.json.manifest.json").is_file()
-    assert not (ended.directory / "predictions" / f"{ended.operation}.csv").exists()
-    assert not list(ended.directory.rglob(".*"))
-    assert ended.lines[-1].startswith("done in ")
-    return ended
+def assert_preprocessed(finished: FinishedRun) -> FinishedRun:
+    """Check the outputs and the log of every successful run of an operation without predictions."""
+    assert finished.code == 0, finished.lines
+    assert (finished.directory / f"reports/{finished.operation}.json.manifest.json").is_file()
+    assert not (finished.directory / "predictions" / f"{finished.operation}.csv").exists()
+    assert not list(finished.directory.rglob(".*"))
+    assert finished.lines[-1].startswith("done in ")
+    return finished
 
 
 Features = Callable[[np.random.Generator, int], NDArray[Any]]
@@ -169,13 +172,23 @@ def floats(random: np.random.Generator, rows: int) -> NDArray[np.float32]:
 
 
 def five_bins(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
-    """Features like today's small set: 42 of them, from 0 to 4."""
+    """Features like the current small set: 42 of them, from 0 to 4."""
     return random.integers(0, 5, (rows, 42), dtype=np.int8)
+
+
+def many_five_bins(random: np.random.Generator, rows: int) -> NDArray[np.int8]:
+    """Features like the current medium set: 780 of them, from 0 to 4."""
+    return random.integers(0, 5, (rows, 780), dtype=np.int8)
 
 
 def binary(chance: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
     """Targets of 0 and 1."""
     return (random.random(len(chance)) < chance).astype(np.float32)
+
+
+def one_class(chance: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
+    """Targets of 1."""
+    return binary(np.ones_like(chance), random)
 
 
 def graded(chance: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
@@ -184,13 +197,13 @@ def graded(chance: NDArray[np.float64], random: np.random.Generator) -> NDArray[
     return (np.clip(np.round(noisy * 4), 0, 4) / 4).astype(np.float32)
 
 
-def spoilt(matrix: NDArray[Any]) -> NDArray[Any]:
-    """Spoil features: one in twenty values missing, one feature constant, one without any value."""
-    holed = matrix.copy()
-    holed[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
-    holed[:, 10] = 0.5
-    holed[:, 11] = np.nan
-    return holed
+def with_missing_values(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Remove one value in twenty, make the second to last feature constant, and remove all values of the last."""
+    changed = matrix.copy()
+    changed[np.random.default_rng(1).random(matrix.shape) < 0.05] = np.nan
+    changed[:, -2] = 0.5
+    changed[:, -1] = np.nan
+    return changed
 
 
 def write_tables(
@@ -199,11 +212,12 @@ def write_tables(
     target: Callable[[NDArray[np.float64], np.random.Generator], NDArray[np.float32]] = binary,
     *,
     shuffled: bool = False,
-    spoil: Callable[[NDArray[Any]], NDArray[Any]] = lambda matrix: matrix,
+    modify: Callable[[NDArray[Any]], NDArray[Any]] = lambda matrix: matrix,
 ) -> None:
     """Write a run's tables: 3,000 training rows of 60 eras, 800 validation rows, 200 of test and live.
 
-    The target leans on the first four features; `shuffled` breaks that bond in the training table.
+    The target depends on the first four features; `shuffled` removes this dependence from the training table. `modify`
+    changes the features after the targets are drawn.
     """
     random = np.random.default_rng(5)
     training_eras = [f"era{number}" for number in range(1, 61) for _ in range(50)]
@@ -214,12 +228,12 @@ def write_tables(
         ("tournament", tournament_eras, kinds),
     ):
         matrix = features(random, len(eras))
-        lean = matrix[:, :4] @ np.array([1, -1, 1, -1]) / (matrix.max() * 0.6)
-        targets = target(1 / (1 + np.exp(-lean)), random)
+        logits = matrix[:, :4] @ np.array([1, -1, 1, -1]) / (matrix.max() * 0.6)
+        targets = target(1 / (1 + np.exp(-logits)), random)
         if name == "training" and shuffled:
             targets = random.permutation(targets)
         targets[np.isin(data_types, ["test", "live"])] = np.nan
-        matrix = spoil(matrix)
+        matrix = modify(matrix)
         table = {
             "id": [f"{name[:2]}{row:05}" for row in range(len(eras))],
             "era": eras,
@@ -228,3 +242,18 @@ def write_tables(
             "target": targets,
         }
         pq.write_table(pa.table(table), directory / f"{name}.parquet")
+
+
+def change_columns(path: Path, **columns: Any) -> None:
+    """Replace columns of a table."""
+    table = pq.read_table(path)
+    for name, values in columns.items():
+        column = values if isinstance(values, pa.Array) else pa.array(values)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    pq.write_table(table, path)
+
+
+def read_targets(directory: Path, name: str = "training") -> NDArray[np.float32]:
+    """Read the targets of a table."""
+    targets: NDArray[np.float32] = pq.read_table(directory / f"{name}.parquet", columns=["target"])["target"].to_numpy()
+    return targets

@@ -1,13 +1,13 @@
-"""Tables with a signal that is known: how well any model can do on them is computed, not guessed.
+"""Tables with a known signal, for which the best possible logloss is computed.
 
-The target is drawn with a chance that leans on ten features one by one (linear), and on what linear models cannot see:
+The probability of the target depends on ten features separately (linear), and on a part that is not linear:
 
 - :func:`write_known_signal`: on six of the ten in pairs as well (interactions)
 - :func:`write_hidden_structure`: on whether a row belongs to a hidden group (:mod:`practice.hidden_groups`), which no
-  product of two features shows, but a t-SNE map of all rows does
+  product of two features shows, but a t-SNE embedding of all rows does
 
-All other features are noise to the target. Every era follows the same law, so that what a model gains on held-out eras
-is what it has learned of it.
+All other features are noise to the target. Every era follows the same law, so that a model's gain on held-out eras is
+exactly the signal that it has learned.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ TRAINING_ERAS = 100
 # eras between the training table's last and the tournament's first, as between real ones
 _GAP = 8
 _VALIDATION_ERAS = 20
-# logits that one standard deviation of a feature, or of a product of two, is worth
+# logits for one standard deviation of a feature, or of a product of two
 _LINEAR = 0.15 * np.array([1, -1] * 5)
-_LINEAR_BESIDE_GROUPS = 0.1 * np.array([1, -1] * 5)
+_LINEAR_WITH_GROUPS = 0.1 * np.array([1, -1] * 5)
 _INTERACTIONS = 0.3 * np.array([1, -1, 1])
 _SQRT_12 = np.sqrt(12)  # makes the variance of a uniform feature 1
 
 
 @dataclass(frozen=True)
 class KnownSignal:
-    """What can be learned from the tables.
+    """The signal of the tables.
 
     Attributes
     ----------
     coin_toss : float
         Logloss of a constant 0.5, in nats.
     linear : float
-        Logloss on the validation rows of one who knows the linear part of the law.
+        Logloss on the validation rows of the linear part of the law.
     best : float
-        Logloss on the validation rows of one who knows all of it: nobody does better, but by luck.
+        Logloss on the validation rows of the whole law: the minimum, except by chance.
     """
 
     coin_toss: float
@@ -64,14 +64,14 @@ def write_known_signal(directory: Path, rows: int = 50_000, *, shuffled: bool = 
     Parameters
     ----------
     directory
-        Where ``training.parquet`` and ``tournament.parquet`` go.
+        Directory of ``training.parquet`` and ``tournament.parquet``.
     rows
         Rows of the training table, over 100 eras. The tournament table has a fifth as many validation rows, over 20
         eras, and 100 live ones.
     shuffled
-        Whether the training table's targets are drawn from a hat: then there is nothing to learn.
+        Whether the training table's targets are shuffled: then there is nothing to learn.
     seed
-        Of everything that is random.
+        Seed of all random values.
     """
     random = np.random.default_rng(seed)
 
@@ -90,13 +90,13 @@ def write_hidden_structure(directory: Path, rows: int = 10_000, *, lean: float =
     Parameters
     ----------
     directory
-        Where ``training.parquet`` and ``tournament.parquet`` go.
+        Directory of ``training.parquet`` and ``tournament.parquet``.
     rows
         Rows of the training table; those of the tournament table as in :func:`write_known_signal`.
     lean
-        Logits that the target's chance is higher for a row in a hidden group, and lower for one that is in none.
+        Logits by which the target's probability is higher for rows of a hidden group, and lower for all others.
     seed
-        Of everything that is random.
+        Seed of all random values.
     """
     random = np.random.default_rng(seed)
     groups = HiddenGroups(random.permutation(FEATURES), random)
@@ -104,14 +104,14 @@ def write_hidden_structure(directory: Path, rows: int = 10_000, *, lean: float =
     def drawn(count: int) -> _Rows:
         hidden = groups.draw(count, random)
         features = apply_signs(random.random((count, FEATURES), dtype=np.float32), 0.5, hidden.signs.T)
-        linear = _standardised(features)[:, :10] @ _LINEAR_BESIDE_GROUPS
+        linear = _standardised(features)[:, :10] @ _LINEAR_WITH_GROUPS
         return _Rows(features, linear, linear + np.where(hidden.grouped, lean, -lean))
 
     return _write_both(directory, rows, drawn, random)
 
 
 class _Rows(NamedTuple):
-    """Features, shape (rows, features), with the logits of the law's linear part and those of all of it."""
+    """Features, shape (rows, features), with the logits of the law's linear part and of the whole law."""
 
     features: NDArray[np.float32]
     linear: NDArray[np.float64]
@@ -132,7 +132,7 @@ def _write_both(
     shuffled: bool = False,
 ) -> KnownSignal:
     training = drawn(rows)
-    targets = _tossed(training.logits, random)
+    targets = _draw_targets(training.logits, random)
     if shuffled:
         targets = random.permutation(targets)
     eras = [f"era{1 + row * TRAINING_ERAS // rows}" for row in range(rows)]
@@ -140,7 +140,7 @@ def _write_both(
 
     validation = rows // 5
     tournament = drawn(validation + 100)
-    targets = _tossed(tournament.logits, random)
+    targets = _draw_targets(tournament.logits, random)
     targets[validation:] = np.nan
     first = TRAINING_ERAS + _GAP + 1
     eras = [f"era{first + row * _VALIDATION_ERAS // validation}" for row in range(validation)] + ["eraX"] * 100
@@ -156,12 +156,12 @@ def _write_both(
 
 
 def _chances(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the chance of a target of 1, shape (rows,)."""
+    """Compute the probability of a target of 1, shape (rows,)."""
     chances: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
     return chances
 
 
-def _tossed(logits: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
+def _draw_targets(logits: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
     return (random.random(len(logits)) < _chances(logits)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""The polynomial of degree 2, in blocks: the same as scikit-learn's definition, without scikit-learn's memory."""
+"""The polynomial of degree 2, computed in blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _matrix(rows: int, features: int = 5) -> Any:
     return np.random.default_rng(1).normal(3, 2, size=(rows, features)).astype(np.float32)
 
 
-def test_terms_are_the_features_and_their_products_of_two(polynomial: Any) -> None:
+def test_expand_terms_are_features_and_products_of_two(polynomial: Any) -> None:
     matrix = _matrix(7)
     pairs = [
         matrix[:, first] * matrix[:, second] for first, second in itertools.combinations_with_replacement(range(5), 2)
@@ -48,9 +48,7 @@ def test_blocks_cover_every_row_once(polynomial: Any, monkeypatch: pytest.Monkey
     assert np.concatenate([np.arange(150)[rows] for rows, _ in parts]).tolist() == list(range(150))
 
 
-def test_scaling_is_exact_where_means_are_large_and_quiet_where_nothing_changes(
-    polynomial: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scaling_large_means_and_constant_terms_are_exact(polynomial: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polynomial, "_BLOCK_BYTES", 1 << 12)
     matrix = _matrix(5_000)
     matrix[:, 3] = 100 + matrix[:, 3] / 100

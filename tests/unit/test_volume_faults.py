@@ -257,7 +257,7 @@ class TestSomebodyElsesVolume:
         [
             (0o555, True, 64, r"{data}/svm\.csv: its directory may not be written to by uid {uid}"),
             (0o555, False, 64, r"STORING is '{data}', which may not be written to by uid {uid}"),
-            (0o777, True, 66, r"{data}/training\.parquet: it cannot be read by uid {uid} \(Permission denied\)\. Give"),
+            (0o777, True, 66, r"{data}/training\.parquet: it cannot be read by uid {uid} \(Permission denied\)\. Grant"),
         ],
     )
     def test_a_container(self, mode: int, predicts: bool, code: int, said: str) -> None:
@@ -268,7 +268,7 @@ class TestSomebodyElsesVolume:
             data = Path(name)
             operations = data / "operations"
             operations.mkdir()
-            (operations / "svm.py").write_text("def run(task):\n    task.training\n")
+            (operations / "svm_operation.py").write_text("def run(task):\n    task.training\n")
             (data / "training.parquet").write_bytes(b"secret")
             (data / "training.parquet").chmod(0o600)
             for path in (data, data / "training.parquet"):
@@ -309,7 +309,7 @@ class TestTurnedBytes:
         ages = {file: (layout.directory / file).stat().st_mtime_ns for file in whole}
         flip_a_byte(path, share)
         with pytest.raises(
-            BadDataError, match=rf"{name}: its content is not what its manifest .*`unzip` and run it again"
+            BadDataError, match=rf"{name}: its content differs from its manifest .*`unzip` and run it again"
         ):
             Table(path)
         with pytest.raises(
@@ -362,11 +362,11 @@ class TestTurnedBytes:
             read = lambda: read_embedding(tmp_path, Embedding(30), table)  # noqa: E731
         read()
         flip_a_byte(path, share)
-        with pytest.raises(BadDataError, match=rf"{path.name}: its content is not what its manifest .* Clear the task"):
+        with pytest.raises(BadDataError, match=rf"{path.name}: its content differs from its manifest .* Clear the task"):
             read()
         assert not outputs.is_finished(path, "abc")
         path.unlink()
-        with pytest.raises(MissingInputError, match=rf"{path}: there is no such file"):
+        with pytest.raises(MissingInputError, match=rf"{path}: the file does not exist"):
             read()
 
     def test_predictions_are_not_blamed_for_a_turned_tournament_table(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables to read, and a real process to run operations in."""
+"""Tables, and a real process that runs operations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Columns = dict[str, Any]
 
 
 def table_columns(rows: int = 12, features: int = 3) -> Columns:
-    """A table that keeps the contract: eras of four rows, targets 0 and 1 in turn."""
+    """A valid table: eras of four rows, alternating targets 0 and 1."""
     random = np.random.default_rng(1)
     return {
         "id": [f"n{row}" for row in range(rows)],
@@ -50,7 +50,10 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Contract(Protocol):
-    """Starts ``python -m numerai_contract`` in an image made of these operations."""
+    """Starts ``python -m numerai_contract`` with the given operations.
+
+    Modules with a leading underscore are helpers, written under their own name.
+    """
 
     def __call__(self, operations: dict[str, str], *arguments: str, **environment: str) -> subprocess.Popen[str]: ...
 
@@ -63,7 +66,8 @@ def contract(tmp_path: Path) -> Contract:
 
     def start(operations: dict[str, str], *arguments: str, **environment: str) -> subprocess.Popen[str]:
         for name, code in operations.items():
-            (folder / f"{name}.py").write_text(dedent(code), encoding="utf-8")
+            file_name = f"{name}.py" if name.startswith("_") else f"{name}_operation.py"
+            (folder / file_name).write_text(dedent(code), encoding="utf-8")
         return subprocess.Popen(
             [sys.executable, "-m", "numerai_contract", *arguments],
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(source), "OPERATIONS_DIR": str(folder)} | environment,

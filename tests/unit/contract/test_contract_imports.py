@@ -1,4 +1,4 @@
-"""Modules that look as if they were not installed, to what is imported meanwhile and to nothing else."""
+"""Hidden modules: not installed for the imports inside the block, unchanged otherwise."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from numerai_contract.imports import absent
+from numerai_contract.imports import hidden_modules
 
-ASKS = """
+OPTIONAL_IMPORT = """
 try:
     import {extra}
 except ImportError:
@@ -20,8 +20,8 @@ except ImportError:
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A library that makes use of another where that is installed."""
-    (tmp_path / "a_library.py").write_text(ASKS.format(extra="an_extra"))
+    """A library with an optional import."""
+    (tmp_path / "a_library.py").write_text(OPTIONAL_IMPORT.format(extra="an_extra"))
     (tmp_path / "an_extra.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("a_library", "an_extra"):
@@ -29,21 +29,21 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "a_library"
 
 
-def test_a_library_does_without(library: str) -> None:
-    with absent("an_extra"):
+def test_hidden_modules_optional_import_is_skipped(library: str) -> None:
+    with hidden_modules("an_extra"):
         assert importlib.import_module(library).an_extra is None
     assert "an_extra" not in sys.modules
     assert importlib.import_module("an_extra")
 
 
-def test_what_is_imported_already_stays(library: str) -> None:
+def test_hidden_modules_already_imported_stays(library: str) -> None:
     extra = importlib.import_module("an_extra")
-    with absent("an_extra"):
+    with hidden_modules("an_extra"):
         assert importlib.import_module(library).an_extra is extra
     assert sys.modules["an_extra"] is extra
 
 
-def test_it_ends_with_an_error_as_well() -> None:
-    with pytest.raises(ModuleNotFoundError), absent("csv_of_mine"):
-        importlib.import_module("csv_of_mine")
-    assert "csv_of_mine" not in sys.modules
+def test_hidden_modules_failing_block_restores_the_modules() -> None:
+    with pytest.raises(ModuleNotFoundError), hidden_modules("not_installed"):
+        importlib.import_module("not_installed")
+    assert "not_installed" not in sys.modules

@@ -1,4 +1,4 @@
-"""Outputs: whole or not there, at whatever point a writer is cut off."""
+"""Outputs: complete or absent, at every point at which a writer may be killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _write(path: Path, content: bytes) -> None:
         part.write_bytes(content)
 
 
-def test_writes_file_and_manifest(tmp_path: Path) -> None:
+def test_output_new_file_has_a_manifest(tmp_path: Path) -> None:
     path = tmp_path / "predictions" / "svm.csv"
     _write(path, b"content")
     assert path.read_bytes() == b"content"
@@ -38,7 +38,7 @@ def test_writes_file_and_manifest(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["svm.csv", "svm.csv.manifest.json"]
 
 
-def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
+def test_output_open_reader_keeps_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
     _write(path, b"old")
     with path.open("rb") as reader:
@@ -46,7 +46,7 @@ def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path: Path) -> None:
         assert reader.read() == b"old"
 
 
-def test_others_may_read_what_a_container_wrote(tmp_path: Path) -> None:
+def test_output_written_file_is_readable_by_other_users(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
     before = os.umask(0o022)
     try:
@@ -57,7 +57,7 @@ def test_others_may_read_what_a_container_wrote(tmp_path: Path) -> None:
         assert stat.S_IMODE(written.stat().st_mode) == 0o644
 
 
-def test_a_writer_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
+def test_output_failing_writer_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
     _write(path, b"old")
 
@@ -73,12 +73,12 @@ def test_a_writer_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None
     assert not list(tmp_path.glob(".*"))
 
 
-class _CutOff(BaseException):
-    """Stands for a kill."""
+class _Killed(BaseException):
+    """Simulates a kill."""
 
 
 @pytest.mark.parametrize("point", range(30))
-def test_a_manifest_never_stands_beside_other_content(
+def test_output_writer_killed_manifest_matches_the_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: int
 ) -> None:
     path = tmp_path / "svm.csv"
@@ -90,7 +90,7 @@ def test_a_manifest_never_stands_beside_other_content(
             nonlocal steps
             if steps >= point:
                 # a killed process does nothing more, not even its clean-up
-                raise _CutOff
+                raise _Killed
             steps += 1
             return original(*arguments, **options)
 
@@ -101,28 +101,28 @@ def test_a_manifest_never_stands_beside_other_content(
             patched.setattr(os, name, cut_off_at(getattr(os, name)))
         for name in ("replace", "unlink", "write_text"):
             patched.setattr(Path, name, cut_off_at(getattr(Path, name)))
-        with contextlib.suppress(_CutOff):
+        with contextlib.suppress(_Killed):
             _write(path, b"new")
     assert path.read_bytes() in (b"old", b"new")
     # raises when manifest and content differ
-    whole = outputs.verify(path)
+    is_complete = outputs.verify(path)
     if point == 29:
-        assert whole
+        assert is_complete
         assert path.read_bytes() == b"new"
 
 
-def test_a_try_that_overlaps_another_keeps_its_part(tmp_path: Path) -> None:
+def test_atomic_write_overlapping_attempts_have_separate_parts(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
-    with outputs.replacing(path) as first:
+    with outputs.atomic_write(path) as first:
         first.write_bytes(b"first")
-        with outputs.replacing(path) as second:
+        with outputs.atomic_write(path) as second:
             second.write_bytes(b"second")
             assert first != second
         assert path.read_bytes() == b"second"
     assert path.read_bytes() == b"first"
 
 
-def test_parts_of_killed_containers_are_removed_after_an_hour(tmp_path: Path) -> None:
+def test_output_stale_parts_are_removed_after_an_hour(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
     abandoned, fresh, other = (tmp_path / name for name in (".svm.csv.a.part", ".svm.csv.b.part", ".x.csv.a.part"))
     for part in (abandoned, fresh, other):
@@ -134,7 +134,7 @@ def test_parts_of_killed_containers_are_removed_after_an_hour(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_full_disk_may_pass_and_the_message_says_where(
+def test_output_disk_error_raises_try_again_with_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     path = tmp_path / "svm.csv"
@@ -151,7 +151,7 @@ def test_a_full_disk_may_pass_and_the_message_says_where(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_other_errors_pass_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_other_os_error_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def odd(_descriptor: int) -> None:
         raise OSError(errno.EXDEV, "odd")
 
@@ -160,7 +160,7 @@ def test_other_errors_pass_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyP
         _write(tmp_path / "svm.csv", b"new")
 
 
-def test_verify(tmp_path: Path) -> None:
+def test_verify_changed_content_raises_bad_data(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
     path.write_bytes(b"content")
     assert not outputs.verify(path)
@@ -168,11 +168,11 @@ def test_verify(tmp_path: Path) -> None:
     assert outputs.verify(path)
     for changed in (b"contend", b"content ", b""):
         path.write_bytes(changed)
-        with pytest.raises(BadDataError, match="is not what its manifest"):
+        with pytest.raises(BadDataError, match="differs from its manifest"):
             outputs.verify(path)
 
 
-def test_places_are_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_writable_invalid_path_raises_bad_parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs.check_writable(tmp_path / "new" / "svm.csv", "PREDICTING")
     assert (tmp_path / "new").is_dir()
     with pytest.raises(BadParameterError, match=r"PREDICTING is .*, which is a directory"):

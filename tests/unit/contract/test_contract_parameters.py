@@ -1,4 +1,4 @@
-"""Parameters: what is absent, what is wrong, and what the message says."""
+"""Parameters: defaults, invalid values, and error messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numerai_contract.exits import BadParameterError, Exit
 from numerai_contract.parameters import THREAD_VARIABLES, Parameters
 
 
-def test_defaults() -> None:
+def test_parameters_empty_environment_has_defaults() -> None:
     parameters = Parameters({})
     parameters.check()
     assert parameters.seed == 67
@@ -23,7 +23,7 @@ def test_defaults() -> None:
     assert parameters.memory_limit is None
 
 
-def test_reads_what_is_set() -> None:
+def test_parameters_set_variables_are_read() -> None:
     parameters = Parameters(
         {
             "OPERATION": " svm ",
@@ -43,7 +43,7 @@ def test_reads_what_is_set() -> None:
     assert (parameters.seed, parameters.inputs) == (0, "0f3a")
 
 
-def test_blank_counts_as_not_set() -> None:
+def test_parameters_blank_variable_counts_as_not_set() -> None:
     parameters = Parameters({"SEED": "  ", "OPERATION": ""})
     assert parameters.seed == 67
     with pytest.raises(BadParameterError, match="OPERATION is not set"):
@@ -63,33 +63,33 @@ def test_blank_counts_as_not_set() -> None:
         ("TIME_LIMIT_PART", "soon", "of at least 1"),
     ],
 )
-def test_refuses_bad_values_naming_variable_value_and_what_is_allowed(name: str, value: str, allowed: str) -> None:
-    with pytest.raises(BadParameterError) as refused:
+def test_check_invalid_value_names_variable_value_and_bounds(name: str, value: str, allowed: str) -> None:
+    with pytest.raises(BadParameterError) as error:
         Parameters({name: value}).check()
-    assert refused.value.exit is Exit.BAD_PARAMETERS
-    message = str(refused.value)
+    assert error.value.exit is Exit.BAD_PARAMETERS
+    message = str(error.value)
     assert f"{name} is {value!r}" in message
     assert allowed in message
 
 
-def test_an_operations_own_parameters_are_bounded() -> None:
+def test_getters_out_of_bounds_raise_bad_parameter() -> None:
     parameters = Parameters({"ROW_LIMIT": "50", "C": "0.1", "KIND": "linear", "RATE": "nan", "FAR": "1e9"})
-    assert parameters.whole("ROW_LIMIT", 10, at_least=50, at_most=50) == 50
-    assert parameters.whole("ABSENT", 10) == 10
-    assert parameters.number("C", 1.0, at_least=0.1, at_most=0.1) == 0.1
-    assert parameters.number("ABSENT", 2.5) == 2.5
-    assert parameters.text("KIND", choices=("linear", "radial")) == "linear"
+    assert parameters.get_int("ROW_LIMIT", 10, at_least=50, at_most=50) == 50
+    assert parameters.get_int("ABSENT", 10) == 10
+    assert parameters.get_float("C", 1.0, at_least=0.1, at_most=0.1) == 0.1
+    assert parameters.get_float("ABSENT", 2.5) == 2.5
+    assert parameters.get_str("KIND", choices=("linear", "radial")) == "linear"
     with pytest.raises(BadParameterError, match="from 51 to 100"):
-        parameters.whole("ROW_LIMIT", at_least=51, at_most=100)
+        parameters.get_int("ROW_LIMIT", at_least=51, at_most=100)
     with pytest.raises(BadParameterError, match="RATE is 'nan'"):
-        parameters.number("RATE")
+        parameters.get_float("RATE")
     with pytest.raises(BadParameterError, match="of at most 10"):
-        parameters.number("FAR", at_most=10)
+        parameters.get_float("FAR", at_most=10)
     with pytest.raises(BadParameterError, match="allowed are a, b"):
-        parameters.text("KIND", choices=("a", "b"))
+        parameters.get_str("KIND", choices=("a", "b"))
 
 
-def test_threads_are_told_to_the_number_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_threads_sets_the_variables_of_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*THREAD_VARIABLES, "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, "99")
     Parameters({"THREADS": "2"}).limit_threads()

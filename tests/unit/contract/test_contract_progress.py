@@ -1,4 +1,4 @@
-"""Progress: what a person reads."""
+"""Progress: the lines in the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Clock:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "expected"),
     [
         (0.04, "0.0 s"),
         (9.94, "9.9 s"),
@@ -29,11 +29,11 @@ class _Clock:
         (100_000, "27 h 46 min"),
     ],
 )
-def test_duration(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+def test_duration_seconds_are_formatted(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
 
 
-def test_steps_and_updates() -> None:
+def test_progress_frequent_updates_are_throttled() -> None:
     clock, stream = _Clock(), io.StringIO()
     progress = Progress(stream, clock)
     with progress.step("growing trees"):
@@ -53,7 +53,7 @@ def test_steps_and_updates() -> None:
     ]
 
 
-def test_each_step_has_its_own_clock() -> None:
+def test_progress_second_step_estimates_from_its_start() -> None:
     clock, stream = _Clock(), io.StringIO()
     progress = Progress(stream, clock)
     with progress.step("fitting"):
@@ -64,7 +64,7 @@ def test_each_step_has_its_own_clock() -> None:
     assert "[ 50 %] row 5 of 10, about 10 s left" in stream.getvalue()
 
 
-def test_a_step_that_fails_is_not_done() -> None:
+def test_progress_failing_step_is_not_logged_as_done() -> None:
     stream = io.StringIO()
     progress = Progress(stream, _Clock())
     with pytest.raises(KeyError), progress.step("fitting"):

@@ -1,4 +1,4 @@
-"""What a task leaves behind: predictions and a report."""
+"""The outputs of a task: predictions and a report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import pytest
 from numerai_contract import outputs
 from numerai_contract.exits import BadParameterError, Exit, ModelFailureError
 from numerai_contract.parameters import Parameters
-from numerai_contract.predictions import checked, write_predictions
+from numerai_contract.predictions import validate_probabilities, write_predictions
 from numerai_contract.progress import Progress
 from numerai_contract.reports import write_report
-from numerai_contract.task import Learned, Task
+from numerai_contract.task import Task, TrainingSummary
 
 Columns = dict[str, Any]
 Writer = Callable[..., Path]
@@ -32,33 +32,33 @@ Writer = Callable[..., Path]
     [
         ([0.1, 0.2], "shape .2,. for 3 rows"),
         ([[0.1], [0.2], [0.3]], "shape .3, 1. for 3 rows"),
-        ([0.1, math.nan, 0.3], "predicted nan for row 2, and nothing in .0, 1. for 1 of 3 rows"),
+        ([0.1, math.nan, 0.3], "predicted nan for row 2; 1 of 3 rows have no prediction in .0, 1."),
         ([0.1, 0.2, 1.01], "predicted 1.01 for row 3"),
-        ([-0.01, 0.2, math.inf], "predicted -0.01 for row 1, .* 2 of 3"),
+        ([-0.01, 0.2, math.inf], "predicted -0.01 for row 1; 2 of 3"),
         ([0.5, 0.5, 0.5], "0.500000 for every row .* learned nothing"),
         ([0.5, 0.5 + 1e-7, 0.5 - 1e-7], "learned nothing"),
     ],
 )
-def test_worthless_predictions_are_the_models_failure(probabilities: list[float], message: str) -> None:
+def test_validate_probabilities_worthless_raises_model_failure(probabilities: list[float], message: str) -> None:
     with pytest.raises(ModelFailureError, match=message) as failure:
-        checked(probabilities, 3)
+        validate_probabilities(probabilities, 3)
     assert failure.value.exit is Exit.BUG
 
 
-def test_only_the_outermost_predictions_are_moved() -> None:
-    predictions, moved = checked(np.array([0, 1, 1e-7, 0.25, 1e-6], dtype=np.float64), 5)
+def test_validate_probabilities_near_0_and_1_are_clipped() -> None:
+    predictions, clipped = validate_probabilities(np.array([0, 1, 1e-7, 0.25, 1e-6], dtype=np.float64), 5)
     assert predictions.tolist() == [1e-6, 1 - 1e-6, 1e-6, 0.25, 1e-6]
-    assert moved == 3
+    assert clipped == 3
 
 
-def test_predictions_of_ids_with_commas_and_quotes(tmp_path: Path) -> None:
+def test_write_predictions_ids_with_commas_are_quoted(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
     write_predictions(path, pa.chunked_array([["b"], ['with,"comma']]), np.array([0.25, 0.75]), None)
     with path.open(newline="") as stream:
         assert list(csv.reader(stream)) == [["id", "prediction"], ["b", "0.250000000"], ['with,"comma', "0.750000000"]]
 
 
-def test_predictions_file(tmp_path: Path) -> None:
+def test_write_predictions_file_and_manifest_are_exact(tmp_path: Path) -> None:
     path = tmp_path / "svm.csv"
     ids = pa.chunked_array([["b", "a"], ["live row"]])
     predictions = np.array([1e-6, 0.123456789012, 1 - 1e-6])
@@ -68,14 +68,14 @@ def test_predictions_file(tmp_path: Path) -> None:
     assert (manifest["rows"], manifest["columns"], manifest["inputs"]) == (3, ["id", "prediction"], None)
 
 
-def test_reports_hold_no_infinities(tmp_path: Path) -> None:
+def test_write_report_infinity_raises_value_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_report(tmp_path / "report.json", {"logloss": math.inf}, None)
     assert not list(tmp_path.iterdir())
 
 
 def _task(write: Writer, columns: Columns, tmp_path: Path, **more: str) -> tuple[Task, io.StringIO]:
-    said = io.StringIO()
+    log = io.StringIO()
     tournament = columns | {
         "id": [f"t{row}" for row in range(12)],
         "era": ["era7"] * 4 + ["era8"] * 4 + ["eraX"] * 4,
@@ -90,15 +90,15 @@ def _task(write: Writer, columns: Columns, tmp_path: Path, **more: str) -> tuple
         "REPORTING": str(tmp_path / "reports" / "svm.json"),
         "INPUTS": "0f3a",
     }
-    return Task(Parameters(environment | more), Progress(said)), said
+    return Task(Parameters(environment | more), Progress(log)), log
 
 
-def test_a_task_delivers_predictions_and_report(write: Writer, columns: Columns, tmp_path: Path) -> None:
-    task, said = _task(write, columns, tmp_path)
+def test_task_write_predictions_writes_predictions_and_report(write: Writer, columns: Columns, tmp_path: Path) -> None:
+    task, log = _task(write, columns, tmp_path)
     task.check()
     task.note("drew a sample")
     probabilities = np.array([0.3, 0.6, 0.4, 0.7] * 2 + [0.1, 0.2, 0.0, 0.4])
-    task.deliver(probabilities, Learned(10, 2, {"C": 0.1}, libraries=("pyarrow", "no-such-library")))
+    task.write_predictions(probabilities, TrainingSummary(10, 2, {"C": 0.1}, libraries=("pyarrow", "no-such-library")))
 
     lines = (tmp_path / "predictions" / "svm.csv").read_text().splitlines()
     assert lines[:2] == ["id,prediction", "t0,0.300000000"]
@@ -117,42 +117,42 @@ def test_a_task_delivers_predictions_and_report(write: Writer, columns: Columns,
     assert (report["features"], report["seed"], report["target"]) == (3, 67, "binary")
     assert report["chosen"] == {"C": 0.1}
     assert report["notes"][0] == "drew a sample"
-    assert "moved 1 predictions" in report["notes"][1]
+    assert "clipped 1 predictions" in report["notes"][1]
     assert set(report["libraries"]) == {"python", "numpy", "pyarrow"}
     assert report["seconds"] >= 0
     assert 10 < report["peak_memory_mib"] < 100_000
     for path in (tmp_path / "predictions" / "svm.csv", tmp_path / "reports" / "svm.json"):
         assert json.loads(outputs.manifest_path(path).read_text())["inputs"] == "0f3a"
-    assert "training.parquet: 12 rows, 3 eras, 3 features (float32)" in said.getvalue()
-    assert "validation on 8 rows of 2 eras: logloss" in said.getvalue()
+    assert "training.parquet: 12 rows, 3 eras, 3 features (float32)" in log.getvalue()
+    assert "validation on 8 rows of 2 eras: logloss" in log.getvalue()
 
 
-def test_a_report_is_not_needed(write: Writer, columns: Columns, tmp_path: Path) -> None:
+def test_task_without_reporting_writes_no_report(write: Writer, columns: Columns, tmp_path: Path) -> None:
     task, _ = _task(write, columns, tmp_path, REPORTING="")
     task.check()
-    task.deliver(np.linspace(0.1, 0.9, 12), Learned(12))
+    task.write_predictions(np.linspace(0.1, 0.9, 12), TrainingSummary(12))
     assert not (tmp_path / "reports").exists()
 
 
-def test_without_validation_rows_there_is_no_score(write: Writer, columns: Columns, tmp_path: Path) -> None:
-    task, said = _task(write, columns, tmp_path)
+def test_task_without_known_targets_has_no_score(write: Writer, columns: Columns, tmp_path: Path) -> None:
+    task, log = _task(write, columns, tmp_path)
     write(
         pq.read_table(tmp_path / "tournament.parquet").to_pydict() | {"target": [math.nan] * 12}, "tournament.parquet"
     )
-    task.deliver(np.linspace(0.1, 0.9, 12), Learned(12))
+    task.write_predictions(np.linspace(0.1, 0.9, 12), TrainingSummary(12))
     assert json.loads((tmp_path / "reports" / "svm.json").read_text())["validation"] is None
-    assert "no row with a known target" in said.getvalue()
+    assert "no row has a known target" in log.getvalue()
 
 
-def test_worthless_predictions_leave_nothing(write: Writer, columns: Columns, tmp_path: Path) -> None:
+def test_task_worthless_predictions_write_nothing(write: Writer, columns: Columns, tmp_path: Path) -> None:
     task, _ = _task(write, columns, tmp_path)
     with pytest.raises(ModelFailureError):
-        task.deliver(np.full(12, 0.5), Learned(12))
+        task.write_predictions(np.full(12, 0.5), TrainingSummary(12))
     assert not (tmp_path / "predictions").exists()
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_bad_place_is_refused_before_the_work(write: Writer, columns: Columns, tmp_path: Path) -> None:
+def test_task_check_invalid_output_path_raises_bad_parameter(write: Writer, columns: Columns, tmp_path: Path) -> None:
     task, _ = _task(write, columns, tmp_path, PREDICTING=str(tmp_path))
     with pytest.raises(BadParameterError, match="PREDICTING"):
         task.check()

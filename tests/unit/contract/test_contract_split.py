@@ -1,4 +1,4 @@
-"""What the models on a split stand on: the split itself, the maps, and the tables seen through both."""
+"""The inputs of models on a split: the split, the embeddings, and the split tables."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from numerai_contract.progress import Progress
 from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.split_tables import SplitTables
 from numerai_contract.tables import Table
-from numerai_contract.task import Learned, Task
+from numerai_contract.task import Task, TrainingSummary
 
 Columns = dict[str, Any]
 Writer = Callable[..., Path]
 
-LIKENESS = np.linspace(0.2, 0.8, 12, dtype=np.float32)
+SIMILARITY = np.linspace(0.2, 0.8, 12, dtype=np.float32)
 VALIDATION = np.arange(12) >= 9
-MAP = Embedding(30)
+EMBEDDING = Embedding(30)
 
 
 @pytest.fixture
@@ -46,24 +46,24 @@ def _shuffled(table: Table) -> tuple[pa.ChunkedArray, Any]:
     return table.ids.take(pa.array(order)), order
 
 
-def test_a_split_is_read_in_the_order_of_its_reader(training: Table, tmp_path: Path) -> None:
+def test_read_split_other_row_order_is_aligned(training: Table, tmp_path: Path) -> None:
     ids, order = _shuffled(training)
-    path = write_split(tmp_path, ids, Split(LIKENESS[order], VALIDATION[order]), "0f3a")
-    assert pq.read_schema(path).names == ["id", "likeness", "split"]
+    path = write_split(tmp_path, ids, Split(SIMILARITY[order], VALIDATION[order]), "0f3a")
+    assert pq.read_schema(path).names == ["id", "similarity", "split"]
     assert set(pq.read_table(path)["split"].to_pylist()) == {"train", "validation"}
     assert json.loads(outputs.manifest_path(path).read_text())["inputs"] == "0f3a"
     split = read_split(tmp_path, training)
-    assert split.likeness.tolist() == LIKENESS.tolist()
+    assert split.similarity.tolist() == SIMILARITY.tolist()
     assert split.validation.tolist() == VALIDATION.tolist()
 
 
-def test_a_map_is_read_for_either_table(training: Table, tournament: Table, tmp_path: Path) -> None:
+def test_read_embedding_either_table_is_aligned(training: Table, tournament: Table, tmp_path: Path) -> None:
     coordinates = np.random.default_rng(1).normal(size=(24, 2)).astype(np.float32)
     ids = pa.chunked_array([*training.ids.chunks, *tournament.ids.chunks])
     order = np.random.default_rng(3).permutation(24)
-    write_embedding(tmp_path, MAP, ids.take(pa.array(order)), coordinates[order], None)
-    assert read_embedding(tmp_path, MAP, training).tolist() == coordinates[:12].tolist()
-    assert read_embedding(tmp_path, MAP, tournament).tolist() == coordinates[12:].tolist()
+    write_embedding(tmp_path, EMBEDDING, ids.take(pa.array(order)), coordinates[order], None)
+    assert read_embedding(tmp_path, EMBEDDING, training).tolist() == coordinates[:12].tolist()
+    assert read_embedding(tmp_path, EMBEDDING, tournament).tolist() == coordinates[12:].tolist()
 
 
 @pytest.mark.parametrize(
@@ -75,18 +75,18 @@ def test_a_map_is_read_for_either_table(training: Table, tournament: Table, tmp_
         ("perplexity_100_polynomial_3d", Embedding(100, polynomial=True, dimensions=3)),
     ],
 )
-def test_a_maps_name_says_how_it_was_made(name: str, embedding: Embedding) -> None:
+def test_embedding_name_encodes_its_parameters(name: str, embedding: Embedding) -> None:
     assert embedding.name == name
-    assert Embedding.named(name) == embedding
-    assert Embedding.named(f"{name}_more") is None
+    assert Embedding.parse(name) == embedding
+    assert Embedding.parse(f"{name}_more") is None
     assert embedding.path(Path("/data")) == Path(f"/data/tsne/{name}.parquet")
 
 
-def test_there_are_ten_maps() -> None:
+def test_embedding_standard_has_ten_names() -> None:
     assert len({embedding.name for embedding in STANDARD}) == 10
 
 
-def test_a_third_axis_is_kept(training: Table, tmp_path: Path) -> None:
+def test_embedding_three_dimensions_has_a_z_column(training: Table, tmp_path: Path) -> None:
     coordinates = np.arange(36, dtype=np.float32).reshape(12, 3)
     embedding = Embedding(30, dimensions=3)
     path = write_embedding(tmp_path, embedding, training.ids, coordinates, None)
@@ -94,45 +94,45 @@ def test_a_third_axis_is_kept(training: Table, tmp_path: Path) -> None:
     assert read_embedding(tmp_path, embedding, training).tolist() == coordinates.tolist()
 
 
-def test_what_is_not_there_or_not_finished_is_missing(training: Table, tmp_path: Path) -> None:
+def test_read_split_absent_or_incomplete_raises_missing_input(training: Table, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="Clear the task `adversarial_validation`"):
         read_split(tmp_path, training)
-    path = write_split(tmp_path, training.ids, Split(LIKENESS, VALIDATION), None)
+    path = write_split(tmp_path, training.ids, Split(SIMILARITY, VALIDATION), None)
     outputs.manifest_path(path).unlink()
-    with pytest.raises(MissingInputError, match="never finished"):
+    with pytest.raises(MissingInputError, match="is incomplete"):
         read_split(tmp_path, training)
 
 
-def test_a_changed_file_is_refused(training: Table, tmp_path: Path) -> None:
-    path = write_embedding(tmp_path, MAP, training.ids, np.zeros((12, 2), dtype=np.float32), None)
+def test_read_embedding_changed_file_raises_bad_data(training: Table, tmp_path: Path) -> None:
+    path = write_embedding(tmp_path, EMBEDDING, training.ids, np.zeros((12, 2), dtype=np.float32), None)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BadDataError, match=r"perplexity_30\.parquet: its content is not .* Clear the task `tsne`"):
-        read_embedding(tmp_path, MAP, training)
+    with pytest.raises(BadDataError, match=r"perplexity_30\.parquet: its content differs .* Clear the task `tsne`"):
+        read_embedding(tmp_path, EMBEDDING, training)
 
 
-def test_a_row_that_is_not_in_it_is_named(training: Table, tournament: Table, tmp_path: Path) -> None:
-    write_embedding(tmp_path, MAP, training.ids, np.zeros((12, 2), dtype=np.float32), None)
+def test_read_embedding_missing_row_is_named(training: Table, tournament: Table, tmp_path: Path) -> None:
+    write_embedding(tmp_path, EMBEDDING, training.ids, np.zeros((12, 2), dtype=np.float32), None)
     with pytest.raises(BadDataError, match=r"12 of the 12 rows of tournament\.parquet .* row 1 \(id t0\)"):
-        read_embedding(tmp_path, MAP, tournament)
-    some = write_embedding(tmp_path, MAP, training.ids.slice(0, 7), np.zeros((7, 2), dtype=np.float32), None)
-    with pytest.raises(BadDataError, match=rf"{some.name}: 5 of the 12 rows .* row 8 \(id n7\)"):
-        read_embedding(tmp_path, MAP, training)
+        read_embedding(tmp_path, EMBEDDING, tournament)
+    partial = write_embedding(tmp_path, EMBEDDING, training.ids.slice(0, 7), np.zeros((7, 2), dtype=np.float32), None)
+    with pytest.raises(BadDataError, match=rf"{partial.name}: 5 of the 12 rows .* row 8 \(id n7\)"):
+        read_embedding(tmp_path, EMBEDDING, training)
 
 
-def test_a_coordinate_that_is_no_number_is_refused(training: Table, tmp_path: Path) -> None:
+def test_read_embedding_nan_coordinate_raises_bad_data(training: Table, tmp_path: Path) -> None:
     coordinates = np.zeros((12, 2), dtype=np.float32)
     coordinates[4, 1] = np.nan
-    write_embedding(tmp_path, MAP, training.ids, coordinates, None)
+    write_embedding(tmp_path, EMBEDDING, training.ids, coordinates, None)
     with pytest.raises(BadDataError, match="column 'y' is empty in some rows"):
-        read_embedding(tmp_path, MAP, training)
+        read_embedding(tmp_path, EMBEDDING, training)
 
 
-@pytest.mark.parametrize(("validation", "side"), [(VALIDATION | True, "train"), (VALIDATION & False, "validation")])
-def test_a_split_with_one_side_is_refused(training: Table, tmp_path: Path, validation: Any, side: str) -> None:
-    write_split(tmp_path, training.ids, Split(LIKENESS, validation), None)
-    with pytest.raises(BadDataError, match=rf"no row of training\.parquet is on the side '{side}'"):
+@pytest.mark.parametrize(("validation", "part"), [(VALIDATION | True, "train"), (VALIDATION & False, "validation")])
+def test_read_split_empty_part_raises_bad_data(training: Table, tmp_path: Path, validation: Any, part: str) -> None:
+    write_split(tmp_path, training.ids, Split(SIMILARITY, validation), None)
+    with pytest.raises(BadDataError, match=rf"no row of training\.parquet is in the part '{part}'"):
         read_split(tmp_path, training)
 
 
@@ -140,10 +140,10 @@ def test_a_split_with_one_side_is_refused(training: Table, tmp_path: Path, valid
     ("inputs", "finished"),
     [("0f3a", True), ("another", False), (None, False)],
 )
-def test_only_what_was_made_from_the_same_is_finished(
+def test_is_finished_other_inputs_or_changed_file_is_false(
     training: Table, tmp_path: Path, inputs: str | None, finished: bool
 ) -> None:
-    path = write_split(tmp_path, training.ids, Split(LIKENESS, VALIDATION), "0f3a")
+    path = write_split(tmp_path, training.ids, Split(SIMILARITY, VALIDATION), "0f3a")
     assert outputs.is_finished(path, inputs) is finished
     path.write_bytes(path.read_bytes()[:-1])
     assert not outputs.is_finished(path, "0f3a")
@@ -154,7 +154,7 @@ def test_only_what_was_made_from_the_same_is_finished(
 
 
 def _task(tmp_path: Path, **more: str) -> tuple[Task, io.StringIO]:
-    said = io.StringIO()
+    log = io.StringIO()
     environment = {
         "OPERATION": "logistic_regression",
         "TRAINING": str(tmp_path / "training.parquet"),
@@ -162,44 +162,44 @@ def _task(tmp_path: Path, **more: str) -> tuple[Task, io.StringIO]:
         "STORING": str(tmp_path),
         "REPORTING": str(tmp_path / "report.json"),
     }
-    return Task(Parameters(environment | more), Progress(said)), said
+    return Task(Parameters(environment | more), Progress(log)), log
 
 
 @pytest.fixture
-def laid(training: Table, tournament: Table, tmp_path: Path) -> None:
-    self_test.lay_preparations(tmp_path)
-    write_split(tmp_path, training.ids, Split(LIKENESS, VALIDATION), None)
+def fixture_inputs(training: Table, tournament: Table, tmp_path: Path) -> None:
+    self_test.write_fixture_inputs(tmp_path)
+    write_split(tmp_path, training.ids, Split(SIMILARITY, VALIDATION), None)
 
 
 def _split_tables(task: Task, row_limit: int = 1_000) -> SplitTables:
-    lesson = targets.classes(task.training)
-    return SplitTables(task, lesson, embeddings=[Embedding(5), Embedding(50, polynomial=True)], row_limit=row_limit)
+    labeled = targets.classes(task.training)
+    return SplitTables(task, labeled, embeddings=[Embedding(5), Embedding(50, polynomial=True)], row_limit=row_limit)
 
 
-@pytest.mark.usefixtures("laid")
-def test_tables_are_split_and_mapped(training: Table, tournament: Table, tmp_path: Path) -> None:
-    task, said = _task(tmp_path)
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_features_include_the_embeddings(training: Table, tournament: Table, tmp_path: Path) -> None:
+    task, log = _task(tmp_path)
     tables = _split_tables(task)
-    coordinates = ("perplexity_05_x", "perplexity_05_y", "perplexity_50_polynomial_x", "perplexity_50_polynomial_y")
-    assert tables.feature_names == (*training.feature_names, *coordinates)
+    names = ("perplexity_05_x", "perplexity_05_y", "perplexity_50_polynomial_x", "perplexity_50_polynomial_y")
+    assert tables.feature_names == (*training.feature_names, *names)
     assert tables.validation.tolist() == VALIDATION.tolist()
     assert tables.training.tolist() == (~VALIDATION).tolist()
     assert tables.training_labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
     assert tables.validation_labels.tolist() == [1, 0, 1]
-    maps = [read_embedding(tmp_path, embedding, training) for embedding in tables.embeddings]
-    whole = np.hstack([training.features(), *maps])
+    coordinates = [read_embedding(tmp_path, embedding, training) for embedding in tables.embeddings]
+    whole = np.hstack([training.features(), *coordinates])
     assert tables.training_features().dtype == np.float32
     assert tables.training_features().tolist() == whole[~VALIDATION].tolist()
     assert tables.validation_features().tolist() == whole[VALIDATION].tolist()
-    maps = [read_embedding(tmp_path, embedding, tournament) for embedding in tables.embeddings]
+    coordinates = [read_embedding(tmp_path, embedding, tournament) for embedding in tables.embeddings]
     ((positions, block),) = tables.tournament_batches()
     assert positions.tolist() == list(range(12))
-    assert block.tolist() == np.hstack([tournament.features(), *maps]).tolist()
-    assert "9 rows to learn from, 3 to validate on; maps as features: perplexity_05, perp" in said.getvalue()
+    assert block.tolist() == np.hstack([tournament.features(), *coordinates]).tolist()
+    assert "9 training rows, 3 validation rows; embeddings as features: perplexity_05, perp" in log.getvalue()
 
 
-@pytest.mark.usefixtures("laid")
-def test_predictions_of_the_validation_part_are_scored(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_score_uses_the_validation_part(tmp_path: Path) -> None:
     tables = _split_tables(_task(tmp_path)[0])
     scores = tables.score(np.array([0.5, 0.5, 0.5]))
     assert scores is not None
@@ -207,65 +207,65 @@ def test_predictions_of_the_validation_part_are_scored(tmp_path: Path) -> None:
     assert scores.logloss == pytest.approx(np.log(2))
 
 
-@pytest.mark.usefixtures("laid")
-def test_maps_can_be_chosen_or_left_out(training: Table, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_embeddings_variable_selects_embeddings(training: Table, tmp_path: Path) -> None:
     assert _split_tables(_task(tmp_path, EMBEDDINGS="none")[0]).feature_names == training.feature_names
-    chosen = _split_tables(_task(tmp_path, EMBEDDINGS="perplexity_15, perplexity_10")[0])
-    assert [embedding.perplexity for embedding in chosen.embeddings] == [15, 10]
-    for wrong in ("perplexity", "perplexity_05,perplexity_05"):
-        with pytest.raises(BadParameterError, match=f"EMBEDDINGS is '{wrong}': allowed are none, or different names"):
-            _split_tables(_task(tmp_path, EMBEDDINGS=wrong)[0])
+    selected = _split_tables(_task(tmp_path, EMBEDDINGS="perplexity_15, perplexity_10")[0])
+    assert [embedding.perplexity for embedding in selected.embeddings] == [15, 10]
+    for invalid in ("perplexity", "perplexity_05,perplexity_05"):
+        with pytest.raises(BadParameterError, match=f"EMBEDDINGS is '{invalid}': allowed are none, or different names"):
+            _split_tables(_task(tmp_path, EMBEDDINGS=invalid)[0])
 
 
-@pytest.mark.usefixtures("laid")
-def test_above_the_limit_a_sample_is_used(write: Writer, columns: Columns, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_above_the_row_limit_samples(write: Writer, columns: Columns, tmp_path: Path) -> None:
     rows = 1_000
     repeated = {name: np.resize(values, rows) for name, values in columns.items()}
     table = Table(write(repeated | {"id": [f"n{row}" for row in range(rows)]}))
-    likeness = np.linspace(0, 1, rows, dtype=np.float32)
-    write_split(tmp_path, table.ids, Split(likeness, likeness >= 0.7), None)
-    task, said = _task(tmp_path, EMBEDDINGS="none")
+    similarity = np.linspace(0, 1, rows, dtype=np.float32)
+    write_split(tmp_path, table.ids, Split(similarity, similarity >= 0.7), None)
+    task, log = _task(tmp_path, EMBEDDINGS="none")
     tables = _split_tables(task, row_limit=400)
     assert tables.training.sum() == len(tables.training_labels) == 400
-    assert not (tables.training & (likeness >= 0.7)).any()
+    assert not (tables.training & (similarity >= 0.7)).any()
     assert tables.validation.sum() == 300
     assert tables.training_labels.sum() == 200
     assert table.targets[tables.training].tolist() == tables.training_labels.tolist()
-    assert "using 400 of the 700 rows of the split's training part" in said.getvalue()
+    assert "using 400 of the 700 rows of the split's training part" in log.getvalue()
 
 
-@pytest.mark.usefixtures("laid")
-def test_a_training_part_with_one_class_is_refused(training: Table, tmp_path: Path) -> None:
-    write_split(tmp_path, training.ids, Split(LIKENESS, training.targets > 0.5), None)
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_one_class_raises_bad_data(training: Table, tmp_path: Path) -> None:
+    write_split(tmp_path, training.ids, Split(SIMILARITY, training.targets > 0.5), None)
     with pytest.raises(BadDataError, match="every target is the same among the rows of the split's training part"):
         _split_tables(_task(tmp_path)[0])
 
 
-@pytest.mark.usefixtures("laid")
-def test_a_limit_too_small_is_refused_before_the_work_with_the_number_that_would_do(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("fixture_inputs")
+def test_require_memory_small_limit_names_a_sufficient_value(tmp_path: Path) -> None:
     task, _ = _task(tmp_path, MEMORY_LIMIT="1024")
-    task.need_memory(1_024, "12 rows")
+    task.require_memory(1_024, "12 rows")
     with pytest.raises(BadParameterError, match=r"is 1,024 MiB, and 12 rows need about 1,025\. .* to 1280 "):
-        task.need_memory(1_025, "12 rows")
-    _task(tmp_path)[0].need_memory(1e9, "12 rows")
+        task.require_memory(1_025, "12 rows")
+    _task(tmp_path)[0].require_memory(1e9, "12 rows")
 
 
-@pytest.mark.usefixtures("laid")
-def test_a_preparation_leaves_a_report_and_no_predictions(tmp_path: Path) -> None:
-    task, said = _task(tmp_path, INPUTS="0f3a")
-    task.conclude(Learned(training_rows=12, chosen={"auc": 0.5}), "a split of 12 rows")
+@pytest.mark.usefixtures("fixture_inputs")
+def test_task_write_report_writes_no_predictions(tmp_path: Path) -> None:
+    task, log = _task(tmp_path, INPUTS="0f3a")
+    task.write_report(TrainingSummary(training_rows=12, chosen={"auc": 0.5}), "a split of 12 rows")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["rows"] == {"training": 12, "held_out": 0, "tournament": 12}
     assert (report["chosen"], report["validation"], report["split"]) == ({"auc": 0.5}, None, None)
     assert outputs.is_finished(tmp_path / "report.json", "0f3a")
-    assert said.getvalue().splitlines()[-1].endswith("MiB: a split of 12 rows")
+    assert log.getvalue().splitlines()[-1].endswith("MiB: a split of 12 rows")
 
 
-@pytest.mark.usefixtures("laid")
-def test_how_it_did_on_the_split_is_reported(tmp_path: Path) -> None:
-    task, said = _task(tmp_path, PREDICTING=str(tmp_path / "predictions.csv"))
+@pytest.mark.usefixtures("fixture_inputs")
+def test_task_split_scores_are_in_the_report(tmp_path: Path) -> None:
+    task, log = _task(tmp_path, PREDICTING=str(tmp_path / "predictions.csv"))
     scores = _split_tables(task).score(np.array([0.9, 0.1, 0.9]))
-    task.deliver(np.linspace(0.1, 0.9, 12), Learned(training_rows=9, split=scores))
+    task.write_predictions(np.linspace(0.1, 0.9, 12), TrainingSummary(training_rows=9, split=scores))
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["split"]["logloss"] == pytest.approx(-np.log(0.9), abs=1e-6)
-    assert "split's validation part on 3 rows of 1 eras: logloss 0.10536" in said.getvalue()
+    assert "split's validation part on 3 rows of 1 eras: logloss 0.10536" in log.getvalue()

@@ -1,4 +1,4 @@
-"""Tables: every promise of the contract, and the message when one is broken."""
+"""Tables: every rule of the contract, and the message of its violation."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Writer = Callable[..., Path]
     [("era1", 1), ("era0132", 132), ("0001", 1), ("1232", 1232), ("eraX", NO_ERA), ("X", NO_ERA)]
     + [(name, None) for name in ("", "era", "era1a", "x1", "-1", "1.5", "week 3")],
 )
-def test_era_number(name: str, number: int | None) -> None:
+def test_era_number_valid_and_invalid_names(name: str, number: int | None) -> None:
     assert era_number(name) == number
 
 
-def test_reads_a_table(write: Writer, columns: Columns) -> None:
+def test_table_parquet_is_read(write: Writer, columns: Columns) -> None:
     columns["target"][3] = np.nan
     table = Table(write(columns))
     assert len(table) == 12
@@ -45,13 +45,13 @@ def test_reads_a_table(write: Writer, columns: Columns) -> None:
     assert not table.of_type("live").any()
 
 
-def test_reads_csv_as_it_reads_parquet(write: Writer, columns: Columns, tmp_path: Path) -> None:
+def test_table_csv_equals_parquet(write: Writer, columns: Columns, tmp_path: Path) -> None:
     columns["target"][2] = np.nan
     columns["feature2"][5] = np.nan
     columns["id"][0] = "0012"
     path = tmp_path / "training.csv"
-    plain = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
-    pa_csv.write_csv(plain, path)
+    table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+    pa_csv.write_csv(table, path)
     parquet, csv = Table(write(columns)), Table(path)
     assert csv.ids.to_pylist() == parquet.ids.to_pylist()
     np.testing.assert_array_equal(csv.targets, parquet.targets)
@@ -59,7 +59,7 @@ def test_reads_csv_as_it_reads_parquet(write: Writer, columns: Columns, tmp_path
     np.testing.assert_array_equal(csv.era_numbers, parquet.era_numbers)
 
 
-def test_int8_stays_int8(write: Writer, columns: Columns) -> None:
+def test_table_int8_features_stay_int8(write: Writer, columns: Columns) -> None:
     for index in (1, 2, 3):
         columns[f"feature{index}"] = np.arange(12, dtype=np.int8) % 5
     table = Table(write(columns))
@@ -69,7 +69,7 @@ def test_int8_stays_int8(write: Writer, columns: Columns) -> None:
 
 
 @pytest.mark.parametrize("statistics", [True, False])
-def test_int8_with_missing_values_becomes_float32(columns: Columns, tmp_path: Path, statistics: bool) -> None:
+def test_table_int8_with_missing_values_becomes_float32(columns: Columns, tmp_path: Path, statistics: bool) -> None:
     for index in (1, 2, 3):
         columns[f"feature{index}"] = np.arange(12, dtype=np.int8) % 5
     columns["feature2"] = pa.array([None, *columns["feature2"][1:].tolist()], type=pa.int8())
@@ -81,7 +81,7 @@ def test_int8_with_missing_values_becomes_float32(columns: Columns, tmp_path: Pa
     assert table.features()[1:, 1].tolist() == [1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
 
 
-def test_int8_without_statistics_stays_int8(columns: Columns, tmp_path: Path) -> None:
+def test_table_int8_without_statistics_stays_int8(columns: Columns, tmp_path: Path) -> None:
     for index in (1, 2, 3):
         columns[f"feature{index}"] = np.arange(12, dtype=np.int8) % 5
     path = tmp_path / "training.parquet"
@@ -89,7 +89,9 @@ def test_int8_without_statistics_stays_int8(columns: Columns, tmp_path: Path) ->
     assert Table(path).feature_dtype == np.int8
 
 
-def test_reads_some_rows_in_batches(columns: Columns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_selected_rows_are_read_in_batches(
+    columns: Columns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # batches of at least 256 rows, so that a table of 1,000 takes several, across row groups that end elsewhere
     monkeypatch.setattr("numerai_contract.tables._BATCH_BYTES", 1)
     rows = 1_000
@@ -113,7 +115,7 @@ def test_reads_some_rows_in_batches(columns: Columns, tmp_path: Path, monkeypatc
         assert block[:, 0].tolist() == positions.tolist()
 
 
-def test_features_come_in_the_order_of_the_training_table(write: Writer, columns: Columns) -> None:
+def test_table_features_have_the_requested_order(write: Writer, columns: Columns) -> None:
     swapped = {name: columns[name] for name in ("id", "feature3", "feature1", "era", "data_type", "target", "feature2")}
     table = Table(write(swapped), feature_names=("feature1", "feature2", "feature3"))
     np.testing.assert_array_equal(table.features()[:, 2], columns["feature3"])
@@ -133,21 +135,24 @@ def _change(columns: Columns, name: str, row: int, value: Any) -> Columns:
             r"training\.parquet: column 'era' is missing \(found: id,",
         ),
         (lambda c: {k: v for k, v in c.items() if k != "target"}, "column 'target' is missing"),
-        (lambda c: {k: v for k, v in c.items() if "feature" not in k}, "no column whose name begins with 'feature'"),
+        (
+            lambda c: {k: v for k, v in c.items() if "feature" not in k},
+            "no column has a name that begins with 'feature'",
+        ),
         (lambda c: {k: v[:0] for k, v in c.items()}, "the table has no rows"),
         (lambda c: _change(c, "target", 4, 1.5), r"column 'target' is 1.5 in row 5 \(id n4\)"),
         (lambda c: _change(c, "target", 0, -0.01), "outside .0, 1. in 1 of 12 rows"),
         (lambda c: _change(c, "target", 0, float("inf")), "column 'target' is inf in row 1"),
-        (lambda c: _change(c, "id", 7, "n2"), "column 'id' holds 'n2' twice, in rows 3 and 8"),
+        (lambda c: _change(c, "id", 7, "n2"), "column 'id' has 'n2' twice, in rows 3 and 8"),
         (lambda c: _change(c, "id", 7, ""), "column 'id' is empty in row 8"),
         (lambda c: _change(c, "id", 7, None), "column 'id' is empty in row 8"),
         (lambda c: _change(c, "era", 2, "week3"), "column 'era' is 'week3' in row 3"),
         (lambda c: _change(c, "era", 2, None), "column 'era' is None in row 3"),
         (lambda c: _change(c, "data_type", 11, "tset"), "column 'data_type' is 'tset' in row 12; allowed are train"),
-        (lambda c: c | {"feature2": ["a"] * 12}, "column 'feature2' holds string, not numbers"),
+        (lambda c: c | {"feature2": ["a"] * 12}, "column 'feature2' has type string, not a number"),
     ],
 )
-def test_refuses_what_breaks_the_contract(
+def test_table_violation_of_the_contract_raises_bad_data(
     write: Writer, columns: Columns, broken: Callable[[Columns], Columns], message: str
 ) -> None:
     path = write(broken(columns))
@@ -155,63 +160,63 @@ def test_refuses_what_breaks_the_contract(
         Table(path)
 
 
-def test_refuses_infinite_features_naming_column_and_row(write: Writer, columns: Columns) -> None:
+def test_table_infinite_feature_names_column_and_row(write: Writer, columns: Columns) -> None:
     columns["feature3"][9] = -np.inf
     with pytest.raises(BadDataError, match=r"column 'feature3' is infinite in row 10 \(id n9\)"):
         Table(write(columns)).features()
 
 
-def test_refuses_a_tournament_that_lacks_features_of_the_training_table(write: Writer, columns: Columns) -> None:
+def test_table_missing_features_raises_bad_data(write: Writer, columns: Columns) -> None:
     with pytest.raises(BadDataError, match="1 of the 2 features of the training table are missing: feature9"):
         Table(write(columns), feature_names=("feature1", "feature9"))
 
 
-def test_missing_file_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match=r"training\.parquet: there is no such file. Run the task"):
+def test_table_missing_file_names_the_task(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"training\.parquet: the file does not exist. Run the task"):
         Table(tmp_path / "training.parquet")
 
 
 @pytest.mark.parametrize("name", ["training.parquet", "training.csv"])
-def test_garbage_is_bad_data(tmp_path: Path, name: str) -> None:
+def test_table_garbage_raises_bad_data(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff\xfe\x00garbage" * 9)
     with pytest.raises(BadDataError, match=name):
         Table(tmp_path / name)
 
 
-def test_csv_with_words_for_numbers_is_bad_data(tmp_path: Path) -> None:
+def test_table_csv_with_text_for_numbers_raises_bad_data(tmp_path: Path) -> None:
     path = tmp_path / "training.csv"
     path.write_text("id,era,data_type,feature1,target\na,era1,train,0.5,1\nb,era1,train,high,0\n")
     with pytest.raises(BadDataError, match="high"):
         Table(path).features()
 
 
-def test_unknown_suffix_is_bad_data(tmp_path: Path) -> None:
+def test_table_unknown_suffix_raises_bad_data(tmp_path: Path) -> None:
     (tmp_path / "training.arrow").touch()
-    with pytest.raises(BadDataError, match=r"a table is a \.parquet or a \.csv"):
+    with pytest.raises(BadDataError, match=r"a table must be a \.parquet or a \.csv"):
         Table(tmp_path / "training.arrow")
 
 
-def test_repeated_column_is_bad_data(tmp_path: Path) -> None:
+def test_table_repeated_column_raises_bad_data(tmp_path: Path) -> None:
     path = tmp_path / "training.csv"
     path.write_text("id,era,data_type,feature1,feature1,target\na,era1,train,0.5,0.5,1\n")
     with pytest.raises(BadDataError, match="'feature1' appears more than once"):
         Table(path)
 
 
-def test_a_manifest_beside_a_table_must_hold(write: Writer, columns: Columns) -> None:
+def test_table_with_invalid_manifest_raises_bad_data(write: Writer, columns: Columns) -> None:
     path = write(columns)
     content = path.read_bytes()
     with outputs.output(path, rows=12, columns=list(columns), inputs=None) as part:
         part.write_bytes(content)
     assert len(Table(path)) == 12
-    # the same size, one bit turned
+    # the same size, one bit flipped
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    with pytest.raises(BadDataError, match=r"training\.parquet: its content is not what its manifest .* `unzip`"):
+    with pytest.raises(BadDataError, match=r"training\.parquet: its content differs from its manifest .* `unzip`"):
         Table(path)
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", json.dumps({"sha256": "x"})])
-def test_an_unreadable_manifest_is_bad_data(write: Writer, columns: Columns, manifest: str) -> None:
+def test_table_unreadable_manifest_raises_bad_data(write: Writer, columns: Columns, manifest: str) -> None:
     path = write(columns)
     outputs.manifest_path(path).write_text(manifest)
     with pytest.raises(BadDataError, match="not a manifest"):

@@ -1,4 +1,4 @@
-"""What a model learns from: the target rule, holding out eras, sampling, folds."""
+"""Training data: the target rule, hold-out, sampling, folds, imputation."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def _table(write: Writer, columns: Columns, target: list[float]) -> Table:
     return Table(write(columns | {"target": np.array(repeated, dtype=np.float32)}))
 
 
-def test_a_classifier_leaves_rows_at_one_half_and_unknown_ones_out(write: Writer, columns: Columns) -> None:
+def test_classes_rows_at_one_half_or_unknown_are_left_out(write: Writer, columns: Columns) -> None:
     table = _table(write, columns, [0.0, 0.25, 0.5, 0.75, 1.0, float("nan")])
-    lesson = targets.classes(table)
-    assert lesson.rows.tolist() == [True, True, False, True, True, False] * 2
-    assert lesson.labels.tolist() == [0, 0, 1, 1] * 2
+    labeled = targets.classes(table)
+    assert labeled.rows.tolist() == [True, True, False, True, True, False] * 2
+    assert labeled.labels.tolist() == [0, 0, 1, 1] * 2
     assert targets.target_kind(table.targets) is TargetKind.GRADED
 
 
-def test_a_regressor_uses_the_value(write: Writer, columns: Columns) -> None:
+def test_values_known_rows_are_used(write: Writer, columns: Columns) -> None:
     table = _table(write, columns, [0.0, 0.25, 0.5, 0.75, 1.0, float("nan")])
-    lesson = targets.values(table)
-    assert lesson.rows.tolist() == [True] * 5 + [False] + [True] * 5 + [False]
-    assert lesson.labels.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0] * 2
+    labeled = targets.values(table)
+    assert labeled.rows.tolist() == [True] * 5 + [False] + [True] * 5 + [False]
+    assert labeled.labels.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0] * 2
 
 
-def test_target_kind_goes_by_the_known_targets() -> None:
+def test_target_kind_ignores_unknown_targets() -> None:
     assert targets.target_kind(np.array([0, 1, np.nan], dtype=np.float32)) is TargetKind.BINARY
 
 
@@ -51,7 +51,7 @@ def test_target_kind_goes_by_the_known_targets() -> None:
         ([0.5], "exactly 0.5"),
     ],
 )
-def test_a_classifier_needs_two_classes(write: Writer, columns: Columns, target: list[float], message: str) -> None:
+def test_classes_one_class_raises_bad_data(write: Writer, columns: Columns, target: list[float], message: str) -> None:
     with pytest.raises(BadDataError, match=message):
         targets.classes(_table(write, columns, target))
 
@@ -59,7 +59,7 @@ def test_a_classifier_needs_two_classes(write: Writer, columns: Columns, target:
 @pytest.mark.parametrize(
     ("target", "message"), [([0.25], "is 0.25 in all 12 rows where it is known"), ([float("nan")], "empty in all")]
 )
-def test_a_regressor_needs_two_values(write: Writer, columns: Columns, target: list[float], message: str) -> None:
+def test_values_one_value_raises_bad_data(write: Writer, columns: Columns, target: list[float], message: str) -> None:
     with pytest.raises(BadDataError, match=message):
         targets.values(_table(write, columns, target))
 
@@ -68,7 +68,7 @@ def _eras(count: int, rows: int = 5) -> np.ndarray[tuple[int], np.dtype[np.int32
     return np.repeat(np.arange(1, count + 1, dtype=np.int32), rows)
 
 
-def test_holds_out_the_last_eras_behind_an_embargo() -> None:
+def test_hold_out_last_many_eras_leaves_an_embargo() -> None:
     numbers = np.random.default_rng(0).permutation(_eras(100))
     split = eras.hold_out_last(numbers, share=0.2, embargo=8, seed=0)
     assert set(numbers[split.held_out]) == set(range(81, 101))
@@ -78,7 +78,7 @@ def test_holds_out_the_last_eras_behind_an_embargo() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 10, 19, 20, 50, 79])
-def test_scales_the_embargo_down_and_says_so(count: int) -> None:
+def test_hold_out_last_few_eras_reduces_the_embargo(count: int) -> None:
     numbers = _eras(count)
     split = eras.hold_out_last(numbers, share=0.2, embargo=8, seed=0)
     training, held_out = numbers[split.training], numbers[split.held_out]
@@ -90,7 +90,7 @@ def test_scales_the_embargo_down_and_says_so(count: int) -> None:
     assert f"an embargo of {split.embargo} (not 8: there are too few eras)" in split.description
 
 
-def test_one_era_is_split_at_random_by_the_seed() -> None:
+def test_hold_out_last_one_era_is_split_by_the_seed() -> None:
     numbers = _eras(1, rows=50)
     splits = [eras.hold_out_last(numbers, share=0.2, embargo=8, seed=seed) for seed in (1, 1, 2)]
     assert splits[0].held_out.sum() == 10
@@ -100,12 +100,12 @@ def test_one_era_is_split_at_random_by_the_seed() -> None:
     assert "one era only" in splits[0].description
 
 
-def test_one_row_cannot_be_split() -> None:
+def test_hold_out_last_one_row_raises_value_error() -> None:
     with pytest.raises(ValueError, match="1 rows cannot be split"):
         eras.hold_out_last(np.array([1], dtype=np.int32), share=0.2, embargo=8, seed=0)
 
 
-def test_a_sample_keeps_the_share_of_every_era_and_class() -> None:
+def test_sample_keeps_the_share_of_every_era_and_class() -> None:
     numbers = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 11, dtype=np.int32), 1_000))
     labels = (np.random.default_rng(1).random(10_000) < 0.3).astype(np.int8)
     drawn = eras.sample(numbers, labels, 1_000, seed=3)
@@ -119,7 +119,7 @@ def test_a_sample_keeps_the_share_of_every_era_and_class() -> None:
     assert (drawn != eras.sample(numbers, labels, 1_000, seed=4)).any()
 
 
-def test_a_sample_loses_no_class_and_takes_all_when_it_may() -> None:
+def test_sample_keeps_every_class_and_small_tables() -> None:
     labels = np.zeros(1_000, dtype=np.int8)
     labels[500] = 1
     drawn = eras.sample(_eras(10, rows=100), labels, 20, seed=0)
@@ -131,9 +131,9 @@ def test_a_sample_loses_no_class_and_takes_all_when_it_may() -> None:
 @pytest.mark.parametrize(
     "sizes", [[5] * 12, [5, 5, 5], [1_000, 1, 1], [1, 1, 1_000], [1, 1_000, 1, 1], [300, 1, 1, 1, 1, 1, 300]]
 )
-def test_folds_are_stretches_of_whole_eras(sizes: list[int]) -> None:
+def test_assign_folds_each_has_whole_consecutive_eras(sizes: list[int]) -> None:
     numbers = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    folds = eras.folds(numbers, 3)
+    folds = eras.assign_folds(numbers, 3)
     assert folds is not None
     assert set(folds) == {0, 1, 2}
     assert (np.diff(folds) >= 0).all()
@@ -141,11 +141,11 @@ def test_folds_are_stretches_of_whole_eras(sizes: list[int]) -> None:
         assert len(set(folds[numbers == era])) == 1
 
 
-def test_folds_are_of_about_the_same_size() -> None:
-    folds = eras.folds(_eras(120, rows=30), 3)
+def test_assign_folds_equal_eras_give_equal_folds() -> None:
+    folds = eras.assign_folds(_eras(120, rows=30), 3)
     assert folds is not None
     assert np.bincount(folds).tolist() == [1_200] * 3
 
 
-def test_too_few_eras_give_no_folds() -> None:
-    assert eras.folds(_eras(2), 3) is None
+def test_assign_folds_too_few_eras_returns_none() -> None:
+    assert eras.assign_folds(_eras(2), 3) is None

@@ -1,9 +1,9 @@
-"""What a run and a model's container agree on.
+"""The interface between a pipeline run and a model's container.
 
-A container is started with parameters in its environment (`parameters`), reads two tables (`tables`), says what it is
-doing (`progress`), leaves predictions and a report behind (`predictions`, `reports`, `outputs`) and ends with an exit
-code that tells the run what to do next (`exits`). An operation is a module with a function ``run(task)``; `task` is
-what it is handed, and ``python -m numerai_contract`` (`__main__`) is what starts it.
+A container starts with parameters in its environment (`parameters`), reads two tables (`tables`), logs its progress
+(`progress`), writes predictions and a report (`predictions`, `reports`, `outputs`) and ends with an exit code that
+determines how the run proceeds (`exits`). An operation is a module ``<operation>_operation.py`` with a function
+``run(task)`` (`operations`). It receives a `task`. The entry point is ``python -m numerai_contract`` (`__main__`).
 
-Nothing is imported here: the process that watches over the operation must stay small (see `supervisor`).
+This file imports nothing: the process that supervises the operation must stay small (see `supervisor`).
 """

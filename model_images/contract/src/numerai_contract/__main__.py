@@ -8,49 +8,51 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from numerai_contract import operations, pulse
-from numerai_contract.exits import BadParameterError, ContractError, Exit, understood
+from numerai_contract import heartbeat, operations
+from numerai_contract.exits import BadParameterError, ContractError, Exit, to_contract_error
 from numerai_contract.parameters import Parameters
 from numerai_contract.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# seconds of silence after which the supervisor speaks; a run that says nothing for 30 s looks dead
-_HEARTBEAT = 25.0
-_LONGEST_QUOTE = 400
+# seconds without output after which the supervisor prints a line; after 30 s without output a run looks dead
+_HEARTBEAT_SECONDS = 25.0
+_MAX_QUOTE_LENGTH = 400
 
 _HELP = """\
-Runs one operation of a model image, as the environment asks.
+Runs one operation of a model image, configured by environment variables.
 
-  OPERATION            which operation to run (this image: {operations})
+  OPERATION            the operation to run (this image: {operations})
   TRAINING, TESTING    the run's training and tournament tables, .parquet or .csv
-  PREDICTING           where the predictions go: CSV with the header id,prediction
-  REPORTING            where a JSON report goes (may be left out)
-  STORING              the run's directory, for what operations share
+  PREDICTING           path of the predictions: CSV with the header id,prediction
+  REPORTING            path of a JSON report (optional)
+  STORING              the run's directory, for files that operations share
   TIME_LIMIT           seconds a search may take; TIME_LIMIT_PART: one part of it
   THREADS              cores to use (all)
   MEMORY_LIMIT         the container's memory in MiB, used in messages
-  SEED                 what every random choice starts from (67)
-  INPUTS               a hash recorded in the manifests of what is written
-  HEARTBEAT            seconds of silence before a sign of life is printed ({heartbeat:g})
+  SEED                 seed of every random choice (67)
+  INPUTS               a hash recorded in the manifests of the outputs
+  HEARTBEAT            seconds without output before a status line is printed ({heartbeat:g})
 
-An operation's own parameters are described at the top of its module in {folder}.
+The parameters of an operation are described at the top of its module in {folder}.
 """
 
 
 class _Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise BadParameterError(f"{message}. The options are --self-test and --help; all else is in the environment.")
+        raise BadParameterError(
+            f"{message}. The options are --self-test and --help; set everything else in the environment."
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line and the environment ask for.
+    """Run the operation, or the self-test, that the command line and the environment request.
 
     Parameters
     ----------
     arguments
-        The command line; by default the process's own.
+        The command line; by default that of the process.
 
     Returns
     -------
@@ -62,15 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         self_test = _parser().parse_args(arguments).self_test
         parameters.check()
-        if not self_test and parameters.operation not in operations.known():
+        if not self_test and parameters.operation not in operations.available():
             operations.load(parameters.operation)
-        heartbeat = parameters.number("HEARTBEAT", _HEARTBEAT, at_least=0.05, at_most=3_600)
+        heartbeat_seconds = parameters.get_float("HEARTBEAT", _HEARTBEAT_SECONDS, at_least=0.05, at_most=3_600)
     except ContractError as error:
         print(f"FAILED ({error.exit:d}, {error.exit.meaning}): {error}")
         return error.exit
     work = _self_test if self_test else _run
-    supervisor = Supervisor(heartbeat, parameters.memory_limit)
-    return supervisor.run(lambda: _guarded(work, parameters))
+    supervisor = Supervisor(heartbeat_seconds, parameters.memory_limit)
+    return supervisor.run(lambda: _run_reporting_failure(work, parameters))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,33 +80,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Arguments(
         prog="python -m numerai_contract",
         description=_HELP.format(
-            operations=", ".join(operations.known()) or "none", heartbeat=_HEARTBEAT, folder=operations.folder()
+            operations=", ".join(operations.available()) or "none",
+            heartbeat=_HEARTBEAT_SECONDS,
+            folder=operations.folder(),
         ),
-        epilog=f"exit codes:\n{codes}\n\nAfter 64 to 66 another try would fail the same way.",
+        epilog=f"exit codes:\n{codes}\n\nAfter 64 to 66 another attempt would fail the same way.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--self-test", action="store_true", help="try every operation on a few generated rows")
+    parser.add_argument("--self-test", action="store_true", help="run every operation on a few generated rows")
     return parser
 
 
-def _guarded(work: Callable[[Parameters], None], parameters: Parameters) -> int:
-    """Do the work; on any failure tell the supervisor, which prints it last, and return the exit code."""
+def _run_reporting_failure(work: Callable[[Parameters], None], parameters: Parameters) -> int:
+    """Run `work` and return the exit code; the supervisor receives a failure and prints it as the last line."""
     try:
         # before anything heavy is imported
         parameters.limit_threads()
         work(parameters)
-    # whatever an operation raises must end in an exit code and one clear line
+    # every exception of an operation must end in an exit code and one clear line
     except BaseException as error:  # noqa: BLE001
-        known = understood(error, parameters.memory_limit)
+        known = to_contract_error(error, parameters.memory_limit)
         if known is None:
             traceback.print_exc()
             # native libraries append their whole stack to a message
-            said = (str(error).strip().splitlines() or [""])[0][:_LONGEST_QUOTE]
-            known = ContractError(
-                f"{type(error).__name__}: {said}. This looks like a bug: the traceback above says where."
-            )
-        pulse.announce_failure(known.exit, str(known))
+            message = (str(error).strip().splitlines() or [""])[0][:_MAX_QUOTE_LENGTH]
+            known = ContractError(f"{type(error).__name__}: {message}. This looks like a bug: see the traceback above.")
+        heartbeat.report_failure(known.exit, str(known))
         return known.exit
     return Exit.DONE
 

@@ -1,8 +1,8 @@
-"""The maps that t-SNE draws of all rows, each a file of coordinates in the run's directory, under ``tsne/``.
+"""The t-SNE embeddings of all rows, each a file of coordinates in the run's directory, under ``tsne/``.
 
-A map has a row for each row of the training and of the tournament table: ``id``, ``x``, ``y`` (and ``z``, in three
-dimensions), float32. Its name says how it was made: ``perplexity_30``, ``perplexity_30_polynomial`` (of the features
-and their products of two) or ``perplexity_30_3d``.
+An embedding has a row for each row of the training and of the tournament table: ``id``, ``x``, ``y`` (and ``z``, in
+three dimensions), float32. Its name encodes its parameters: ``perplexity_30``, ``perplexity_30_polynomial`` (of the
+features and their products of two) or ``perplexity_30_3d``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from numerai_contract.rows_by_id import read_for, write
+from numerai_contract.rows_by_id import load_aligned, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numerai_contract.tables import Table
 
 FOLDER = "tsne"
-MADE_BY = "tsne"
+PRODUCER = "tsne"
 PERPLEXITIES = (5, 10, 15, 30, 50)
 
 _AXES = ("x", "y", "z")
@@ -31,12 +31,12 @@ _NAME = re.compile(r"perplexity_(\d{2,3})(_polynomial)?(_3d)?")
 
 
 class Embedding(NamedTuple):
-    """How a map is made.
+    """The parameters of an embedding.
 
     Attributes
     ----------
     perplexity : int
-        How many neighbours a row has, about; from 1 to 999.
+        The approximate number of neighbours of a row; from 1 to 999.
     polynomial : bool
         Whether neighbours are found among the features and their products of two, or the features alone.
     dimensions : int
@@ -48,8 +48,8 @@ class Embedding(NamedTuple):
     dimensions: int = 2
 
     @classmethod
-    def named(cls, name: str) -> Embedding | None:
-        """Read a name such as ``perplexity_05_polynomial``; None when it is none."""
+    def parse(cls, name: str) -> Embedding | None:
+        """Parse a name such as ``perplexity_05_polynomial``; None when it is not a valid name."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None
@@ -63,29 +63,29 @@ class Embedding(NamedTuple):
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Names of its coordinates: x, y and perhaps z."""
+        """Names of its coordinates: x, y and, in three dimensions, z."""
         return _AXES[: self.dimensions]
 
     def path(self, storing: Path) -> Path:
-        """Where it is in a run's directory."""
+        """Return its path in a run's directory."""
         return storing / FOLDER / f"{self.name}.parquet"
 
 
 STANDARD = tuple(Embedding(perplexity, polynomial) for polynomial in (False, True) for perplexity in PERPLEXITIES)
-"""The ten maps of every run."""
+"""The ten embeddings of every run."""
 
 
 def write_embedding(
     storing: Path, embedding: Embedding, ids: pa.ChunkedArray, coordinates: NDArray[np.float32], inputs: str | None
 ) -> Path:
-    """Write a map into the run's directory, with its manifest; return where it is.
+    """Write an embedding into the run's directory, with its manifest; return its path.
 
     Parameters
     ----------
     storing
         The run's directory.
     embedding
-        Which map it is.
+        Its parameters.
     ids
         Of the training table's rows, then the tournament table's, shape (rows,).
     coordinates
@@ -105,9 +105,9 @@ def read_embedding(storing: Path, embedding: Embedding, table: Table) -> NDArray
     Raises
     ------
     MissingInputError
-        When there is no such map.
+        When the file does not exist.
     BadDataError
         When it differs from its manifest, or lacks a row of the table.
     """
-    columns = read_for(table, embedding.path(storing), embedding.axes, made_by=MADE_BY)
+    columns = load_aligned(table, embedding.path(storing), embedding.axes, producer=PRODUCER)
     return np.column_stack([columns[axis].to_numpy(zero_copy_only=False) for axis in embedding.axes])

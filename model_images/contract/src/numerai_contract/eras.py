@@ -1,7 +1,7 @@
-"""Eras in training: which to hold out, how to sample, how to fold.
+"""Eras in training: hold-out, sampling and folds.
 
-Rows of one era are not independent, and targets of neighbouring eras overlap. So eras are never torn apart, the
-held-out ones are the latest, and an embargo lies between them and the training eras.
+Rows of one era are not independent, and targets of neighbouring eras overlap. So an era is never split, the held-out
+eras are the latest, and an embargo separates them from the training eras.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# an embargo may cost no more than this share of the eras
-_LARGEST_EMBARGO = 0.1
+# the largest share of the eras that an embargo may take
+_MAX_EMBARGO_SHARE = 0.1
 
 
 class HoldOut(NamedTuple):
@@ -23,11 +23,11 @@ class HoldOut(NamedTuple):
     Attributes
     ----------
     training, held_out : numpy.ndarray of bool, shape (rows,)
-        Marks of the rows of either side; rows of the embargo are on neither.
+        Marks of the rows of either part; rows of the embargo are in neither.
     embargo : int
-        How many eras lie between.
+        Number of eras between the parts.
     description : str
-        What was done, for the log.
+        The split in a sentence, for the log.
     """
 
     training: NDArray[np.bool_]
@@ -44,11 +44,11 @@ def hold_out_last(era_numbers: NDArray[np.int32], *, share: float, embargo: int,
     era_numbers
         The era of each row, shape (rows,). Rows without a number count as one era before all others.
     share
-        How many of the eras to hold out, in (0, 1); at least one era is.
+        The share of the eras to hold out, in (0, 1); at least one era.
     embargo
-        How many eras to leave between; scaled down when that would be more than a tenth of all eras.
+        Number of eras to leave out between the parts; reduced to a tenth of all eras when it is more.
     seed
-        For the random split of the rows when there is one era only.
+        For the random split of the rows when there is only one era.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def hold_out_last(era_numbers: NDArray[np.int32], *, share: float, embargo: int,
         held_out[np.random.default_rng(seed).permutation(len(era_numbers))[:count]] = True
         return HoldOut(~held_out, held_out, 0, f"one era only: held out {count:,} of its rows at random")
     last = min(max(1, round(share * len(eras))), len(eras) - 1)
-    gap = min(embargo, int(_LARGEST_EMBARGO * len(eras)), len(eras) - last - 1)
+    gap = min(embargo, int(_MAX_EMBARGO_SHARE * len(eras)), len(eras) - last - 1)
     first_held_out, first_embargoed = eras[-last], eras[len(eras) - last - gap]
     description = f"held out the last {last:,} of {len(eras):,} eras, after an embargo of {gap:,}"
     if gap < embargo:
@@ -72,22 +72,22 @@ def hold_out_last(era_numbers: NDArray[np.int32], *, share: float, embargo: int,
     return HoldOut(era_numbers < first_embargoed, era_numbers >= first_held_out, gap, description)
 
 
-def within(rows: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Mark, among all rows, those that are chosen among the marked ones.
+def within(rows: NDArray[np.bool_], selected: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Convert marks among some rows to marks among all rows.
 
     Parameters
     ----------
     rows
         Marks of rows, shape (rows,).
-    chosen
-        Marks among these, shape (rows marked,).
+    selected
+        Marks among the marked rows, shape (rows marked,).
 
     Returns
     -------
     numpy.ndarray of bool, shape (rows,)
     """
     marks = np.zeros_like(rows)
-    marks[rows] = chosen
+    marks[rows] = selected
     return marks
 
 
@@ -99,38 +99,38 @@ def sample(era_numbers: NDArray[np.int32], labels: NDArray[np.int8], limit: int,
     era_numbers, labels
         The era and the class of each row, shape (rows,).
     limit
-        How many rows to draw, at least the number of classes.
+        Number of rows to draw, at least the number of classes.
     seed
         The same seed draws the same rows.
 
     Returns
     -------
     numpy.ndarray of bool, shape (rows,)
-        Marks of the rows drawn: `limit` of them, or all when there are no more. No class is lost.
+        Marks of the rows drawn: `limit` rows, or all when there are fewer. Every class is kept.
     """
     if len(labels) <= limit:
         return np.ones(len(labels), dtype=bool)
     random = np.random.default_rng(seed)
     drawn = np.zeros(len(labels), dtype=bool)
     kinds, counts = np.unique(labels, return_counts=True)
-    # rounding the running total makes the quotas add up to the limit
+    # rounding the cumulative sum makes the quotas add up to the limit
     totals = np.round(np.cumsum(counts) * limit / len(labels)).astype(int)
     quotas = np.maximum(np.diff(totals, prepend=0), 1)
     quotas[np.argmax(quotas)] -= quotas.sum() - limit
     for kind, count, quota in zip(kinds, counts, quotas):
         rows = random.permutation(np.flatnonzero(labels == kind))
         rows = rows[np.argsort(era_numbers[rows], kind="stable")]
-        # equal steps through rows sorted by era: each era gives its share, give or take one row
+        # equal steps through rows sorted by era: each era contributes its share, plus or minus one row
         steps = np.floor((np.arange(quota) + random.random()) * count / quota).astype(int)
         drawn[rows[steps]] = True
     return drawn
 
 
-def folds(era_numbers: NDArray[np.int32], count: int) -> NDArray[np.intp] | None:
-    """Assign each row to a fold: eras in order, cut into stretches of about as many rows each.
+def assign_folds(era_numbers: NDArray[np.int32], count: int) -> NDArray[np.intp] | None:
+    """Assign each row to a fold: consecutive eras, about as many rows in each fold.
 
-    Stretches rather than scattered eras, since a target reaches over several eras: only at a stretch's ends does a
-    fold then know something of its neighbour.
+    Consecutive rather than scattered eras, since a target reaches over several eras: targets then overlap only at the
+    ends of a fold.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def folds(era_numbers: NDArray[np.int32], count: int) -> NDArray[np.intp] | None
     fold_of_era = np.zeros(len(eras), dtype=np.intp)
     for era in range(1, len(eras)):
         by_rows = int(middles[era] * count / len(era_numbers))
-        # a huge era must not leave a fold empty: no fold is skipped, and the last ones get an era each
+        # a huge era must not leave a fold empty: no fold is skipped, and each of the last folds gets an era
         fold_of_era[era] = min(max(by_rows, count - (len(eras) - era)), fold_of_era[era - 1] + 1)
     assigned: NDArray[np.intp] = fold_of_era[np.reshape(inverse, -1)]
     return assigned

@@ -1,6 +1,6 @@
-"""How an operation ends: the contract's exit codes, and the errors that lead to them.
+"""The exit codes of an operation, and the errors that lead to them.
 
-The codes follow ``sysexits.h``. 64 to 66 say that another try would fail the same way; the others may be retried.
+The codes follow ``sysexits.h``. After 64 to 66 another attempt would fail the same way; the others may be retried.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Exit(IntEnum):
 
     @property
     def meaning(self) -> str:
-        """What the code means, in the words the last line of a failed run uses."""
+        """The meaning of the code, as the last line of a failed run shows it."""
         return _MEANINGS[self]
 
 
@@ -38,7 +38,7 @@ _MEANINGS = {
 
 
 class ContractError(Exception):
-    """An ending that is understood: its message alone tells the reader what to do."""
+    """An expected failure: its message describes the cause and the remedy, without a traceback."""
 
     exit = Exit.BUG
 
@@ -50,19 +50,19 @@ class BadParameterError(ContractError):
 
 
 class BadDataError(ContractError):
-    """A table does not keep the contract."""
+    """A table violates the contract."""
 
     exit = Exit.BAD_DATA
 
 
 class MissingInputError(ContractError):
-    """A file the operation reads is not there, or may not be read."""
+    """A file that the operation reads does not exist, or may not be read."""
 
     exit = Exit.INPUT_MISSING
 
 
 class ModelFailureError(ContractError):
-    """The model ran and what came out is worthless: not a number, constant, or outside [0, 1]."""
+    """The model ran, and its predictions are worthless: not a number, constant, or outside [0, 1]."""
 
 
 class NotEnoughMemoryError(ContractError):
@@ -72,13 +72,13 @@ class NotEnoughMemoryError(ContractError):
 
 
 class TryAgainError(ContractError):
-    """Something outside the operation is in the way and may pass: a full disk, a stop request."""
+    """A transient condition outside the operation: a full disk, a stop request."""
 
     exit = Exit.TRY_AGAIN
 
 
-# what the machine, and not the operation, is to blame for
-_PASSING = {
+# conditions of the machine, not of the operation
+_TRANSIENT = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EIO: "the disk could not be read or written",
@@ -86,42 +86,42 @@ _PASSING = {
     errno.EMFILE: "too many files are open",
     errno.ENFILE: "too many files are open on this machine",
 }
-# how native libraries, which know no MemoryError, put it
-_MEMORY_WORDS = ("bad_alloc", "cannot allocate memory", "unable to allocate", "out of memory")
+# the messages of native libraries, which raise no MemoryError
+_MEMORY_MESSAGES = ("bad_alloc", "cannot allocate memory", "unable to allocate", "out of memory")
 
 
-def passing_trouble(error: BaseException) -> str | None:
-    """Say what is in the way when it is something that may pass, such as a full disk; None otherwise."""
-    return _PASSING.get(error.errno) if isinstance(error, OSError) and error.errno is not None else None
+def transient_os_error(error: BaseException) -> str | None:
+    """Describe a transient condition of the machine, such as a full disk; None for any other error."""
+    return _TRANSIENT.get(error.errno) if isinstance(error, OSError) and error.errno is not None else None
 
 
-def understood(error: BaseException, memory_limit: int | None = None) -> ContractError | None:
-    """Translate an exception into an ending that is understood.
+def to_contract_error(error: BaseException, memory_limit: int | None = None) -> ContractError | None:
+    """Convert an exception to a `ContractError`, or None if it is unexpected.
 
     Parameters
     ----------
     error
-        Whatever an operation let through.
+        Any exception that an operation raised.
     memory_limit
         The container's memory in MiB, for the message.
 
     Returns
     -------
     ContractError or None
-        None means a bug: nobody foresaw this one, and its traceback is worth showing.
+        None means a bug: its traceback should be shown.
     """
     if isinstance(error, ContractError):
         return error
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY_WORDS):
+    if isinstance(error, MemoryError) or any(message in str(error).lower() for message in _MEMORY_MESSAGES):
         return NotEnoughMemoryError(f"{memory_advice(memory_limit)} ({str(error) or type(error).__name__})")
-    trouble = passing_trouble(error)
-    if trouble is not None:
+    condition = transient_os_error(error)
+    if condition is not None:
         where = getattr(error, "filename", None) or "a file without a name"
-        return TryAgainError(f"{where}: {trouble}. Make room or repair it, then run the task again.")
+        return TryAgainError(f"{where}: {condition}. Make room or repair it, then run the task again.")
     return None
 
 
 def memory_advice(memory_limit: int | None) -> str:
-    """Say that memory ran out and what helps; `memory_limit` is in MiB."""
-    had = "" if memory_limit is None else f" of {memory_limit:,} MiB"
-    return f"the memory{had} was not enough. Give the model more memory in models.yaml, or fewer rows or features"
+    """Describe a lack of memory and its remedy; `memory_limit` is in MiB."""
+    limit = "" if memory_limit is None else f" of {memory_limit:,} MiB"
+    return f"the memory{limit} was not enough. Give the model more memory in models.yaml, or fewer rows or features"

@@ -1,4 +1,4 @@
-"""Imports that a container does without: most of a small model's time goes into them."""
+"""Imports that a container can skip: they take most of a small model's time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def absent(*modules: str) -> Iterator[None]:
-    """Let modules look as if they were not installed, to what is imported inside the block.
+def hidden_modules(*modules: str) -> Iterator[None]:
+    """Make modules appear not installed to the imports inside the block.
 
-    For libraries that import others only where they are there, to offer them something. What is imported already stays
-    imported, so the block changes nothing for a process that has the modules for reasons of its own.
+    For libraries with optional imports. A module that is imported already stays imported, so the block changes nothing
+    for a process that uses it for another reason.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def absent(*modules: str) -> Iterator[None]:
         Their full names.
     """
     hidden = [name for name in modules if name not in sys.modules]
-    # None is how Python itself notes that a module is not to be found
+    # None is Python's own mark for a module that cannot be found
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         yield

@@ -1,8 +1,7 @@
-"""The operations of an image: one module each, found by the name of its file.
+"""The operations of an image: the modules ``<operation>_operation.py`` of one folder.
 
-They live in a folder that is not on the import path, under a package name of their own. So an operation may carry the
-name of the library it uses (``xgboost.py``) without standing in its way, and may import its neighbours
-(``from ._shared import ...``; names with an underscore are not operations).
+The folder is not on the import path; its modules belong to the package ``numerai_operations``, and import each other
+relatively (``from ._shared import ...``). All other modules of the folder are helpers.
 """
 
 from __future__ import annotations
@@ -23,16 +22,17 @@ if TYPE_CHECKING:
 
 DEFAULT_FOLDER = "/opt/operations"
 _PACKAGE = "numerai_operations"
+_SUFFIX = "_operation"
 
 
 def folder() -> Path:
-    """Where the image keeps its operations: ``OPERATIONS_DIR``."""
+    """Return the folder of the image's operations: ``OPERATIONS_DIR``."""
     return Path(os.environ.get("OPERATIONS_DIR") or DEFAULT_FOLDER)
 
 
-def known() -> list[str]:
-    """Name the operations of this image, in alphabetical order."""
-    return sorted(path.stem for path in folder().glob("*.py") if not path.stem.startswith("_"))
+def available() -> list[str]:
+    """List the operations of this image, in alphabetical order."""
+    return sorted(path.stem.removesuffix(_SUFFIX) for path in folder().glob(f"[!_]*{_SUFFIX}.py"))
 
 
 def load(name: str) -> ModuleType:
@@ -41,16 +41,19 @@ def load(name: str) -> ModuleType:
     Raises
     ------
     BadParameterError
-        When the image has no such operation; the message lists those it has.
+        When the image has no such operation; the message lists the available ones.
     """
-    if name not in known():
-        message = f"OPERATION is {name!r}: this image knows {', '.join(known()) or f'none, {folder()} is empty'}."
-        raise BadParameterError(message)
+    if name not in available():
+        names = ", ".join(available()) or "none"
+        raise BadParameterError(
+            f"OPERATION is {name!r}: this image has {names}. An operation is a module <operation>{_SUFFIX}.py in "
+            f"{folder()}."
+        )
     if _PACKAGE not in sys.modules:
         package = ModuleType(_PACKAGE)
         package.__path__ = [str(folder())]
         sys.modules[_PACKAGE] = package
-    return importlib.import_module(f"{_PACKAGE}.{name}")
+    return importlib.import_module(f"{_PACKAGE}.{name}{_SUFFIX}")
 
 
 def run(task: Task) -> None:

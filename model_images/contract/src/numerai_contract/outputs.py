@@ -1,7 +1,8 @@
-"""Outputs that are either whole or not there.
+"""Outputs that are either complete or absent.
 
-A file is written beside its place, flushed to disk and renamed; its manifest follows last. Whoever finds a manifest
-that holds may trust the file: a reader needs no other sign that the writer finished. No manifest, no output.
+A file is written beside its path, flushed to disk and renamed; its manifest is written last. A valid manifest proves
+that the file is complete: a reader needs no other sign that the writer finished. A file without a manifest is not an
+output.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from numerai_contract import pulse
-from numerai_contract.exits import BadDataError, BadParameterError, TryAgainError, passing_trouble
+from numerai_contract import heartbeat
+from numerai_contract.exits import BadDataError, BadParameterError, TryAgainError, transient_os_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,43 +25,43 @@ if TYPE_CHECKING:
 
 MANIFEST_SUFFIX = ".manifest.json"
 _PART_SUFFIX = ".part"
-# a part nobody has written to for so long was left by a container that was killed
-_ABANDONED_AFTER = 3_600.0
+# seconds without a write after which a part belongs to a container that was killed
+_STALE_PART_SECONDS = 3_600.0
 
 
 def manifest_path(path: Path) -> Path:
-    """Where the manifest of `path` is: beside it, ``<file>.manifest.json``."""
+    """Return the path of the manifest of `path`: beside it, ``<file>.manifest.json``."""
     return path.with_name(path.name + MANIFEST_SUFFIX)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write a file so that its place holds the old content or the new, never a part of it.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write a file so that its path holds the old content or the new, never a part of it.
 
     Parameters
     ----------
     path
-        The place. Missing directories above it are made.
+        The path of the file. Missing parent directories are created.
 
     Yields
     ------
     pathlib.Path
-        An empty file beside the place, to be written by the caller. When the block ends well it takes the place;
-        when it raises, it is removed and the place is untouched.
+        An empty file beside the path, to be written by the caller. When the block succeeds, the file is renamed to the
+        path; when it raises, the file is removed and the path is unchanged.
 
     Raises
     ------
     TryAgainError
-        When the disk is full or in trouble.
+        When the disk is full or has an error.
     BadParameterError
         When the directory may not be written to.
     """
-    # unique, since a try that was given up may still be running beside this one
+    # unique, since an earlier attempt may still be running beside this one
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_PART_SUFFIX}")
-    pulse.announce_part(part)
+    heartbeat.report_temporary_file(part)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned_parts(path)
+        _remove_stale_parts(path)
         # not tempfile, whose files only their owner may read: the reader is Airflow, under another uid
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield part
@@ -68,12 +69,12 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
         _flush(path.parent)
     except OSError as error:
-        raise _translated(error, path) from error
+        raise _to_write_error(error, path) from error
     finally:
-        # a volume on which nothing can be removed has said what is wrong with it already
+        # a volume that refuses the removal has raised its error already
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        pulse.forget_part(part)
+        heartbeat.report_file_removed(part)
 
 
 @contextlib.contextmanager
@@ -83,23 +84,23 @@ def output(path: Path, *, rows: int | None, columns: Sequence[str], inputs: str 
     Parameters
     ----------
     path
-        The output's place.
+        The output's path.
     rows, columns
-        The size of a table without its header, and its columns in order; None and nothing for what is not a table.
+        The size of a table without its header, and its columns in order; None and empty for other files.
     inputs
-        The hash of all that went into the output (``INPUTS``), None when the run gave none.
+        The hash of the output's inputs (``INPUTS``), None when the run gave none.
 
     Yields
     ------
     pathlib.Path
-        As `replacing` does.
+        As `atomic_write` does.
     """
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         yield part
-        # a disk that turns out full only now must not cost the old file its manifest
+        # flushed before the old manifest is removed: a full disk must leave the old file valid
         _flush(part)
         digest, size = _digest(part)
-        # before the new file is in place: an old manifest must never stand beside new content
+        # removed before the rename: an old manifest must never lie beside new content
         manifest_path(path).unlink(missing_ok=True)
     manifest = {
         "file": path.name,
@@ -109,29 +110,29 @@ def output(path: Path, *, rows: int | None, columns: Sequence[str], inputs: str 
         "columns": list(columns),
         "inputs": inputs,
     }
-    with replacing(manifest_path(path)) as part:
+    with atomic_write(manifest_path(path)) as part:
         part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def rerun(task: str) -> str:
-    """Say what to do about a file that a task must make anew."""
+def rerun_hint(task: str) -> str:
+    """Return the remedy for a file that a task must produce again."""
     return f"Clear the task `{task}` and run it again."
 
 
-def verify(path: Path, made_by: str = "unzip") -> bool:
-    """Hold a file against its manifest.
+def verify(path: Path, producer: str = "unzip") -> bool:
+    """Verify a file against its manifest.
 
     Parameters
     ----------
     path
         The file.
-    made_by
-        The task that makes it, for messages.
+    producer
+        The task that produces it, for messages.
 
     Returns
     -------
     bool
-        Whether there was a manifest to hold it against.
+        Whether the file has a manifest.
 
     Raises
     ------
@@ -145,19 +146,19 @@ def verify(path: Path, made_by: str = "unzip") -> bool:
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-        message = f"{manifest.name}: not a manifest ({error!r}). {rerun(made_by)}"
+        message = f"{manifest.name}: not a manifest ({error!r}). {rerun_hint(producer)}"
         raise BadDataError(message) from error
-    # the size first: it costs nothing and finds most files that were cut short
+    # the size first: it costs nothing and detects most truncated files
     if path.stat().st_size != size or _digest(path)[0] != digest:
         raise BadDataError(
-            f"{path.name}: its content is not what its manifest {manifest.name} records; it was cut short or changed "
-            f"after it was written. {rerun(made_by)}"
+            f"{path.name}: its content differs from its manifest {manifest.name}; it was truncated or changed "
+            f"after it was written. {rerun_hint(producer)}"
         )
     return True
 
 
 def is_finished(path: Path, inputs: str | None) -> bool:
-    """Say whether an output is whole and was made from these inputs, so that it need not be made again."""
+    """Check whether an output is complete and was made from these inputs, so that it need not be produced again."""
     try:
         recorded = json.loads(manifest_path(path).read_text(encoding="utf-8"))
         return path.is_file() and recorded.get("inputs") == inputs and verify(path)
@@ -166,35 +167,35 @@ def is_finished(path: Path, inputs: str | None) -> bool:
 
 
 def check_writable(path: Path, name: str) -> None:
-    """Make sure that `path`, which the parameter `name` gives, can be written: better now than after hours of work.
+    """Check that `path`, the value of the parameter `name`, can be written, before hours of work.
 
     Raises
     ------
     BadParameterError
-        When the place is a directory, or its directory may not be written to.
+        When the path is a directory, or its directory may not be written to.
     """
     if path.is_dir():
         raise BadParameterError(f"{name} is {str(path)!r}, which is a directory: it must name a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _translated(error, path) from error
+        raise _to_write_error(error, path) from error
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise _not_allowed(path)
+        raise _permission_error(path)
 
 
 def check_directory(directory: Path, name: str) -> None:
-    """Make sure that files can be made in `directory`, which the parameter `name` gives.
+    """Check that files can be created in `directory`, the value of the parameter `name`.
 
     Raises
     ------
     BadParameterError
-        When it may not be written to, or is not there.
+        When it may not be written to, or does not exist.
     """
     if not os.access(directory, os.W_OK | os.X_OK):
         raise BadParameterError(
             f"{name} is {str(directory)!r}, which may not be written to by uid {os.getuid()}. "
-            "Mount it writable, and give that user the right to write in it."
+            "Mount it writable, and grant that user write permission."
         )
 
 
@@ -209,36 +210,36 @@ def _digest(path: Path) -> tuple[str, int]:
 
 
 def _flush(path: Path) -> None:
-    """Make the kernel put a file's content, or a directory's names, on the disk itself."""
+    """Flush a file's content, or a directory's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        # some network and desktop file systems cannot flush a directory; the rename stands without
+        # some network and desktop file systems cannot flush a directory; the rename is valid without it
         if not path.is_dir():
             raise
     finally:
         os.close(descriptor)
 
 
-def _remove_abandoned_parts(path: Path) -> None:
+def _remove_stale_parts(path: Path) -> None:
     now = time.time()
     for part in path.parent.glob(f".{path.name}.*{_PART_SUFFIX}"):
         with contextlib.suppress(OSError):
-            if now - part.stat().st_mtime > _ABANDONED_AFTER:
+            if now - part.stat().st_mtime > _STALE_PART_SECONDS:
                 part.unlink()
 
 
-def _translated(error: OSError, path: Path) -> Exception:
-    """Put an error met while writing `path` into words that name the place and the remedy."""
-    trouble = passing_trouble(error)
-    if trouble is not None:
-        return TryAgainError(f"{path}: {trouble}, nothing was written. Make room there, then run the task again.")
-    return _not_allowed(path) if isinstance(error, PermissionError) or error.errno == errno.EROFS else error
+def _to_write_error(error: OSError, path: Path) -> Exception:
+    """Add the path and the remedy to an error that occurred while writing `path`."""
+    condition = transient_os_error(error)
+    if condition is not None:
+        return TryAgainError(f"{path}: {condition}, nothing was written. Make room there, then run the task again.")
+    return _permission_error(path) if isinstance(error, PermissionError) or error.errno == errno.EROFS else error
 
 
-def _not_allowed(path: Path) -> BadParameterError:
+def _permission_error(path: Path) -> BadParameterError:
     return BadParameterError(
         f"{path}: its directory may not be written to by uid {os.getuid()}. "
-        "Mount it writable, and give that user the right to write in it."
+        "Mount it writable, and grant that user write permission."
     )

@@ -1,4 +1,4 @@
-"""What a model tells about a run: how much it learned from, what it chose, how well it did."""
+"""The report of a model about a run: its training rows, its parameters and its scores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# read and written by the contract itself, in every image
-_OWN_LIBRARIES = ("numpy", "pyarrow")
+# used by the contract itself, in every image
+_CONTRACT_LIBRARIES = ("numpy", "pyarrow")
 _DIGITS = 6
 
 
@@ -25,9 +25,9 @@ def write_report(path: Path, report: dict[str, Any], inputs: str | None) -> None
     Parameters
     ----------
     path
-        Where to.
+        The path of the file.
     report
-        Anything JSON can hold; floats are cut to six decimals.
+        Any JSON value; floats are rounded to six decimals.
     inputs
         For the manifest, see `numerai_contract.outputs.output`.
     """
@@ -37,10 +37,10 @@ def write_report(path: Path, report: dict[str, Any], inputs: str | None) -> None
 
 
 def library_versions(distributions: Sequence[str]) -> dict[str, str]:
-    """Look up the installed versions of libraries; those not installed are left out."""
+    """Look up the installed versions of libraries; missing libraries are omitted."""
     versions = {"python": platform.python_version()}
-    for name in (*_OWN_LIBRARIES, *distributions):
-        # an image may do without one, as on a processor it has no build for
+    for name in (*_CONTRACT_LIBRARIES, *distributions):
+        # an image may lack one, as on a processor without a build of it
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions

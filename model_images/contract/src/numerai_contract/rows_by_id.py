@@ -1,4 +1,4 @@
-"""Files that say something of each row: written by one operation, read by others, each row found by its id."""
+"""Files with values for each row, written by one operation and read by others; rows are matched by their id."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, ids: pa.ChunkedArray, columns: Mapping[str, pa.Array], inputs: str | None) -> None:
-    """Write a Parquet file with the column ``id`` and these, and its manifest.
+    """Write a Parquet file with the column ``id`` and further columns, and its manifest.
 
     Parameters
     ----------
     path
-        Where to.
+        The path of the file.
     ids
         Shape (rows,).
     columns
@@ -37,59 +37,61 @@ def write(path: Path, ids: pa.ChunkedArray, columns: Mapping[str, pa.Array], inp
         pq.write_table(table, part)
 
 
-def read_for(
-    table: Table, path: Path, columns: Sequence[str], *, made_by: str, texts: Sequence[str] = ()
+def load_aligned(
+    table: Table, path: Path, columns: Sequence[str], *, producer: str, texts: Sequence[str] = ()
 ) -> dict[str, pa.ChunkedArray]:
     """Read columns for the rows of a table, in the table's order.
 
     Parameters
     ----------
     table
-        Whose rows are wanted; the file may have more.
+        The table whose rows are requested; the file may have more rows.
     path
-        A file that `write` wrote.
+        A file written by `write`.
     columns
-        Which of its columns.
-    made_by
-        The task that makes the file, for messages.
+        Names of the columns to read.
+    producer
+        The task that produces the file, for messages.
     texts
-        Which of the columns are text; the others are floating point numbers.
+        Names of the text columns; the others are floating point numbers.
 
     Returns
     -------
     dict
-        Column → values, each of shape (rows of the table,), none of them missing.
+        Column → values, each of shape (rows of the table,), without missing values.
 
     Raises
     ------
     MissingInputError
-        When there is no such file, or no manifest that says it is whole.
+        When the file or its manifest does not exist.
     BadDataError
-        When it differs from its manifest, lacks a column, a row or a value, or a column is of another kind.
+        When it differs from its manifest, lacks a column, a row or a value, or a column has another type.
     """
-    if not path.is_file() or not outputs.verify(path, made_by):
-        raise MissingInputError(f"{path}: there is no such file, or it was never finished. {outputs.rerun(made_by)}")
+    if not path.is_file() or not outputs.verify(path, producer):
+        raise MissingInputError(f"{path}: the file does not exist, or is incomplete. {outputs.rerun_hint(producer)}")
     try:
         found = pq.read_table(path, columns=["id", *columns])
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-        raise BadDataError(f"{path.name}: it cannot be read ({error}). {outputs.rerun(made_by)}") from error
-    lacking = [name for name in ("id", *columns) if name not in found.column_names]
-    if lacking:
-        raise BadDataError(f"{path.name}: column {lacking[0]!r} is missing. {outputs.rerun(made_by)}")
+        raise BadDataError(f"{path.name}: it cannot be read ({error}). {outputs.rerun_hint(producer)}") from error
+    missing = [name for name in ("id", *columns) if name not in found.column_names]
+    if missing:
+        raise BadDataError(f"{path.name}: column {missing[0]!r} is missing. {outputs.rerun_hint(producer)}")
     for name, kind in zip(found.schema.names, found.schema.types):
-        good = pa.types.is_string(kind) if name in ("id", *texts) else pa.types.is_floating(kind)
-        if not good or found.schema.names.count(name) > 1:
-            wanted = "text" if name in ("id", *texts) else "numbers"
-            raise BadDataError(f"{path.name}: column {name!r} is not one column of {wanted}. {outputs.rerun(made_by)}")
+        valid = pa.types.is_string(kind) if name in ("id", *texts) else pa.types.is_floating(kind)
+        if not valid or found.schema.names.count(name) > 1:
+            expected = "text" if name in ("id", *texts) else "numbers"
+            raise BadDataError(
+                f"{path.name}: column {name!r} is not one column of {expected}. {outputs.rerun_hint(producer)}"
+            )
     positions = pc.index_in(table.ids, value_set=found["id"].combine_chunks())
     if positions.null_count:
         row = pc.index(pc.is_null(positions), True).as_py()
         raise BadDataError(
-            f"{path.name}: {positions.null_count:,} of the {len(table):,} rows of {table.path.name} are not in it, the "
-            f"first is {table.describe_row(row)}. {outputs.rerun(made_by)}"
+            f"{path.name}: {positions.null_count:,} of the {len(table):,} rows of {table.path.name} are missing, the "
+            f"first is {table.describe_row(row)}. {outputs.rerun_hint(producer)}"
         )
     rows = found.take(positions)
     for name in columns:
         if rows[name].null_count or (pa.types.is_floating(rows[name].type) and pc.any(pc.is_nan(rows[name])).as_py()):
-            raise BadDataError(f"{path.name}: column {name!r} is empty in some rows. {outputs.rerun(made_by)}")
+            raise BadDataError(f"{path.name}: column {name!r} is empty in some rows. {outputs.rerun_hint(producer)}")
     return {name: rows[name] for name in columns}

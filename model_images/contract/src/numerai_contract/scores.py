@@ -1,4 +1,4 @@
-"""How good predictions are, by the measures of 2018 (logloss, consistency) and a plain one of today."""
+"""Scores of predictions: logloss and consistency, as Numerai used in 2018, and rank correlation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# what a constant 0.5 scores: an era counts as beaten below it
+# the logloss of a constant 0.5; consistency counts eras with a lower one
 COIN_TOSS = math.log(2)
-_LEAST = float(np.finfo(np.float64).eps)
+_EPSILON = float(np.finfo(np.float64).eps)
 
 
 class Scores(NamedTuple):
@@ -21,9 +21,9 @@ class Scores(NamedTuple):
     Attributes
     ----------
     rows, eras : int
-        What was scored.
+        Numbers of rows and eras scored.
     logloss : float or None
-        In nats, against target > 0.5; rows at exactly 0.5 are left out. None when no row is left.
+        In nats, against target > 0.5; rows at exactly 0.5 are left out. None when no row remains.
     consistency : float or None
         Share of eras whose logloss is below ln 2, in [0, 1]. None when `logloss` is.
     correlation : float or None
@@ -61,7 +61,7 @@ def score(
     if not known.any():
         return None
     predictions, targets, era_numbers = predictions[known], targets[known], era_numbers[known]
-    # one sort, since to look for each era's rows among all takes seconds where there are millions
+    # one sort, since a search for each era's rows takes seconds in a table of millions
     order = np.argsort(era_numbers, kind="stable")
     eras, first_rows = np.unique(era_numbers[order], return_index=True)
     losses: list[float] = []
@@ -83,16 +83,16 @@ def score(
 
 
 def logloss(predictions: NDArray[np.float64], targets: NDArray[np.float32]) -> float | None:
-    """Compute the mean of -log of the probability given to the class that came true (target > 0.5 or not).
+    """Compute the mean of -log of the probability of the true class (target > 0.5 or not).
 
-    Rows at exactly 0.5 are left out; None when no row is left. Predictions lie in [0, 1]; a probability of 0 for what
-    came true costs 36 nats and not infinitely many: it counts as float64's epsilon, as in scikit-learn.
+    Rows at exactly 0.5 are left out; None when no row remains. Predictions lie in [0, 1]; a probability of 0 for the
+    true class costs 36 nats instead of infinitely many: it counts as float64's epsilon, as in scikit-learn.
     """
-    decided = targets != 0.5
-    if not decided.any():
+    labeled = targets != 0.5
+    if not labeled.any():
         return None
-    given = np.where(targets[decided] > 0.5, predictions[decided], 1 - predictions[decided])
-    return float(-np.mean(np.log(np.maximum(given, _LEAST))))
+    given = np.where(targets[labeled] > 0.5, predictions[labeled], 1 - predictions[labeled])
+    return float(-np.mean(np.log(np.maximum(given, _EPSILON))))
 
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float32]) -> float | None:
@@ -105,6 +105,6 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float32]) ->
 
 def _ranks(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    # the mean rank of a group of ties: where the group ends, less half its size
+    # the mean rank of a group of ties: the rank of its last member, less half its size
     means: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
     return means[np.reshape(inverse, -1)]

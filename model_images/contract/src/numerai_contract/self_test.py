@@ -1,14 +1,14 @@
-"""A trial of every operation of an image on a few generated rows: an image is not finished before it passes.
+"""The self-test of an image: every operation runs on a few generated rows, or the image is not built.
 
-An operation is run as it would be in earnest, with two tables, and must leave predictions behind. One that needs more,
-or does something else, says so in its module:
+An operation runs as in a pipeline run, with two tables, and must write predictions. An operation that needs further
+inputs, or has other outputs, defines in its module:
 
 ``SELF_TEST_PARAMETERS``
-    more environment variables, e.g. to keep it short;
+    further environment variables, e.g. to shorten it;
 ``prepare_self_test(storing)``
-    lays what it needs in the run's directory beforehand, such as `lay_preparations`;
+    writes its inputs into the run's directory beforehand, such as `write_fixture_inputs`;
 ``check_self_test(storing)``
-    raises when what it left there is wrong; it stands in place of the check of predictions.
+    raises when its outputs are wrong; it replaces the check of the predictions.
 """
 
 from __future__ import annotations
@@ -43,36 +43,36 @@ _ROWS_OF_AN_ERA = 25
 
 
 def run() -> None:
-    """Try every operation.
+    """Run the self-test of every operation.
 
     Raises
     ------
     ModelFailureError
-        When one leaves no, or wrong, predictions; whatever an operation raises goes through as well.
+        When predictions are missing or wrong. Exceptions of an operation are not caught.
     """
-    names = operations.known()
+    names = operations.available()
     if not names:
-        raise ModelFailureError(f"{operations.folder()} holds no operation: there is nothing to test.")
+        raise ModelFailureError(f"{operations.folder()} has no operation: there is nothing to test.")
     progress = Progress()
     for name in names:
         began = time.monotonic()
-        progress.say(f"self-test of {name}")
+        progress.log(f"self-test of {name}")
         with tempfile.TemporaryDirectory(prefix="self_test_") as directory:
-            _try(name, Path(directory))
-        progress.say(f"self-test of {name}: passed in {duration(time.monotonic() - began)}")
+            _run_operation(name, Path(directory))
+        progress.log(f"self-test of {name}: passed in {duration(time.monotonic() - began)}")
 
 
-def lay_preparations(storing: Path) -> None:
-    """Lay a split and the ten maps of t-SNE into a directory that holds a run's two tables.
+def write_fixture_inputs(storing: Path) -> None:
+    """Write a split and the ten t-SNE embeddings into a directory that has a run's two tables.
 
-    Drawn by chance, and fit to try an operation on, nothing more: a tenth of the training rows to validate on, and
-    coordinates that lean on a row's first features.
+    Random data for tests only: a tenth of the training rows is the validation part, and the coordinates depend on a
+    row's first two features.
     """
     random = np.random.default_rng(0)
     training = Table(storing / "training.parquet")
     tournament = Table(storing / "tournament.parquet", training.feature_names)
-    likeness = random.random(len(training), dtype=np.float32)
-    write_split(storing, training.ids, Split(likeness, likeness >= np.quantile(likeness, 0.9)), None)
+    similarity = random.random(len(training), dtype=np.float32)
+    write_split(storing, training.ids, Split(similarity, similarity >= np.quantile(similarity, 0.9)), None)
     ids = pa.chunked_array([*training.ids.chunks, *tournament.ids.chunks])
     features = np.nan_to_num(np.vstack([training.features()[:, :2], tournament.features()[:, :2]]).astype(np.float32))
     for embedding in STANDARD:
@@ -80,7 +80,7 @@ def lay_preparations(storing: Path) -> None:
         write_embedding(storing, embedding, ids, (20 * features + noise).astype(np.float32), None)
 
 
-def _try(name: str, storing: Path) -> None:
+def _run_operation(name: str, storing: Path) -> None:
     module = operations.load(name)
     training, testing = storing / "training.parquet", storing / "tournament.parquet"
     random = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def _try(name: str, storing: Path) -> None:
 
 
 def _write_table(path: Path, random: np.random.Generator, eras: tuple[str, ...], data_types: list[str]) -> None:
-    """Write a table in which the target, 0 or 1, leans on the first two features."""
+    """Write a table in which the target, 0 or 1, depends on the first two features."""
     rows = len(eras) * _ROWS_OF_AN_ERA
     features: NDArray[np.float32] = random.random((rows, _FEATURES)).astype(np.float32)
     chance = 1 / (1 + np.exp(-4 * (features[:, 0] - features[:, 1])))
@@ -130,7 +130,7 @@ def _write_table(path: Path, random: np.random.Generator, eras: tuple[str, ...],
 def _check_predictions(name: str, predicting: Path, reporting: Path) -> None:
     for path in (predicting, reporting):
         if not path.exists() or not outputs.verify(path):
-            raise ModelFailureError(f"self-test of {name}: it ended well but left no {path.name} with a manifest.")
+            raise ModelFailureError(f"self-test of {name}: it succeeded without writing {path.name} and its manifest.")
     with predicting.open(encoding="utf-8", newline="") as stream:
         header, *rows = csv.reader(stream)
     expected = len(_TOURNAMENT_ERAS) * _ROWS_OF_AN_ERA

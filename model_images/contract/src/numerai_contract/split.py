@@ -1,7 +1,7 @@
-"""The split that adversarial validation makes: the training rows most like the tournament's are kept to validate on.
+"""The split made by adversarial validation: the training rows most similar to the tournament's are the validation part.
 
-It lies in the run's directory as ``split.parquet``: ``id``, ``likeness`` (float32) and ``split`` (train | validation),
-one row for each row of the training table. Whoever reads it gets it in the order of the table it is read for.
+The file ``split.parquet`` in the run's directory has ``id``, ``similarity`` (float32) and ``split`` (train |
+validation), one row for each row of the training table. It is read in the order of the reader's table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from numerai_contract import outputs
 from numerai_contract.exits import BadDataError
-from numerai_contract.rows_by_id import read_for, write
+from numerai_contract.rows_by_id import load_aligned, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
     from numerai_contract.tables import Table
 
 FILE = "split.parquet"
-MADE_BY = "adversarial_validation"
+PRODUCER = "adversarial_validation"
 TRAIN, VALIDATION = "train", "validation"
 
 
 class Split(NamedTuple):
-    """What is known of each row of a training table.
+    """The split of a training table's rows.
 
     Attributes
     ----------
-    likeness : numpy.ndarray of float32, shape (rows,)
-        How likely the row is one of the tournament's rather than the training table's, in [0, 1].
+    similarity : numpy.ndarray of float32, shape (rows,)
+        Estimated probability that the row is one of the tournament's rather than the training table's, in [0, 1].
     validation : numpy.ndarray of bool, shape (rows,)
-        Marks of the rows to validate on; all others are to learn from.
+        Marks of the validation rows; all others are training rows.
     """
 
-    likeness: NDArray[np.float32]
+    similarity: NDArray[np.float32]
     validation: NDArray[np.bool_]
 
 
 def write_split(storing: Path, ids: pa.ChunkedArray, split: Split, inputs: str | None) -> Path:
-    """Write a split into the run's directory, with its manifest; return where it is.
+    """Write a split into the run's directory, with its manifest; return its path.
 
     Parameters
     ----------
     storing
         The run's directory.
     ids
-        The training table's, shape (rows,).
+        Those of the training table, shape (rows,).
     split
         In the same order.
     inputs
         For the manifest, see `numerai_contract.outputs.output`.
     """
     path = storing / FILE
-    words = np.where(split.validation, VALIDATION, TRAIN)
-    write(path, ids, {"likeness": pa.array(split.likeness, pa.float32()), "split": pa.array(words)}, inputs)
+    parts = np.where(split.validation, VALIDATION, TRAIN)
+    write(path, ids, {"similarity": pa.array(split.similarity, pa.float32()), "split": pa.array(parts)}, inputs)
     return path
 
 
@@ -68,16 +68,15 @@ def read_split(storing: Path, table: Table) -> Split:
     Raises
     ------
     MissingInputError
-        When there is none.
+        When the file does not exist.
     BadDataError
-        When it differs from its manifest, lacks a row of the table, or leaves nothing on one of its two sides.
+        When it differs from its manifest, lacks a row of the table, or one of its two parts is empty.
     """
     path = storing / FILE
-    columns = read_for(table, path, ("likeness", "split"), made_by=MADE_BY, texts=("split",))
-    words = columns["split"].to_numpy(zero_copy_only=False)
-    validation = words == VALIDATION
+    columns = load_aligned(table, path, ("similarity", "split"), producer=PRODUCER, texts=("split",))
+    validation = columns["split"].to_numpy(zero_copy_only=False) == VALIDATION
     if validation.all() or not validation.any():
-        side = TRAIN if validation.all() else VALIDATION
-        message = f"{path.name}: no row of {table.path.name} is on the side {side!r}. {outputs.rerun(MADE_BY)}"
+        empty = TRAIN if validation.all() else VALIDATION
+        message = f"{path.name}: no row of {table.path.name} is in the part {empty!r}. {outputs.rerun_hint(PRODUCER)}"
         raise BadDataError(message)
-    return Split(columns["likeness"].to_numpy(zero_copy_only=False), validation)
+    return Split(columns["similarity"].to_numpy(zero_copy_only=False), validation)

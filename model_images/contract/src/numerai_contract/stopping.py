@@ -1,4 +1,4 @@
-"""Requests to stop (SIGTERM), for an operation that has something to deliver when it is asked to."""
+"""Stop requests (SIGTERM) for an operation that can deliver a result when it receives one."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[list[signal.Signals]]:
-    """Collect requests to stop instead of ending at once: there may be something to deliver.
+    """Collect stop requests instead of ending at once, so that the operation can deliver a result.
 
-    The supervisor waits 2 s from a request on, then ends the operation. Outside the block a request ends it at once,
-    unless one was heard inside: then what is at hand is being delivered, and another changes nothing.
+    The supervisor kills the operation 2 s after a request. Outside the block a request ends the operation at once,
+    unless one arrived inside: then the operation is delivering its result, and further requests are ignored.
 
     Yields
     ------
     list of signal.Signals
-        Those heard so far; to be looked at several times a second.
+        The requests so far; to be checked several times a second.
     """
     requests: list[signal.Signals] = []
 
-    def take(number: int, _frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         requests.append(signal.Signals(number))
 
-    before = signal.signal(signal.SIGTERM, take)
+    before = signal.signal(signal.SIGTERM, handle)
     try:
         yield requests
     finally:

@@ -1,8 +1,8 @@
-"""The run's two tables: checked when opened, their features read only when and as far as they are needed.
+"""The run's two tables: validated when opened; their features are read when needed.
 
 A table has the columns ``id``, ``era``, ``data_type``, ``feature*`` and ``target``. All but the features are small and
-are read and checked at once; the features, which can be larger than the memory, are read in batches, and keep their
-type: int8 stays int8 unless values are missing, everything else becomes float32 with NaN where a value is missing.
+are read and validated at once; the features, which can be larger than the memory, are read in batches, and keep their
+type: int8 stays int8 unless values are missing, every other type becomes float32 with NaN where a value is missing.
 """
 
 from __future__ import annotations
@@ -25,31 +25,30 @@ if TYPE_CHECKING:
 
     from numerai_contract.sources import Source
 
-# the number of an era that has none (eraX, which stands for "not told")
+# the number of an unknown era (eraX)
 NO_ERA = -1
 DATA_TYPES = ("train", "validation", "test", "live")
 
 _ERA = re.compile(r"(?:era)?(\d{1,9}|X)", re.IGNORECASE)
-# how much of the features is held at a time while reading, in bytes of float32
+# size of a batch of features, in bytes of float32
 _BATCH_BYTES = 32 << 20
-_NAMED_IN_MESSAGES = 8
+_MAX_NAMES_IN_MESSAGE = 8
 
 
 class Table:
-    """A table, its features left on disk.
+    """A table whose features stay on disk.
 
     Parameters
     ----------
     path
-        A ``.parquet`` or ``.csv`` file. When a manifest lies beside it, the file must match it.
+        A ``.parquet`` or ``.csv`` file. It must match its manifest, if it has one.
     feature_names
-        The features wanted, in this order, such as those of the table a model was trained on; by default all, in the
-        file's order.
+        The features to read, in this order, such as the training table's; by default all, in the file's order.
 
     Attributes
     ----------
     path : pathlib.Path
-        Where it is.
+        Path of the file.
     ids : pyarrow.ChunkedArray of string
         Unique, shape (rows,).
     era_numbers : numpy.ndarray of int32, shape (rows,)
@@ -64,9 +63,9 @@ class Table:
     Raises
     ------
     MissingInputError
-        When the file is not there.
+        When the file does not exist.
     BadDataError
-        When it does not keep the contract; the message names file, column and row (counted from 1).
+        When it violates the contract; the message names file, column and row (counted from 1).
     """
 
     def __init__(self, path: Path, feature_names: Sequence[str] | None = None) -> None:
@@ -89,7 +88,7 @@ class Table:
         self.feature_dtype = np.dtype(
             np.int8
             if all(self._source.columns[name] == pa.int8() for name in self.feature_names)
-            and not self._source.lacks_values(self.feature_names)
+            and not self._source.has_nulls(self.feature_names)
             else np.float32
         )
 
@@ -107,14 +106,14 @@ class Table:
         Parameters
         ----------
         rows
-            Marks of the rows wanted, shape (rows,); by default all. Only these are ever held.
+            Marks of the rows to read, shape (rows,); by default all. Only these are held in memory.
 
         Returns
         -------
-        numpy.ndarray of `feature_dtype`, shape (rows wanted, features)
+        numpy.ndarray of `feature_dtype`, shape (rows read, features)
         """
-        wanted = len(self) if rows is None else int(np.count_nonzero(rows))
-        matrix = np.empty((wanted, len(self.feature_names)), dtype=self.feature_dtype)
+        count = len(self) if rows is None else int(np.count_nonzero(rows))
+        matrix = np.empty((count, len(self.feature_names)), dtype=self.feature_dtype)
         filled = 0
         for positions, block in self.batches(rows):
             matrix[filled : filled + len(positions)] = block
@@ -129,18 +128,18 @@ class Table:
         Parameters
         ----------
         rows
-            Marks of the rows wanted, shape (rows,); by default all.
+            Marks of the rows to read, shape (rows,); by default all.
 
         Yields
         ------
         positions : numpy.ndarray of int, shape (rows of the batch,)
-            Which rows of the table these are, counted from 0. Never empty.
+            Positions of the rows in the table, from 0. Never empty.
         block : numpy.ndarray of `feature_dtype`, shape (rows of the batch, features)
 
         Raises
         ------
         BadDataError
-            When a feature is infinite, or the file ends before its time.
+            When a feature is infinite, or the file is truncated.
         """
         start = 0
         at_a_time = max(256, min(65_536, _BATCH_BYTES // (4 * len(self.feature_names))))
@@ -153,20 +152,20 @@ class Table:
                 if not len(positions):
                     continue
                 if not keep.all():
-                    batch = batch.filter(pa.array(keep))  # noqa: PLW2901 (the whole batch is not needed any more)
+                    batch = batch.filter(pa.array(keep))  # noqa: PLW2901 (the unfiltered batch is not needed)
             block = np.empty((len(positions), len(self.feature_names)), dtype=self.feature_dtype)
-            # by name: a CSV source returns columns as asked, a Parquet file in its own order
+            # by name: a CSV source returns columns as requested, a Parquet file in the order of the file
             for column, name in enumerate(self.feature_names):
                 block[:, column] = batch.column(batch.schema.get_field_index(name)).to_numpy(zero_copy_only=False)
-            self._refuse_infinite(block, positions)
+            self._require_finite(block, positions)
             yield positions, block
 
     def describe_row(self, position: int) -> str:
         """Name a row for a message: "row 17 (id n0123)"; `position` counts from 0, the message from 1."""
         return f"row {position + 1:,} (id {self.ids[int(position)].as_py()})"
 
-    def _refuse_infinite(self, block: NDArray[np.int8] | NDArray[np.float32], positions: NDArray[np.intp]) -> None:
-        # a sum is infinite or NaN when any part is; only then is it worth looking closer
+    def _require_finite(self, block: NDArray[np.int8] | NDArray[np.float32], positions: NDArray[np.intp]) -> None:
+        # a sum is infinite or NaN when any value is; only then are the values checked
         if block.dtype == np.int8 or np.isfinite(block.sum(dtype=np.float64)):
             return
         found = np.argwhere(np.isinf(block))
@@ -187,7 +186,7 @@ def era_number(name: str) -> int | None:
 
 
 def _require_columns(path: Path, source: Source, feature_names: Sequence[str] | None) -> None:
-    """Check that the columns are there and of a type that makes sense."""
+    """Check that the columns exist and have a valid type."""
     columns = source.columns
     for name in (*TEXT_COLUMNS, "target"):
         if name not in columns:
@@ -198,7 +197,7 @@ def _require_columns(path: Path, source: Source, feature_names: Sequence[str] | 
     features = [name for name in columns if name.startswith("feature")]
     if not features:
         raise BadDataError(
-            f"{path.name}: there is no column whose name begins with 'feature' (found: {_listing(list(columns))})."
+            f"{path.name}: no column has a name that begins with 'feature' (found: {_listing(list(columns))})."
         )
     missing = [name for name in feature_names or () if name not in columns]
     if missing:
@@ -208,16 +207,16 @@ def _require_columns(path: Path, source: Source, feature_names: Sequence[str] | 
         )
     for name in TEXT_COLUMNS:
         if not _is_text(columns[name]):
-            raise BadDataError(f"{path.name}: column {name!r} holds {columns[name]}, not text.")
+            raise BadDataError(f"{path.name}: column {name!r} has type {columns[name]}, not text.")
     for name in (*(feature_names or features), "target"):
         if not (pa.types.is_integer(columns[name]) or pa.types.is_floating(columns[name])):
-            raise BadDataError(f"{path.name}: column {name!r} holds {columns[name]}, not numbers.")
+            raise BadDataError(f"{path.name}: column {name!r} has type {columns[name]}, not a number.")
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    # null: a column without a single value, which is refused by its row
+    # null: a column without any value, which fails later with the row
     return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
@@ -233,9 +232,9 @@ def _read_small_columns(path: Path, source: Source) -> dict[str, pa.ChunkedArray
         for name, kind in types.items():
             values = batch.column(batch.schema.get_field_index(name))
             try:
-                # a number too large for float32 becomes infinite, and is refused as that
+                # a number too large for float32 becomes infinite, and fails as such
                 column = pc.cast(values, kind, safe=False)
-                # a damaged file may hold bytes that are no text
+                # a damaged file may contain bytes that are not valid text
                 column.validate(full=True)
             except pa.ArrowException as error:
                 raise BadDataError(f"{path.name}: column {name!r} cannot be read as {kind} ({error}).") from error
@@ -257,7 +256,7 @@ def _check_ids(path: Path, ids: pa.ChunkedArray) -> None:
             raise BadDataError(f"{path.name}: column 'id' is empty in row {row:,}.")
         if value in seen:
             raise BadDataError(
-                f"{path.name}: column 'id' holds {value!r} twice, in rows {seen[value]:,} and {row:,}; ids are unique."
+                f"{path.name}: column 'id' has {value!r} twice, in rows {seen[value]:,} and {row:,}; ids are unique."
             )
         seen[value] = row
 
@@ -287,7 +286,7 @@ def _era_numbers(path: Path, eras: pa.ChunkedArray) -> NDArray[np.int32]:
         if number is None:
             raise BadDataError(
                 f"{path.name}: column 'era' is {name!r} in row {_first_row(codes, code):,}; "
-                "an era is like 'era12', '0012' or 'eraX'."
+                "valid eras are like 'era12', '0012' or 'eraX'."
             )
         numbers[code] = number
     found: NDArray[np.int32] = numbers[codes]
@@ -308,16 +307,16 @@ def _data_type_codes(path: Path, data_types: pa.ChunkedArray) -> NDArray[np.int8
 
 def _targets(path: Path, targets: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.float32]:
     values: NDArray[np.float32] = targets.to_numpy().astype(np.float32, copy=False)
-    wrong = np.flatnonzero(~np.isnan(values) & ~((values >= 0) & (values <= 1)))
-    if len(wrong):
-        first = int(wrong[0])
+    invalid = np.flatnonzero(~np.isnan(values) & ~((values >= 0) & (values <= 1)))
+    if len(invalid):
+        first = int(invalid[0])
         raise BadDataError(
             f"{path.name}: column 'target' is {values[first]:g} in row {first + 1:,} (id {ids[first].as_py()}), "
-            f"and outside [0, 1] in {len(wrong):,} of {len(values):,} rows. Was the right target column chosen?"
+            f"and outside [0, 1] in {len(invalid):,} of {len(values):,} rows. Was the right target column selected?"
         )
     return values
 
 
 def _listing(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED_IN_MESSAGES])
-    return shown if len(names) <= _NAMED_IN_MESSAGES else f"{shown}, … {len(names):,} in all"
+    shown = ", ".join(names[:_MAX_NAMES_IN_MESSAGE])
+    return shown if len(names) <= _MAX_NAMES_IN_MESSAGE else f"{shown}, … {len(names):,} in all"

@@ -1,4 +1,4 @@
-"""What an operation is handed: its parameters, its tables, a voice, and a place for its results."""
+"""The task of an operation: its parameters, its tables, its log, and its outputs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from numerai_contract import outputs
 from numerai_contract.exits import BadParameterError
-from numerai_contract.predictions import CLOSEST_TO_EDGE, checked, write_predictions
+from numerai_contract.predictions import CLIP_MARGIN, validate_probabilities, write_predictions
 from numerai_contract.progress import Progress, duration
 from numerai_contract.reports import library_versions, write_report
 from numerai_contract.scores import score
 from numerai_contract.tables import Table
-from numerai_contract.targets import target_kind
+from numerai_contract.targets import sample, target_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,22 +25,23 @@ if TYPE_CHECKING:
 
     from numerai_contract.parameters import Parameters
     from numerai_contract.scores import Scores
+    from numerai_contract.targets import LabeledRows
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What a model has to say about its training, for the report.
+class TrainingSummary:
+    """The training of a model, for the report.
 
     Attributes
     ----------
     training_rows, held_out_rows
-        The rows it learned from, and those it kept aside to know when to stop.
+        Number of training rows, and of rows held out for early stopping.
     chosen
-        Hyperparameters, the number of trees: whatever someone comparing two runs would ask for.
+        Hyperparameters, the number of trees: everything needed to compare two runs.
     libraries
-        Distributions whose versions matter to the result.
+        Distributions whose versions affect the result.
     split
-        How well it did on the validation part of the split, for a model that learned on one.
+        Scores on the validation part of the split, for a model trained on one.
     """
 
     training_rows: int
@@ -56,9 +57,9 @@ class Task:
     Parameters
     ----------
     parameters
-        What was asked for.
+        The parameters of the operation.
     progress
-        Where to say what is being done; by default standard output.
+        The progress log; by default on standard output.
 
     Attributes
     ----------
@@ -73,110 +74,118 @@ class Task:
         self._notes: list[str] = []
 
     def check(self) -> None:
-        """Refuse bad parameters and places that cannot be written, before any work is done.
+        """Validate the parameters and the output paths, before the work begins.
 
         Raises
         ------
         BadParameterError
-            Naming the parameter, its value and what is allowed.
+            With the parameter, its value and the allowed values.
         """
         self.parameters.check()
         for name in ("PREDICTING", "REPORTING"):
             if name in self.parameters:
-                outputs.check_writable(self.parameters.path(name), name)
+                outputs.check_writable(self.parameters.get_path(name), name)
         if "PREDICTING" not in self.parameters and "STORING" in self.parameters:
-            # a preparation leaves its files there, perhaps after hours
+            # a preprocessing task writes its files there, perhaps after hours
             outputs.check_directory(self.parameters.storing, "STORING")
 
     @cached_property
     def training(self) -> Table:
-        """The training table (TRAINING), checked; its features are not yet read."""
-        return self._opened(Table(self.parameters.training))
+        """The training table (TRAINING), validated; its features are not yet read."""
+        return self._log_table(Table(self.parameters.training))
 
     @cached_property
     def tournament(self) -> Table:
-        """The tournament table (TESTING), checked; its features are those of the training table, in the same order."""
-        return self._opened(Table(self.parameters.testing, feature_names=self.training.feature_names))
+        """The tournament table (TESTING), validated; it has the features of the training table, in the same order."""
+        return self._log_table(Table(self.parameters.testing, feature_names=self.training.feature_names))
 
-    def need_memory(self, mebibytes: float, reason: str) -> None:
-        """Refuse to begin what the memory will not be enough for: better now than after hours of work.
+    def require_memory(self, mebibytes: float, reason: str) -> None:
+        """Check that the memory is large enough, before hours of work.
 
         Parameters
         ----------
         mebibytes
-            How much the operation will hold at its peak, in MiB.
+            The operation's peak memory, in MiB.
         reason
-            What for, such as "354,000 rows of 1,325 products".
+            Its cause, such as "354,000 rows of 1,325 products".
 
         Raises
         ------
         BadParameterError
-            When MEMORY_LIMIT is less; the message says how much would do.
+            When MEMORY_LIMIT is less; the message has a sufficient value.
         """
         limit = self.parameters.memory_limit
         if limit is None or mebibytes <= limit:
             return
-        enough = 256 * math.ceil(mebibytes / 256)
+        sufficient = 256 * math.ceil(mebibytes / 256)
         raise BadParameterError(
             f"MEMORY_LIMIT is {limit:,} MiB, and {reason} need about {mebibytes:,.0f}. Set `memory` of the task to "
-            f"{enough} in models.yaml, or choose fewer rows (ROW_LIMIT) or features."
+            f"{sufficient} in models.yaml, or use fewer rows (ROW_LIMIT) or features."
         )
 
-    def note(self, text: str) -> None:
-        """Say something that belongs into the report as well, such as rows left out."""
-        self._notes.append(text)
-        self.progress.say(text)
+    def sample_rows(self, labeled: LabeledRows, row_limit: int) -> LabeledRows:
+        """Sample labeled rows of the training table down to ROW_LIMIT, and note it; see `targets.sample`."""
+        drawn = sample(labeled, self.training.era_numbers, row_limit, seed=self.parameters.seed)
+        used, available = len(drawn.labels), len(labeled.labels)
+        if used < available:
+            self.note(f"learning from {used:,} of {available:,} rows, drawn evenly from all eras (ROW_LIMIT)")
+        return drawn
 
-    def deliver(self, probabilities: ArrayLike, learned: Learned) -> None:
-        """Check the predictions, score them where targets are known, and write them and the report.
+    def note(self, text: str) -> None:
+        """Log a line and add it to the report, such as a number of rows left out."""
+        self._notes.append(text)
+        self.progress.log(text)
+
+    def write_predictions(self, probabilities: ArrayLike, summary: TrainingSummary) -> None:
+        """Validate the predictions, score them where targets are known, and write them and the report.
 
         Parameters
         ----------
         probabilities
             That the target is above 0.5, or its expected value: shape (rows of the tournament,), each in [0, 1].
-        learned
+        summary
             For the report.
 
         Raises
         ------
         ModelFailureError
-            When the predictions are worthless; nothing is written then.
+            When the predictions are worthless; then nothing is written.
         """
         table, parameters = self.tournament, self.parameters
-        predictions, moved = checked(probabilities, len(table))
-        if moved:
-            self.note(f"moved {moved:,} predictions off 0 and 1, to within {CLOSEST_TO_EDGE:g}")
+        predictions, clipped = validate_probabilities(probabilities, len(table))
+        if clipped:
+            self.note(f"clipped {clipped:,} predictions to a distance of {CLIP_MARGIN:g} from 0 and 1")
         validation = table.of_type("validation")
         scores = score(predictions[validation], table.targets[validation], table.era_numbers[validation])
-        if learned.split is not None:
-            self.progress.say(_in_words("split's validation part", learned.split))
-        self.progress.say(_in_words("validation", scores))
+        if summary.split is not None:
+            self.progress.log(_format_scores("split's validation part", summary.split))
+        self.progress.log(_format_scores("validation", scores))
         write_predictions(parameters.predicting, table.ids, predictions, parameters.inputs)
-        self._report(learned, scores)
-        self._done(f"predictions for {len(table):,} rows in {parameters.predicting}")
+        self._write_report(summary, scores)
+        self._log_done(f"predictions for {len(table):,} rows in {parameters.predicting}")
 
-    def conclude(self, prepared: Learned, made: str) -> None:
-        """End a preparation, which leaves files for later operations and no predictions, by writing its report.
+    def write_report(self, summary: TrainingSummary, description: str) -> None:
+        """Write the report of an operation that has other outputs than predictions.
 
         Parameters
         ----------
-        prepared
+        summary
             For the report.
-        made
-            What it left, in words, for the log.
+        description
+            Its outputs in a sentence, for the log.
         """
-        self._report(prepared, None)
-        self._done(made)
+        self._write_report(summary, None)
+        self._log_done(description)
 
-    def _report(self, learned: Learned, scores: Scores | None) -> None:
+    def _write_report(self, summary: TrainingSummary, scores: Scores | None) -> None:
         parameters = self.parameters
         if parameters.reporting is None:
             return
         report = {
             "operation": parameters.operation,
             "rows": {
-                "training": learned.training_rows,
-                "held_out": learned.held_out_rows,
+                "training": summary.training_rows,
+                "held_out": summary.held_out_rows,
                 "tournament": len(self.tournament),
             },
             "features": len(self.tournament.feature_names),
@@ -185,19 +194,19 @@ class Task:
             "seconds": time.monotonic() - self._began,
             "peak_memory_mib": _peak_memory(),
             "validation": None if scores is None else scores._asdict(),
-            "split": None if learned.split is None else learned.split._asdict(),
-            "chosen": dict(learned.chosen),
+            "split": None if summary.split is None else summary.split._asdict(),
+            "chosen": dict(summary.chosen),
             "notes": self._notes,
-            "libraries": library_versions(learned.libraries),
+            "libraries": library_versions(summary.libraries),
         }
         write_report(parameters.reporting, report, parameters.inputs)
 
-    def _done(self, left: str) -> None:
-        self.progress.say(f"done in {duration(time.monotonic() - self._began)} and {_peak_memory():,} MiB: {left}")
+    def _log_done(self, result: str) -> None:
+        self.progress.log(f"done in {duration(time.monotonic() - self._began)} and {_peak_memory():,} MiB: {result}")
 
-    def _opened(self, table: Table) -> Table:
+    def _log_table(self, table: Table) -> Table:
         eras = len(set(table.era_numbers.tolist()))
-        self.progress.say(
+        self.progress.log(
             f"{table.path.name}: {len(table):,} rows, {eras:,} eras, "
             f"{len(table.feature_names):,} features ({table.feature_dtype})"
         )
@@ -205,13 +214,13 @@ class Task:
 
 
 def _peak_memory() -> int:
-    """Look up the most memory this process has held at once, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1_024
 
 
-def _in_words(where: str, scores: Scores | None) -> str:
+def _format_scores(where: str, scores: Scores | None) -> str:
     if scores is None:
-        return f"{where}: no row with a known target, so no score"
+        return f"{where}: no row has a known target, so there is no score"
     parts = [f"{where} on {scores.rows:,} rows of {scores.eras:,} eras"]
     if scores.logloss is not None and scores.consistency is not None:
         parts.append(f"logloss {scores.logloss:.5f}, consistency {scores.consistency:.1%}")

@@ -1,0 +1,78 @@
+"""The training data of a search: training rows, held-out rows, and their labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from numerai_contract import eras, targets
+from numerai_contract.exits import BadDataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from numerai_contract.task import Task
+
+_HELD_OUT_SHARE = 0.2
+_MAX_VALUES, _MAX_ROWS = 2_500_000, 100_000
+_MIN_ROWS = 10
+
+
+class TrainingData(NamedTuple):
+    """The training data, in the order that auto-sklearn needs.
+
+    Attributes
+    ----------
+    kind : str
+        "classifier" or "regressor".
+    features : numpy.ndarray of float32, shape (rows, features)
+        Of the training rows, then of the held-out rows.
+    labels : numpy.ndarray, shape (rows,)
+        In the same order.
+    training_rows : int
+        Number of training rows.
+    embargo : int
+        Eras left out between the two parts.
+    """
+
+    kind: str
+    features: NDArray[Any]
+    labels: NDArray[Any]
+    training_rows: int
+    embargo: int
+
+
+def load(task: Task) -> TrainingData:
+    """Read the training rows, the held-out rows, and their labels."""
+    training, seed = task.training, task.parameters.seed
+    binary = targets.target_kind(training.targets) is targets.TargetKind.BINARY
+    default = min(max(_MAX_VALUES // len(training.feature_names), 1_000), _MAX_ROWS)
+    row_limit = task.parameters.get_int("ROW_LIMIT", default, at_least=100, at_most=10_000_000)
+    rows, labels = task.sample_rows(targets.classes(training) if binary else targets.values(training), row_limit)
+    era_numbers = training.era_numbers[rows]
+    if len(labels) < _MIN_ROWS:
+        raise BadDataError(f"{training.path.name}: {len(labels)} rows with a known target are too few for a search.")
+
+    embargo = task.parameters.get_int("EMBARGO_ERAS", 8, at_least=0, at_most=1_000)
+    split = eras.hold_out_last(era_numbers, share=_HELD_OUT_SHARE, embargo=embargo, seed=seed)
+    if not _both_vary(labels, split):
+        # too few eras, or classes distributed too unevenly among them
+        split = eras.hold_out_last(np.zeros_like(era_numbers), share=_HELD_OUT_SHARE, embargo=0, seed=seed)
+    if not _both_vary(labels, split):
+        raise BadDataError(
+            f"{training.path.name}: column 'target' has hardly more than one value in {len(labels):,} rows; "
+            "training rows and held-out rows must both have several. Is the training set complete?"
+        )
+    training_rows = int(split.training.sum())
+    task.note(f"{split.description}: {training_rows:,} training rows, {split.held_out.sum():,} held-out rows")
+    features = training.features(rows).astype(np.float32, copy=False)
+    order = np.concatenate([np.flatnonzero(split.training), np.flatnonzero(split.held_out)])
+    features, labels = features[order], labels[order]
+    # some candidates would drop a column without any value, and others fail on it
+    features[:, np.isnan(features).all(axis=0)] = 0
+    return TrainingData("classifier" if binary else "regressor", features, labels, training_rows, split.embargo)
+
+
+def _both_vary(labels: NDArray[Any], split: eras.HoldOut) -> bool:
+    return bool(np.ptp(labels[split.training]) > 0 and np.ptp(labels[split.held_out]) > 0)

@@ -1,0 +1,100 @@
+"""Auto-sklearn: a search for scikit-learn learners, their settings and preprocessing of the features.
+
+A binary target is learned by classifiers, evaluated by their logloss, a graded one by regressors, evaluated by their
+mean squared error. The last eras are held out, after an embargo; every candidate is trained on the other eras and
+evaluated on these, and so is the ensemble of the best ones.
+
+The search runs in a separate process. Ensembles are selected and predict the tournament during the search, so that
+predictions are available whenever it ends, at its limit or at a stop request.
+
+Environment variables:
+
+``TIME_LIMIT`` (600), ``TIME_LIMIT_PART`` (a quarter of it)
+    Seconds for the search, from the operation's start; seconds for one fit. A longer fit is cut short; learners that
+    train iteratively are then evaluated with the iterations so far.
+``RUN_LIMIT``
+    Maximum number of candidates. With it candidates run one at a time, so that the same seed tries the same candidates
+    in the same order (unless a time limit intervenes); without it the order depends on the timing.
+``ROW_LIMIT`` (2,500,000 values, at most 100,000 rows)
+    Above it, it learns from a sample that keeps the share of every era and every target value.
+``EMBARGO_ERAS`` (8)
+    Eras left out between the training and the held-out eras, as the targets of neighbouring eras overlap.
+``MEMORY_LIMIT_PART``
+    MiB of address space of one candidate; by default the container's memory less that of the other processes, divided
+    by the number of candidates at a time. A candidate that exceeds it fails, and the search continues.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from numerai_contract.progress import duration
+from numerai_contract.stopping import stop_requests
+from numerai_contract.task import TrainingSummary
+
+from . import _plan, _training_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numerai_contract.task import Task
+
+SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "2"}
+
+
+def run(task: Task) -> None:
+    """Search, and predict the tournament table with the best ensemble."""
+    began = time.monotonic()
+    parameters = task.parameters
+    seconds = _plan.time_limit(parameters)
+    run_limit = parameters.get_int("RUN_LIMIT", at_least=1, at_most=1_000_000) if "RUN_LIMIT" in parameters else None
+    data = _training_data.load(task)
+    budget = _plan.allocate(task, 1 if run_limit is not None else parameters.threads, data.features.nbytes)
+    # opened before the search, so that an invalid table fails now
+    rows = len(task.tournament)
+    with task.progress.step("loading auto-sklearn"):
+        from ._search_runner import SearchRunner
+
+    with _scratch() as directory, stop_requests() as stop:
+        plan = _plan.Plan(
+            kind=data.kind,
+            began=began,
+            seconds=seconds,
+            seconds_per_fit=min(parameters.time_limit_part or max(seconds // 4, 1), seconds),
+            run_limit=run_limit,
+            budget=budget,
+            seed=parameters.seed,
+            directory=directory / "search",
+        )
+        runner = SearchRunner(task, plan, data, stop)
+        with task.progress.step(
+            f"searching for {duration(seconds)} or less among {plan.kind}s, {budget.jobs} at a time, "
+            f"each for at most {duration(plan.seconds_per_fit)} and in {budget.memory:,} MiB"
+        ):
+            runner.search()
+        with task.progress.step(f"predicting {rows:,} rows"):
+            best = runner.final_predictions()
+    task.write_predictions(
+        best.predictions,
+        TrainingSummary(
+            training_rows=data.training_rows,
+            held_out_rows=len(data.labels) - data.training_rows,
+            chosen={"embargo_eras": data.embargo, **runner.report_details(best)},
+            libraries=("auto-sklearn", "scikit-learn", "smac", "ConfigSpace"),
+        ),
+    )
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Create a temporary directory and remove it afterwards; ignore files that ending processes still use."""
+    directory = Path(tempfile.mkdtemp(prefix="auto_sklearn_"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,284 @@
+"""Adversarial validation: the training rows most similar to the tournament's become the validation part of the split.
+
+A classifier is trained to distinguish training rows from tournament rows. A training row that it classifies as a
+tournament row is a better predictor of a model's performance in the tournament than a random row. After Jim Fleming,
+"Adversarial Validation" (2016), based on an idea of FastML.
+
+Training and tournament rows are divided into five stratified folds, and the rows of a fold are classified by a model
+that was not trained on them. The predicted probability of a training row is its *similarity* to the tournament (its
+propensity), and the share ``VALIDATION_SHARE`` of the rows with the highest similarity is the validation part of the
+split (``split.parquet``). The seed determines the order of rows with equal similarity.
+
+Environment variables:
+
+``METHOD`` (``gradient_boosting``)
+    The classifier: ``gradient_boosting`` (XGBoost), ``extra_trees`` or ``random_forest``, 100 trees each. The forest is
+    the one of 2016, grown to single rows: slow, and with at most a hundred different probabilities, so that the seed
+    determines most of its order. benchmarks/fleming.py compares them.
+``VALIDATION_SHARE`` (0.1)
+    The share of the training rows with a known target in the validation part, from 0.01 to 0.5.
+``FOLDS_BY`` (``rows``)
+    ``eras`` keeps every era in one fold. When rows of an era have something in common, folds of rows let the classifier
+    recognise eras instead of the changes over time: its AUC is then close to 1, and the similarity is meaningless. Use
+    ``eras`` in this case; it needs five eras in the training table.
+``ROW_LIMIT`` (200,000)
+    Maximum rows of each table in the training; above it, a sample that keeps every era's share. All rows are
+    classified.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from numerai_contract import batches, eras, targets
+from numerai_contract.exits import BadDataError
+from numerai_contract.split import Split, write_split
+from numerai_contract.task import TrainingSummary
+
+from . import _drift_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from numerai_contract.tables import Table
+    from numerai_contract.task import Task
+
+METHODS = ("gradient_boosting", "extra_trees", "random_forest")
+_FOLDS = 5
+_TREES = 100
+_MIN_LEAF = 20
+
+
+def run(task: Task) -> None:
+    """Compute the similarity of every training row, and write the split."""
+    parameters = task.parameters
+    method = parameters.get_str("METHOD", METHODS[0], choices=METHODS)
+    share = parameters.get_float("VALIDATION_SHARE", 0.1, at_least=0.01, at_most=0.5)
+    folds_by = parameters.get_str("FOLDS_BY", "rows", choices=("rows", "eras"))
+    limit = parameters.get_int("ROW_LIMIT", 200_000, at_least=100, at_most=10_000_000)
+    # before the work: later tasks cannot use a table without known targets, or with a single target value
+    known = targets.values(task.training).rows
+
+    sides = _Sides(task.training, task.tournament)
+    folds = _folds(sides, folds_by, parameters.seed)
+    sample = _sample(task, sides, limit)
+    classifiers = _fit(task, _classifier_factory(method, task), sides, sample, folds)
+    similarity = _similarity(task, sides, classifiers, folds)
+
+    is_tournament = sides.is_tournament
+    aucs = [float(roc_auc_score(is_tournament[folds == fold], similarity[folds == fold])) for fold in range(_FOLDS)]
+    of_training = similarity[: len(task.training)]
+    split = Split(of_training, _most_similar(of_training, known, share, parameters.seed))
+    auc = float(np.mean(aucs))
+    task.note(f"AUC {auc:.4f} (folds {', '.join(f'{each:.4f}' for each in aucs)}): {_describe_auc(auc)}")
+    lowest = float(np.min(of_training[split.validation]))
+    task.note(
+        f"{split.validation.sum():,} of {known.sum():,} training rows with a known target are the validation part; "
+        f"their lowest similarity is {lowest:.4f}"
+    )
+    curve = _drift_report.roc(is_tournament, similarity)
+    drift = _drift_report.drifting_features(task, [importances for _, importances in classifiers])
+    _drift_report.plot_roc(parameters.storing / "plots" / "adversarial_validation.png", curve, auc)
+    path = write_split(parameters.storing, task.training.ids, split, parameters.inputs)
+    task.write_report(
+        TrainingSummary(
+            training_rows=int(len(task.training) - split.validation.sum()),
+            held_out_rows=int(split.validation.sum()),
+            chosen={
+                "method": method,
+                "folds_by": folds_by,
+                "validation_share": share,
+                "auc": auc,
+                "auc_of_folds": aucs,
+                "lowest_validation_similarity": lowest,
+                "roc": curve._asdict(),
+                "drifting_features": drift,
+            },
+            libraries=("scikit-learn", "scikit-learn-intelex", "xgboost-cpu"),
+        ),
+        f"a split of {len(task.training):,} rows in {path}",
+    )
+
+
+def check_self_test(storing: Path) -> None:
+    """Check the split that the self-test wrote.
+
+    Raises
+    ------
+    BadDataError
+        When the validation part has a wrong size.
+    """
+    from numerai_contract.split import read_split
+    from numerai_contract.tables import Table
+
+    training = Table(storing / "training.parquet")
+    split = read_split(storing, training)
+    if split.validation.sum() != round(0.1 * len(training)):
+        raise BadDataError(f"{split.validation.sum()} validation rows, of {len(training)}")
+
+
+class _Sides:
+    """Both tables as one, the training table's rows first."""
+
+    def __init__(self, training: Table, tournament: Table) -> None:
+        self.training, self.tournament = training, tournament
+        self.is_tournament = np.arange(len(training) + len(tournament)) >= len(training)
+        # eras of the two tables are different, even with the same number
+        self.eras = np.concatenate([training.era_numbers, tournament.era_numbers + 1_000_000_000])
+
+    def __len__(self) -> int:
+        return len(self.is_tournament)
+
+    def batches(self, rows: NDArray[np.bool_] | None = None) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Read features a batch at a time, as `Table.batches` does; NaN where a value is missing."""
+        first = 0
+        for table in (self.training, self.tournament):
+            wanted = None if rows is None else rows[first : first + len(table)]
+            for positions, block in table.batches(wanted):
+                yield positions + first, block.astype(np.float32, copy=False)
+            first += len(table)
+
+
+def _folds(sides: _Sides, folds_by: str, seed: int) -> NDArray[np.intp]:
+    """Assign each row of both tables to a fold, each with rows of both; shape (rows,)."""
+    smaller = min(sides.is_tournament.sum(), (~sides.is_tournament).sum())
+    if smaller < _FOLDS:
+        table = sides.training if len(sides.training) <= len(sides.tournament) else sides.tournament
+        raise BadDataError(
+            f"{table.path.name}: {smaller} rows are too few; {_FOLDS} folds need one each. Is it complete?"
+        )
+    folds = np.empty(len(sides), dtype=np.intp)
+    no_features = np.zeros((len(sides), 0))
+    if folds_by == "eras":
+        split = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(
+            no_features, sides.is_tournament, sides.eras
+        )
+    else:
+        split = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(no_features, sides.is_tournament)
+    for fold, (_, held_out) in enumerate(split):
+        folds[held_out] = fold
+        if len(np.unique(sides.is_tournament[held_out])) < 2:
+            of_training = len(np.unique(sides.eras[~sides.is_tournament]))
+            of_tournament = len(np.unique(sides.eras[sides.is_tournament]))
+            raise BadDataError(
+                f"{of_training} eras of {sides.training.path.name} and {of_tournament} of {sides.tournament.path.name} "
+                f"are not enough for {_FOLDS} folds with rows of both. Set FOLDS_BY=rows."
+            )
+    return folds
+
+
+class _Sample(NamedTuple):
+    rows: NDArray[np.intp]  # positions among the rows of both tables, ascending
+    features: NDArray[np.float32]  # of these rows
+
+
+def _sample(task: Task, sides: _Sides, limit: int) -> _Sample:
+    """Read the training rows of the classifiers."""
+    marks = np.concatenate(
+        [
+            eras.sample(table.era_numbers, np.zeros(len(table), dtype=np.int8), limit, seed=task.parameters.seed)
+            for table in (sides.training, sides.tournament)
+        ]
+    )
+    rows = np.flatnonzero(marks)
+    if len(rows) < len(sides):
+        task.note(f"learning from {len(rows):,} of {len(sides):,} rows, drawn evenly from all eras (ROW_LIMIT)")
+    columns = len(task.training.feature_names)
+    # the sample, the training rows of a fold, and the copy that the classifier makes of them
+    task.require_memory(400 + 3 * len(rows) * columns * 4 / 2**20, f"{len(rows):,} rows of {columns:,} features")
+    features = np.empty((len(rows), columns), dtype=np.float32)
+    with task.progress.step(f"reading {len(rows):,} rows"):
+        filled = 0
+        for positions, block in sides.batches(marks):
+            features[filled : filled + len(positions)] = block
+            filled += len(positions)
+    return _Sample(rows, features)
+
+
+def _classifier_factory(method: str, task: Task) -> Callable[[], Any]:
+    """Return a factory of the method's classifiers; only the library of this method is imported, to save time."""
+    seed, threads = task.parameters.seed, task.parameters.threads
+    if method == "gradient_boosting":
+        import xgboost
+
+        return lambda: xgboost.XGBClassifier(
+            n_estimators=_TREES,
+            max_depth=5,
+            learning_rate=0.05,
+            colsample_bytree=0.5,
+            min_child_weight=_MIN_LEAF / 4,  # a sum of p (1 - p), about a quarter a row
+            max_bin=64,
+            n_jobs=threads,
+            random_state=seed,
+        )
+    if method == "extra_trees":
+        from sklearn.ensemble import ExtraTreesClassifier
+
+        return lambda: ExtraTreesClassifier(_TREES, min_samples_leaf=_MIN_LEAF, n_jobs=threads, random_state=seed)
+    try:
+        from sklearnex.ensemble import RandomForestClassifier
+    except ImportError:  # no build for this processor: scikit-learn's own is slower, with the same forest
+        from sklearn.ensemble import RandomForestClassifier
+    return lambda: RandomForestClassifier(_TREES, n_jobs=threads, random_state=seed)
+
+
+def _fit(
+    task: Task, make: Callable[[], Any], sides: _Sides, sample: _Sample, folds: NDArray[np.intp]
+) -> list[tuple[Any, NDArray[np.float32]]]:
+    """Fit a classifier for each fold on the rows of all others; return each with its feature importances."""
+    labels = sides.is_tournament[sample.rows]
+    # both tables have the same total weight: a similarity of one half then means "equally similar to both"
+    weights = np.where(labels, 0.5 / labels.mean(), 0.5 / (~labels).mean())
+    fitted = []
+    with task.progress.step("fitting classifiers of training and tournament rows"):
+        for fold in range(_FOLDS):
+            others = folds[sample.rows] != fold
+            classifier = make().fit(sample.features[others], labels[others], sample_weight=weights[others])
+            fitted.append((classifier, np.asarray(classifier.feature_importances_)))
+            task.progress.update((fold + 1) / _FOLDS, f"fold {fold + 1} of {_FOLDS}")
+    return fitted
+
+
+def _similarity(
+    task: Task, sides: _Sides, classifiers: list[tuple[Any, NDArray[np.float32]]], folds: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Classify every row by the model that was not trained on it; shape (rows of both tables,)."""
+    similarity = np.empty(len(sides), dtype=np.float32)
+    with task.progress.step(f"classifying {len(sides):,} rows"):
+        for positions, block in batches.iterate(sides.batches(), len(sides), report=task.progress.update):
+            for fold, (classifier, _) in enumerate(classifiers):
+                of_fold = folds[positions] == fold
+                if of_fold.any():
+                    similarity[positions[of_fold]] = classifier.predict_proba(block[of_fold])[:, 1]
+    return similarity
+
+
+def _most_similar(
+    similarity: NDArray[np.float32], known: NDArray[np.bool_], share: float, seed: int
+) -> NDArray[np.bool_]:
+    """Mark the given share of the known rows, by the highest similarity; the seed determines the order of equal rows.
+
+    At least one row is marked and one is not.
+    """
+    rows = np.flatnonzero(known)
+    count = min(max(1, round(share * len(rows))), len(rows) - 1)
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    order = shuffled[np.argsort(-similarity[shuffled], kind="stable")]
+    marks = np.zeros(len(similarity), dtype=bool)
+    marks[order[:count]] = True
+    return marks
+
+
+def _describe_auc(auc: float) -> str:
+    if auc < 0.52:
+        return "the tables hardly differ"
+    if auc < 0.7:
+        return "the tables differ a little"
+    return "the tables differ much; run with FOLDS_BY=eras to check whether the classifiers only recognise eras"

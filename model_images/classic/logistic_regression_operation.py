@@ -1,0 +1,87 @@
+"""Logistic regression with an L2 penalty on the polynomial of degree 2 of the features and t-SNE's coordinates.
+
+The same model as scikit-learn's ``Pipeline(PolynomialFeatures(2), StandardScaler, LogisticRegression)``, without the
+table of terms: see `_quadratic`. It learns classes on the split's training part; a missing value becomes the
+median of the feature there.
+
+Environment variables:
+
+``C`` (0.00001,0.00003,0.0001,0.0003,0.001,0.003,0.01)
+    The weight of the loss relative to the penalty, as in scikit-learn: one number, or several from which the split's
+    validation part selects, see `_regularization_path`. The original's 0.01 is the last of them. On 20,000 and 60,000
+    rows with a known weak signal 0.0001 was selected, on a stronger one 0.0003 and 0.001.
+``EMBEDDINGS`` (the five embeddings of the features' products, as in the original)
+    See `numerai_contract.split_tables`.
+``ROW_LIMIT`` (1,200,000 with 50 features; a quarter with twice as many, and so on, but at least 20,000)
+    See `numerai_contract.split_tables`. The time of a fit grows with the rows and with the square of the features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+
+from numerai_contract import targets
+from numerai_contract.embeddings import STANDARD
+from numerai_contract.self_test import write_fixture_inputs
+from numerai_contract.split_tables import SplitTables
+from numerai_contract.task import TrainingSummary
+
+from ._quadratic import MAX_WORK, memory
+from ._regularization_path import FittingData, fit_path, read_costs
+from ._split_utils import predict, row_limit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from numerai_contract.task import Task
+
+    from ._quadratic import Loss, QuadraticForm
+
+prepare_self_test = write_fixture_inputs
+
+_EMBEDDINGS = tuple(embedding for embedding in STANDARD if embedding.polynomial)
+
+
+def run(task: Task) -> None:
+    """Fit on the split's training part and predict the tournament table."""
+    costs = read_costs(task.parameters)
+    tables = SplitTables(
+        task,
+        targets.classes(task.training),
+        embeddings=_EMBEDDINGS,
+        row_limit=row_limit(len(task.training.feature_names) ** 2, MAX_WORK),
+    )
+    labels, columns = tables.training_labels, len(tables.feature_names)
+    task.require_memory(memory(len(labels), columns), f"{len(labels):,} rows of {columns:,} features and coordinates")
+
+    data = FittingData.read(task, tables)
+
+    def evaluate(form: QuadraticForm) -> float:
+        return tables.logloss(expit(form.compute(data.validation)))
+
+    best = fit_path(task, data.terms, costs, evaluate, loss=logistic_loss(labels), weight=len(labels))
+    probabilities = predict(task, tables, lambda block: expit(best.form.compute(data.medians.fill(block))))
+    task.write_predictions(
+        probabilities,
+        TrainingSummary(
+            training_rows=len(labels),
+            held_out_rows=len(data.validation),
+            chosen={"C": best.cost, "path": best.path, "terms": data.terms.count},
+            libraries=("scipy",),
+            split=tables.score(expit(best.form.compute(data.validation))),
+        ),
+    )
+
+
+def logistic_loss(labels: NDArray[np.int8]) -> Loss:
+    """Create the loss of logistic regression for classes 0 and 1, shape (rows,)."""
+    signs = 2.0 * labels - 1
+
+    def loss(sums: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margins = signs * sums
+        return float(np.logaddexp(0, -margins).sum()), -signs * expit(-margins)
+
+    return loss

@@ -1,0 +1,165 @@
+"""Logistic regression on pairs of rows, trained to predict which of the two is positive.
+
+A pair has a row of each class, and the features of the model are the polynomials of degree 2 of both rows (features and
+t-SNE's coordinates). The score of a row is the mean probability that it is the positive one, over many partners from
+the split's training part. No term mixes the two rows, so a pair (a, b) has the logit f(a) + g(b) + c. Each pair counts
+in both orders, and swapping all of them changes only the names: the only minimum has g = -f and c = 0. So only f is
+fitted, by the loss of f(a) - f(b), which is the same as scikit-learn's with both polynomials side by side; and the mean
+over a thousand partners needs one f of each row instead of a thousand runs of the model.
+
+It learns classes on the split's training part; a missing value becomes the median of the feature there. As each pair
+has one row of each class, its probabilities are those of a balanced target.
+
+Environment variables:
+
+``C`` (0.00001,0.00003,0.0001,0.0003,0.001,0.003,0.01)
+    The weight of the loss relative to the penalty, as in scikit-learn: one number, or several from which the split's
+    validation part selects, see `_regularization_path`. The original's 0.01 is the last of them.
+``ROUNDS`` (10)
+    Number of partners of each row of the rarer class; the loss is the mean over the rounds, so that C does not depend
+    on their number.
+``PARTNERS`` (1,000)
+    Number of training rows that every row is compared with for its score.
+``EMBEDDINGS`` (the five embeddings of the features, as in the original)
+    See `numerai_contract.split_tables`.
+``ROW_LIMIT`` (1,200,000 with 50 features; a quarter with twice as many, and so on, but at least 20,000)
+    See `numerai_contract.split_tables`. The time of a fit grows with the rows and with the square of the features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+
+from numerai_contract import targets
+from numerai_contract.embeddings import STANDARD
+from numerai_contract.self_test import write_fixture_inputs
+from numerai_contract.split_tables import SplitTables
+from numerai_contract.task import TrainingSummary
+
+from ._quadratic import MAX_WORK, memory
+from ._regularization_path import FittingData, fit_path, read_costs
+from ._split_utils import predict, row_limit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from numerai_contract.task import Task
+
+    from ._quadratic import Loss, QuadraticForm
+
+prepare_self_test = write_fixture_inputs
+
+_EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynomial)
+# rows compared with all partners at a time, so that the comparisons stay small beside any memory limit
+_ROWS_AT_A_TIME = 2_048
+
+
+def run(task: Task) -> None:
+    """Fit on the split's training part and predict the tournament table."""
+    costs = read_costs(task.parameters)
+    rounds = task.parameters.get_int("ROUNDS", 10, at_least=1, at_most=1_000)
+    partners = task.parameters.get_int("PARTNERS", 1_000, at_least=1, at_most=100_000)
+    tables = SplitTables(
+        task,
+        targets.classes(task.training),
+        embeddings=_EMBEDDINGS,
+        row_limit=row_limit(len(task.training.feature_names) ** 2, MAX_WORK),
+    )
+    labels, columns = tables.training_labels, len(tables.feature_names)
+    needed = memory(len(labels), columns) + _memory_of_pairs(labels, rounds)
+    task.require_memory(needed, f"{len(labels):,} rows of {columns:,} columns in {rounds:,} rounds of pairs")
+
+    random = np.random.default_rng(task.parameters.seed)
+    data = FittingData.read(task, tables)
+    positive, negative = pairs(labels, rounds, random)
+    compared = data.matrix[random.permutation(len(data.matrix))[:partners]]
+    task.note(f"{len(positive):,} pairs; every row is compared with {len(compared):,} partners")
+
+    def probabilities_of(form: QuadraticForm, block: NDArray[np.float32]) -> NDArray[np.float64]:
+        return mean_over_partners(form.compute(block), form.compute(compared))
+
+    def evaluate(form: QuadraticForm) -> float:
+        return tables.logloss(probabilities_of(form, data.validation))
+
+    best = fit_path(
+        task,
+        data.terms,
+        costs,
+        evaluate,
+        loss=pairwise_loss(positive, negative, rounds),
+        weight=len(positive) / rounds,
+        intercept=False,
+    )
+    probabilities = predict(task, tables, lambda block: probabilities_of(best.form, data.medians.fill(block)))
+    task.write_predictions(
+        probabilities,
+        TrainingSummary(
+            training_rows=len(labels),
+            held_out_rows=len(data.validation),
+            chosen={
+                "C": best.cost,
+                "path": best.path,
+                "terms": data.terms.count,
+                "pairs": len(positive),
+                "partners": len(compared),
+            },
+            libraries=("scipy",),
+            split=tables.score(probabilities_of(best.form, data.validation)),
+        ),
+    )
+
+
+def pairs(
+    labels: NDArray[np.int8], rounds: int, random: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Draw pairs of rows of opposite class: in each round every row of the rarer class once.
+
+    Returns
+    -------
+    positive, negative : numpy.ndarray of int, shape (pairs,)
+        The rows of each pair.
+    """
+    classes = [np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)]
+    rarer = min(len(rows) for rows in classes)
+    positive, negative = (np.concatenate([random.permutation(rows)[:rarer] for _ in range(rounds)]) for rows in classes)
+    return positive, negative
+
+
+def pairwise_loss(positive: NDArray[np.intp], negative: NDArray[np.intp], rounds: int) -> Loss:
+    """Create the loss of pairs, the mean over the rounds, from the rows of each pair; shape (pairs,)."""
+
+    def loss(sums: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margins = sums[positive] - sums[negative]
+        slopes = expit(-margins) / rounds
+        by_row = np.bincount(negative, slopes, len(sums)) - np.bincount(positive, slopes, len(sums))
+        return float(np.logaddexp(0, -margins).sum()) / rounds, by_row
+
+    return loss
+
+
+def mean_over_partners(sums: NDArray[np.float64], of_partners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the mean probability over all partners that a row is the positive one of the pair.
+
+    Parameters
+    ----------
+    sums, of_partners
+        f of the rows and of the partners, shape (rows,) and (partners,).
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (rows,)
+    """
+    means = np.empty(len(sums))
+    for start in range(0, len(sums), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        means[rows] = expit(sums[rows, np.newaxis] - of_partners).mean(axis=1)
+    return means
+
+
+def _memory_of_pairs(labels: NDArray[np.int8], rounds: int) -> float:
+    """Estimate the memory of the pairs beside the features, in MiB: two rows and the values of the loss."""
+    rarer = min(np.count_nonzero(labels == 1), np.count_nonzero(labels == 0))
+    return 56 * rarer * rounds / (1 << 20)

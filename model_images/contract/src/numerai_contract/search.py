@@ -1,0 +1,201 @@
+"""Searches for a model: predictions with the best candidate so far, made beside the search.
+
+The result of a search must be available whenever it ends: at its limit, or at a stop request. So the best candidate so
+far predicts in the background while the search continues.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from numerai_contract.exits import ModelFailureError, TryAgainError
+from numerai_contract.progress import duration
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Sequence
+
+    from numerai_contract.task import Task
+    from numerai_contract.workers import Outcome
+
+CandidateT = TypeVar("CandidateT")
+JobT = TypeVar("JobT", bound="Job")
+
+# seconds between two checks of a clock, of stop requests and of workers
+POLL_SECONDS = 0.2
+
+
+class Job(Protocol):
+    """Predictions in the making, such as a `numerai_contract.workers.Worker`."""
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the outcome, at most `timeout` seconds."""
+
+    def poll(self) -> Outcome | None:
+        """Return the outcome; None while the job is running, or when it was ended without one."""
+
+    def end(self) -> None:
+        """End the job."""
+
+
+class BackgroundPredictor(Generic[CandidateT, JobT]):
+    """Predicts with the best candidate so far beside a search, in a limited share of the search's time.
+
+    Parameters
+    ----------
+    start
+        Starts a job for a candidate; the second argument is whether the search is still running.
+    on_done
+        Called with a candidate and the outcome of its job. The value of an outcome that succeeded are the predictions.
+    elapsed
+        Returns the seconds that the search has had so far, of all cores when the outcomes count processor seconds.
+    share
+        The share of `elapsed` that all jobs may take together.
+    headroom
+        A job starts only when the share has room for this many times the cost of the last job.
+
+    Attributes
+    ----------
+    latest : tuple or None
+        The last candidate that predicted, and its predictions.
+    job : Job or None
+        The running job.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[CandidateT, bool], JobT],
+        *,
+        on_done: Callable[[CandidateT, Outcome], None],
+        elapsed: Callable[[], float],
+        share: float,
+        headroom: float = 0.0,
+    ) -> None:
+        self.latest: tuple[CandidateT, Any] | None = None
+        self.job: JobT | None = None
+        self._start, self._on_done, self._elapsed = start, on_done, elapsed
+        self._share, self._headroom = share, headroom
+        self._candidate: CandidateT | None = None
+        self._failed: list[CandidateT] = []
+        self._spent = self._last_cost = 0.0
+
+    def pending(self, ranked: Sequence[CandidateT]) -> CandidateT | None:
+        """Return the best candidate that can predict, unless `latest` has its predictions; `ranked` is best first."""
+        best = next((candidate for candidate in ranked if candidate not in self._failed), None)
+        return None if self.latest is not None and best == self.latest[0] else best
+
+    def update(self, ranked: Sequence[CandidateT]) -> None:
+        """Collect a finished job, and start one for the best candidate if it is due; call this often."""
+        if self.job is not None and not self._collect():
+            return
+        candidate = self.pending(ranked)
+        due = self._spent + self._headroom * self._last_cost <= self._share * self._elapsed()
+        if candidate is not None and due:
+            self._begin(candidate, search_is_running=True)
+
+    def finish(self, ranked: Callable[[], Sequence[CandidateT]], is_over: Callable[[], bool]) -> None:
+        """Predict with the best candidate, or the next one where it fails, until `is_over` returns True."""
+        try:
+            if self.latest is not None and self.job is not None and self._candidate != self.pending(ranked()):
+                self.end()
+            while not is_over():
+                if self.job is None:
+                    candidate = self.pending(ranked())
+                    if candidate is None:
+                        break
+                    self._begin(candidate, search_is_running=False)
+                elif not self._collect():
+                    self.job.wait(POLL_SECONDS)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End the running job; an outcome that it has by then counts."""
+        if self.job is not None and not self._collect():
+            self.job.end()
+            self._collect()
+            self.job = None
+
+    def result(
+        self,
+        task: Task,
+        stop: Sequence[signal.Signals],
+        seconds: float,
+        *,
+        noun: str = "model",
+        describe: Callable[[CandidateT], str] = lambda _candidate: "the best model so far",
+    ) -> tuple[CandidateT, Any]:
+        """Return the last candidate and its predictions; note in the report when a stop request ended the search.
+
+        Parameters
+        ----------
+        task
+            For the note.
+        stop
+            The stop requests.
+        seconds
+            The time that the search took.
+        noun, describe
+            For messages: the kind of candidates, and the last candidate.
+
+        Raises
+        ------
+        TryAgainError
+            When there are no predictions at a stop request.
+        ModelFailureError
+            When no candidate could predict.
+        """
+        if stop:
+            stopped = f"stopped by {stop[0].name} after {duration(seconds)}"
+            if self.latest is None:
+                raise TryAgainError(f"{stopped}, before the first {noun} had predicted anything. Run it again.")
+            task.note(f"{stopped}: these are the predictions of {describe(self.latest[0])}")
+        if self.latest is None:
+            raise ModelFailureError(f"no {noun} could predict the tournament; see the lines above for the reasons.")
+        return self.latest
+
+    def _begin(self, candidate: CandidateT, *, search_is_running: bool) -> None:
+        self._candidate = candidate
+        self.job = self._start(candidate, search_is_running)
+
+    def _collect(self) -> bool:
+        """Take the outcome of the running job; return whether there is one."""
+        if self.job is None or self._candidate is None:
+            return False
+        outcome = self.job.poll()
+        if outcome is None:
+            return False
+        candidate, self.job = self._candidate, None
+        self._spent += outcome.seconds
+        self._last_cost = outcome.seconds
+        if outcome.status == "succeeded":
+            self.latest = candidate, outcome.value
+        else:
+            self._failed.append(candidate)
+        self._on_done(candidate, outcome)
+        return True
+
+
+def log_progress(
+    task: Task, *, spent: float, seconds: float, tried: int, run_limit: int | None, noun: str, state: str
+) -> None:
+    """Log the progress of a search, unless a line was printed a moment ago.
+
+    Parameters
+    ----------
+    task
+        For its log.
+    spent, seconds
+        The time the search has taken, and its limit.
+    tried, run_limit
+        The number of candidates tried, and its limit if there is one.
+    noun
+        The kind of candidates, in the plural.
+    state
+        The best result so far, for the end of the line.
+    """
+    share = spent / seconds
+    limit = ""
+    if run_limit is not None:
+        share, limit = max(share, tried / run_limit), f" of {run_limit:,}"
+    task.progress.update(min(share, 0.99), f"{spent:.0f} of {seconds} s, {tried:,}{limit} {noun} tried, {state}")

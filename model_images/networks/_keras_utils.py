@@ -1,0 +1,393 @@
+"""Shared parts of the networks: scaling of features, batches, hidden layers, training with early stopping, prediction.
+
+Features are passed to a network with the type they have on disk (int8 if possible), a batch at a time, and are imputed
+and standardised inside it: only one batch is ever copied as float.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import keras
+import numpy as np
+from keras import layers, ops
+
+from numerai_contract import batches, eras, targets
+from numerai_contract.exits import ModelFailureError
+from numerai_contract.imputation import Medians
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    from numerai_contract.parameters import Parameters
+    from numerai_contract.progress import Progress
+    from numerai_contract.task import Task
+
+    Features: TypeAlias = NDArray[np.int8] | NDArray[np.float32]
+    Blocks: TypeAlias = Iterable[tuple[NDArray[np.intp], Features]]
+
+_HELD_OUT_SHARE = 0.2
+_ROW_LIMIT = 500_000
+# the share of the container's memory for the examples; the rest is for Arrow, XLA and the network
+_SHARE_OF_MEMORY = 0.5
+# rows at a time in predictions: enough to keep the cores busy
+_ROWS_AT_A_TIME = 8_192
+# size of the columns whose statistics are computed at a time, in bytes of float32
+_COLUMNS_BYTES = 32 << 20
+# for epochs of about a hundred batches; Keras's default of 0.99 is for epochs of thousands
+_MOMENTUM = 0.9
+
+
+def make_deterministic(parameters: Parameters) -> None:
+    """Set the seed and the number of threads; call this before the first computation.
+
+    XLA reads these variables at its first use, not at its import. ``PJRT_NPROC`` is the size of each of its thread
+    pools [1]_; the default is the number of the host's cores, beyond the container's limit.
+
+    .. [1] ``DefaultThreadPoolSize`` in OpenXLA's ``xla/pjrt/utils.cc``.
+    """
+    os.environ["PJRT_NPROC"] = str(parameters.threads)
+    os.environ["XLA_FLAGS"] = "--xla_gpu_exclude_nondeterministic_ops=true"
+    # a share of a GPU is enough, and other processes may be using it
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    keras.utils.set_random_seed(parameters.seed)
+
+
+class Part(NamedTuple):
+    """Some rows of a table.
+
+    Attributes
+    ----------
+    features : numpy.ndarray of int8 or float32, shape (rows, features)
+        With the table's values, NaN where missing.
+    labels : numpy.ndarray of float32, shape (rows,)
+        In [0, 1].
+    """
+
+    features: Features
+    labels: NDArray[np.float32]
+
+
+class Examples(NamedTuple):
+    """Training rows, and held-out rows for early stopping."""
+
+    training: Part
+    held_out: Part
+
+
+def read_examples(task: Task, labeled: targets.LabeledRows) -> tuple[Examples, int]:
+    """Read the training table's features, at most ROW_LIMIT rows of them, and hold out the last eras.
+
+    Parameters
+    ----------
+    task
+        Provides the parameters ROW_LIMIT and EMBARGO_ERAS.
+    labeled
+        The rows of the table that the network may learn from.
+
+    Returns
+    -------
+    examples : Examples
+    embargo : int
+        Eras left out between the two parts.
+    """
+    table, parameters = task.training, task.parameters
+    embargo = parameters.get_int("EMBARGO_ERAS", 8, at_least=0, at_most=1_000)
+    default = row_limit(table.feature_dtype.itemsize * len(table.feature_names), parameters)
+    limit = parameters.get_int("ROW_LIMIT", default, at_least=100, at_most=100_000_000)
+    rows, labels = task.sample_rows(labeled, limit)
+    split = eras.hold_out_last(table.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=embargo, seed=parameters.seed)
+    task.note(
+        f"{split.description}: {split.training.sum():,} training rows, {split.held_out.sum():,} for early stopping"
+    )
+    with task.progress.step("reading the features"):
+        training, held_out = (
+            Part(table.features(eras.within(rows, side)), labels[side]) for side in (split.training, split.held_out)
+        )
+    return Examples(training, held_out), split.embargo
+
+
+def row_limit(row_bytes: int, parameters: Parameters) -> int:
+    """Return the default of ROW_LIMIT for rows of `row_bytes`."""
+    if parameters.memory_limit is None:
+        return _ROW_LIMIT
+    return min(_ROW_LIMIT, max(100, int(_SHARE_OF_MEMORY * (parameters.memory_limit << 20) / row_bytes)))
+
+
+class Scaling(NamedTuple):
+    """Imputation, and standardisation of features to mean 0 and variance 1, measured on training rows.
+
+    Attributes
+    ----------
+    medians, means, scales : numpy.ndarray of float32, shape (features,)
+        A missing value becomes the median; a constant feature has the scale 0, so that it has no effect.
+    """
+
+    medians: NDArray[np.float32]
+    means: NDArray[np.float32]
+    scales: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, features: Features) -> Scaling:
+        """Measure features, shape (rows, features), a few columns at a time."""
+        columns = features.shape[1]
+        medians = Medians(features).values
+        means, scales = np.zeros(columns, dtype=np.float32), np.zeros(columns, dtype=np.float32)
+        at_a_time = max(1, _COLUMNS_BYTES // (4 * len(features)))
+        for start in range(0, columns, at_a_time):
+            part = slice(start, start + at_a_time)
+            block = np.ascontiguousarray(features[:, part].T, dtype=np.float32)
+            np.copyto(block, medians[part][:, np.newaxis], where=np.isnan(block))
+            means[part] = block.mean(axis=1, dtype=np.float64)
+            varies = np.ptp(block, axis=1) > 0
+            scales[part][varies] = 1 / block[varies].std(axis=1, dtype=np.float64)
+        return cls(medians, means, scales)
+
+    def apply(self, inputs: Any) -> Any:
+        """Impute and standardise a layer's output, shape (batch, features)."""
+        known = ops.where(ops.isnan(inputs), self.medians, inputs)
+        return (known - self.means) * self.scales
+
+
+def hidden_layers(
+    inputs: Any, widths: Sequence[int], *, dropout: float = 0, weight_decay: float = 0, momentum: float = _MOMENTUM
+) -> Any:
+    """Add layers of rectified units to `inputs`, each normalised over the batch [1]_.
+
+    Parameters
+    ----------
+    inputs
+        Shape (batch, units).
+    widths
+        Units of each layer.
+    dropout
+        The share of units that a training step drops at random.
+    weight_decay
+        The L2 penalty: half its product with the layers' squared weights is added to the loss.
+    momentum
+        The share of the running mean and variance that a training step keeps; predictions are normalised by them.
+
+    .. [1] Ioffe and Szegedy, "Batch Normalization", ICML 2015, arXiv:1502.03167.
+    """
+    units = inputs
+    for width in widths:
+        units = layers.Dense(
+            width,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=keras.regularizers.L2(weight_decay / 2) if weight_decay else None,
+        )(units)
+        units = layers.BatchNormalization(momentum=momentum)(units)
+        units = layers.Activation("relu")(units)
+        if dropout:
+            units = layers.Dropout(dropout)(units)
+    return units
+
+
+def logit(units: Any, *, weight_decay: float) -> Any:
+    """Add the last layer to `units`; its weights start at zero, so that its first outputs add no noise."""
+    penalty = keras.regularizers.L2(weight_decay / 2)
+    return layers.Dense(1, kernel_initializer="zeros", kernel_regularizer=penalty)(units)
+
+
+def layer_widths(width: int, count: int) -> list[int]:
+    """Return the widths of `count` layers: the first is `width`, each other half of the layer before, at least 1."""
+    return [max(1, width >> layer) for layer in range(count)]
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras's class is untyped here
+    """Passes examples to Keras a batch at a time.
+
+    Parameters
+    ----------
+    part
+        The examples.
+    size
+        Rows of a batch.
+    shuffle_seed
+        Shuffles the rows in every epoch, and leaves out the rows of an incomplete batch; None keeps the order.
+    """
+
+    def __init__(self, part: Part, size: int = _ROWS_AT_A_TIME, *, shuffle_seed: int | None = None) -> None:
+        super().__init__()
+        self._part, self._rows, self._size = part, np.arange(len(part.labels)), min(size, len(part.labels))
+        self._random = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        batches = len(self._rows) / self._size
+        return math.ceil(batches) if self._random is None else math.floor(batches)
+
+    def __getitem__(self, batch: int) -> tuple[Features, NDArray[np.float32]]:
+        rows = self._rows[batch * self._size : (batch + 1) * self._size]
+        return self._part.features[rows], self._part.labels[rows, np.newaxis]
+
+    def on_epoch_end(self) -> None:
+        """Shuffle."""
+        if self._random is not None:
+            self._rows = self._random.permutation(self._rows)
+
+
+class Schedule(NamedTuple):
+    """The schedule of a training.
+
+    Attributes
+    ----------
+    batch_size : int
+        Rows of a step.
+    max_epochs, early_stopping : int
+        Maximum number of epochs, and number without improvement after which the training ends.
+    """
+
+    batch_size: int
+    max_epochs: int
+    early_stopping: int
+
+    @classmethod
+    def read(cls, parameters: Parameters, *, batch_size: int, max_epochs: int, early_stopping: int) -> Schedule:
+        """Read BATCH_SIZE, MAX_EPOCHS and PATIENCE; the arguments are their defaults."""
+        return cls(
+            batch_size=parameters.get_int("BATCH_SIZE", batch_size, at_least=2, at_most=1_000_000),
+            max_epochs=parameters.get_int("MAX_EPOCHS", max_epochs, at_least=1, at_most=100_000),
+            early_stopping=parameters.get_int("PATIENCE", early_stopping, at_least=1, at_most=100_000),
+        )
+
+
+class Fitted(NamedTuple):
+    """The result of a training: epochs counted from 1, and the logloss of the best one on the held-out rows."""
+
+    epochs: int
+    best_epoch: int
+    best_loss: float
+
+
+def compiled(network: Any, optimizer: Any) -> Any:
+    """Compile a network with logits as outputs to learn the target's value as a probability."""
+    network.compile(
+        optimizer,
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        # in addition to the loss, which is averaged over batches of different sizes and includes penalties
+        weighted_metrics=[keras.metrics.BinaryCrossentropy(from_logits=True, name="logloss")],
+    )
+    return network
+
+
+def fit(
+    network: Any,
+    training: keras.utils.PyDataset,
+    held_out: keras.utils.PyDataset,
+    schedule: Schedule,
+    progress: Progress,
+) -> Fitted:
+    """Train a compiled network with early stopping on the held-out rows, and restore the weights of the best epoch.
+
+    Parameters
+    ----------
+    network
+        From `compiled`.
+    training, held_out
+        Datasets of batches, such as `Batches`; `training` has another order every epoch.
+    schedule
+        Its batch size is not used here: `training` determines the size of a batch.
+    progress
+        The progress log.
+    """
+    recorder = _ProgressCallback(progress, schedule.max_epochs)
+    stop = keras.callbacks.EarlyStopping(
+        monitor="val_logloss", mode="min", patience=schedule.early_stopping, restore_best_weights=True
+    )
+    network.fit(
+        training,
+        epochs=schedule.max_epochs,
+        # the datasets shuffle rows; Keras would shuffle whole batches only
+        shuffle=False,
+        validation_data=held_out,
+        callbacks=[recorder, stop],
+        verbose=0,
+    )
+    best = int(np.argmin(recorder.losses))
+    return Fitted(epochs=len(recorder.losses), best_epoch=best + 1, best_loss=recorder.losses[best])
+
+
+class _ProgressCallback(keras.callbacks.Callback):  # type: ignore[misc]  # as above
+    """Logs the progress of a training, and records the held-out logloss of every epoch."""
+
+    def __init__(self, progress: Progress, max_epochs: int) -> None:
+        super().__init__()
+        self._progress, self._max_epochs = progress, max_epochs
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002 (Keras passes it by name)
+        """Log the progress within an epoch, which can take minutes."""
+        self._log(batch / self.params["steps"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:  # noqa: ARG002 (as above)
+        """Record the held-out logloss.
+
+        Raises
+        ------
+        ModelFailureError
+            When it is not finite, because the weights diverged.
+        """
+        loss = float(logs["val_logloss"])
+        if not math.isfinite(loss):
+            raise ModelFailureError(
+                f"the held-out logloss is {loss} after epoch {len(self.losses) + 1:,}: the weights "
+                "diverged. Set a smaller LEARNING_RATE."
+            )
+        self.losses.append(loss)
+        self._log(0)
+
+    def _log(self, part: float) -> None:
+        done = len(self.losses)
+        loss = f", held-out logloss {self.losses[-1]:.5f}" if self.losses else ""
+        position = f"epoch {done + part:,.1f}" if part else f"epoch {done:,}"
+        self._progress.update((done + part) / self._max_epochs, f"{position} of at most {self._max_epochs:,}{loss}")
+
+
+def predict(network: Any, blocks: Blocks, rows: int, progress: Progress) -> NDArray[np.float64]:
+    """Compute probabilities from a network's logits.
+
+    Parameters
+    ----------
+    network
+        From features to a logit.
+    blocks
+        Positions of rows, and their features: `numerai_contract.tables.Table.batches`.
+    rows
+        Total number of rows.
+    progress
+        The progress log.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (rows,)
+    """
+
+    def probabilities(block: Features) -> NDArray[np.float64]:
+        logits = outputs(network, block)[:, 0].astype(np.float64)
+        return np.asarray(1 / (1 + np.exp(-logits)))
+
+    with progress.step(f"predicting {rows:,} rows"):
+        return batches.predict(blocks, rows, probabilities, report=progress.update, rows_at_a_time=_ROWS_AT_A_TIME)
+
+
+def outputs(network: Any, features: Features) -> NDArray[np.float32]:
+    """Compute the outputs of a network for at most 8,192 rows; shape (rows, outputs of the network)."""
+    # always the same number of rows, since XLA compiles the network again for every other number
+    filled = np.zeros((_ROWS_AT_A_TIME, features.shape[1]), dtype=features.dtype)
+    filled[: len(features)] = features
+    found: NDArray[np.float32] = network.predict_on_batch(filled)[: len(features)]
+    return found
+
+
+def device() -> str:
+    """Return the device of the networks: "cpu" or "gpu"."""
+    name: str = jax.default_backend()
+    return name

@@ -1,0 +1,143 @@
+"""A deep network with a parallel linear part, trained together, with early stopping on the latest eras.
+
+"Wide & Deep" after Cheng et al. [1]_: the wide part is a linear model over the features and a few products of two of
+them, the deep part six hidden layers of 50 units; the sum of their outputs is the input of one sigmoid. The target's
+value is learned as a probability (cross-entropy on the value), so the same model takes a target of 0 and 1 and a graded
+one.
+
+Environment variables:
+
+``HIDDEN_LAYERS`` (6), ``WIDTH`` (50)
+    The deep part's layers, and the units of each.
+``DROPOUT`` (0.2)
+    The share of each hidden layer's units that a training step drops at random.
+``WIDE_CROSSES`` (20)
+    Number of products of two features in the wide part, drawn by the seed. More than 50 fit noise at once.
+``WEIGHT_DECAY`` (0.1)
+    Decoupled weight decay of all weights [2]_.
+``LEARNING_RATE`` (0.003), ``BATCH_SIZE`` (1,024)
+    The size of a step, and its number of rows.
+``MAX_EPOCHS`` (100), ``PATIENCE`` (10)
+    Maximum number of epochs; stop after so many epochs without improvement, and restore the best one.
+``EMBARGO_ERAS`` (8)
+    Eras left out between the training and the held-out eras, as the targets of neighbouring eras overlap.
+``ROW_LIMIT`` (500,000, fewer where their features would fill more than half of MEMORY_LIMIT)
+    Above the limit it learns from a sample that keeps every era's share.
+
+.. [1] Cheng et al., "Wide & Deep Learning for Recommender Systems", DLRS 2016, arXiv:1606.07792.
+.. [2] Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, arXiv:1711.05101.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from numerai_contract import targets
+from numerai_contract.task import TrainingSummary
+
+from . import _keras_utils
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from numerai_contract.parameters import Parameters
+    from numerai_contract.task import Task
+
+SELF_TEST_PARAMETERS = {"MAX_EPOCHS": "3", "BATCH_SIZE": "64"}
+
+
+def run(task: Task) -> None:
+    """Fit on the training table and predict the tournament table."""
+    settings = _read_settings(task.parameters)
+    _keras_utils.make_deterministic(task.parameters)
+
+    examples, embargo = _keras_utils.read_examples(task, targets.values(task.training))
+    with task.progress.step("measuring the features"):
+        scaling = _keras_utils.Scaling.of(examples.training.features)
+    crosses = _crosses(len(task.training.feature_names), settings.crosses, seed=task.parameters.seed)
+    network = _network(settings, scaling, crosses)
+    with task.progress.step(f"training {network.count_params():,} weights on the {_keras_utils.device()}"):
+        batches = _keras_utils.Batches(
+            examples.training, settings.schedule.batch_size, shuffle_seed=task.parameters.seed
+        )
+        fitted = _keras_utils.fit(
+            network, batches, _keras_utils.Batches(examples.held_out), settings.schedule, task.progress
+        )
+    task.note(f"best held-out logloss {fitted.best_loss:.5f} after epoch {fitted.best_epoch:,} of {fitted.epochs:,}")
+
+    probabilities = _keras_utils.predict(network, task.tournament.batches(), len(task.tournament), task.progress)
+    task.write_predictions(
+        probabilities,
+        TrainingSummary(
+            training_rows=len(examples.training.labels),
+            held_out_rows=len(examples.held_out.labels),
+            chosen={
+                "hidden_layers": settings.hidden_layers,
+                "width": settings.width,
+                "dropout": settings.dropout,
+                "wide_crosses": crosses.shape[1],
+                "weight_decay": settings.weight_decay,
+                "learning_rate": settings.learning_rate,
+                "batch_size": settings.schedule.batch_size,
+                "embargo_eras": embargo,
+                "epochs": fitted.epochs,
+                "best_epoch": fitted.best_epoch,
+                "best_held_out_logloss": fitted.best_loss,
+                "device": _keras_utils.device(),
+            },
+            libraries=("keras", "jax", "jaxlib"),
+        ),
+    )
+
+
+class _Settings(NamedTuple):
+    """The parameters described at the top of this module."""
+
+    hidden_layers: int
+    width: int
+    dropout: float
+    crosses: int
+    weight_decay: float
+    learning_rate: float
+    schedule: _keras_utils.Schedule
+
+
+def _read_settings(parameters: Parameters) -> _Settings:
+    return _Settings(
+        hidden_layers=parameters.get_int("HIDDEN_LAYERS", 6, at_least=1, at_most=20),
+        width=parameters.get_int("WIDTH", 50, at_least=1, at_most=4_096),
+        dropout=parameters.get_float("DROPOUT", 0.2, at_least=0, at_most=0.9),
+        crosses=parameters.get_int("WIDE_CROSSES", 20, at_least=0, at_most=50),
+        weight_decay=parameters.get_float("WEIGHT_DECAY", 0.1, at_least=0, at_most=10),
+        learning_rate=parameters.get_float("LEARNING_RATE", 0.003, at_least=1e-6, at_most=0.1),
+        schedule=_keras_utils.Schedule.read(parameters, batch_size=1024, max_epochs=100, early_stopping=10),
+    )
+
+
+def _crosses(features: int, count: int, *, seed: int) -> NDArray[np.intp]:
+    """Draw different pairs of features; shape (2, `count`), or all pairs when there are fewer."""
+    pairs = features * (features - 1) // 2
+    drawn = np.random.default_rng(seed).choice(pairs, min(count, pairs), replace=False)
+    # pairs are numbered (0, 1), (0, 2), (1, 2), (0, 3), ...: larger (larger - 1) / 2 pairs precede `larger`
+    larger = ((1 + np.sqrt(1 + 8 * drawn)) / 2).astype(np.intp)
+    return np.array([drawn - larger * (larger - 1) // 2, larger])
+
+
+def _network(settings: _Settings, scaling: _keras_utils.Scaling, crosses: NDArray[np.intp]) -> Any:
+    """Build and compile the network: from a table's features to a logit."""
+    inputs = keras.Input((len(scaling.means),))
+    features = scaling.apply(inputs)
+    products = ops.take(features, crosses[0], axis=1) * ops.take(features, crosses[1], axis=1)
+    # the weights of the wide part start at zero, so that its first outputs add no noise
+    wide = layers.Dense(1, kernel_initializer="zeros")(ops.concatenate([features, products], axis=1))
+    units = _keras_utils.hidden_layers(features, [settings.width] * settings.hidden_layers, dropout=settings.dropout)
+    deep = layers.Dense(1, use_bias=False)(units)
+    network = keras.Model(inputs, wide + deep)
+
+    optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return _keras_utils.compiled(network, optimizer)

@@ -1,0 +1,75 @@
+"""TPOT: genetic programming of scikit-learn pipelines, with an export of the best one as Python source.
+
+A classifier of target > 0.5 on the features and a t-SNE embedding, evaluated by its logloss in a cross-validation over
+consecutive eras of the split's training part. The search does not use the split's validation part, so that the score on
+it is unbiased. The best pipeline is fitted on all rows of the search, predicts, and is exported beside the report as
+``<report>_pipeline.py``: a module whose ``build()`` creates it.
+
+Every pipeline is evaluated in a separate process with enforced limits of time and memory. The best one so far is fitted
+and predicts during the search, so that predictions are available whenever it ends, at its limit or at a stop request.
+
+Environment variables, in addition to those of `numerai_contract.split_tables` (embeddings: ``perplexity_05``; rows:
+40,000, or fewer when they have more than 2,000,000 values):
+
+``TIME_LIMIT`` (600), ``TIME_LIMIT_PART`` (a sixth of it)
+    Seconds for the search, from the operation's start; seconds for one pipeline, with all its folds.
+``RUN_LIMIT``
+    Maximum number of pipelines. Unless a time limit intervenes, the same seed then breeds the same pipelines.
+``SEARCH_SPACE`` (weak-signal)
+    The parts of pipelines: TPOT's ``linear-light`` or ``linear``, or ``weak-signal``, which has TPOT's structure and
+    learners within bounds that suit a very weak signal.
+``POPULATION`` (20)
+    Number of pipelines that survive a generation, and of their offspring.
+``FOLDS`` (3)
+    Of the cross-validation.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from numerai_contract.progress import duration
+from numerai_contract.self_test import write_fixture_inputs
+from numerai_contract.stopping import stop_requests
+from numerai_contract.task import TrainingSummary
+
+from ._plan import Plan
+
+if TYPE_CHECKING:
+    from numerai_contract.task import Task
+
+SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "4"}
+prepare_self_test = write_fixture_inputs
+
+
+def run(task: Task) -> None:
+    """Search, and predict the tournament table with the best pipeline."""
+    plan = Plan.read(task.parameters, began=time.monotonic())
+    with task.progress.step("loading TPOT"):
+        from ._export import export
+        from ._search_runner import SearchRunner
+        from ._training_data import allocate, load
+
+    data = load(task, plan)
+    budget = allocate(task, data)
+    with stop_requests() as stop:
+        runner = SearchRunner(task, plan, budget, data, stop)
+        with task.progress.step(
+            f"searching for {duration(plan.seconds)} or less, {budget.jobs} pipelines at a time, "
+            f"each for at most {duration(plan.seconds_per_pipeline)} and in {budget.memory:,} MiB"
+        ):
+            runner.search()
+        with task.progress.step(f"predicting {len(task.tournament):,} rows"):
+            best, predictions = runner.final_predictions()
+    exported = export(task, data, best)
+    task.write_predictions(
+        predictions.tournament,
+        TrainingSummary(
+            training_rows=len(data.labels),
+            held_out_rows=len(predictions.validation),
+            chosen={**runner.report_details(best), "exported": exported.name},
+            libraries=("tpot", "scikit-learn", "lightgbm", "xgboost-cpu"),
+            split=data.tables.score(predictions.validation),
+        ),
+    )

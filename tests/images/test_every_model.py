@@ -1,0 +1,262 @@
+"""The requirements of every model: learn a signal, ignore noise, accept all tables, reject invalid parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from numerai_pipeline.model_registry import load_registry
+from tests.images.conftest import (
+    Runner,
+    assert_succeeded,
+    binary,
+    five_bins,
+    graded,
+    many_five_bins,
+    one_class,
+    with_missing_values,
+)
+from tests.images.models import BY_NAME, CONSTANT_LOGLOSS, FEW_CANDIDATES, MODELS, Model, SignalTest
+from tests.images.split_data import few_floats, write_split_tables
+from tests.samples import ROOT
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
+
+EVERY_MODEL = pytest.mark.parametrize("model", [pytest.param(model, id=model.name) for model in MODELS])
+
+
+def _some(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("model", [pytest.param(BY_NAME[name], id=name) for name in names])
+
+
+def test_models_table_has_every_model_of_the_registry() -> None:
+    registry = load_registry(ROOT / "model_images")
+    assert set(BY_NAME) == set(registry.models)
+
+
+@pytest.mark.parametrize(
+    ("model", "signal_test"),
+    [
+        pytest.param(model, signal_test, id=f"{model.name}-{number}")
+        for model in MODELS
+        for number, signal_test in enumerate(model.signals)
+    ],
+)
+def test_model_known_signal_is_learned(runner: Runner, model: Model, signal_test: SignalTest) -> None:
+    signal = signal_test.write(runner.directory)
+    finished = assert_succeeded(model.run(runner, {"INPUTS": "0f3a", **signal_test.environment}))
+    report = finished.report
+    validation = report["validation"]
+    assert validation["logloss"] < signal_test.max_logloss(signal)
+    # not inverted
+    assert validation["correlation"] > signal_test.min_correlation
+    assert validation["consistency"] >= signal_test.min_consistency
+    assert (model.write is write_split_tables) == (report["split"] is not None)
+    if report["split"] is not None:
+        assert report["split"]["logloss"] < signal_test.max_split_logloss
+    assert report["rows"].items() >= signal_test.rows.items()
+    assert '"inputs": "0f3a"' in (runner.directory / f"predictions/{model.name}.csv.manifest.json").read_text()
+    signal_test.check(finished)
+    if signal_test.again is not None:
+        before = finished.predictions_bytes
+        again = assert_succeeded(model.run(runner, signal_test.environment, signal_test.again))
+        assert again.predictions_bytes == before
+
+
+@EVERY_MODEL
+def test_model_shuffled_targets_are_not_learned(runner: Runner, model: Model) -> None:
+    noise = model.noise
+    noise.write(runner.directory)
+    finished = assert_succeeded(model.run(runner, noise.environment))
+    validation = finished.report["validation"]
+    assert CONSTANT_LOGLOSS - noise.margin < validation["logloss"] < CONSTANT_LOGLOSS + noise.max_excess
+    assert abs(validation["correlation"]) < noise.max_correlation
+    noise.check(finished)
+
+
+@EVERY_MODEL
+def test_model_graded_five_bins_are_learned(runner: Runner, model: Model) -> None:
+    model.write(runner.directory, five_bins, graded)
+    finished = assert_succeeded(model.run(runner, model.environment | model.graded_environment))
+    assert finished.report["target"] == "graded"
+    assert finished.report["validation"]["correlation"] > model.min_correlation_graded
+    model.check_graded(finished)
+
+
+@EVERY_MODEL
+def test_model_missing_and_constant_features_are_accepted(runner: Runner, model: Model) -> None:
+    features = (few_floats,) if model.narrow else ()
+    model.write(runner.directory, *features, modify=with_missing_values)
+    finished = assert_succeeded(model.run(runner, model.environment))
+    assert finished.report["validation"]["logloss"] < model.max_logloss_with_missing_values
+    model.check_missing(finished)
+
+
+def _check_wide_and_deep_rows(report: dict[str, Any]) -> None:
+    assert report["rows"]["held_out"] == pytest.approx(600 * 0.2, abs=12)
+    assert report["rows"]["training"] == pytest.approx(600 * 0.7, abs=18)
+    assert "learning from 600 of 3,000 rows, drawn evenly from all eras (ROW_LIMIT)" in report["notes"]
+
+
+def _check_auto_sklearn_runs(report: dict[str, Any]) -> None:
+    assert report["chosen"]["runs"]["succeeded"] == 3
+
+
+def _check_auto_weka_rows(report: dict[str, Any]) -> None:
+    assert "learning from 1,500 of 3,000 rows, drawn evenly from all eras (ROW_LIMIT)" in report["notes"]
+    assert report["rows"]["training"] == 1_500
+
+
+def _check_tpot_pipelines(report: dict[str, Any]) -> None:
+    assert report["chosen"]["pipelines"]["succeeded"] == 3
+    assert report["validation"]["logloss"] < 0.65
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "environment", "check"),
+    [
+        pytest.param(BY_NAME[name], target, environment, check, id=name)
+        for name, target, environment, check in (
+            ("wide_and_deep", graded, {"ROW_LIMIT": "600", "MAX_EPOCHS": "4"}, _check_wide_and_deep_rows),
+            ("auto_sklearn", binary, {}, _check_auto_sklearn_runs),
+            ("auto_weka", binary, {"ROW_LIMIT": "1500"}, _check_auto_weka_rows),
+            ("tpot", binary, {}, _check_tpot_pipelines),
+        )
+    ],
+)
+def test_model_780_features_are_accepted(
+    runner: Runner, model: Model, target: Any, environment: dict[str, str], check: Callable[[dict[str, Any]], None]
+) -> None:
+    model.write(runner.directory, many_five_bins, target)
+    report = assert_succeeded(model.run(runner, model.environment | environment)).report
+    assert report["features"] == 780
+    check(report)
+
+
+@_some("svm", "xgboost", "wide_and_deep", "auto_weka")
+def test_model_one_class_exits_with_65(runner: Runner, model: Model) -> None:
+    model.write(runner.directory, target=one_class)
+    finished = model.run(runner)
+    assert finished.code == 65
+    assert finished.lines[-1].startswith("FAILED (65, bad data): training.parquet: column 'target' ")
+
+
+INVALID = {
+    "svm": [
+        ({"OPERATION": "svn"}, 64, "OPERATION is 'svn': this image has adversarial_validation, "),
+        ({"C": "-1"}, 64, "FAILED (64, bad parameters): C is '-1': allowed is a number from 1e-06"),
+        (
+            {"PREDICTING": "/predictions/svm.csv"},
+            64,
+            "/predictions/svm.csv: its directory may not be written to by uid",
+        ),
+        (
+            {"TRAINING": "/data/none.parquet"},
+            66,
+            "FAILED (66, input missing): /data/none.parquet: the file does not exist",
+        ),
+    ],
+    "wide_and_deep": [
+        (
+            {"WIDE_CROSSES": "51"},
+            64,
+            "FAILED (64, bad parameters): WIDE_CROSSES is '51': allowed is a whole number from 0 ",
+        ),
+        ({"DROPOUT": "1"}, 64, "FAILED (64, bad parameters): DROPOUT is '1': allowed is a number from 0 to 0.9."),
+    ],
+    "neural_network": [
+        ({"DROPOUT": "1"}, 64, "FAILED (64, bad parameters): DROPOUT is '1': allowed is a number from 0 to 0.9."),
+        (
+            {"MEMORY_LIMIT": "512"},
+            64,
+            "FAILED (64, bad parameters): MEMORY_LIMIT is 512 MiB, and 3,000 rows of 56 columns need about ",
+        ),
+    ],
+    "pairwise_network": [
+        (
+            {"PARTNERS": "0"},
+            64,
+            "FAILED (64, bad parameters): PARTNERS is '0': allowed is a whole number from 1 to 10,000.",
+        ),
+        (
+            {"MEMORY_LIMIT": "512"},
+            64,
+            "FAILED (64, bad parameters): MEMORY_LIMIT is 512 MiB, and 3,000 rows of 52 columns need about ",
+        ),
+    ],
+    "logistic_regression": [
+        (
+            {"C": "0.1,much"},
+            64,
+            "C is '0.1,much': allowed are different numbers from 1e-09 to 1,000,000, separated by commas",
+        ),
+        ({"C": "0.1,0.1"}, 64, "C is '0.1,0.1': allowed are different numbers"),
+        ({"C": "0"}, 64, "C is '0': allowed are different numbers"),
+        ({"EMBEDDINGS": "perplexity_5"}, 64, "EMBEDDINGS is 'perplexity_5': allowed are none, or different names"),
+        (
+            {"MEMORY_LIMIT": "256"},
+            64,
+            "MEMORY_LIMIT is 256 MiB, and 2,700 rows of 60 features and coordinates need about",
+        ),
+    ],
+    "pairwise_regression": [
+        ({"PARTNERS": "0"}, 64, "PARTNERS is '0': allowed is a whole number from 1 to 100,000"),
+        ({"ROUNDS": "0"}, 64, "ROUNDS is '0': allowed is a whole number from 1 to 1,000"),
+        ({"C": "-1"}, 64, "C is '-1': allowed are different numbers"),
+        ({"ROUNDS": "1000", "MEMORY_LIMIT": "600"}, 64, "2,700 rows of 60 columns in 1,000 rounds of pairs need about"),
+    ],
+    "factorization_machines": [
+        ({"RANK": "0"}, 64, "RANK is '0': allowed is a whole number from 1 to 256"),
+        ({"MAX_ITERATIONS": "few"}, 64, "MAX_ITERATIONS is 'few': allowed is a whole number from 1 to 10,000"),
+        ({"INITIAL_DEVIATION": "0"}, 64, "INITIAL_DEVIATION is '0': allowed is a number from 1e-06 to 1"),
+        (
+            {"MEMORY_LIMIT": "256"},
+            64,
+            "MEMORY_LIMIT is 256 MiB, and 2,700 rows of 60 features and coordinates need about",
+        ),
+    ],
+    "gradient_boosted_trees": [
+        ({"MAX_DEPTH": "0"}, 64, "MAX_DEPTH is '0': allowed is a whole number from 1 to 16"),
+        ({"MAX_BIN": "1000"}, 64, "MAX_BIN is '1000': allowed is a whole number from 2 to 256"),
+        ({"COLSAMPLE": "0"}, 64, "COLSAMPLE is '0': allowed is a number from 0.001 to 1"),
+        ({"MEMORY_LIMIT": "256"}, 64, "MEMORY_LIMIT is 256 MiB, and 3,000 rows of 1,890 terms need about"),
+    ],
+    "auto_sklearn": [
+        ({"TIME_LIMIT": "5"}, 64, "TIME_LIMIT is '5': auto-sklearn needs at least 20 seconds"),
+        ({"RUN_LIMIT": "0"}, 64, "RUN_LIMIT is '0': allowed is a whole number from 1 to 1,000,000"),
+        ({**FEW_CANDIDATES, "MEMORY_LIMIT": "700"}, 64, "MEMORY_LIMIT is '700'"),
+    ],
+    "auto_weka": [
+        ({"METRIC": "auc"}, 64, "METRIC is 'auc': allowed are rmse, errorRate"),
+        ({"ROW_LIMIT": "1"}, 64, "ROW_LIMIT is '1': allowed is a whole number from 100"),
+        ({"MEMORY_LIMIT": "1500"}, 71, "the memory of 1,500 MiB was not enough"),
+    ],
+    "tpot": [
+        ({"TIME_LIMIT": "5"}, 64, "TIME_LIMIT is '5': TPOT needs at least 10 seconds"),
+        ({"SEARCH_SPACE": "graph"}, 64, "SEARCH_SPACE is 'graph': allowed are weak-signal, linear-light, linear"),
+        ({"MEMORY_LIMIT": "600"}, 64, "MEMORY_LIMIT is 600 MiB, and TPOT and 2,700 rows of 52 columns need about"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "environment", "code", "message"),
+    [
+        pytest.param(BY_NAME[name], *case, id=f"{name}-{'-'.join(case[0])}-{number}")
+        for name, cases in INVALID.items()
+        for number, case in enumerate(cases)
+    ],
+)
+def test_model_invalid_parameter_fails_before_the_work(
+    runner: Runner, model: Model, environment: dict[str, str], code: int, message: str
+) -> None:
+    model.write(runner.directory)
+    finished = model.run(runner, environment)
+    assert finished.code == code
+    assert message in finished.lines[-1]
+    if message.startswith("FAILED"):
+        assert finished.lines[-1].startswith(message)
+    assert not any(work in line for line in finished.lines for work in ("fitting", "growing", "weights on the"))
+    assert not (runner.directory / "predictions" / f"{model.name}.csv").exists()
