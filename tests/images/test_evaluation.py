@@ -170,12 +170,12 @@ def test_evaluate_benchmark_without_values_does_not_change_bmc(runner: Runner, r
     for more in ({}, {"v6_new": pa.array([rest] * len(ids), pa.float64())}):
         pq.write_table(pa.table({"id": ids, "v5_lgbm": values, **more}), path)
         assert_preprocessed(runner.run("evaluate"))
-        found.append({name: row["bmc"] for name, row in rows_of(directory).items()})
+        found.append({name: row["bmc"] for name, row in leaderboard_rows(directory).items()})
     assert found[0]["knowing"] is not None
     assert found[0] == found[1]
     pq.write_table(pa.table({"id": ids, "v6_new": pa.array([rest] * len(ids), pa.float64())}), path)
     assert_preprocessed(runner.run("evaluate"))
-    assert {row["bmc"] for row in rows_of(directory).values()} == {None}
+    assert {row["bmc"] for row in leaderboard_rows(directory).values()} == {None}
 
 
 def test_evaluate_scores_equal_their_definitions(runner: Runner) -> None:
