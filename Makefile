@@ -123,4 +123,4 @@ help:
 ##   BROKER           make worker: address of the server's machine
 ##   QUEUES           make worker: the queues of its tasks (default,cpu,big-memory)
 ##
-## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/settings.py.
+## Settings for every run are environment variables NUMERAI_*: see plugins/numerai_pipeline/core/settings.py.

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from docker.types import Mount
 from rich.console import Console
 
-from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.models.registry import load_registry
 from tests.images.signals import write_hidden_structure
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_pipeline.model_registry import ModelSpec, Registry
+    from numerai_pipeline.models.registry import ModelSpec, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "model_images"

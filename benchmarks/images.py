@@ -17,8 +17,8 @@ import docker
 from rich.console import Console
 
 from launcher.base_images import python_image
-from numerai_pipeline.model_images import BASE
-from numerai_pipeline.model_registry import Registry, load_registry
+from numerai_pipeline.models.images import BASE
+from numerai_pipeline.models.registry import Registry, load_registry
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "model_images"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import docker
 from rich.console import Console
 
-from numerai_pipeline.model_registry import ModelSpec, load_registry
-from numerai_pipeline.task_ids import UNZIP
+from numerai_pipeline.core.task_ids import UNZIP
+from numerai_pipeline.models.registry import ModelSpec, load_registry
 from tests.images.conftest import Runner
 from tests.images.signals import FEATURES, KnownSignal, write_known_signal
 

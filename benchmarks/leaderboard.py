@@ -61,7 +61,7 @@ def serve(port: int) -> tuple[uvicorn.Server, str]:
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
     from airflow.utils.db import initdb
 
-    from numerai_pipeline.leaderboard.app import create_app
+    from numerai_pipeline.dag.leaderboard_app import create_app
 
     initdb()
     token = init_auth_manager().generate_jwt(SimpleAuthManagerUser(username="admin", role="VIEWER"))

@@ -17,7 +17,7 @@ import docker
 from rich.console import Console
 from rich.table import Table
 
-from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.models.registry import load_registry
 
 IMAGES = Path(__file__).resolve().parent.parent / "model_images"
 K = 150

@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from numerai_pipeline.manifests import write_manifest
 from numerai_pipeline.numerai_api.account import Account
 from numerai_pipeline.numerai_api.client import ApiClient
 from numerai_pipeline.numerai_api.submissions import SubmissionBatch
 from numerai_pipeline.numerai_api.tournament import Tournament
-from numerai_pipeline.run_layout import DataLayout, RunLayout
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.manifests import write_manifest
 from practice import accounts
 from practice.model import SeasonSize
 from practice.season import Season

@@ -128,10 +128,10 @@ def unpack_here(directory: Path, layout: str, paths: dict[str, str]) -> dict[str
     import resource
     import time
 
-    from numerai_pipeline.manifests import file_sha256
-    from numerai_pipeline.raw_dataset import RawDataset, RawFile
-    from numerai_pipeline.run_layout import RunLayout
-    from numerai_pipeline.unpacking.dataset import unpack
+    from numerai_pipeline.dataset.raw import RawDataset, RawFile
+    from numerai_pipeline.dataset.unpack import unpack
+    from numerai_pipeline.storage.layout import RunLayout
+    from numerai_pipeline.storage.manifests import file_sha256
 
     kind: Any = layout
     raw = RawDataset(

@@ -21,8 +21,8 @@ from datetime import UTC, datetime, timedelta
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
-from numerai_pipeline import housekeeping_steps as steps
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag import housekeeping as steps
 
 settings = load_settings()
 

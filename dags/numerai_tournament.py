@@ -29,16 +29,17 @@ from pathlib import Path
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, Param, TaskGroup
 
-from numerai_pipeline import steps, task_ids
+from numerai_pipeline.core import task_ids
+from numerai_pipeline.core.parameters import form_fields
+from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.dag import submission
+from numerai_pipeline.dag import tasks as steps
+from numerai_pipeline.dag.model_operator import RETRIES, ModelOperator
+from numerai_pipeline.dag.notifications import dag_callbacks
+from numerai_pipeline.dag.round_sensor import RoundSensor
 from numerai_pipeline.dag.submission import check_submissions
-from numerai_pipeline.model_operator import RETRIES, ModelOperator
-from numerai_pipeline.model_registry import load_registry
-from numerai_pipeline.notifications import dag_callbacks
-from numerai_pipeline.parameters import form_fields
-from numerai_pipeline.round_sensor import RoundSensor
-from numerai_pipeline.settings import load_settings
-from numerai_pipeline.timetable import NumeraiRounds
+from numerai_pipeline.dag.timetable import NumeraiRounds
+from numerai_pipeline.models.registry import load_registry
 
 settings = load_settings()
 registry = load_registry(settings.images_dir or Path(__file__).resolve().parent.parent / "model_images")
@@ -112,7 +113,7 @@ with DAG(
 
     # Optional: a user approves the planned submissions, shown with their scores.
     if settings.approve_submissions:
-        from numerai_pipeline.approval import SubmissionApproval
+        from numerai_pipeline.dag.approval import SubmissionApproval
 
         approve = SubmissionApproval(
             task_id=task_ids.APPROVE,

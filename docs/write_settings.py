@@ -15,8 +15,8 @@ sys.path.insert(0, str(ROOT / "plugins"))
 
 from pydantic_core import PydanticUndefined  # noqa: E402
 
-from numerai_pipeline.parameters import RunParameters  # noqa: E402
-from numerai_pipeline.settings import Settings  # noqa: E402
+from numerai_pipeline.core.parameters import RunParameters  # noqa: E402
+from numerai_pipeline.core.settings import Settings  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

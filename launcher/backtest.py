@@ -29,8 +29,8 @@ from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
 from launcher.run import STOP_TIMEOUT, airflow_is_alive, end_run, format_option, temporarily_unpaused, with_airflow
 from launcher.run_monitor import FINAL, failure_message, parse_time
-from numerai_pipeline.manifests import atomic_path
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.rounds import weeks_until_target_known
+from numerai_pipeline.core.eras import weeks_until_target_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

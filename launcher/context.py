@@ -21,9 +21,9 @@ from launcher.engine import Engine
 from launcher.errors import EXIT_BUSY, LauncherError
 from launcher.images import ModelImages, python_versions
 from launcher.processes import CommandError, Commands, Services, wait_until
-from numerai_pipeline.data_volume import installation_id
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.model_registry import Registry, load_registry
+from numerai_pipeline.containers.data_volume import installation_id
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.models.registry import Registry, load_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,8 +102,8 @@ class CommandContext:
         """
         import docker
 
-        from numerai_pipeline.check_data_volume import any_model_image, check_data_volume
-        from numerai_pipeline.settings import Settings
+        from numerai_pipeline.containers.check_data_volume import any_model_image, check_data_volume
+        from numerai_pipeline.core.settings import Settings
 
         with self.screen.step("Data volume") as step:
             settings = Settings(data_dir=self.paths.data)

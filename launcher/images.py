@@ -13,7 +13,7 @@ from launcher.console import seconds
 from launcher.errors import LauncherError
 from launcher.local_airflow import cores
 from launcher.processes import CommandError, tail
-from numerai_pipeline.model_images import BASE, image_reference
+from numerai_pipeline.models.images import BASE, image_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -104,7 +104,7 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
         "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         # on a busy machine another process may hold the file for longer than SQLite's own five seconds
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{paths.airflow_home}/airflow.db?timeout=60",
-        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "numerai_pipeline.sqlite_savepoints.CONNECT_ARGS",
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS": "numerai_pipeline.dag.sqlite_savepoints.CONNECT_ARGS",
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",

@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 
 from launcher.backtest_range import BacktestRange, parse_range
 from launcher.errors import UsageError
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.parameters import form_fields, parse_parameters
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.parameters import form_fields, parse_parameters
 from practice.rounds import CalendarName
 
 if TYPE_CHECKING:

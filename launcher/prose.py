@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ENFORCED = False
-"""Whether ``make check`` fails above the limit; otherwise it only prints a note."""
 LIMIT = 0.25
 """Occurrences of a class per 1,000 words."""
 WORST_FILES = 10

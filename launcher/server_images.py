@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from launcher.base_images import BaseImages, python_image
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
 from launcher.processes import CommandError, tail
-from numerai_pipeline.model_images import PYTHON, content_hash, source_files
+from numerai_pipeline.models.images import PYTHON, content_hash, source_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

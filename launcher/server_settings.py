@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from launcher import local_airflow
 from launcher.errors import LauncherError, UsageError
-from numerai_pipeline.settings import Settings
+from numerai_pipeline.core.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import LauncherError
 from launcher.processes import tail, wait_until
-from numerai_pipeline.model_registry import load_registry
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.models.registry import load_registry
 
 if TYPE_CHECKING:
     from launcher.console import Step

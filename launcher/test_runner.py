@@ -39,8 +39,6 @@ MEMORY_OF_A_WORKER = 4 << 30
 """Bytes that a worker of the tests may use, its containers included."""
 MODULE = (sys.executable, "-m")
 LINT_IMPORTS = (Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache")
-PACKAGES_ENFORCED = False
-"""Whether the contracts of the pipeline's packages (pyproject.toml, tool.importlinter) are checked."""
 TYPED = ("dags", "plugins", "launcher", "practice", "server", "model_images", "benchmarks", "docs", "tests")
 
 
@@ -51,9 +49,8 @@ def check(context: CommandContext) -> int:
         "Ruff": [*MODULE, "ruff", "check"],
         "Format": [*MODULE, "ruff", "format", "--check"],
         "Types": [*MODULE, "mypy", *typed],
+        "Packages": LINT_IMPORTS,
     }
-    if PACKAGES_ENFORCED:
-        checks["Packages"] = LINT_IMPORTS
     results = [_passes(context, title, command) for title, command in checks.items()]
     results.append(_has_plain_prose(context))
     return 0 if all(results) else EXIT_FAILED
@@ -134,16 +131,14 @@ def _passes(context: CommandContext, title: str, command: Sequence[str | Path]) 
 
 
 def _has_plain_prose(context: CommandContext) -> bool:
-    """Check the prose; findings are only a note until they are enforced."""
+    """Check the prose of docstrings, comments and strings."""
     started = time.monotonic()
     report = prose.findings(context.paths.root)
-    if not report:
-        context.screen.success("Prose", f"no findings ({seconds(time.monotonic() - started)})")
-    elif prose.ENFORCED:
-        context.screen.error("Prose", "has findings:", report)
-    else:
-        context.screen.note("Prose", "stilted English above the limit (not enforced yet): python -m launcher.prose")
-    return not (report and prose.ENFORCED)
+    if report:
+        context.screen.error("Prose", "has findings (python -m launcher.prose has all):", report)
+        return False
+    context.screen.success("Prose", f"no findings ({seconds(time.monotonic() - started)})")
+    return True
 
 
 def _run(context: CommandContext, command: Sequence[str], more: Mapping[str, str] | None = None) -> int:

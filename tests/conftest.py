@@ -12,7 +12,7 @@ import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
-from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.models.registry import load_registry
 from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Togethe
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test starts from default settings and a data volume of its own."""
-    from numerai_pipeline.settings import load_settings
+    from numerai_pipeline.core.settings import load_settings
 
     monkeypatch.setenv("NUMERAI_DATA_DIR", str(tmp_path / "data"))
     load_settings.cache_clear()

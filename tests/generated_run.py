@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from numerai_pipeline.leases import RunRef, mark_in_use
-from numerai_pipeline.manifests import write_manifest
-from numerai_pipeline.run_layout import DataLayout, RunLayout, fingerprint
+from numerai_pipeline.storage.layout import DataLayout, RunLayout, fingerprint
+from numerai_pipeline.storage.manifests import write_manifest
+from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
 
 MODELS = (
     *("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka", "logistic_regression", "neural_network", "tpot"),

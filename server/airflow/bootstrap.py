@@ -86,7 +86,7 @@ def check_data_volume() -> None:
     SystemExit
         When model containers and Airflow do not share the data directory.
     """
-    command = [sys.executable, "-m", "numerai_pipeline.check_data_volume"]
+    command = [sys.executable, "-m", "numerai_pipeline.containers.check_data_volume"]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": PLUGINS}, timeout=CHECK_SECONDS, check=False)
     if done.returncode:
         sys.exit(done.returncode)

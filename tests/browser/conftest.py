@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from launcher.browser import find_browser
 from launcher.local_airflow import any_free_port
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage.layout import RunLayout
 from tests.generated_run import MODELS, make_run
 from tests.samples import ROOT
 

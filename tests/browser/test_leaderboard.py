@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Frame, Locator, Page, expect
 
-from numerai_pipeline.leaderboard.links import ADDRESS
+from numerai_pipeline.dag.leaderboard_links import ADDRESS
 from numerai_pipeline.leaderboard.static_page import write_static_page
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage.layout import RunLayout
 from tests.browser.conftest import HOSTILE, Watched, WebUi
 from tests.generated_run import make_run
 from tests.samples import ROOT

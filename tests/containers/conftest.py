@@ -20,8 +20,8 @@ import pytest
 import yaml
 from airflow.sdk import DAG
 
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.models.images import image_reference
 from tests.samples import ROOT, task
 
 TOURNAMENT_IDS = [f"n{number:04d}" for number in range(60)]

@@ -20,11 +20,11 @@ from docker.models.containers import Container
 
 from launcher.local_airflow import any_free_port
 from launcher.processes import wait_until
-from numerai_pipeline.engine_connection import EngineConnection
-from numerai_pipeline.manifests import verified_manifest
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.containers.engine_connection import EngineConnection
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.models.images import image_reference
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import verified_manifest
 from tests.containers.conftest import Outcome
 
 pytestmark = pytest.mark.containers

@@ -16,7 +16,7 @@ from launcher.console import Screen
 from launcher.docker_cli import Docker
 from launcher.images import ModelImages
 from launcher.processes import Commands
-from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.models.registry import load_registry
 from tests.containers.conftest import TOURNAMENT_IDS, Outcome
 from tests.samples import ROOT
 

@@ -11,14 +11,14 @@ from typing import Any
 import docker
 import pytest
 
-from numerai_pipeline.container_backend import cleanup_backends
-from numerai_pipeline.data_volume import find_data_volume, installation_id
-from numerai_pipeline.engine_backend import EngineBackend
-from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_containers
-from numerai_pipeline.leases import RunRef, mark_in_use
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.run_layout import DataLayout, RunLayout
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.containers.data_volume import find_data_volume, installation_id
+from numerai_pipeline.containers.engine_backend import EngineBackend
+from numerai_pipeline.containers.housekeeping import Cleanup, mounted_by_containers, remove_containers
+from numerai_pipeline.containers.platforms import cleanup_backends
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.models.images import image_reference
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
 from tests.samples import ROOT
 
 pytestmark = pytest.mark.containers

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG
 
-from numerai_pipeline import manifests
-from numerai_pipeline.manifests import verified_manifest
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage import manifests
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import verified_manifest
 from tests.containers.conftest import Outcome
 from tests.volumes import flip_a_byte, make_read_only, make_writable, small_volume, unmount_all
 

@@ -17,15 +17,15 @@ import pytest
 from airflow.sdk import DAG
 from docker.models.containers import Container
 
-from numerai_pipeline.data_volume import installation_id
-from numerai_pipeline.leaderboard.board import read_run
-from numerai_pipeline.leaderboard.links import LeaderboardLink
-from numerai_pipeline.leases import RunRef, runs_using
-from numerai_pipeline.locks import exclusive_lock
-from numerai_pipeline.manifests import verified_manifest
-from numerai_pipeline.model_registry import ModelSpec
-from numerai_pipeline.parameters import LONGEST_SEARCH
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.containers.data_volume import installation_id
+from numerai_pipeline.core.parameters import LONGEST_SEARCH
+from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
+from numerai_pipeline.leaderboard.run_view import read_run
+from numerai_pipeline.models.registry import ModelSpec
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.locks import exclusive_lock
+from numerai_pipeline.storage.manifests import verified_manifest
+from numerai_pipeline.storage.run_markers import RunRef, runs_using
 from tests.containers.conftest import TOURNAMENT_IDS, Outcome
 from tests.samples import wait_until_contended
 
@@ -277,8 +277,8 @@ def test_other_failures_are_retried(run_dag: RunDag) -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        "numerai_pipeline.container_runner:ContainerRunner._remove_best_effort",
-        "numerai_pipeline.workspace:Workspace.remove",
+        "numerai_pipeline.containers.runner:ContainerRunner._remove_best_effort",
+        "numerai_pipeline.containers.workspace:Workspace.remove",
         "pathlib:Path.rmdir",
     ],
 )

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from numerai_pipeline.model_registry import load_registry
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.models.registry import load_registry
+from numerai_pipeline.storage.layout import RunLayout
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season

@@ -18,7 +18,7 @@ import requests
 import yaml
 from numerai_tools.scoring import numerai_corr
 
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage.layout import RunLayout
 from practice.accounts import Account
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseNotifier
 
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.notifications import dag_callbacks
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag.notifications import dag_callbacks
 from tests.samples import ROOT
 
 SECRET = "services/T0/B0/s3cr3t"
@@ -112,8 +112,8 @@ from datetime import UTC, datetime
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
 
-from numerai_pipeline.notifications import dag_callbacks
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.dag.notifications import dag_callbacks
+from numerai_pipeline.core.settings import load_settings
 
 FAILING, LATE = {failing!r}, {late!r}
 

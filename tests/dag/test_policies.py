@@ -15,11 +15,11 @@ from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import CronTriggerTimetable, TriggerRule
 
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.model_operator import ModelOperator
-from numerai_pipeline.round_sensor import RoundSensor
-from numerai_pipeline.settings import load_settings
-from numerai_pipeline.timetable import NumeraiRounds
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag.model_operator import ModelOperator
+from numerai_pipeline.dag.round_sensor import RoundSensor
+from numerai_pipeline.dag.timetable import NumeraiRounds
+from numerai_pipeline.models.images import image_reference
 from practice.season import Season
 from practice.server import running
 from tests.clocked_season import SIZE
@@ -288,7 +288,7 @@ def test_wait_for_round_defers_to_the_triggerer(dag: DAG, tmp_path: Path, monkey
         context: Any = {"dag_run": run, "params": {**dag.params.dump(), "source": "practice"}}
         with pytest.raises(TaskDeferred) as deferred:
             sensor.execute(context)
-    assert deferred.value.trigger.serialize()[0] == "numerai_pipeline.round_trigger.RoundTrigger"
+    assert deferred.value.trigger.serialize()[0] == "numerai_pipeline.dag.round_trigger.RoundTrigger"
 
 
 def test_broken_registry_is_an_import_error_with_remedy(
@@ -312,8 +312,8 @@ def test_parsing_does_not_import_data_libraries() -> None:
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     loaded = set(json.loads(answer.stdout.splitlines()[-1]))
-    assert {"numerai_pipeline.steps", "numerai_pipeline.dag.submission", "numerai_pipeline.approval"} <= loaded
-    assert "numerai_pipeline.round_sensor" in loaded
+    assert {"numerai_pipeline.dag.tasks", "numerai_pipeline.dag.submission", "numerai_pipeline.dag.approval"} <= loaded
+    assert "numerai_pipeline.dag.round_sensor" in loaded
     assert loaded.isdisjoint({"pandas", "numerapi", "numerai_tools", "pyarrow", "numpy"})
 
 

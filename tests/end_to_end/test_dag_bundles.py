@@ -21,9 +21,9 @@ from launcher.airflow_api import AirflowApi
 from launcher.paths import ProjectPaths
 from launcher.processes import Services, wait_until
 from launcher.run_monitor import FINAL, task_log_lines
-from numerai_pipeline.data_volume import installation_id
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.containers.data_volume import installation_id
+from numerai_pipeline.models.images import image_reference
+from numerai_pipeline.storage.layout import RunLayout
 from tests.containers.conftest import TOURNAMENT_IDS, archive
 from tests.samples import ROOT, task
 

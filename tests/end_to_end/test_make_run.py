@@ -15,7 +15,7 @@ import pytest
 
 from launcher.paths import ROOT
 from launcher.processes import wait_until
-from numerai_pipeline.data_volume import installation_id
+from numerai_pipeline.containers.data_volume import installation_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,8 +30,8 @@ from launcher.paths import ROOT, ProjectPaths
 from launcher.processes import wait_until
 from launcher.run_monitor import FINAL, task_log_lines
 from launcher.signals import StopSignals
-from numerai_pipeline.manifests import verified_manifest
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import verified_manifest
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season

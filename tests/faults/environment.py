@@ -17,7 +17,7 @@ from pathlib import Path
 import docker
 import yaml
 
-from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.models.images import image_reference
 from tests.faults.airflow_process import AirflowProcess
 from tests.faults.container_monitor import ContainerMonitor
 from tests.faults.download_server import DownloadServer

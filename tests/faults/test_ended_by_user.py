@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from numerai_pipeline.container_log import CHECKPOINT_SECONDS
+from numerai_pipeline.containers.log import CHECKPOINT_SECONDS
 from tests.faults.airflow_process import DAG, AirflowProcess
 from tests.faults.results_table import Row, Table
 from tests.faults.scenario import FaultEnvironment, wait_for_lines

@@ -19,10 +19,16 @@ from numerai_contract.embeddings import Embedding, read_embedding, write_embeddi
 from numerai_contract.exits import Exit, to_contract_error
 from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
-from numerai_pipeline.content_checks import check_for
-from numerai_pipeline.errors import PipelineError
-from numerai_pipeline.leaderboard.board import read_run
-from numerai_pipeline.manifests import (
+from numerai_pipeline.core.errors import PipelineError
+from numerai_pipeline.dataset.archive import extract
+from numerai_pipeline.dataset.benchmarks import REFERENCES, write_benchmarks
+from numerai_pipeline.dataset.file_checks import check_for
+from numerai_pipeline.dataset.raw import RawDataset, RawFile
+from numerai_pipeline.dataset.unpack import unpack
+from numerai_pipeline.leaderboard.run_view import read_run
+from numerai_pipeline.models.predictions import validate_predictions
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import (
     SUFFIX,
     file_sha256,
     manifest_path,
@@ -30,13 +36,7 @@ from numerai_pipeline.manifests import (
     verified_manifest,
     write_manifest,
 )
-from numerai_pipeline.predictions import validate_predictions
-from numerai_pipeline.raw_dataset import RawDataset, RawFile
-from numerai_pipeline.reports import summary_of
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.unpacking.archive import extract
-from numerai_pipeline.unpacking.dataset import unpack
-from numerai_pipeline.unpacking.references import REFERENCES, write_benchmarks
+from numerai_pipeline.storage.reports import summary_of
 from tests.fuzz import corpus
 from tests.fuzz.mutations import any_table, damaged
 from tests.unit.unpacking.raw_files import archive_dataset, classic_dataset, v5_files

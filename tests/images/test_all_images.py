@@ -10,7 +10,7 @@ import docker
 import pytest
 from docker.models.images import Image
 
-from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.models.registry import load_registry
 from tests.samples import ROOT
 
 pytestmark = pytest.mark.containers

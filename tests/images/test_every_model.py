@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.models.registry import load_registry
 from tests.images.conftest import (
     Runner,
     assert_succeeded,

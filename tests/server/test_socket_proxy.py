@@ -22,16 +22,16 @@ import pytest
 from docker.models.containers import Container
 
 from launcher.processes import wait_until
-from numerai_pipeline.check_data_volume import check_data_volume
-from numerai_pipeline.data_volume import find_data_volume, installation_id
-from numerai_pipeline.engine_backend import EngineBackend
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_containers
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.model_registry import ModelSpec
-from numerai_pipeline.parameters import LONGEST_SEARCH
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.settings import Settings, load_settings
+from numerai_pipeline.containers.check_data_volume import check_data_volume
+from numerai_pipeline.containers.data_volume import find_data_volume, installation_id
+from numerai_pipeline.containers.engine_backend import EngineBackend
+from numerai_pipeline.containers.housekeeping import Cleanup, mounted_by_containers, remove_containers
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.parameters import LONGEST_SEARCH
+from numerai_pipeline.core.settings import Settings, load_settings
+from numerai_pipeline.models.images import image_reference
+from numerai_pipeline.models.registry import ModelSpec
+from numerai_pipeline.storage.layout import RunLayout
 from tests.containers.conftest import TOURNAMENT_IDS, Outcome
 from tests.containers.test_data_volume import CHECK
 from tests.samples import ROOT

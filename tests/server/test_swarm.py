@@ -20,18 +20,18 @@ from airflow.utils.session import create_session
 from sqlalchemy import update
 
 from launcher.processes import wait_until
-from numerai_pipeline.container_backend import cleanup_backends
-from numerai_pipeline.data_volume import find_data_volume, installation_id
-from numerai_pipeline.housekeeping import Cleanup, mounted_by_containers, remove_containers
-from numerai_pipeline.manifests import verified_manifest
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.model_registry import ModelSpec
-from numerai_pipeline.parameters import LONGEST_SEARCH
-from numerai_pipeline.reaper import find_orphans
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.settings import load_settings
-from numerai_pipeline.swarm_backend import SwarmBackend
-from numerai_pipeline.swarm_services import remove_service, service_last_change
+from numerai_pipeline.containers.data_volume import find_data_volume, installation_id
+from numerai_pipeline.containers.housekeeping import Cleanup, mounted_by_containers, remove_containers
+from numerai_pipeline.containers.orphans import find_orphans
+from numerai_pipeline.containers.platforms import cleanup_backends
+from numerai_pipeline.containers.swarm_api import remove_service, service_last_change
+from numerai_pipeline.containers.swarm_backend import SwarmBackend
+from numerai_pipeline.core.parameters import LONGEST_SEARCH
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.models.images import image_reference
+from numerai_pipeline.models.registry import ModelSpec
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import verified_manifest
 from tests.containers.conftest import (
     Outcome,
     airflow_database,

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from launcher.processes import wait_until
-from numerai_pipeline.manifests import verified_manifest
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.models.images import image_reference
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import verified_manifest
 from tests.containers.conftest import Outcome, airflow_database, archive, run_dag, run_pipeline, stub_images
 from tests.server.swarm import SwarmNode
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from numerai_pipeline.manifests import write_manifest
-from numerai_pipeline.run_layout import DataLayout, RunLayout
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.manifests import write_manifest
 from practice.season import VERSION, Season
 from practice.server import PracticeServer
 from practice.submission_store import RoundEntry

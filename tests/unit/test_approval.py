@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from numerai_pipeline.approval import SubmissionApproval, approval_text
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.dag.approval import SubmissionApproval, approval_text
+from numerai_pipeline.storage.layout import RunLayout
 
 LINK = "http://127.0.0.1:8080/numerai/leaderboard/?round=1335&run=0123456789ab"
 CHOSEN = {"alpha": "svm", "beta": "ensemble_selection"}

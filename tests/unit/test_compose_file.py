@@ -16,7 +16,7 @@ from launcher.compose import find_program
 from launcher.paths import ProjectPaths
 from launcher.processes import Commands
 from launcher.server_settings import SECRETS, create_env_file, read_settings
-from numerai_pipeline.settings import DEPRECATED_VARIABLES, Settings
+from numerai_pipeline.core.settings import DEPRECATED_VARIABLES, Settings
 from tests.samples import ROOT
 
 if TYPE_CHECKING:

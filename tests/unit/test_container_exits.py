@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from numerai_pipeline.container_backend import ContainerState
-from numerai_pipeline.container_exits import error_from_exit, write_failure_log
-from numerai_pipeline.errors import BadInputError
+from numerai_pipeline.containers.backend import ContainerState
+from numerai_pipeline.containers.exit_codes import error_from_exit, write_failure_log
+from numerai_pipeline.core.errors import BadInputError
 
 
 def ended(code: int, *, oom_killed: bool | None = False) -> ContainerState:

@@ -14,15 +14,15 @@ from unittest.mock import Mock
 import docker.errors
 import pytest
 
-from numerai_pipeline.container_backend import Backend, ContainerRequest, ContainerState, FoundContainer
-from numerai_pipeline.container_exits import ContainerError, error_from_exit
-from numerai_pipeline.container_labels import ContainerLabels
-from numerai_pipeline.container_log import ContainerLog
-from numerai_pipeline.container_runner import LOG_STATE_KEY, ContainerRunner, SupervisorLostError
-from numerai_pipeline.docker_engine import EngineUnavailableError
-from numerai_pipeline.errors import PipelineError
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.workspace import Workspace
+from numerai_pipeline.containers.backend import Backend, ContainerRequest, ContainerState, FoundContainer
+from numerai_pipeline.containers.engine import EngineUnavailableError
+from numerai_pipeline.containers.exit_codes import ContainerError, error_from_exit
+from numerai_pipeline.containers.labels import ContainerLabels
+from numerai_pipeline.containers.log import ContainerLog
+from numerai_pipeline.containers.runner import LOG_STATE_KEY, ContainerRunner, SupervisorLostError
+from numerai_pipeline.containers.workspace import Workspace
+from numerai_pipeline.core.errors import PipelineError
+from numerai_pipeline.storage.layout import RunLayout
 
 RUNNING, SUCCESS, FAILURE = ContainerState("running"), ContainerState("ended"), ContainerState("ended", exit_code=70)
 LABELS = ContainerLabels("deployment", "dag", "run", "svm", attempt=2, inputs="inputs")
@@ -299,7 +299,7 @@ def test_lost_supervisor_leaves_the_container(
 def test_lost_supervisor_is_noticed_while_the_log_is_followed(
     backend: MemoryBackend, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("numerai_pipeline.container_log.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("numerai_pipeline.containers.log.CHECKPOINT_SECONDS", -1.0)
     runner = runner_of(backend, workspace, state=UnavailableState())
     backend.log_lines = [b"1 one\n"]
     monkeypatch.setattr(os, "getppid", lambda: 1)

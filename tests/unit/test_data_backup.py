@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage.layout import RunLayout
 from server.airflow import data_backup
 from server.airflow.data_backup import MANIFEST, is_backed_up, pack, unpack
 

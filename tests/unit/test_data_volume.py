@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from numerai_pipeline.data_volume import (
+from numerai_pipeline.containers.data_volume import (
     DataVolume,
     chown_for,
     container_user,
@@ -14,8 +14,8 @@ from numerai_pipeline.data_volume import (
     installation_id,
     own_container_id,
 )
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.settings import load_settings
 
 CONTAINER = "4f" * 32
 MOUNT_INFO = f"""\

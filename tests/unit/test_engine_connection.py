@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from numerai_pipeline.container_labels import ContainerLabels
-from numerai_pipeline.engine_connection import DEFAULT_URL, EngineConnection
+from numerai_pipeline.containers.engine_connection import DEFAULT_URL, EngineConnection
+from numerai_pipeline.containers.labels import ContainerLabels
 
 
 @pytest.mark.parametrize(

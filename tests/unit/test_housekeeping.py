@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from numerai_pipeline.errors import PipelineError
-from numerai_pipeline.housekeeping import Cleanup, remove_downloads, remove_runs
-from numerai_pipeline.leases import RunRef, mark_in_use, runs_using
-from numerai_pipeline.locks import file_lock, lock_path
-from numerai_pipeline.manifests import manifest_path, verified_manifest, write_manifest
-from numerai_pipeline.run_layout import DataLayout, RunLayout
+from numerai_pipeline.containers.housekeeping import Cleanup, remove_downloads, remove_runs
+from numerai_pipeline.core.errors import PipelineError
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.locks import file_lock, lock_path
+from numerai_pipeline.storage.manifests import manifest_path, verified_manifest, write_manifest
+from numerai_pipeline.storage.run_markers import RunRef, mark_in_use, runs_using
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 RUN = RunRef("numerai_tournament", "scheduled__2026-08-15T13:00:00+00:00")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from numerai_pipeline.locks import exclusive_lock
+from numerai_pipeline.storage.locks import exclusive_lock
 from tests.samples import ROOT, wait_until_contended
 
 HOLD = """
 import sys
 from pathlib import Path
-from numerai_pipeline.locks import exclusive_lock
+from numerai_pipeline.storage.locks import exclusive_lock
 with exclusive_lock(Path(sys.argv[1]), "making it") as alone:
     print("exclusive" if alone else "not alone", flush=True)
     sys.stdin.read()
@@ -66,7 +66,7 @@ def test_a_file_system_without_locks_stops_nothing(
     def no_locks(_file: object, _operation: int) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("numerai_pipeline.locks.fcntl.flock", no_locks)
+    monkeypatch.setattr("numerai_pipeline.storage.locks.fcntl.flock", no_locks)
     with caplog.at_level(logging.WARNING), exclusive_lock(tmp_path / "file", "making it") as alone:
         assert not alone
     assert "no lock on this file system" in caplog.text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from numerai_pipeline.manifests import (
+from numerai_pipeline.storage.manifests import (
     atomic_path,
     discard,
     manifest_path,
@@ -87,7 +87,7 @@ def test_a_failing_write_keeps_the_old_content_and_leaves_nothing(finished: Path
 KILLED_IN_A_WRITE = """
 import os, signal, sys
 from pathlib import Path
-from numerai_pipeline.manifests import atomic_path
+from numerai_pipeline.storage.manifests import atomic_path
 
 with atomic_path(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from numerai_pipeline.model_images import image_reference, image_tag
+from numerai_pipeline.models.images import image_reference, image_tag
 
 if TYPE_CHECKING:
     from pathlib import Path

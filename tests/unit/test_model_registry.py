@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.model_registry import load_registry
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.models.registry import load_registry
 from tests.samples import FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from numerai_pipeline.number_format import distinct_texts, exact_text
+from numerai_pipeline.core.number_format import distinct_texts, exact_text
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from airflow.sdk import Param
 from airflow.sdk.exceptions import ParamValidationError
 
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.parameters import RunParameters, form_fields, parse_parameters
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.parameters import RunParameters, form_fields, parse_parameters
 
 
 def test_defaults_run_everything_on_numerai() -> None:

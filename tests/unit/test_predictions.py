@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.manifests import verified_manifest, write_manifest
-from numerai_pipeline.predictions import validate_predictions
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.models.predictions import validate_predictions
+from numerai_pipeline.storage.manifests import verified_manifest, write_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path

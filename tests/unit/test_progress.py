@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from numerai_pipeline.progress import Progress
+from numerai_pipeline.storage.progress import Progress
 
 MB = 1_000_000
 
@@ -12,7 +12,7 @@ MB = 1_000_000
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr("numerai_pipeline.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("numerai_pipeline.storage.progress.time.monotonic", lambda: now[0])
     return now
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from docs.write_settings import COMMAND, update_tables
-from numerai_pipeline.settings import Settings
+from numerai_pipeline.core.settings import Settings
 from tests.samples import ROOT
 
 

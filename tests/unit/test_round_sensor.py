@@ -13,11 +13,11 @@ from airflow.sdk.api.datamodels._generated import DagRun, DagRunState, DagRunTyp
 from airflow.sdk.bases.operator import TRIGGER_FAIL_REPR
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from numerai_pipeline.parameters import RunParameters
-from numerai_pipeline.round_sensor import LONGEST_WAIT, RoundSensor
-from numerai_pipeline.round_trigger import RoundTrigger
-from numerai_pipeline.run_dates import run_date
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.parameters import RunParameters
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag.round_sensor import LONGEST_WAIT, RoundSensor
+from numerai_pipeline.dag.round_trigger import RoundTrigger
+from numerai_pipeline.dag.run_dates import run_date
 from practice.faults import Fault
 from practice.rounds import round_open_at
 from practice.season import Season

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from numerai_pipeline.round_trigger import RoundTrigger
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag.round_trigger import RoundTrigger
 from practice.faults import Fault, Kind
 from practice.rounds import SeasonRound
 from practice.server import PracticeServer, running
@@ -342,7 +342,7 @@ def test_it_goes_on_after_a_restart_of_the_triggerer(machine: TimeMachine, seaso
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(first())
     path, kept = trigger.serialize()
-    assert path == "numerai_pipeline.round_trigger.RoundTrigger"
+    assert path == "numerai_pipeline.dag.round_trigger.RoundTrigger"
     assert kept == {"source": "practice", "day_opens": SATURDAY.isoformat(), "version": "latest"}
     assert wait_for(machine).items() >= READY.items()
 
@@ -351,7 +351,7 @@ def test_the_triggerer_finds_it(tmp_path: Path) -> None:
     script = (
         "import airflow.settings; airflow.settings.initialize();"
         "from airflow.jobs.triggerer_job_runner import TriggerRunner;"
-        "print(TriggerRunner().get_trigger_by_classpath('numerai_pipeline.round_trigger.RoundTrigger').__name__)"
+        "print(TriggerRunner().get_trigger_by_classpath('numerai_pipeline.dag.round_trigger.RoundTrigger').__name__)"
     )
     environment = {**os.environ, "PYTHONPATH": "", "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins")}
     answer = subprocess.run(

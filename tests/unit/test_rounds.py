@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from numerai_pipeline.rounds import default_embargo, era_of_round, week_of_era, weeks_until_target_known
+from numerai_pipeline.core.eras import default_embargo, era_of_round, week_of_era, weeks_until_target_known
 from practice.rounds import SeasonRound
 
 

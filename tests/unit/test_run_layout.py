@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from numerai_pipeline.run_layout import CONTAINER_RUN, DataLayout, fingerprint
+from numerai_pipeline.storage.layout import CONTAINER_RUN, DataLayout, fingerprint
 
 
 def test_a_run_is_found_by_round_and_fingerprint() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.settings import DEPRECATED_VARIABLES, NUMERAI_API_URL, Settings, load_settings
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.settings import DEPRECATED_VARIABLES, NUMERAI_API_URL, Settings, load_settings
 
 
 def test_settings_defaults_are_for_live_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from numerai_pipeline import steps
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag import tasks as steps
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season

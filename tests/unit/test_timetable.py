@@ -12,8 +12,8 @@ from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerai_pipeline.round_days import ROUND_DAYS
-from numerai_pipeline.timetable import NumeraiRounds
+from numerai_pipeline.core.round_calendar import ROUND_DAYS
+from numerai_pipeline.dag.timetable import NumeraiRounds
 
 WEEK = timedelta(days=7)
 WEEKDAYS = {"tue": 1, "wed": 2, "thu": 3, "fri": 4, "sat": 5}
@@ -171,4 +171,4 @@ def test_plugin_registers_the_timetable() -> None:
     from airflow import plugins_manager
 
     found: dict[str, Any] = plugins_manager.get_timetables_plugins()
-    assert found["numerai_pipeline.timetable.NumeraiRounds"] is NumeraiRounds
+    assert found["numerai_pipeline.dag.timetable.NumeraiRounds"] is NumeraiRounds

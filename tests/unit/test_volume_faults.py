@@ -27,17 +27,17 @@ from numerai_contract.exits import BadDataError, BadParameterError, MissingInput
 from numerai_contract.predictions import write_predictions
 from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
-from numerai_pipeline import disk
-from numerai_pipeline.airflow_words import translate_errors
-from numerai_pipeline.errors import BadInputError, DiskFullError, VolumeError
-from numerai_pipeline.leases import RunRef, mark_in_use
-from numerai_pipeline.manifests import require_whole, verified_manifest, write_manifest
+from numerai_pipeline.core.errors import BadInputError, DiskFullError, VolumeError
+from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dataset.csv_export import write_csv_tables
+from numerai_pipeline.dataset.raw import RawDataset
+from numerai_pipeline.dataset.unpack import UnpackedDataset, unpack
+from numerai_pipeline.models.predictions import validate_predictions
 from numerai_pipeline.numerai_api.downloads import fetch
-from numerai_pipeline.predictions import validate_predictions
-from numerai_pipeline.raw_dataset import RawDataset
-from numerai_pipeline.run_layout import DataLayout, RunLayout
-from numerai_pipeline.unpacking.csv_tables import write_csv_tables
-from numerai_pipeline.unpacking.dataset import UnpackedDataset, unpack
+from numerai_pipeline.storage import disk
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.manifests import require_whole, verified_manifest, write_manifest
+from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
 from tests.samples import ROOT
 from tests.unit.unpacking.raw_files import classic_dataset, csv_table, training_rows, v5_dataset
 from tests.volumes import NOBODY, flip_a_byte, of_somebody_else, read_only, small_volume
@@ -367,9 +367,7 @@ class TestTurnedBytes:
             read = lambda: read_embedding(tmp_path, Embedding(30), table)  # noqa: E731
         read()
         flip_a_byte(path, share)
-        with pytest.raises(
-            BadDataError, match=rf"{path.name}: its content differs from its manifest .* Clear"
-        ):
+        with pytest.raises(BadDataError, match=rf"{path.name}: its content differs from its manifest .* Clear"):
             read()
         assert not outputs.is_finished(path, "abc")
         path.unlink()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.manifests import manifest_path, verified_manifest, write_manifest
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.workspace import Workspace
+from numerai_pipeline.containers.workspace import Workspace
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import manifest_path, verified_manifest, write_manifest
 
 USER = f"{os.getuid()}:{os.getgid()}"
 

@@ -15,7 +15,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from numerai_pipeline.errors import CredentialsError
+from numerai_pipeline.core.errors import CredentialsError
 
 PUBLIC_ID, SECRET_KEY = "NUMERAI_PUBLIC_ID", "NUMERAI_SECRET_KEY"
 CONNECTIONS: dict[str, str] = {"numerai": "numerai_default", "practice": "numerai_practice"}

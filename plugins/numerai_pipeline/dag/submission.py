@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from numerai_pipeline.airflow_words import translate_errors
+from numerai_pipeline.core.errors import BadInputError, NetworkError, ProtocolError, RoundClosedError, SubmissionError
+from numerai_pipeline.core.parameters import RunParameters, parse_parameters
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.core.task_ids import DOWNLOAD, UNZIP
+from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.credentials import Keys, credentials_hint, load_credentials
-from numerai_pipeline.errors import BadInputError, NetworkError, ProtocolError, RoundClosedError, SubmissionError
-from numerai_pipeline.locks import exclusive_lock
-from numerai_pipeline.parameters import RunParameters, parse_parameters
-from numerai_pipeline.run_dates import BACKFILL
-from numerai_pipeline.run_directory import RunDirectory
-from numerai_pipeline.settings import load_settings
-from numerai_pipeline.task_ids import DOWNLOAD, UNZIP
+from numerai_pipeline.dag.run_dates import BACKFILL
+from numerai_pipeline.storage.locks import exclusive_lock
+from numerai_pipeline.storage.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
 
-    from numerai_pipeline.errors import PipelineError
+    from numerai_pipeline.core.errors import PipelineError
     from numerai_pipeline.numerai_api.account import Account
     from numerai_pipeline.numerai_api.client import ApiClient
     from numerai_pipeline.numerai_api.submissions import SubmissionRecord
-    from numerai_pipeline.run_layout import RunLayout
+    from numerai_pipeline.storage.layout import RunLayout
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,4 @@
-"""The leaderboard: the scores of a run's models as a page in Airflow's web UI and as one HTML file.
+"""Leaderboard of a run, as one HTML file and for the web UI.
 
-``runs.py`` finds runs; ``board.py``, ``searches.py`` and ``maps.py`` convert one to plain data; ``app.py`` serves them
-to signed-in users; ``static_page.py`` writes them into the run's directory; ``links.py`` registers the page in Airflow.
-The page is in ``web/``: it has no build, loads nothing from other servers, and is the same in both forms.
+Entry points: ``page`` and ``static_page``. Allowed imports: ``core``, ``storage``.
 """

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from numerai_pipeline.leaderboard.plain import as_float
+from numerai_pipeline.storage.untrusted_json import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from numerai_pipeline.run_layout import RunLayout
+    from numerai_pipeline.storage.layout import RunLayout
 
 MOST_ROWS = 3_000
 _NAME = re.compile(r"perplexity_\d{2,3}(_polynomial)?(_3d)?", re.ASCII)

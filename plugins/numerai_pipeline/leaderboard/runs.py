@@ -6,9 +6,9 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.leaderboard.plain import RunFiles, as_float, as_int, as_str, get_in
-from numerai_pipeline.leases import RunRef, runs_using
-from numerai_pipeline.run_layout import DataLayout, RunLayout
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.run_markers import RunRef, runs_using
+from numerai_pipeline.storage.untrusted_json import RunFiles, as_float, as_int, as_str, get_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.leaderboard.plain import as_float, as_list, as_str, get_in
+from numerai_pipeline.storage.untrusted_json import as_float, as_list, as_str, get_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.leaderboard.board import read_run
 from numerai_pipeline.leaderboard.maps import EmbeddingError, embedding_points, embedding_rows
 from numerai_pipeline.leaderboard.page import render_standalone
-from numerai_pipeline.manifests import atomic_path
+from numerai_pipeline.leaderboard.run_view import read_run
+from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numerai_pipeline.run_layout import RunLayout
+    from numerai_pipeline.storage.layout import RunLayout
 
 
 def write_static_page(layout: RunLayout) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from numerai_pipeline.errors import NetworkError, NotFoundError, ProtocolError, SubmissionError
+from numerai_pipeline.core.errors import NetworkError, NotFoundError, ProtocolError, SubmissionError
 from numerai_pipeline.numerai_api.client import CLASSIC, MissingScopeError
 from numerai_pipeline.numerai_api.http import check_status, network_errors, public_address, reject_html
 from numerai_pipeline.numerai_api.retries import TRANSIENT

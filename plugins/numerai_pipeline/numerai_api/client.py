@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 
-from numerai_pipeline.errors import CredentialsError, NetworkError, NotFoundError, PipelineError, ProtocolError
+from numerai_pipeline.core.errors import CredentialsError, NetworkError, NotFoundError, PipelineError, ProtocolError
 from numerai_pipeline.numerai_api.http import check_status, iter_body, network_errors
 from numerai_pipeline.numerai_api.retries import RetryPolicy
 

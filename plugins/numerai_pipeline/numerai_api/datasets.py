@@ -12,12 +12,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_parquet
-from numerai_pipeline.errors import NetworkError, NotFoundError, ProtocolError, RoundClosedError
+from numerai_pipeline.core.eras import era_of_round, week_of_era
+from numerai_pipeline.core.errors import NetworkError, NotFoundError, ProtocolError, RoundClosedError
+from numerai_pipeline.dataset.file_checks import Check, Content, ContentError, check_for, check_parquet
+from numerai_pipeline.dataset.raw import RawDataset, RawFile
 from numerai_pipeline.numerai_api.client import CLASSIC, MissingError
 from numerai_pipeline.numerai_api.downloads import RemoteFile, fetch, remote_identity
-from numerai_pipeline.raw_dataset import RawDataset, RawFile
-from numerai_pipeline.rounds import era_of_round, week_of_era
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numerai_pipeline.numerai_api.client import ApiClient
     from numerai_pipeline.numerai_api.retries import RetryPolicy
     from numerai_pipeline.numerai_api.tournament import Round, Tournament
-    from numerai_pipeline.run_layout import DataLayout
+    from numerai_pipeline.storage.layout import DataLayout
 
 log = logging.getLogger(__name__)
 

@@ -28,11 +28,14 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from numerai_pipeline.content_checks import Check, Content, ContentError, check_for, check_zip
-from numerai_pipeline.disk import require_free_space, translate_disk_errors
-from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
-from numerai_pipeline.locks import exclusive_lock
-from numerai_pipeline.manifests import (
+from numerai_pipeline.core.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
+from numerai_pipeline.dataset.file_checks import Check, Content, ContentError, check_for, check_zip
+from numerai_pipeline.dataset.raw import RawFile
+from numerai_pipeline.numerai_api.http import check_status, iter_body, network_errors, public_address, reject_html
+from numerai_pipeline.numerai_api.retries import TRANSIENT, RetryPolicy
+from numerai_pipeline.storage.disk import require_free_space, translate_disk_errors
+from numerai_pipeline.storage.locks import exclusive_lock
+from numerai_pipeline.storage.manifests import (
     atomic_path,
     file_sha256,
     manifest_path,
@@ -40,16 +43,13 @@ from numerai_pipeline.manifests import (
     verified_manifest,
     write_manifest,
 )
-from numerai_pipeline.numerai_api.http import check_status, iter_body, network_errors, public_address, reject_html
-from numerai_pipeline.numerai_api.retries import TRANSIENT, RetryPolicy
-from numerai_pipeline.progress import Progress
-from numerai_pipeline.raw_dataset import RawFile
+from numerai_pipeline.storage.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
-    from numerai_pipeline.run_layout import DataLayout
+    from numerai_pipeline.storage.layout import DataLayout
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3.exceptions
 
-from numerai_pipeline.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
+from numerai_pipeline.core.errors import BadInputError, NetworkError, NotFoundError, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from numerai_pipeline.errors import NetworkError
+from numerai_pipeline.core.errors import NetworkError
+from numerai_pipeline.core.round_calendar import latest_opening
+from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.numerai_api.client import ApiClient
 from numerai_pipeline.numerai_api.datasets import Datasets
 from numerai_pipeline.numerai_api.http import ServerBusyError
 from numerai_pipeline.numerai_api.retries import RetryPolicy, utc_now
 from numerai_pipeline.numerai_api.tournament import Tournament
-from numerai_pipeline.round_days import latest_opening
-from numerai_pipeline.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

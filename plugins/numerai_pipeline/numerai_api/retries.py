@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
-from numerai_pipeline.errors import NetworkError, ProtocolError
+from numerai_pipeline.core.errors import NetworkError, ProtocolError
 from numerai_pipeline.numerai_api.http import ServerBusyError
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.manifests import atomic_path, verified_manifest, write_manifest
-from numerai_pipeline.predictions import COLUMNS, MIN_STD, first_out_of_range
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.models.predictions import COLUMNS, MIN_STD, first_out_of_range
+from numerai_pipeline.storage.manifests import atomic_path, verified_manifest, write_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numerai_pipeline.run_layout import RunLayout
+    from numerai_pipeline.storage.layout import RunLayout
 
 LIVE, VALIDATION = "live", "validation"
 _PLAIN = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")

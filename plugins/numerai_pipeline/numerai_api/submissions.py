@@ -16,18 +16,18 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from numerai_pipeline.errors import (
+from numerai_pipeline.core.errors import (
     BadInputError,
     CredentialsError,
     PipelineError,
     RoundClosedError,
     SubmissionError,
 )
-from numerai_pipeline.manifests import atomic_path, discard, file_sha256, verified_manifest, write_manifest
+from numerai_pipeline.core.round_calendar import next_opening
 from numerai_pipeline.numerai_api.account import LATE, NONE, ON_TIME, QUEUED
 from numerai_pipeline.numerai_api.retries import TRANSIENT, RetryPolicy
 from numerai_pipeline.numerai_api.submission_files import LIVE, VALIDATION, ids_of, write_submission
-from numerai_pipeline.round_days import next_opening
+from numerai_pipeline.storage.manifests import atomic_path, discard, file_sha256, verified_manifest, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numerai_pipeline.numerai_api.account import Account, SubmissionEntry
     from numerai_pipeline.numerai_api.tournament import Tournament
-    from numerai_pipeline.run_layout import RunLayout
+    from numerai_pipeline.storage.layout import RunLayout
 
 log = logging.getLogger(__name__)
 

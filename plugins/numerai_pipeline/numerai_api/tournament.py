@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.errors import NotFoundError, ProtocolError, RoundClosedError
+from numerai_pipeline.core.errors import NotFoundError, ProtocolError, RoundClosedError
 from numerai_pipeline.numerai_api.client import CLASSIC, NoOpenRoundError
 
 if TYPE_CHECKING:

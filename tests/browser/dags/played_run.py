@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import DAG, BaseOperator
 
-from numerai_pipeline.leaderboard.links import LeaderboardLink
-from numerai_pipeline.leases import RunRef, mark_in_use
-from numerai_pipeline.run_layout import DataLayout, RunLayout
+from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

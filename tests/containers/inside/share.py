@@ -2,8 +2,8 @@
 
 import docker
 
-from numerai_pipeline.data_volume import find_data_volume
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.containers.data_volume import find_data_volume
+from numerai_pipeline.core.settings import load_settings
 
 settings = load_settings()
 engine = docker.from_env()

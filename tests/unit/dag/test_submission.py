@@ -16,13 +16,13 @@ import pyarrow.csv
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.dag import submission
 from numerai_pipeline.dag.credentials import load_credentials
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.manifests import verified_manifest
-from numerai_pipeline.round_sensor import RoundSensor
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.dag.round_sensor import RoundSensor
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import verified_manifest
 from practice import accounts
 from practice.faults import Fault
 from practice.server import PracticeServer, running

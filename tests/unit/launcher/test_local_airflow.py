@@ -12,7 +12,7 @@ import pytest
 from launcher import simulator
 from launcher.local_airflow import airflow_environment, choose_port, is_free
 from launcher.paths import ROOT, ProjectPaths
-from numerai_pipeline.settings import load_settings
+from numerai_pipeline.core.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from launcher.errors import LauncherError, StoppedError
 from launcher.images import ModelImages, python_versions
 from launcher.processes import Commands, wait_until
 from launcher.signals import STOPPING, StopSignals
-from numerai_pipeline.model_images import image_reference
+from numerai_pipeline.models.images import image_reference
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from launcher.errors import EXIT_USAGE, UsageError
 from launcher.options import COMMAND_OPTIONS, parse_assignments, parse_makeflags, parse_options
 from launcher.paths import ROOT
-from numerai_pipeline.parameters import form_fields
+from numerai_pipeline.core.parameters import form_fields
 
 if TYPE_CHECKING:
     from pathlib import Path

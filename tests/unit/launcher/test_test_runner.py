@@ -9,7 +9,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from launcher import prose, test_runner
+from launcher import test_runner
 from launcher.console import Screen
 from launcher.context import CommandContext
 from launcher.errors import EXIT_FAILED, StoppedError
@@ -92,15 +92,10 @@ def test_make_test_when_stopped_ends_the_checks(context: CommandContext, monkeyp
     assert "has findings" not in context.screen.console.export_text()
 
 
-@pytest.mark.parametrize(("enforced", "code"), [(False, 0), (True, EXIT_FAILED)])
-def test_make_check_with_stilted_prose_fails_only_if_enforced(
-    context: CommandContext, monkeypatch: pytest.MonkeyPatch, enforced: bool, code: int
-) -> None:
+def test_make_check_with_stilted_prose_fails(context: CommandContext) -> None:
     (context.paths.root / "launcher" / "nothing.py").write_text('"""Nobody\tknows it."""\n')
-    monkeypatch.setattr(prose, "ENFORCED", enforced)
-    assert test_runner.check(context) == code
-    output = context.screen.console.export_text()
-    assert ("not enforced yet" in output, "unnamed actor 333.33" in output) == (not enforced, enforced)
+    assert test_runner.check(context) == EXIT_FAILED
+    assert "unnamed actor 333.33" in context.screen.console.export_text()
 
 
 def test_package_contracts_reject_a_forbidden_import(context: CommandContext) -> None:

@@ -12,9 +12,9 @@ import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
-from numerai_pipeline.leaderboard.app import create_app
-from numerai_pipeline.leaderboard.links import ADDRESS, LeaderboardLink, application
-from numerai_pipeline.model_operator import ModelOperator
+from numerai_pipeline.dag.leaderboard_app import create_app
+from numerai_pipeline.dag.leaderboard_links import ADDRESS, LeaderboardLink, application
+from numerai_pipeline.dag.model_operator import ModelOperator
 from tests.generated_run import DAG_RUN, make_run
 from tests.samples import ROOT
 
@@ -186,14 +186,15 @@ def test_reading_the_plugin_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     loaded = set(json.loads(answer.stdout.splitlines()[-1]))
-    assert "numerai_pipeline.leaderboard.links" in loaded
-    assert "numerai_pipeline.leaderboard.app" not in loaded
+    assert "numerai_pipeline.dag.leaderboard_links" in loaded
+    assert "numerai_pipeline.dag.leaderboard_app" not in loaded
     assert loaded.isdisjoint({"pandas", "pyarrow", "docker", "numpy", "fastapi", "numerapi"})
 
 
 def test_making_the_application_reads_no_tables() -> None:
     script = (
-        "import sys; sys.path[:0] = ['plugins']; from numerai_pipeline.leaderboard.app import create_app; create_app();"
+        "import sys; sys.path[:0] = ['plugins'];"
+        "from numerai_pipeline.dag.leaderboard_app import create_app; create_app();"
         "print(sorted({'pyarrow', 'pandas'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": ""}

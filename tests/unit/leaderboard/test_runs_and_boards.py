@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from numerai_pipeline.leaderboard.board import MOST_BINS, read_run
 from numerai_pipeline.leaderboard.maps import MOST_ROWS, EmbeddingError, embedding_points, embedding_rows
+from numerai_pipeline.leaderboard.run_view import MOST_BINS, read_run
 from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
-from numerai_pipeline.leases import RunRef
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.run_markers import RunRef
 from tests.generated_run import DAG_RUN, FOUR_MAPS, MODELS, make_run
 
 

@@ -13,7 +13,7 @@ import numerapi
 import pytest
 from numerapi import base_api
 
-from numerai_pipeline.errors import (
+from numerai_pipeline.core.errors import (
     CredentialsError,
     NetworkError,
     NotFoundError,

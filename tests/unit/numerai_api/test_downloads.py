@@ -22,14 +22,21 @@ from typing import Any, NoReturn
 import pytest
 import requests
 
-from numerai_pipeline.content_checks import ContentError
-from numerai_pipeline.errors import BadInputError, DiskFullError, NetworkError, NotFoundError, ProtocolError
-from numerai_pipeline.manifests import Manifest, discard, file_sha256, manifest_path, read_manifest, verified_manifest
+from numerai_pipeline.core.errors import BadInputError, DiskFullError, NetworkError, NotFoundError, ProtocolError
+from numerai_pipeline.dataset.file_checks import ContentError
+from numerai_pipeline.dataset.raw import RawFile
 from numerai_pipeline.numerai_api.downloads import fetch, fetch_archive
 from numerai_pipeline.numerai_api.http import ServerBusyError
 from numerai_pipeline.numerai_api.retries import RetryPolicy
-from numerai_pipeline.raw_dataset import RawFile
-from numerai_pipeline.run_layout import DataLayout
+from numerai_pipeline.storage.layout import DataLayout
+from numerai_pipeline.storage.manifests import (
+    Manifest,
+    discard,
+    file_sha256,
+    manifest_path,
+    read_manifest,
+    verified_manifest,
+)
 from practice.faults import Fault, Kind, changed_content
 from practice.model import SeasonSize
 from practice.season import Season
@@ -333,7 +340,7 @@ def test_without_file_locks_each_task_downloads_for_itself_and_none_does_damage(
     def no_locks(*_arguments: object) -> NoReturn:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("numerai_pipeline.locks.fcntl.flock", no_locks)
+    monkeypatch.setattr("numerai_pipeline.storage.locks.fcntl.flock", no_locks)
     with ThreadPoolExecutor(4) as pool:
         files = list(pool.map(lambda _: get(server, TRAIN, tmp_path), range(4)))
     assert len(set(files)) == 1

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from numerai_pipeline.errors import BadInputError, NetworkError, ProtocolError
+from numerai_pipeline.core.errors import BadInputError, NetworkError, ProtocolError
 from numerai_pipeline.numerai_api.http import ServerBusyError
 from numerai_pipeline.numerai_api.retries import RetryPolicy
 

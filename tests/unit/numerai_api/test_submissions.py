@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from numerai_pipeline.errors import (
+from numerai_pipeline.core.errors import (
     CredentialsError,
     NetworkError,
     PipelineError,
@@ -24,7 +24,7 @@ from numerai_pipeline.numerai_api.client import ApiClient, MissingScopeError
 from numerai_pipeline.numerai_api.retries import RetryPolicy
 from numerai_pipeline.numerai_api.submissions import SubmissionBatch, SubmissionRecord
 from numerai_pipeline.numerai_api.tournament import Tournament
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.storage.layout import RunLayout
 from practice import accounts
 from practice.faults import Fault
 from practice.server import PracticeServer, running

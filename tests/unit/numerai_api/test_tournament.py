@@ -15,20 +15,20 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from numerapi import base_api
 
-from numerai_pipeline.content_checks import ContentError
-from numerai_pipeline.errors import (
+from numerai_pipeline.core.errors import (
     CredentialsError,
     NetworkError,
     NotFoundError,
     ProtocolError,
     RoundClosedError,
 )
-from numerai_pipeline.manifests import Manifest, verified_manifest
+from numerai_pipeline.dataset.file_checks import ContentError
 from numerai_pipeline.numerai_api.client import ApiClient
 from numerai_pipeline.numerai_api.datasets import Datasets
 from numerai_pipeline.numerai_api.retries import RetryPolicy
 from numerai_pipeline.numerai_api.tournament import Round, Tournament
-from numerai_pipeline.run_layout import DataLayout
+from numerai_pipeline.storage.layout import DataLayout
+from numerai_pipeline.storage.manifests import Manifest, verified_manifest
 from practice.faults import Fault, Kind
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from numerai_pipeline.manifests import file_sha256
-from numerai_pipeline.raw_dataset import RawDataset, RawFile
+from numerai_pipeline.dataset.raw import RawDataset, RawFile
+from numerai_pipeline.storage.manifests import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

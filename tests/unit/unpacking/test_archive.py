@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from numerai_pipeline import disk, progress
-from numerai_pipeline.content_checks import ContentError, check_zip
-from numerai_pipeline.errors import BadInputError, DiskFullError, NotFoundError
-from numerai_pipeline.unpacking.archive import Limits, extract
+from numerai_pipeline.core.errors import BadInputError, DiskFullError, NotFoundError
+from numerai_pipeline.dataset.archive import Limits, extract
+from numerai_pipeline.dataset.file_checks import ContentError, check_zip
+from numerai_pipeline.storage import disk, progress
 from tests.unit.unpacking.raw_files import patch_zip, write_zip
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_pipeline.manifests import verified_manifest, write_manifest
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.unpacking.csv_tables import write_csv_tables
+from numerai_pipeline.dataset.csv_export import write_csv_tables
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import verified_manifest, write_manifest
 
 
 @pytest.fixture

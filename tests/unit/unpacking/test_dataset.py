@@ -20,13 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_pipeline import disk, manifests, progress
-from numerai_pipeline.errors import BadInputError, DiskFullError, NotFoundError, PipelineError
-from numerai_pipeline.manifests import read_manifest, verified_manifest
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.unpacking import archive, dataset, dataset_plan, identifiers, tables
-from numerai_pipeline.unpacking.dataset import UnpackedDataset, unpack
-from numerai_pipeline.unpacking.tables import era_number
+from numerai_pipeline.core.errors import BadInputError, DiskFullError, NotFoundError, PipelineError
+from numerai_pipeline.dataset import archive, tables
+from numerai_pipeline.dataset import id_checks as identifiers
+from numerai_pipeline.dataset import plan as dataset_plan
+from numerai_pipeline.dataset import unpack as dataset
+from numerai_pipeline.dataset.tables import era_number
+from numerai_pipeline.dataset.unpack import UnpackedDataset, unpack
+from numerai_pipeline.storage import disk, manifests, progress
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import read_manifest, verified_manifest
 from tests.unit.unpacking.raw_files import (
     FEATURES,
     TOURNAMENT,
@@ -49,7 +52,7 @@ from tests.unit.unpacking.raw_files import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numerai_pipeline.raw_dataset import RawDataset
+    from numerai_pipeline.dataset.raw import RawDataset
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = ("id", "era", "data_type", *FEATURES, "target")
@@ -270,7 +273,7 @@ class TestClassic:
         unpacked: Callable[..., UnpackedDataset],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from numerai_pipeline.unpacking import csv_source
+        from numerai_pipeline.dataset import csv_source
 
         raw = classic_dataset(raw_dir)
         monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 7)
@@ -397,7 +400,7 @@ class TestBrokenClassic:
     def test_the_row_is_right_far_into_a_file(
         self, raw_dir: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from numerai_pipeline.unpacking import csv_source
+        from numerai_pipeline.dataset import csv_source
 
         monkeypatch.setattr(csv_source, "_READ_BYTES", 2000)
         for column, value in (("feature2", "abc"), ("feature2", "inf"), ("id", "n001002"), ("era", "eraX")):
@@ -1050,10 +1053,10 @@ class TestTrouble:
 DAMAGED_FOOTERS = """
 import hashlib, json, sys
 from pathlib import Path
-from numerai_pipeline.unpacking.dataset import unpack
-from numerai_pipeline.errors import PipelineError
-from numerai_pipeline.raw_dataset import RawDataset, RawFile
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.dataset.unpack import unpack
+from numerai_pipeline.core.errors import PipelineError
+from numerai_pipeline.dataset.raw import RawDataset, RawFile
+from numerai_pipeline.storage.layout import RunLayout
 
 raw, directory = RawDataset.from_json(json.loads(sys.argv[1])), sys.argv[2]
 path = raw.path("train")
@@ -1077,9 +1080,9 @@ print(refused)
 KILLED_AT = """
 import importlib, json, os, signal, sys
 from pathlib import Path
-from numerai_pipeline.unpacking.dataset import unpack
-from numerai_pipeline.raw_dataset import RawDataset
-from numerai_pipeline.run_layout import RunLayout
+from numerai_pipeline.dataset.unpack import unpack
+from numerai_pipeline.dataset.raw import RawDataset
+from numerai_pipeline.storage.layout import RunLayout
 
 moment, raw, directory = sys.argv[1:]
 place, _, call = moment.partition(":")

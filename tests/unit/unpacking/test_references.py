@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_pipeline import steps
-from numerai_pipeline.manifests import verified_manifest
-from numerai_pipeline.raw_dataset import RawDataset, RawFile
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.settings import load_settings
-from numerai_pipeline.unpacking import references
-from numerai_pipeline.unpacking.dataset import unpack
-from numerai_pipeline.unpacking.references import REFERENCES, ROLES, write_benchmarks
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag import tasks as steps
+from numerai_pipeline.dataset import benchmarks as references
+from numerai_pipeline.dataset.benchmarks import REFERENCES, ROLES, write_benchmarks
+from numerai_pipeline.dataset.raw import RawDataset, RawFile
+from numerai_pipeline.dataset.unpack import unpack
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import verified_manifest
 from practice.model import SeasonSize
 from practice.rounds import FIRST_ROUND
 from practice.season import META_MODEL, write_season

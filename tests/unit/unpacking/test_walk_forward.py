@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_pipeline.errors import BadInputError, NotFoundError
-from numerai_pipeline.raw_dataset import RawDataset
-from numerai_pipeline.run_layout import RunLayout
-from numerai_pipeline.unpacking.dataset import UnpackedDataset, unpack
+from numerai_pipeline.core.errors import BadInputError, NotFoundError
+from numerai_pipeline.dataset.raw import RawDataset
+from numerai_pipeline.dataset.unpack import UnpackedDataset, unpack
+from numerai_pipeline.storage.layout import RunLayout
 from tests.unit.unpacking.raw_files import v5_dataset, v5_table
 from tests.volumes import flip_a_byte
 

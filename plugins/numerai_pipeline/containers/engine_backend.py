@@ -1,0 +1,161 @@
+"""Containers on one Docker engine."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import docker.errors
+
+from numerai_pipeline.containers.backend import ContainerState, FoundContainer
+from numerai_pipeline.containers.data_volume import find_data_volume
+from numerai_pipeline.containers.engine import is_connection_error
+from numerai_pipeline.containers.exit_codes import error_from_exit
+from numerai_pipeline.containers.labels import ContainerLabels, deployment_filter
+from numerai_pipeline.containers.limits import sandbox_host_config
+from numerai_pipeline.containers.mounts import mount_on_host
+from numerai_pipeline.core.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal
+
+    from docker import APIClient
+
+    from numerai_pipeline.containers.backend import Connect, ContainerRequest
+    from numerai_pipeline.containers.log import ContainerLog
+    from numerai_pipeline.core.errors import PipelineError
+    from numerai_pipeline.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 5
+_PHASES: dict[str, Literal["created", "running", "removing", "ended"]] = {
+    "created": "created",
+    "running": "running",
+    "restarting": "running",
+    "paused": "running",
+    "removing": "removing",
+    "exited": "ended",
+    "dead": "ended",
+}
+
+
+class EngineBackend:
+    """Runs containers on the Docker engine that ``connect`` returns a connection to."""
+
+    kind = "container"
+
+    def __init__(self, connect: Connect, settings: Settings) -> None:
+        self._connect = connect
+        self._settings = settings
+
+    @property
+    def _client(self) -> APIClient:
+        return self._connect()
+
+    def prepare(self, request: ContainerRequest) -> None:
+        """Pull the image if the engine does not have it."""
+        client = self._client
+        try:
+            # an engine with many images takes a second to list them
+            client.inspect_image(request.image)  # type: ignore[no-untyped-call]
+        except docker.errors.NotFound:
+            _pull(client, request.image)
+
+    def create(self, request: ContainerRequest) -> str:
+        """Create a container in its sandbox and return its id."""
+        client = self._client
+        volume = find_data_volume(self._settings, client)
+        mounts = [mount_on_host(mount, volume) for mount in request.mounts]
+        created = client.create_container(
+            image=request.image,
+            environment=dict(request.environment),
+            user=request.user,
+            labels=request.labels.to_dict(),
+            host_config=sandbox_host_config(client, mounts, memory=request.memory, cores=request.cores),
+        )
+        return str(created["Id"])
+
+    def start(self, container_id: str) -> None:
+        """Start a created container."""
+        self._client.start(container_id)
+
+    def find(self, filters: Sequence[str]) -> list[FoundContainer]:
+        """List the containers with all of these labels."""
+        found = self._client.containers(all=True, filters={"label": list(filters)})
+        return [
+            FoundContainer(
+                id=each["Id"],
+                labels=ContainerLabels.from_dict(each["Labels"]),
+                status=each["Status"],
+                has_ended=_PHASES.get(each["State"]) == "ended",
+                sources=tuple(mount["Source"] for mount in each["Mounts"] if mount.get("Source")),
+            )
+            for each in found
+        ]
+
+    def inspect(self, container_id: str) -> ContainerState:
+        """Return the state of a container."""
+        state: dict[str, Any] = self._client.inspect_container(container_id)["State"]
+        return ContainerState(_PHASES[state["Status"]], state["ExitCode"], state["OOMKilled"])
+
+    def stream_log(self, container_id: str, log: ContainerLog, *, until_end: bool) -> None:
+        """Write new lines to the log, with ``until_end`` until the container ends or the connection breaks."""
+        stream = self._client.logs(container_id, timestamps=True, stream=True, follow=until_end)
+        log.follow(stream, until_end=until_end)
+        if until_end:
+            # the stream ended with the container or with its connection: without a pause the caller would inspect it
+            # again and again
+            self._client.wait(container_id, timeout=_WAIT_SECONDS)
+
+    def request_removal(self, container_id: str) -> None:
+        """Remove a container, running or not."""
+        try:
+            self._client.remove_container(container_id, force=True, v=True)
+        except docker.errors.NotFound:
+            return
+        except docker.errors.APIError as error:
+            # 409: another process is removing it at this moment
+            if error.status_code != 409:
+                raise
+
+    def remove_and_wait(self, container_id: str) -> None:
+        """Remove a container; the engine answers when its processes have ended."""
+        self.request_removal(container_id)
+
+    def error_from_exit(
+        self, request: ContainerRequest, state: ContainerState, last_lines: Sequence[str], unreachable_seconds: float
+    ) -> PipelineError | None:
+        """Return the error that the end of a container stands for."""
+        return error_from_exit(request.task, state, request.memory, last_lines, unreachable_seconds)
+
+    def last_change(self, container_id: str) -> datetime | None:
+        """Return when a container ended or, if it still runs, was created; None if it does not exist."""
+        try:
+            seen = self._client.inspect_container(container_id)
+        except docker.errors.NotFound:
+            return None
+        has_ended = _PHASES[seen["State"]["Status"]] == "ended"
+        return datetime.fromisoformat(seen["State"]["FinishedAt"] if has_ended else seen["Created"])
+
+    def written_bytes(self, found: FoundContainer) -> int:
+        """Return the bytes that a container wrote outside of its mounts."""
+        filters = {"id": found.id, "label": deployment_filter(found.labels.deployment)}
+        return sum(each.get("SizeRw") or 0 for each in self._client.containers(all=True, size=True, filters=filters))
+
+
+def _pull(client: APIClient, image: str) -> None:
+    log.info("pulling image %s", image)
+    try:
+        client.pull(image)
+    except docker.errors.APIError as error:
+        if is_connection_error(error):
+            raise
+        msg = (
+            f"image {image} is not on this machine and cannot be pulled ({error.explanation}): build the model images"
+            " with `make images`, or set NUMERAI_IMAGE_REGISTRY to their registry and, if that requires a login,"
+            " NUMERAI_DOCKER_CONN_ID to the Airflow connection with the login"
+        )
+        raise BadInputError(msg) from None

@@ -1,0 +1,323 @@
+"""Finds and deletes old runs, downloads and containers.
+
+Nothing that is in use is removed:
+
+- the directory of a run that has a marker there (``leases.py``) and is queued or running in Airflow;
+- a directory that a running container of this deployment mounts;
+- files written, and downloads requested, within ``keep_days``, at least seven days: the longest time that a run may
+  take between two of its tasks;
+- the files of the last ``keep_rounds`` rounds of each source, at any age;
+- containers without the label of this deployment.
+
+A removal may be killed at any time. A directory is renamed before its content is deleted, so it exists completely or
+not at all; a download loses its manifest first, and without a manifest the file does not count. The next clean-up
+deletes the leftovers of a killed one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import stat
+import uuid
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from numerai_pipeline.containers.labels import deployment_filter
+from numerai_pipeline.containers.orphans import find_orphans
+from numerai_pipeline.core.errors import PipelineError
+from numerai_pipeline.storage.disk import megabytes
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.locks import file_lock, lock_path
+from numerai_pipeline.storage.manifests import SUFFIX, discard, manifest_path
+from numerai_pipeline.storage.run_markers import RunRef, runs_using
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numerai_pipeline.containers.backend import Backend
+    from numerai_pipeline.containers.data_volume import DataVolume
+    from numerai_pipeline.containers.labels import ContainerLabels
+
+log = logging.getLogger(__name__)
+
+_REMOVED_PREFIX = ".removed-"
+
+
+@dataclass
+class Cleanup:
+    """One clean-up: its settings and its result.
+
+    Attributes
+    ----------
+    now : datetime
+        The time from which ages are counted, with its time zone.
+    dry_run : bool
+        Whether to log the removals only, without removing anything.
+    removed : list of str
+        Names of the removed objects, or in a dry run of those to be removed.
+    freed : int
+        Their size in bytes.
+    failures : list of str
+        Objects that could not be removed, each with the reason.
+    """
+
+    now: datetime
+    dry_run: bool = False
+    removed: list[str] = field(default_factory=list)
+    freed: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def older_than(self, moment: datetime, days: int) -> bool:
+        """Check whether a moment is more than a number of days ago."""
+        return self.now - moment > timedelta(days=days)
+
+    def remove(self, name: str, size: int, since: datetime, action: Callable[[], object]) -> None:
+        """Remove one object of ``size`` bytes, last used at ``since``; log the removal, or record its failure."""
+        days = (self.now - since) / timedelta(days=1)
+        if not self.dry_run:
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001 - one failure must not stop the other removals
+                self.failures.append(f"{name}: {error}")
+                return
+        self.removed.append(name)
+        self.freed += size
+        log.info("%s %s: %s, %.1f days old", "would remove" if self.dry_run else "removed", name, megabytes(size), days)
+
+    def finish(self) -> dict[str, Any]:
+        """Log the freed size and return the result.
+
+        Raises
+        ------
+        PipelineError
+            Naming the objects that could not be removed.
+        """
+        template = "would free %s: %d to be removed" if self.dry_run else "freed %s: %d removed"
+        log.info(template, megabytes(self.freed), len(self.removed))
+        if self.failures:
+            msg = f"{len(self.failures)} could not be removed: {'; '.join(self.failures)}"
+            raise PipelineError(msg)
+        return {"removed": self.removed, "bytes": self.freed, "dry_run": self.dry_run}
+
+
+@dataclass(frozen=True)
+class _RunDirectory:
+    path: Path
+    source: str | None
+    since: datetime
+    size: int
+
+    @property
+    def round(self) -> str:
+        return self.path.parent.name
+
+
+def remove_runs(
+    cleanup: Cleanup,
+    data: DataLayout,
+    *,
+    keep_rounds: int,
+    keep_days: int,
+    mounted: Callable[[Path], bool],
+    is_active: Callable[[RunRef], bool],
+) -> None:
+    """Remove the directories of old runs that are not in use and not of one of the last rounds.
+
+    Parameters
+    ----------
+    cleanup : Cleanup
+        The clean-up.
+    data : DataLayout
+        The data volume.
+    keep_rounds, keep_days : int
+        Number of rounds of each source, and age in days, to keep.
+    mounted : callable
+        Checks whether a container mounts a directory.
+    is_active : callable
+        Checks whether a run is queued or running in Airflow.
+    """
+    for leftover in sorted(data.rounds.glob(f"{_REMOVED_PREFIX}*")):
+        size, since = _size_and_mtime(leftover)
+        cleanup.remove(f"{leftover.name} (leftover)", size, since, partial(shutil.rmtree, leftover))
+    with nullcontext() if cleanup.dry_run else file_lock(data.rounds_lock, "exclusive"):
+        to_remove = [
+            run
+            for run in _not_among_last_rounds(list(_run_directories(data)), keep_rounds)
+            if cleanup.older_than(run.since, keep_days)
+            and not mounted(run.path)
+            and not any(map(is_active, runs_using(run.path)))
+        ]
+        renamed = {
+            run.path: run.path if cleanup.dry_run else _rename_for_removal(run.path, data.rounds) for run in to_remove
+        }
+    for run in to_remove:
+        name = str(run.path.relative_to(data.root))
+        cleanup.remove(name, run.size, run.since, partial(shutil.rmtree, renamed[run.path]))
+
+
+def _rename_for_removal(directory: Path, rounds: Path) -> Path:
+    """Rename a run's directory to a name that no run uses; remove the folder of its round if that is then empty."""
+    name = f"{_REMOVED_PREFIX}{directory.parent.name}-{directory.name}-{uuid.uuid4().hex[:8]}"
+    renamed = directory.rename(rounds / name)
+    if not any(directory.parent.iterdir()):
+        directory.parent.rmdir()
+    return renamed
+
+
+def _run_directories(data: DataLayout) -> Iterator[_RunDirectory]:
+    for path in sorted(data.rounds.glob("*/*")):
+        hidden = path.name.startswith(".") or path.parent.name.startswith(".")
+        if path.is_dir() and not path.is_symlink() and not hidden:
+            size, since = _size_and_mtime(path)
+            yield _RunDirectory(path, _source(path), since, size)
+
+
+def _source(directory: Path) -> str | None:
+    """Return the source of a run; None if the run stopped before it wrote its metadata."""
+    try:
+        metadata = json.loads(RunLayout(directory).run_metadata.read_text(encoding="utf-8"))
+        return str(metadata["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _not_among_last_rounds(runs: Sequence[_RunDirectory], keep_rounds: int) -> Iterator[_RunDirectory]:
+    kept = _last_rounds(runs, keep_rounds)
+    return (run for run in runs if run.source is None or run.round not in kept[run.source])
+
+
+def _last_rounds(runs: Sequence[_RunDirectory], keep_rounds: int) -> dict[str, set[str]]:
+    """Return source → the names of its last rounds; each source numbers its rounds independently."""
+    sources = {run.source for run in runs if run.source is not None}
+    return {
+        source: set(sorted({run.round for run in runs if run.source == source}, key=_round_number)[-keep_rounds:])
+        for source in sources
+    }
+
+
+def _round_number(name: str) -> int:
+    return int(name) if name.isdecimal() else 0
+
+
+def remove_downloads(cleanup: Cleanup, data: DataLayout, *, keep_rounds: int, keep_days: int) -> None:
+    """Remove downloads that no run requested within ``keep_days``, except the live data of the last rounds.
+
+    Unfinished files of that age are removed, too: interrupted downloads, and files of a killed container in a run's
+    directory.
+    """
+    kept = _last_rounds(list(_run_directories(data)), keep_rounds)
+    for file in sorted(_download_paths(data.downloads_root)):
+        source = file.relative_to(data.downloads_root).parts[0]
+        if file.parent.name.removeprefix("round-") in kept.get(source, ()) and file.parent.name.startswith("round-"):
+            continue
+        if cleanup.older_than(_last_use(file), keep_days):
+            _remove_download(cleanup, data, file, keep_days)
+    for file in sorted([*data.downloads_root.rglob("*.part"), *data.rounds.glob("*/*/**/*.part")]):
+        since = _modified(file)
+        if file.is_file() and since and cleanup.older_than(since, keep_days):
+            name = str(file.relative_to(data.root))
+            cleanup.remove(name, file.stat().st_size, since, partial(file.unlink, missing_ok=True))
+    if not cleanup.dry_run:
+        _remove_empty_folders(data.downloads_root)
+
+
+def _download_paths(folder: Path) -> Iterator[Path]:
+    """Yield each download, with or without its manifest, and the file name of each manifest without its download."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
+            if not path.name.endswith(SUFFIX):
+                yield path
+            elif not (of := path.with_name(path.name.removesuffix(SUFFIX))).exists():
+                yield of
+
+
+def _remove_download(cleanup: Cleanup, data: DataLayout, file: Path, keep_days: int) -> None:
+    with nullcontext(True) if cleanup.dry_run else file_lock(lock_path(file), "exclusive", wait=False) as held:
+        since = _last_use(file)
+        # a run may have requested it between the first check and the lock
+        if held and cleanup.older_than(since, keep_days):
+            size = file.stat().st_size if file.exists() else 0
+            cleanup.remove(str(file.relative_to(data.root)), size, since, partial(discard, file))
+
+
+def _remove_empty_folders(downloads: Path) -> None:
+    """Remove folders that hold lock files only; a folder in which a download starts meanwhile stays."""
+    folders = [path for path in downloads.rglob("*") if path.is_dir() and not path.is_symlink()]
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+        entries = list(folder.iterdir())
+        if all(path.name.startswith(".") and path.name.endswith(".lock") for path in entries):
+            for path in entries:
+                path.unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def remove_containers(
+    cleanup: Cleanup,
+    backend: Backend,
+    deployment: str,
+    *,
+    keep_days: int,
+    is_active: Callable[[ContainerLabels], bool],
+) -> None:
+    """Remove a deployment's containers whose task is no longer active, some days after they ended or were created.
+
+    Parameters
+    ----------
+    cleanup : Cleanup
+        The clean-up.
+    backend : Backend
+        The platform with the containers.
+    deployment : str
+        Id of the deployment.
+    keep_days : int
+        Days for which they stay.
+    is_active : callable
+        Whether the task of these labels is active.
+    """
+    for container in find_orphans(backend, deployment, is_active):
+        since = backend.last_change(container.id)
+        if since is not None and cleanup.older_than(since, keep_days):
+            labels = container.labels
+            name = f"{backend.kind} {container.id[:12]} ({container.status}) of {labels.task}, {labels.run}"
+            size = backend.written_bytes(container)
+            cleanup.remove(name, size, since, partial(backend.request_removal, container.id))
+
+
+def mounted_by_containers(backends: Sequence[Backend], deployment: str, volume: DataVolume) -> Callable[[Path], bool]:
+    """Return a check whether a running container of a deployment mounts a directory of the data volume."""
+    containers = [each for backend in backends for each in backend.find([deployment_filter(deployment)])]
+    # a container mounts its workspace in the directory, and files of the directory
+    mounted = {PurePosixPath(source) for each in containers if not each.has_ended for source in each.sources}
+    return lambda directory: any(path.is_relative_to(volume.host_path(directory)) for path in mounted)
+
+
+def _size_and_mtime(folder: Path) -> tuple[int, datetime]:
+    """Return the bytes of all files in a folder and its last modification; files that vanish meanwhile are ignored."""
+    size, newest = 0, folder.lstat().st_mtime
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            seen = path.lstat()
+            newest = max(newest, seen.st_mtime)
+            size += seen.st_size if stat.S_ISREG(seen.st_mode) else 0
+    return size, datetime.fromtimestamp(newest, tz=UTC)
+
+
+def _modified(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.lstat().st_mtime, tz=UTC)
+    except FileNotFoundError:
+        return None
+
+
+def _last_use(file: Path) -> datetime:
+    """Return when a download was last written or requested; now if it no longer exists, so that it is not removed."""
+    moments = [moment for path in (file, manifest_path(file)) if (moment := _modified(path))]
+    return max(moments, default=datetime.now(tz=UTC))

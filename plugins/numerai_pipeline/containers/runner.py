@@ -1,0 +1,345 @@
+"""Runs the container of a task to its end, across restarts of Airflow, of the Docker engine and of the task itself.
+
+At most one container of a task runs at any time, in every state of the task's process:
+
+- When Airflow ends the task (marked failed, cleared, timed out, shut down), the runner removes the container.
+- When the process is killed, or loses its supervisor, the container keeps running. The next attempt finds it by its
+  labels and reattaches to it.
+- While the engine is unreachable the runner waits (``docker_engine.py``), then fails without removing the container, so
+  that the next attempt can reattach. A broken log stream is not treated as a failure of the container; only its state,
+  as the engine reports it, is.
+
+The platform, one engine or a swarm, is a :class:`numerai_pipeline.containers.backend.Backend`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import docker.errors
+
+from numerai_pipeline.containers.engine import EngineUnavailableError, RetryingEngine, is_connection_error
+from numerai_pipeline.containers.exit_codes import EXIT_KILLED, KEPT_LOG_LINES, ContainerError, write_failure_log
+from numerai_pipeline.containers.log import ContainerLog
+from numerai_pipeline.core.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numerai_pipeline.containers.backend import Backend, ContainerRequest, ContainerState, FoundContainer
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+STATE_KEY = "model_container"
+LOG_STATE_KEY = "model_container_log"
+# the kernel may report that a container ran out of memory a moment after its end
+_OOM_SECONDS = 1.0
+
+
+class SupervisorLostError(PipelineError):
+    """Airflow's supervisor of this process is gone; Airflow starts another attempt, which reattaches."""
+
+
+class StateStore(Protocol):
+    """State that Airflow keeps between the attempts of a task."""
+
+    def get(self, key: str) -> Any:
+        """Return a value; None if there is none."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a value."""
+
+
+class ContainerRunner:
+    """Runs one container to its end, or reattaches to the container of an earlier attempt.
+
+    Parameters
+    ----------
+    backend : Backend
+        The platform.
+    request : ContainerRequest
+        The container.
+    engine_timeout : float
+        Seconds to wait for an unreachable engine.
+    state : StateStore or None
+        State of the task, from which a next attempt continues with the log.
+    write_line : callable
+        Receives each line of the container's log.
+    warm_up : callable
+        Prepares for the end of the container in a thread while the container starts; optional work only.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        request: ContainerRequest,
+        *,
+        engine_timeout: float,
+        state: StateStore | None,
+        write_line: Callable[[str], object],
+        warm_up: Callable[[], object],
+    ) -> None:
+        self.request = request
+        self._backend = backend
+        self._state = state
+        self._write_line = write_line
+        self._warm_up = warm_up
+        self._engine = RetryingEngine(engine_timeout, self._is_stopped)
+        self._container_id: str | None = None
+        self._expired = self._kill_requested = self._is_new = self._has_warned = False
+        self._parent = os.getppid()
+        self._log: ContainerLog | None = None
+        self._wait_reason = self._logged_placement = ""
+
+    @contextlib.contextmanager
+    def lifetime(self) -> Iterator[None]:
+        """Prepare the platform for a container, limit the time of the block, and remove container and workspace after.
+
+        If the block fails, the end of the container's log is saved and its finished partial outputs are kept.
+        If the engine or the supervisor is gone, the container keeps running for the next attempt.
+
+        Raises
+        ------
+        BadInputError
+            When another attempt cannot help: exit codes 64 to 66, or an image that is not available.
+        PipelineError
+            When another attempt can.
+        """
+        # a timer, since Airflow's execution_timeout is fixed when the DAG is parsed, and the search time is chosen
+        # for each run
+        clock = threading.Timer(self.request.time_limit.total_seconds(), self._expire)
+        clock.daemon = True
+        clock.start()
+        try:
+            self._call_engine(partial(self._backend.prepare, self.request))
+            yield
+        except (EngineUnavailableError, SupervisorLostError):
+            raise
+        except BaseException as error:
+            # without a supervisor, calls of Airflow fail as well: not a failure of the container
+            self._raise_if_supervisor_lost()
+            self._remove_best_effort()
+            self._save_log_tail(error)
+            self.request.workspace.rescue_partial_outputs()
+            raise
+        finally:
+            clock.cancel()
+        self._remove_best_effort()
+        self.request.workspace.remove()
+
+    def reattach_or_start(self) -> str:
+        """Reattach to a container of an earlier attempt that does the same work, else start one; return its id."""
+        # retried as a whole: if the engine started a container and the answer was lost, it is found by its labels
+        return self._call_engine(self._reattach_or_start)
+
+    def can_reattach(self, container_id: str) -> bool:
+        """Whether a container exists that does this task's work and runs or ended without an error."""
+
+        def check() -> bool:
+            found = next((each for each in self._earlier_containers() if each.id == container_id), None)
+            return found is not None and self._is_same_work(found)
+
+        return self._call_engine(check)
+
+    def follow(self, container_id: str) -> None:
+        """Wait for the end of the container while writing its log.
+
+        Raises
+        ------
+        PipelineError
+            When it fails, exceeds its time limit, is removed, or is stopped on Airflow's request.
+        """
+        self._container_id = container_id
+        self._raise_if_stopped()
+        self._log = self._open_log(container_id)
+        try:
+            state = self._follow(container_id, self._log)
+        except docker.errors.NotFound:
+            self._raise_if_stopped()
+            msg = f"{self.request.task}: the {self._backend.kind} was removed by another process while it ran"
+            raise ContainerError(msg) from None
+        self._raise_if_stopped()
+        last_lines = list(self._log.last_lines)
+        error = self._backend.error_from_exit(self.request, state, last_lines, self._engine.unreachable_seconds)
+        if error is not None:
+            raise error
+
+    def remove_leftovers(self) -> None:
+        """Remove the ended container and the workspace of an attempt that was killed after its work was done."""
+        try:
+            for container in self._call_engine(self._earlier_containers):
+                self._call_engine(partial(self._backend.remove_and_wait, container.id))
+        except (PipelineError, docker.errors.DockerException, OSError) as error:
+            log.warning("could not remove a %s of an earlier attempt: %s", self._backend.kind, error)
+        self.request.workspace.remove()
+
+    def kill(self) -> None:
+        """Remove the container at once, and start none: Airflow's supervisor kills this process after 5 s."""
+        self._kill_requested = True
+        if self._container_id is not None:
+            self._backend.request_removal(self._container_id)
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._container_id is not None:
+            with contextlib.suppress(docker.errors.DockerException, OSError):
+                self._backend.request_removal(self._container_id)
+
+    def _is_stopped(self) -> bool:
+        return self._expired or self._kill_requested
+
+    def _raise_if_stopped(self) -> None:
+        if not self._is_stopped():
+            return
+        task = self.request.task
+        if self._expired:
+            minutes = self.request.time_limit.total_seconds() / 60
+            msg = (
+                f"{task}: stopped after its time limit of {minutes:g} minutes; raise `time_limit` of task {task} in"
+                " models.yaml, or run on fewer rows or features"
+            )
+        else:
+            msg = f"{task}: stopped on Airflow's request (marked, cleared, timed out, or shut down)"
+        if self._wait_reason:
+            msg += f". It never started: no node of the swarm had room for it ({self._wait_reason})"
+        raise ContainerError(msg)
+
+    def _raise_if_supervisor_lost(self) -> None:
+        """Stop without removing the container if the Airflow supervisor is gone."""
+        if os.getppid() == self._parent:
+            return
+        try:  # the parent may also be a terminal that was closed: then Airflow still answers
+            if self._state is not None:
+                self._state.get(STATE_KEY)
+        except Exception as error:
+            msg = f"{self.request.task}: this process has lost its supervisor; the next attempt will reattach"
+            raise SupervisorLostError(msg) from error
+        self._parent = os.getppid()
+
+    def _call_engine(self, function: Callable[[], Result]) -> Result:
+        """Call the engine, retrying while it is unreachable, until the task is stopped."""
+        try:
+            return self._engine.call(function)
+        except EngineUnavailableError:
+            self._raise_if_stopped()
+            raise
+
+    def _reattach_or_start(self) -> str:
+        self._container_id = None
+        for container in self._earlier_containers():
+            if self._container_id is None and self._is_same_work(container):
+                self._container_id = container.id
+                log.info("reattaching to %s %s of an earlier attempt", self._backend.kind, container.id[:12])
+            else:
+                log.info(
+                    "removing %s %s of an earlier attempt (%s)",
+                    self._backend.kind,
+                    container.id[:12],
+                    container.status,
+                )
+                self._backend.remove_and_wait(container.id)
+        if self._container_id is None:
+            self.request.workspace.prepare(self.request.user)
+            self._container_id = self._start()
+            self._raise_if_stopped()
+        return self._container_id
+
+    def _start(self) -> str:
+        # known at once, so that a request to stop removes it from here on
+        created = self._container_id = self._backend.create(self.request)
+        self._raise_if_stopped()
+        threading.Thread(target=self._warm_up, daemon=True).start()
+        self._backend.start(created)
+        self._is_new = True
+        log.info("started %s %s from %s", self._backend.kind, created[:12], self.request.image)
+        return created
+
+    def _earlier_containers(self) -> list[FoundContainer]:
+        return self._backend.find(self.request.labels.filters())
+
+    def _is_same_work(self, container: FoundContainer) -> bool:
+        if container.labels.inputs != self.request.labels.inputs:
+            return False
+        state = self._backend.inspect(container.id)
+        return state.is_active or state.is_successful
+
+    def _open_log(self, container_id: str) -> ContainerLog:
+        """Start after the last line that an earlier attempt wrote."""
+        # reading the state takes a moment, and there is none for a container that was just started
+        stored = self._state.get(LOG_STATE_KEY) if self._state is not None and not self._is_new else None
+        seen = stored["seen"] if isinstance(stored, dict) and stored.get("container") == container_id else ""
+
+        store = partial(self._store_checkpoint, container_id)
+        return ContainerLog(str(seen), self._write_line, store, KEPT_LOG_LINES)
+
+    def _store_checkpoint(self, container_id: str, timestamp: str) -> None:
+        """Store the timestamp of the last written line; a failure costs repeated lines in the next attempt only."""
+        if self._state is None:
+            return
+        try:
+            self._state.set(LOG_STATE_KEY, {"container": container_id, "seen": timestamp})
+        except Exception as error:  # noqa: BLE001 - of Airflow's API: unavailable, or this attempt was cleared
+            self._raise_if_supervisor_lost()
+            level = logging.DEBUG if self._has_warned else logging.WARNING
+            log.log(level, "could not store the position in the container's log: %s", error)
+            self._has_warned = True
+
+    def _follow(self, container_id: str, container_log: ContainerLog) -> ContainerState:
+        while True:
+            self._raise_if_supervisor_lost()
+            state = self._call_engine(partial(self._inspect, container_id))
+            self._raise_if_stopped()
+            if state.phase == "ended":
+                self._call_engine(partial(self._backend.stream_log, container_id, container_log, until_end=False))
+                return self._wait_for_oom_flag(container_id, state)
+            container_log.checkpoint()
+            try:
+                self._backend.stream_log(container_id, container_log, until_end=True)
+            except Exception as error:
+                if not is_connection_error(error):
+                    raise
+                log.debug("the log stream broke: %s", error)
+
+    def _inspect(self, container_id: str) -> ContainerState:
+        state = self._backend.inspect(container_id)
+        self._wait_reason = state.wait_reason if state.phase == "waiting" else ""
+        placement = self._wait_reason or state.node
+        if placement and placement != self._logged_placement:
+            message = "%s %s waits for a node: %s" if self._wait_reason else "%s %s is on node %s"
+            log.info(message, self._backend.kind, container_id[:12], placement)
+            self._logged_placement = placement
+        return state
+
+    def _wait_for_oom_flag(self, container_id: str, state: ContainerState) -> ContainerState:
+        deadline = time.monotonic() + _OOM_SECONDS
+        while state.exit_code == EXIT_KILLED and not state.oom_killed and time.monotonic() < deadline:
+            time.sleep(0.1)
+            state = replace(state, oom_killed=self._call_engine(partial(self._inspect, container_id)).oom_killed)
+        return state
+
+    def _remove_best_effort(self) -> None:
+        """Remove the container; if the engine is unreachable, the next attempt or the orphan cleanup removes it."""
+        if self._container_id is None:
+            return
+        try:
+            self._engine.call(partial(self._backend.remove_and_wait, self._container_id))
+        except (PipelineError, docker.errors.DockerException, OSError) as error:
+            log.warning("could not remove %s %s: %s", self._backend.kind, self._container_id[:12], error)
+
+    def _save_log_tail(self, error: BaseException) -> None:
+        if self._log is None or not self._log.last_lines:
+            return
+        file = self.request.workspace.run.failure_log(self.request.task, self.request.labels.attempt)
+        try:
+            write_failure_log(file, error, self._log.last_lines)
+            log.info("the end of the container's log is saved in %s", file)
+        except OSError as failure:
+            log.warning("could not save the end of the container's log: %s", failure)

@@ -1,0 +1,71 @@
+"""Removes containers whose Airflow run or task is no longer active, at the start of every run.
+
+The state of runs and tasks is a query to Airflow, by the running task.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import requests
+from docker.errors import DockerException
+
+from numerai_pipeline.containers import orphans as reaper
+from numerai_pipeline.containers.data_volume import installation_id
+from numerai_pipeline.containers.engine import NoConnectionError
+from numerai_pipeline.containers.platforms import cleanup_backends
+from numerai_pipeline.dag.docker_connection import engine_client
+from numerai_pipeline.storage.run_markers import RunRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+    from numerai_pipeline.containers.labels import ContainerLabels
+    from numerai_pipeline.core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_ACTIVE_RUN_STATES = ["queued", "running"]
+_FINAL_TASK_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+def is_run_active(ti: RuntimeTaskInstanceProtocol, run: RunRef) -> bool:
+    """Whether a run of Airflow is queued or running."""
+    return ti.get_dr_count(dag_id=run.dag, run_ids=[run.run], states=_ACTIVE_RUN_STATES) > 0
+
+
+def airflow_liveness_check(ti: RuntimeTaskInstanceProtocol) -> Callable[[ContainerLabels], bool]:
+    """Return a function that queries Airflow whether the task of a container is active.
+
+    Parameters
+    ----------
+    ti : RuntimeTaskInstanceProtocol
+        The running task, whose connection to Airflow is used.
+    """
+
+    def is_active(labels: ContainerLabels) -> bool:
+        if not is_run_active(ti, RunRef(labels.dag, labels.run)):
+            return False
+        states = ti.get_task_states(dag_id=labels.dag, task_ids=[labels.task], run_ids=[labels.run])
+        return str(states.get(labels.run, {}).get(labels.task)) not in _FINAL_TASK_STATES
+
+    return is_active
+
+
+def remove_orphans(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
+    """Remove this deployment's containers whose task is no longer active; return their number.
+
+    An unreachable engine is a warning only: a task that needs the engine reports it.
+    """
+    if not (settings.data_dir / ".installation").exists():
+        return 0  # a new deployment, which has had no container yet
+    deployment, is_active = installation_id(settings.data_dir), airflow_liveness_check(ti)
+    try:
+        with engine_client() as client:
+            return reaper.remove_orphans(cleanup_backends(settings, lambda: client), deployment, is_active)
+    except (NoConnectionError, DockerException, requests.RequestException) as error:
+        log.warning("Docker engine unreachable; skipping orphan cleanup: %s", error)
+        return 0

@@ -1,0 +1,121 @@
+"""``wait_for_round``, the first task: it checks parameters and keys, and a scheduled run waits here for its round."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.sdk.bases.sensor import BaseSensorOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+
+from numerai_pipeline.core.parameters import parse_parameters
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dag.orphan_cleanup import remove_orphans
+from numerai_pipeline.dag.run_dates import BACKFILL, SCHEDULED, run_date
+from numerai_pipeline.dag.submission import preflight_check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from airflow.sdk import Context
+
+    from numerai_pipeline.core.parameters import RunParameters
+
+LONGEST_WAIT = timedelta(days=6)
+"""Longer than any round can take to open and to close; the next week's run waits behind this one."""
+
+
+class RoundSensor(BaseSensorOperator):
+    """Passes when the run's round is open and the round's live data is available.
+
+    Manual, backfilled and otherwise triggered runs pass at once, as do runs of an archive, which belongs to no open
+    round, and runs with a round number.
+
+    It waits in the triggerer, by :class:`numerai_pipeline.dag.round_trigger.RoundTrigger`. A missed round fails the
+    task without another attempt.
+
+    Parameters
+    ----------
+    timeout : timedelta, optional
+        When to give up if the triggerer does not respond.
+    clock : callable, optional
+        Gives the present moment; the real one, except in tests.
+    **kwargs
+        As for every operator.
+    """
+
+    def __init__(
+        self, *, timeout: timedelta = LONGEST_WAIT, clock: Callable[[], datetime] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(timeout=timeout, **kwargs)
+        self._clock = clock
+
+    def pre_execute(self, context: Context) -> None:
+        """Remove orphaned containers: the run needs the machine for its own."""
+        super().pre_execute(context)
+        with translate_errors():
+            remove_orphans(load_settings(), context["ti"])
+
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        """Pass, or wait; return the round of a scheduled run: ``round``, ``opens``, ``closes``."""
+        dag_run = context["dag_run"]
+        with translate_errors():
+            parameters = parse_parameters(context["params"])
+            if dag_run.run_type != BACKFILL:  # which rarely has anything to submit
+                preflight_check(parameters)
+            day_opens = run_date(dag_run)
+            skip_reason = _skip_reason(parameters, str(getattr(dag_run.run_type, "value", dag_run.run_type)))
+            if skip_reason or day_opens is None or parameters.source == "archive":
+                self.log.info("not waiting for a round: %s", skip_reason or "the run has no date")
+                return None
+            return self._poll_once(parameters.source, parameters.version, day_opens)
+
+    def _poll_once(self, source: Literal["numerai", "practice"], version: str, day_opens: datetime) -> dict[str, Any]:
+        from numerai_pipeline.dag.round_trigger import RoundTrigger
+        from numerai_pipeline.numerai_api.readiness import round_poller
+        from numerai_pipeline.numerai_api.retries import TRANSIENT, utc_now
+
+        poller = round_poller(source, day_opens, version, self._clock or utc_now)
+        try:
+            status = poller.poll()
+        except TRANSIENT as error:
+            # the triggerer polls again as long as the server fails; here, each attempt would be one of the task's few
+            self.log.warning("the first query failed: %s", error)
+        else:
+            if status.state != "waiting":
+                return self.execute_complete({}, status.to_json())
+            self.log.info("%s", status.reason)
+        self.log.info("waiting for the round of %s in the triggerer", poller.day)
+        return self.defer(
+            trigger=RoundTrigger(source, day_opens.isoformat(), version),
+            method_name=self.execute_complete.__name__,
+            timeout=timedelta(seconds=self.timeout),
+        )
+
+    def execute_complete(self, _context: Context | Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the round that the trigger found, or fail with the reason."""
+        if event["state"] != "ready":
+            raise AirflowFailException(event["reason"])
+        self.log.info("%s", event["reason"])
+        return {name: event[name] for name in ("round", "opens", "closes")}
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Continue after the triggerer, or fail because it did not respond."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSensorTimeout as error:
+            msg = f"missed the round: the triggerer did not respond for {timedelta(seconds=self.timeout)}; check it"
+            raise AirflowFailException(msg) from error
+
+
+def _skip_reason(parameters: RunParameters, run_type: str) -> str | None:
+    """Give the reason why a run passes at once; None when it has to wait."""
+    if run_type != SCHEDULED:
+        return f"this run was not started by the schedule ({run_type})"
+    if parameters.source == "archive":
+        return "an archive belongs to no open round"
+    if parameters.round is not None:
+        return f"the parameter 'round' is {parameters.round}"
+    return None

@@ -1,0 +1,195 @@
+"""The tasks of the DAG that run in Airflow itself: each a function that a PythonOperator calls.
+
+A task takes values of Airflow's context by name, calls the library, and returns the plain values that later tasks use.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseXCom
+from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+
+from numerai_pipeline.core.parameters import RunParameters, parse_parameters
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.core.task_ids import DOWNLOAD, UNZIP, WAIT_FOR_ROUND
+from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dag.run_dates import SCHEDULED, run_date
+from numerai_pipeline.dataset.raw import RawDataset
+from numerai_pipeline.storage.layout import DataLayout, fingerprint
+from numerai_pipeline.storage.manifests import atomic_path
+from numerai_pipeline.storage.reports import summary_of
+from numerai_pipeline.storage.run_directory import RunDirectory
+from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
+
+log = logging.getLogger(__name__)
+
+
+@translate_errors()
+def download(params: Mapping[str, Any], dag_run: DagRunProtocol, ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
+    """Download and verify the raw files of the run's round; return their description.
+
+    A scheduled run gets the round that ``wait_for_round`` waited for; another run with a date gets the round of that
+    date, and never the current one instead.
+    """
+    parameters = parse_parameters(params)
+    waited_for = ti.xcom_pull(task_ids=WAIT_FOR_ROUND) or {}
+    closes = waited_for.get("closes")
+    raw = _raw_dataset(
+        parameters,
+        parameters.round or waited_for.get("round"),
+        run_date(dag_run),
+        deadline=datetime.fromisoformat(closes) if closes else None,
+        # a scheduled run is for its own round only
+        walk_forward=parameters.walk_forward and dag_run.run_type != SCHEDULED,
+    )
+    log.info("round %s, source %s, version %s", raw.round, raw.source, raw.version)
+    return raw.to_json()
+
+
+def _raw_dataset(
+    parameters: RunParameters,
+    round_number: int | None,
+    date: datetime | None,
+    *,
+    deadline: datetime | None,
+    walk_forward: bool,
+) -> RawDataset:
+    from numerai_pipeline.numerai_api.client import ApiClient
+    from numerai_pipeline.numerai_api.datasets import Datasets
+    from numerai_pipeline.numerai_api.downloads import fetch_archive
+    from numerai_pipeline.numerai_api.retries import RetryPolicy
+    from numerai_pipeline.numerai_api.tournament import Tournament
+
+    settings = load_settings()
+    layout = DataLayout(settings.data_dir)
+
+    def connect(url: str) -> ApiClient:
+        return ApiClient(url, timeout=settings.http_timeout_seconds, policy=RetryPolicy(deadline=deadline))
+
+    if parameters.source == "archive":
+        address, round_name = str(parameters.archive), str(round_number or "archive")
+        if "{round}" in address:
+            tournament = Tournament(connect(settings.api_url))
+            round_name = str(tournament.required_round(round_number, date).number)
+            address = address.replace("{round}", round_name)
+        file = fetch_archive(address, layout, settings.http_timeout_seconds)
+        return RawDataset("archive", "archive", round_name, address.rsplit("/", 1)[-1], {"archive": file})
+    client = connect(settings.api_address(parameters.source))
+    return Datasets(client, Tournament(client)).download_round(
+        layout,
+        source=parameters.source,
+        version=parameters.version,
+        round_number=round_number,
+        run_date=date,
+        walk_forward=walk_forward,
+    )
+
+
+@translate_errors()
+def unzip(
+    params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol, dependent_models: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Convert the raw files to the run's two tables; return the run's directory and metadata.
+
+    Parameters
+    ----------
+    params : mapping
+        The run's parameters.
+    ti : RuntimeTaskInstanceProtocol
+        The running task.
+    dependent_models : mapping
+        Task → models that depend on it, itself included. Tasks without a selected model are skipped here, all at once:
+        each would otherwise take a process only to skip itself.
+    """
+    from numerai_pipeline.dataset import benchmarks as references
+    from numerai_pipeline.dataset.unpack import unpack
+
+    parameters = parse_parameters(params)
+    raw = RawDataset.from_json(ti.xcom_pull(task_ids=DOWNLOAD))
+    settings = load_settings()
+    chosen = {
+        "source": raw.source,
+        "version": raw.version,
+        "feature_set": parameters.feature_set,
+        "target": parameters.target,
+        "every_nth_era": parameters.every_nth_era,
+    }
+    # archives are identified by their content, since two of them may have the same name
+    content = {role: file.sha256 for role, file in raw.files.items() if role not in references.ROLES}
+    identity: dict[str, Any] = dict(content) if raw.kind == "archive" else {}
+    if raw.era is not None:
+        identity = {"walk_forward": raw.era, "embargo": parameters.embargo}
+    data = DataLayout(settings.data_dir)
+    layout = data.run(raw.round, fingerprint({**chosen, **identity, "seed": parameters.seed}))
+    mark_in_use(data, layout, RunRef(ti.dag_id, ti.run_id))
+    unpacked = unpack(
+        raw,
+        layout,
+        feature_set=parameters.feature_set,
+        target=parameters.target,
+        every_nth_era=parameters.every_nth_era,
+        inputs=fingerprint({**chosen, **content, **identity, "payout_days": raw.payout_days}),
+        embargo=parameters.embargo,
+        force=parameters.force,
+    )
+    compared = references.write_benchmarks(raw, layout) if raw.kind == "v5" else references.Benchmarks()
+    metadata = {
+        "round": raw.round,
+        "era": raw.era,
+        **chosen,
+        "seed": parameters.seed,
+        **asdict(unpacked),
+        "references": compared.available,
+        "unavailable_comparisons": compared.unavailable,
+    }
+    with atomic_path(layout.run_metadata) as temporary:
+        temporary.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
+    result = {**RunDirectory.of(layout, settings.data_dir).to_xcom(), **metadata}
+    skipped = [task for task, models in dependent_models.items() if not parameters.selects(models)]
+    if skipped:
+        log.info("skipped, since %s do not need them: %s", ", ".join(parameters.models), ", ".join(skipped))
+        # tasks are skipped by an exception, so the return value must be pushed before it
+        ti.xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=result)
+        raise DownstreamTasksSkipped(tasks=skipped)  # type: ignore[no-untyped-call]
+    return result
+
+
+@translate_errors()
+def write_leaderboard_page(ti: RuntimeTaskInstanceProtocol) -> str:
+    """Write the run's leaderboard, as far as it has results, as one HTML file; return its path."""
+    from numerai_pipeline.leaderboard.static_page import write_static_page
+
+    run = ti.xcom_pull(task_ids=UNZIP)
+    if run is None:
+        msg = "the run has no directory, and so no results to show"
+        raise AirflowSkipException(msg)
+    page = write_static_page(RunDirectory.from_xcom(run).layout(load_settings().data_dir))
+    log.info("%s: %s KiB", page, f"{page.stat().st_size / 1024:,.0f}")
+    return str(page)
+
+
+@translate_errors()
+def summarize_run(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol, models: Sequence[str]) -> dict[str, Any]:
+    """Log and return the summary of the run: its metadata, and each selected model's predictions and scores."""
+    parameters = parse_parameters(params)
+    run = ti.xcom_pull(task_ids=UNZIP)
+    layout = RunDirectory.from_xcom(run).layout(load_settings().data_dir)
+    summaries = {name: summary_of(name, layout) for name in models if parameters.selects([name])}
+    for name, summary in summaries.items():
+        scores = [f"{score} {_digits(summary[score])}" for score in ("logloss", "consistency", "correlation")]
+        log.info("%s: %s rows, %s: %s", name, summary.get("rows"), ", ".join(scores), summary.get("predictions"))
+    return {**run, "models": summaries}
+
+
+def _digits(score: float | None) -> str:
+    return "unknown" if score is None else f"{score:.5f}"

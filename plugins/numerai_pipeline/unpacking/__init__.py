@@ -1,1 +1,0 @@
-"""From raw files to the run's two tables: start at ``dataset.py``."""
