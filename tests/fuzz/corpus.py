@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.unit.unpacking.raw_files import (
+from tests.unit.dataset.raw_files import (
     TOURNAMENT,
     TRAINING,
     csv_table,

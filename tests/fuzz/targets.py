@@ -39,7 +39,7 @@ from numerai_pipeline.storage.manifests import (
 from numerai_pipeline.storage.reports import summary_of
 from tests.fuzz import corpus
 from tests.fuzz.mutations import any_table, damaged
-from tests.unit.unpacking.raw_files import archive_dataset, classic_dataset, v5_files
+from tests.unit.dataset.raw_files import archive_dataset, classic_dataset, v5_files
 
 TABLES = [
     "tournament.parquet",

@@ -17,7 +17,7 @@ from numerai_pipeline.core.errors import BadInputError, NotFoundError
 from numerai_pipeline.dataset.raw import RawDataset
 from numerai_pipeline.dataset.unpack import UnpackedDataset, unpack
 from numerai_pipeline.storage.layout import RunLayout
-from tests.unit.unpacking.raw_files import v5_dataset, v5_table
+from tests.unit.dataset.raw_files import v5_dataset, v5_table
 from tests.volumes import flip_a_byte
 
 TRAIN, VALIDATION = range(1, 31), range(31, 61)

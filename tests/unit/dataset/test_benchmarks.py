@@ -26,7 +26,7 @@ from numerai_pipeline.storage.manifests import verified_manifest
 from practice.model import SeasonSize
 from practice.rounds import FIRST_ROUND
 from practice.season import META_MODEL, write_season
-from tests.unit.unpacking.raw_files import as_downloaded
+from tests.unit.dataset.raw_files import as_downloaded
 from tests.volumes import flip_a_byte
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)

@@ -30,7 +30,7 @@ from numerai_pipeline.dataset.unpack import UnpackedDataset, unpack
 from numerai_pipeline.storage import disk, manifests, progress
 from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.manifests import read_manifest, verified_manifest
-from tests.unit.unpacking.raw_files import (
+from tests.unit.dataset.raw_files import (
     FEATURES,
     TOURNAMENT,
     TRAINING,

@@ -15,7 +15,7 @@ from numerai_pipeline.core.errors import BadInputError, DiskFullError, NotFoundE
 from numerai_pipeline.dataset.archive import Limits, extract
 from numerai_pipeline.dataset.file_checks import ContentError, check_zip
 from numerai_pipeline.storage import disk, progress
-from tests.unit.unpacking.raw_files import patch_zip, write_zip
+from tests.unit.dataset.raw_files import patch_zip, write_zip
 
 if TYPE_CHECKING:
     from collections.abc import Callable

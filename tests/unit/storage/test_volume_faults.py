@@ -39,7 +39,7 @@ from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.manifests import require_whole, verified_manifest, write_manifest
 from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
 from tests.samples import ROOT
-from tests.unit.unpacking.raw_files import classic_dataset, csv_table, training_rows, v5_dataset
+from tests.unit.dataset.raw_files import classic_dataset, csv_table, training_rows, v5_dataset
 from tests.volumes import NOBODY, flip_a_byte, of_somebody_else, read_only, small_volume
 
 LIKE_ANYBODY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")

@@ -17,7 +17,7 @@ from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season
 from practice.server import PracticeServer, running
-from tests.unit.unpacking.raw_files import classic_dataset
+from tests.unit.dataset.raw_files import classic_dataset
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
 TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1334 is open
