@@ -64,12 +64,13 @@ class SubmissionPlan:
         """Connect to the server with the account's keys."""
         from numerai_pipeline.numerai_api.client import ApiClient
         from numerai_pipeline.numerai_api.retries import RetryPolicy
+        from numerai_pipeline.numerai_api.submissions import submission_deadline
 
         settings = load_settings()
         return ApiClient(
             settings.api_address(self.source),
             timeout=settings.http_timeout_seconds,
-            policy=RetryPolicy(deadline=self.closes),
+            policy=RetryPolicy(deadline=submission_deadline(self.closes, settings.late)),
             keys=self.keys,
         )
 
@@ -236,7 +237,7 @@ def submit(
         plan = plan_submission(params, ti)
         try:
             with exclusive_lock(plan.layout.directory / "submissions", "submitting"):
-                return _submit_all(plan, predictions, models)
+                return _submit_all(plan, dag_run.run_id, predictions, models)
         except RoundClosedError as error:
             if dag_run.run_type != BACKFILL:
                 raise
@@ -244,7 +245,7 @@ def submit(
             raise AirflowSkipException(msg) from None
 
 
-def _submit_all(plan: SubmissionPlan, predictions: Sequence[str], models: Sequence[str]) -> dict[str, Any]:
+def _submit_all(plan: SubmissionPlan, run_id: str, predictions: Sequence[str], models: Sequence[str]) -> dict[str, Any]:
     from numerai_pipeline.numerai_api.account import Account
     from numerai_pipeline.numerai_api.retries import RetryPolicy
     from numerai_pipeline.numerai_api.submissions import SubmissionBatch
@@ -263,10 +264,13 @@ def _submit_all(plan: SubmissionPlan, predictions: Sequence[str], models: Sequen
         late=settings.late,
         confirmation_seconds=settings.confirmation_seconds,
         force=plan.parameters.force,
+        run_id=run_id,
     )
     records, errors = batch.submit(chosen)
     done: dict[str, Any] = {name: asdict(record) for name, record in records.items()}
     if settings.diagnostics:
+        # not worth the attempts of a submission, which go on until the round closes
+        account = Account(client.with_policy(RetryPolicy()))
         for name in records:
             _add_diagnostics(plan, account, name, chosen[name], done[name])
     if errors:

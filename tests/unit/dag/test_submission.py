@@ -83,7 +83,7 @@ def submit(server: PracticeServer, layout: RunLayout) -> Submit:
         xcoms = {"unzip": run, "download": {"closes": closes}}
         ti: Any = SimpleNamespace(xcom_pull=lambda task_ids: xcoms[task_ids])
         params = {"source": "numerai", "submit": True, **choices}
-        dag_run: Any = SimpleNamespace(run_type=run_type)
+        dag_run: Any = SimpleNamespace(run_type=run_type, run_id="run-of-tests")
         return submission.submit(params, dag_run, ti, PREDICTIONS, MODELS)
 
     return attempt
@@ -271,6 +271,18 @@ def test_submit_retried_after_a_failure_uploads_only_the_missing(
     assert len(server.store.submissions(model_id(server, "alpha"))) == 1
 
 
+@pytest.mark.parametrize("late", ["queue", "refuse"])
+def test_plan_client_repeats_calls_as_long_as_an_upload_helps(monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+    set_to(monkeypatch, LATE=late, PUBLIC_ID="an-id", SECRET_KEY="a-key")
+    closes = NumeraisRound(NUMBER).closes
+    run = {"round": str(NUMBER), "era": None, "directory": "x"}
+    xcoms = {"unzip": run, "download": {"closes": closes.isoformat()}}
+    ti: Any = SimpleNamespace(xcom_pull=lambda task_ids: xcoms[task_ids])
+    plan = submission.plan_submission({"source": "numerai", "submit": True}, ti)
+    next_opening = closes.replace(hour=12, minute=0) + timedelta(days=1)
+    assert plan.client().policy.deadline == (next_opening if late == "queue" else closes)
+
+
 def test_submit_with_wrong_keys_fails_at_once(
     server: PracticeServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +369,19 @@ def test_diagnostics_failing_leave_the_submissions_as_they_are(
     assert "diagnostics" not in records["alpha"]
     assert "alpha: no diagnostics: " in caplog.text
     assert "beta: no diagnostics: " in caplog.text
+
+
+def test_diagnostics_are_not_repeated_until_the_round_closes(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines: list[Any] = []
+
+    def diagnose(account: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        deadlines.append(account._client.policy.deadline)
+        return {}
+
+    set_to(monkeypatch, DIAGNOSTICS="true")
+    monkeypatch.setattr("numerai_pipeline.numerai_api.account.Account.diagnose", diagnose)
+    submit()
+    assert deadlines == [None, None]
 
 
 def test_diagnostics_with_a_bug_leave_the_submissions_as_they_are(
