@@ -97,11 +97,7 @@ class SubmissionPlan:
         if not wanted and self.source == "practice":
             wanted = {name: name for name in account.models() if name in predictions}
         if not wanted:
-            msg = (
-                "NUMERAI_SUBMISSIONS is empty, so this run has nothing to submit: set it, such as"
-                " my_model=ensemble_selection, or turn off the run's parameter 'submit'"
-            )
-            raise BadInputError(msg)
+            raise _no_submissions()
         selected = self.parameters.models or models
         chosen = {name: model for name, model in wanted.items() if model in selected or model not in models}
         for name in wanted.keys() - chosen.keys():
@@ -110,6 +106,14 @@ class SubmissionPlan:
             msg = f"none of the models to submit ({', '.join(wanted.values())}) is selected for this run"
             raise AirflowSkipException(msg)
         return chosen
+
+
+def _no_submissions() -> BadInputError:
+    msg = (
+        "NUMERAI_SUBMISSIONS is empty, so this run has nothing to submit: set it, such as"
+        " my_model=ensemble_selection, or turn off the run's parameter 'submit'"
+    )
+    return BadInputError(msg)
 
 
 def check_submissions(submissions: Mapping[str, str], predictions: Iterable[str]) -> None:
@@ -145,6 +149,8 @@ def preflight_check(parameters: RunParameters) -> None:
         When half of the keys is missing, or the keys are refused or lack a scope, which is named.
     NotFoundError
         When the account does not have a model that NUMERAI_SUBMISSIONS names.
+    BadInputError
+        When NUMERAI_SUBMISSIONS is empty and the run is for Numerai.
     """
     if not parameters.submit or parameters.source == "archive":
         return
@@ -157,6 +163,8 @@ def preflight_check(parameters: RunParameters) -> None:
     from numerai_pipeline.numerai_api.retries import RetryPolicy
 
     settings = load_settings()
+    if not settings.submissions and parameters.source == "numerai":
+        raise _no_submissions()
     account = Account(
         ApiClient(
             settings.api_address(parameters.source),

@@ -76,14 +76,16 @@ def layout(season: ClockedSeason) -> RunLayout:
 def submit(server: PracticeServer, layout: RunLayout) -> Submit:
     """Submit as the DAG's task does."""
 
-    def attempt(run_type: str = "manual", era: int | None = None, **choices: Any) -> dict[str, Any]:
+    def attempt(
+        run_type: str = "manual", era: int | None = None, run_id: str = "first", **choices: Any
+    ) -> dict[str, Any]:
         directory = str(layout.directory.relative_to(load_settings().data_dir))
         run = {"round": str(NUMBER), "era": era, "directory": directory}
         closes = NumeraisRound(NUMBER).closes.isoformat()
         xcoms = {"unzip": run, "download": {"closes": closes}}
         ti: Any = SimpleNamespace(xcom_pull=lambda task_ids: xcoms[task_ids])
         params = {"source": "numerai", "submit": True, **choices}
-        dag_run: Any = SimpleNamespace(run_type=run_type, run_id="run-of-tests")
+        dag_run: Any = SimpleNamespace(run_type=run_type, run_id=run_id)
         return submission.submit(params, dag_run, ti, PREDICTIONS, MODELS)
 
     return attempt
@@ -109,8 +111,9 @@ def test_submit_of_the_same_file_uploads_once(server: PracticeServer, submit: Su
     first = submit()
     assert submit() == first
     assert uploads(server) == 2
-    submit(force=True)
-    assert uploads(server) == 4
+    for _ in range(2):
+        submit(force=True, run_id="second")
+        assert uploads(server) == 4
     table = read_predictions(layout, "svm")
     write_predictions(layout, "svm", table.set_column(1, "prediction", pc.subtract(1.0, table["prediction"])))
     submit()
@@ -121,12 +124,15 @@ def test_submit_of_the_same_file_uploads_once(server: PracticeServer, submit: Su
     )
 
 
-def test_submit_with_a_damaged_record_uploads_again(server: PracticeServer, submit: Submit, layout: RunLayout) -> None:
+@pytest.mark.parametrize(("part", "damaged", "expected"), [("on-time", "ahead-of", 2), ("{", "[", 3)])
+def test_submit_with_a_damaged_record_finds_it_by_its_file_name(
+    server: PracticeServer, submit: Submit, layout: RunLayout, part: str, damaged: str, expected: int
+) -> None:
     submit()
     path = layout.submission_record("alpha")
-    path.write_text(path.read_text().replace("on-time", "ahead-of"))
-    submit()
-    assert uploads(server) == 3
+    path.write_text(path.read_text().replace(part, damaged))
+    assert submit()["submissions"]["alpha"]["status"] == "on-time"
+    assert uploads(server) == expected
 
 
 SKIPPED = [
@@ -429,6 +435,7 @@ def begin(server: PracticeServer) -> Callable[..., Any]:
         ({"SECRET_KEY": "wrong-key"}, "keys were refused"),
         ({"SECRET_KEY": ""}, "set both"),
         ({"SUBMISSIONS": "gamma=svm"}, "no model 'gamma'"),
+        ({"SUBMISSIONS": ""}, "NUMERAI_SUBMISSIONS is empty"),
     ],
 )
 def test_preflight_check_fails_before_the_run_starts(
@@ -456,6 +463,10 @@ def test_preflight_check_with_an_unreachable_server_passes(
     begin: Callable[..., Any], server: PracticeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults.add(Fault(kind="status", on="graphql", match="account"))
+    assert begin() is None
+    assert "cannot be checked at present" in caplog.text
+    caplog.clear()
+    server.faults.add(Fault(kind="graphql_error", on="graphql", match="latestSubmissions", message="file not found"))
     assert begin() is None
     assert "cannot be checked at present" in caplog.text
     set_to(monkeypatch, PUBLIC_ID="", SECRET_KEY="")
