@@ -20,6 +20,7 @@ from numerai_pipeline.dag import submission
 from numerai_pipeline.dag.credentials import load_credentials
 from numerai_pipeline.errors import BadInputError
 from numerai_pipeline.manifests import verified_manifest
+from numerai_pipeline.numerai_api.retries import RetryPolicy
 from numerai_pipeline.round_sensor import RoundSensor
 from numerai_pipeline.run_layout import RunLayout
 from numerai_pipeline.settings import load_settings
@@ -263,9 +264,7 @@ def test_submit_retried_after_a_failure_uploads_only_the_missing(
     more_uploads: int,
 ) -> None:
     set_to(monkeypatch, CONFIRMATION_SECONDS="0.5", SUBMISSIONS="alpha=svm")
-    monkeypatch.setattr("numerai_pipeline.numerai_api.retries.RetryPolicy.initial_delay", 0.001)
-    monkeypatch.setattr("numerai_pipeline.numerai_api.retries.RetryPolicy.max_delay", 0.002)
-    monkeypatch.setattr("numerai_pipeline.numerai_api.submissions._DELAY_AFTER_CLOSE_SECONDS", 0.002)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.001)
     server.faults.add(*faults)
     with pytest.raises(AirflowException, match=says) as failed:
         submit()
@@ -368,7 +367,7 @@ def test_diagnostics_failing_leave_the_submissions_as_they_are(
     fault: Fault,
 ) -> None:
     set_to(monkeypatch, DIAGNOSTICS="true", CONFIRMATION_SECONDS="0.5")
-    monkeypatch.setattr("numerai_pipeline.numerai_api.retries.RetryPolicy.initial_delay", 0.001)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.001)
     server.faults.add(fault)
     records = submit()["submissions"]
     assert {record["status"] for record in records.values()} == {"on-time"}
