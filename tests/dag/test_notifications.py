@@ -126,9 +126,9 @@ def step(ti):
 with DAG(
     "numerai_tournament", schedule=None, start_date=datetime(2024, 1, 6, tzinfo=UTC), **dag_callbacks(load_settings())
 ):
-    names = ("wait_for_round", "download", "unzip", "submit")
-    waited, downloaded, unzipped, submitted = (PythonOperator(task_id=name, python_callable=step) for name in names)
-    waited >> downloaded >> unzipped >> submitted
+    names = ("wait_for_round", "download", "unzip", "submit", "svm")
+    tasks = [PythonOperator(task_id=name, python_callable=step) for name in names]
+    tasks[0] >> tasks[1] >> tasks[2] >> tasks[3:]
 """
 
 
@@ -253,6 +253,13 @@ def test_notification_of_a_late_submission_names_the_models(receiver: Receiver, 
     assert (body["event"], body["state"], body["late"]) == ("late", "success", ["alpha", "beta"])
     text = "numerai_tournament: round 1335 was submitted after its close (alpha, beta queued for the next round)"
     assert body["text"] == text
+
+
+def test_notification_of_a_failed_run_names_late_submissions(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+    assert run_dag(failing="svm", late=["alpha"], NOTIFY_WEBHOOK=receiver.address).state == "failed"
+    [body] = receiver.bodies
+    assert (body["event"], body["state"], body["late"]) == ("failed", "failed", ["alpha"])
+    assert body["text"].endswith("failed (svm) and was submitted after its close (alpha queued for the next round)")
 
 
 @pytest.mark.parametrize(("events", "sent"), [("finished", 1), ("late", 1), ("failed,missed", 0)])

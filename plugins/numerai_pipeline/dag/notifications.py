@@ -172,17 +172,18 @@ def build_event(context: Context, state: Literal["failed", "success"]) -> RunEve
         nothing: dict[str, Any] = {}
         states = _or_default(lambda: ti.get_task_states(dag_id=dag, run_ids=[run]), nothing).get(run, {})
         failed = sorted(task for task, its_state in states.items() if its_state == "failed") or [ti.task_id]
-    late = _late_submissions(ti) if state == "success" and ti is not None else []
+    late = _late_submissions(ti) if ti is not None else []
     event: Event = "missed" if WAIT_FOR_ROUND in failed else "failed"
     if state == "success":
         event = "late" if late else "finished"
     round_name = _round(context, ti)
     subject = f"round {round_name}" if round_name else "a round"
+    submitted_late = f"was submitted after its close ({', '.join(late)} queued for the next round)"
     verbs = {
         "finished": "finished",
-        "late": f"was submitted after its close ({', '.join(late)} queued for the next round)",
+        "late": submitted_late,
         "missed": "was missed",
-        "failed": f"failed ({', '.join(failed) or 'see the run'})",
+        "failed": f"failed ({', '.join(failed) or 'see the run'})" + (f" and {submitted_late}" if late else ""),
     }
     base = str(conf.get("api", "base_url", fallback="http://localhost:8080")).rstrip("/")
     return RunEvent(

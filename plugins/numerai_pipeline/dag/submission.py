@@ -66,12 +66,13 @@ class SubmissionPlan:
         """Connect to the server with the account's keys."""
         from numerai_pipeline.numerai_api.client import ApiClient
         from numerai_pipeline.numerai_api.retries import RetryPolicy
+        from numerai_pipeline.numerai_api.submissions import submission_deadline
 
         settings = load_settings()
         return ApiClient(
             settings.api_address(self.source),
             timeout=settings.http_timeout_seconds,
-            policy=RetryPolicy(deadline=self.closes),
+            policy=RetryPolicy(deadline=submission_deadline(self.closes, settings.late)),
             keys=self.keys,
         )
 
@@ -98,11 +99,7 @@ class SubmissionPlan:
         if not wanted and self.source == "practice":
             wanted = {name: name for name in account.models() if name in predictions}
         if not wanted:
-            msg = (
-                "NUMERAI_SUBMISSIONS is empty, so this run has nothing to submit: set it, such as"
-                " my_model=ensemble_selection, or turn off the run's parameter 'submit'"
-            )
-            raise BadInputError(msg)
+            raise _no_submissions()
         chosen = {
             name: model for name, model in wanted.items() if model not in models or self.parameters.selects([model])
         }
@@ -112,6 +109,14 @@ class SubmissionPlan:
             msg = f"none of the models to submit ({', '.join(wanted.values())}) is selected for this run"
             raise AirflowSkipException(msg)
         return chosen
+
+
+def _no_submissions() -> BadInputError:
+    msg = (
+        "NUMERAI_SUBMISSIONS is empty, so this run has nothing to submit: set it, such as"
+        " my_model=ensemble_selection, or turn off the run's parameter 'submit'"
+    )
+    return BadInputError(msg)
 
 
 def check_submissions(submissions: Mapping[str, str], predictions: Iterable[str]) -> None:
@@ -147,6 +152,8 @@ def preflight_check(parameters: RunParameters) -> None:
         When half of the keys is missing, or the keys are refused or lack a scope, which is named.
     NotFoundError
         When the account does not have a model that NUMERAI_SUBMISSIONS names.
+    BadInputError
+        When NUMERAI_SUBMISSIONS is empty and the run is for Numerai.
     """
     if not parameters.submit or parameters.source == "archive":
         return
@@ -159,6 +166,8 @@ def preflight_check(parameters: RunParameters) -> None:
     from numerai_pipeline.numerai_api.retries import RetryPolicy
 
     settings = load_settings()
+    if not settings.submissions and parameters.source == "numerai":
+        raise _no_submissions()
     account = Account(
         ApiClient(
             settings.api_address(parameters.source),
@@ -239,7 +248,7 @@ def submit(
     plan = plan_submission(params, ti)
     try:
         with exclusive_lock(plan.layout.directory / "submissions", "submitting"):
-            return _submit_all(plan, predictions, models)
+            return _submit_all(plan, dag_run.run_id, predictions, models)
     except RoundClosedError as error:
         if dag_run.run_type != BACKFILL:
             raise
@@ -247,7 +256,7 @@ def submit(
         raise AirflowSkipException(msg) from None
 
 
-def _submit_all(plan: SubmissionPlan, predictions: Sequence[str], models: Sequence[str]) -> dict[str, Any]:
+def _submit_all(plan: SubmissionPlan, run_id: str, predictions: Sequence[str], models: Sequence[str]) -> dict[str, Any]:
     from numerai_pipeline.numerai_api.account import Account
     from numerai_pipeline.numerai_api.retries import RetryPolicy
     from numerai_pipeline.numerai_api.submissions import SubmissionBatch
@@ -266,10 +275,13 @@ def _submit_all(plan: SubmissionPlan, predictions: Sequence[str], models: Sequen
         late=settings.late,
         confirmation_seconds=settings.confirmation_seconds,
         force=plan.parameters.force,
+        run_id=run_id,
     )
     records, errors = batch.submit(chosen)
     done: dict[str, Any] = {name: asdict(record) for name, record in records.items()}
     if settings.diagnostics:
+        # not worth the attempts of a submission, which go on until the round closes
+        account = Account(client.with_policy(RetryPolicy()))
         for name in records:
             _add_diagnostics(plan, account, name, chosen[name], done[name])
     if errors:

@@ -98,7 +98,7 @@ class Account:
             When the keys are refused or lack the scope ``read_user_info``.
         """
         if self._models is None:
-            self._models = self._client.call("querying the account's models", self._client.numerapi.get_models)
+            self._models = self._call("querying the account's models", self._client.numerapi.get_models)
         return self._models
 
     def model_id(self, name: str) -> str:
@@ -130,7 +130,7 @@ class Account:
         CredentialsError
             When the keys are refused.
         """
-        self._client.call("checking the keys", self.latest_submissions)
+        self._call("checking the keys", self.latest_submissions)
         try:
             tokens = self._client.call_once(
                 "querying the scopes of the keys",
@@ -269,8 +269,12 @@ class Account:
             )
         )
 
+    def _call(self, what: str, function: Callable[[], Any]) -> Any:
+        """Call the server as :meth:`_attempt` does, repeatedly while the retry policy allows it."""
+        return self._client.policy.retrying(what)(self._attempt, what, function)
+
     def _attempt(self, what: str, function: Callable[[], Any]) -> Any:
-        """Call the server once while submitting, where "not found" is transient.
+        """Call the server once, where "not found" is transient: none of the calls names a file of a dataset.
 
         During an outage Numerai's own files were missing (forum, "Cannot upload round 592 predictions on v4 live
         data").

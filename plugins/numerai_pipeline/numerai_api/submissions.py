@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numerai_pipeline.core.errors import (
     BadInputError,
     CredentialsError,
+    NotFoundError,
     PipelineError,
     RoundClosedError,
     SubmissionError,
@@ -49,7 +50,23 @@ _POLL_SECONDS = (0.5, 30.0)
 _DELAY_AFTER_CLOSE_SECONDS = 600.0
 """Longest delay between two attempts once the round is closed, when minutes no longer matter."""
 
+_TRANSIENT = (*TRANSIENT, NotFoundError)
+"""Errors of a query after which another one can succeed: during an outage Numerai missed files of its own."""
+
 Late = Literal["queue", "refuse"]
+
+
+def submission_deadline(closes: datetime | None, late: Late) -> datetime | None:
+    """Give the moment until which attempts to submit go on: the round's close, or the next opening after it.
+
+    Parameters
+    ----------
+    closes : datetime or None
+        The round's close, where it is known.
+    late : {"queue", "refuse"}
+        Whether submissions after the close are queued for the next round.
+    """
+    return next_opening(closes) if closes and late == "queue" else closes
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,8 @@ class SubmissionRecord:
         Numerai's id of the submission; None until it is known.
     round : int, optional
         The round that Numerai accepted it for, a later one after the close; None until it is confirmed.
+    run_id : str, optional
+        The run that uploaded it.
     """
 
     model: str
@@ -87,6 +106,7 @@ class SubmissionRecord:
     at: str
     submission: str | None = None
     round: int | None = None
+    run_id: str | None = None
 
     @property
     def is_late(self) -> bool:
@@ -146,9 +166,11 @@ class SubmissionBatch:
     late : {"queue", "refuse"}
         What to do after the close: upload, so that Numerai queues the submission for the next round, or fail.
     confirmation_seconds : float
-        Seconds after an upload within which Numerai must list the submission.
+        Seconds after an upload, or after the end of an outage, within which Numerai must list the submission.
     force : bool
-        Whether to upload files again that were submitted before.
+        Whether to upload files again that another run submitted before.
+    run_id : str, optional
+        The run. Its own uploads are never repeated, also with ``force``: the task may be at its second attempt.
     policy : RetryPolicy, optional
         Attempts and delays of an upload. Its deadline is replaced: attempts go on until the round closes or, where late
         submissions are queued, until the next round opens.
@@ -165,6 +187,7 @@ class SubmissionBatch:
         late: Late = "queue",
         confirmation_seconds: float = 600.0,
         force: bool = False,
+        run_id: str | None = None,
         policy: RetryPolicy | None = None,
     ) -> None:
         self._account = account
@@ -174,6 +197,7 @@ class SubmissionBatch:
         self._late = late
         self._confirmation = timedelta(seconds=confirmation_seconds)
         self._force = force
+        self._run_id = run_id
         self._policy = policy or RetryPolicy()
         self._clock = self._policy.clock
         self._set_close(closes)
@@ -230,7 +254,8 @@ class SubmissionBatch:
         path = self._layout.submission_record(name)
         slot = _Slot(name, model, model_id, path, file, file_sha256(file), now, now + self._confirmation)
         record = _read(path)
-        if record and not self._force and record.matches(slot.sha256, self._round, model_id):
+        is_repeated = self._force and (record is None or record.run_id is None or record.run_id != self._run_id)
+        if record and not is_repeated and record.matches(slot.sha256, self._round, model_id):
             slot.record = record
             log.info("%s: submitted before as %s: %s at %s", name, record.submission, record.status, record.at)
         else:
@@ -251,8 +276,9 @@ class SubmissionBatch:
     def _upload(self, slots: Sequence[_Slot]) -> None:
         if not slots or not self._can_upload(slots):
             return
+        self._find_created([slot for slot in slots if slot.record])
         for slot in slots:
-            if not slot.is_missing:  # found by its file name
+            if not slot.is_missing or slot.next_at > self._clock():  # found by its file name, or postponed
                 continue
             try:
                 self._upload_slot(slot)
@@ -264,15 +290,14 @@ class SubmissionBatch:
                 self._postpone(slot, error)
 
     def _can_upload(self, slots: Sequence[_Slot]) -> bool:
-        """Check the round, and find submissions that exist; on failure, all slots fail or are postponed."""
+        """Check the round; on failure, all slots fail or are postponed."""
         try:
             self._require_open()
-            self._find_created([slot for slot in slots if slot.record])
         except RoundClosedError as error:
             for slot in slots:
                 self._fail(slot, error)
             return False
-        except TRANSIENT as error:
+        except _TRANSIENT as error:
             for slot in slots:
                 self._postpone(slot, error)
             return False
@@ -281,7 +306,14 @@ class SubmissionBatch:
     def _upload_slot(self, slot: _Slot) -> None:
         filename = self._account.upload_file(slot.model_id, slot.file)
         record = SubmissionRecord(
-            slot.model, slot.sha256, self._round, slot.model_id, filename, UPLOADING, self._timestamp()
+            model=slot.model,
+            sha256=slot.sha256,
+            requested_round=self._round,
+            account_model=slot.model_id,
+            filename=filename,
+            status=UPLOADING,
+            at=self._timestamp(),
+            run_id=self._run_id,
         )
         # before the submission exists: an attempt that is killed now finds it by the file's name
         slot.save(record)
@@ -297,7 +329,12 @@ class SubmissionBatch:
         """Find submissions that the server created although the reply, or the task that waited for it, was lost."""
         if not slots:
             return
-        created = {entry.filename: entry.submission for entry in self._account.latest_submissions()}
+        try:
+            created = {entry.filename: entry.submission for entry in self._account.latest_submissions()}
+        except _TRANSIENT as error:
+            for slot in slots:
+                self._postpone(slot, error)
+            return
         for slot in slots:
             submission = created.get(slot.record.filename) if slot.record else None
             if slot.record and submission:
@@ -308,8 +345,11 @@ class SubmissionBatch:
             return
         try:
             entries = self._account.latest_submissions()
-        except TRANSIENT as error:
+        except _TRANSIENT as error:
+            now, deadline = self._clock(), self._policy.deadline
             for slot in slots:
+                if deadline is not None and now < deadline:  # an outage does not count
+                    slot.confirm_by = now + self._confirmation
                 self._poll_again(slot, SubmissionError(f"{self._unconfirmed(slot)}: {error}"))
             return
         for slot in slots:
@@ -416,8 +456,7 @@ class SubmissionBatch:
 
     def _set_close(self, closes: datetime | None) -> None:
         self._closes = closes
-        deadline = next_opening(closes) if closes and self._late == "queue" else closes
-        self._policy = replace(self._policy, deadline=deadline)
+        self._policy = replace(self._policy, deadline=submission_deadline(closes, self._late))
 
     def _timestamp(self) -> str:
         return self._clock().isoformat(timespec="seconds")
@@ -462,10 +501,12 @@ def _content(path: Path) -> dict[str, Any] | None:
 
 def _read(path: Path) -> SubmissionRecord | None:
     try:
-        content = _content(path)
-        return SubmissionRecord(**content) if content else None
-    except (TypeError, ValueError):
+        record = SubmissionRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
         return None
+    if verified_manifest(path) is None:  # the task was killed between the two files: the server has the truth
+        return replace(record, submission=None, round=None, status=UPLOADING)
+    return record
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.dag import submission
 from numerai_pipeline.dag.credentials import load_credentials
 from numerai_pipeline.dag.round_sensor import RoundSensor
+from numerai_pipeline.numerai_api.retries import RetryPolicy
 from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.manifests import verified_manifest
 from practice import accounts
@@ -76,14 +77,16 @@ def layout(season: ClockedSeason) -> RunLayout:
 def submit(server: PracticeServer, layout: RunLayout) -> Submit:
     """Submit as the DAG's task does."""
 
-    def attempt(run_type: str = "manual", era: int | None = None, **choices: Any) -> dict[str, Any]:
+    def attempt(
+        run_type: str = "manual", era: int | None = None, run_id: str = "first", **choices: Any
+    ) -> dict[str, Any]:
         directory = str(layout.directory.relative_to(load_settings().data_dir))
         run = {"round": str(NUMBER), "era": era, "directory": directory}
         closes = NumeraisRound(NUMBER).closes.isoformat()
         xcoms = {"unzip": run, "download": {"closes": closes}}
         ti: Any = SimpleNamespace(xcom_pull=lambda task_ids: xcoms[task_ids])
         params = {"source": "numerai", "submit": True, **choices}
-        dag_run: Any = SimpleNamespace(run_type=run_type)
+        dag_run: Any = SimpleNamespace(run_type=run_type, run_id=run_id)
         return submission.submit(params, dag_run, ti, PREDICTIONS, MODELS)
 
     return attempt
@@ -109,8 +112,9 @@ def test_submit_of_the_same_file_uploads_once(server: PracticeServer, submit: Su
     first = submit()
     assert submit() == first
     assert uploads(server) == 2
-    submit(force=True)
-    assert uploads(server) == 4
+    for _ in range(2):
+        submit(force=True, run_id="second")
+        assert uploads(server) == 4
     table = read_predictions(layout, "svm")
     write_predictions(layout, "svm", table.set_column(1, "prediction", pc.subtract(1.0, table["prediction"])))
     submit()
@@ -121,12 +125,15 @@ def test_submit_of_the_same_file_uploads_once(server: PracticeServer, submit: Su
     )
 
 
-def test_submit_with_a_damaged_record_uploads_again(server: PracticeServer, submit: Submit, layout: RunLayout) -> None:
+@pytest.mark.parametrize(("part", "damaged", "expected"), [("on-time", "ahead-of", 2), ("{", "[", 3)])
+def test_submit_with_a_damaged_record_finds_it_by_its_file_name(
+    server: PracticeServer, submit: Submit, layout: RunLayout, part: str, damaged: str, expected: int
+) -> None:
     submit()
     path = layout.submission_record("alpha")
-    path.write_text(path.read_text().replace("on-time", "ahead-of"))
-    submit()
-    assert uploads(server) == 3
+    path.write_text(path.read_text().replace(part, damaged))
+    assert submit()["submissions"]["alpha"]["status"] == "on-time"
+    assert uploads(server) == expected
 
 
 SKIPPED = [
@@ -257,9 +264,7 @@ def test_submit_retried_after_a_failure_uploads_only_the_missing(
     more_uploads: int,
 ) -> None:
     set_to(monkeypatch, CONFIRMATION_SECONDS="0.5", SUBMISSIONS="alpha=svm")
-    monkeypatch.setattr("numerai_pipeline.numerai_api.retries.RetryPolicy.initial_delay", 0.001)
-    monkeypatch.setattr("numerai_pipeline.numerai_api.retries.RetryPolicy.max_delay", 0.002)
-    monkeypatch.setattr("numerai_pipeline.numerai_api.submissions._DELAY_AFTER_CLOSE_SECONDS", 0.002)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.001)
     server.faults.add(*faults)
     with pytest.raises(AirflowException, match=says) as failed:
         submit()
@@ -269,6 +274,18 @@ def test_submit_retried_after_a_failure_uploads_only_the_missing(
     assert set(submit()["submissions"]) == {"alpha"}
     assert uploads(server) == min(more_uploads, 1)
     assert len(server.store.submissions(model_id(server, "alpha"))) == 1
+
+
+@pytest.mark.parametrize("late", ["queue", "refuse"])
+def test_plan_client_repeats_calls_as_long_as_an_upload_helps(monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+    set_to(monkeypatch, LATE=late, PUBLIC_ID="an-id", SECRET_KEY="a-key")
+    closes = NumeraisRound(NUMBER).closes
+    run = {"round": str(NUMBER), "era": None, "directory": "x"}
+    xcoms = {"unzip": run, "download": {"closes": closes.isoformat()}}
+    ti: Any = SimpleNamespace(xcom_pull=lambda task_ids: xcoms[task_ids])
+    plan = submission.plan_submission({"source": "numerai", "submit": True}, ti)
+    next_opening = closes.replace(hour=12, minute=0) + timedelta(days=1)
+    assert plan.client().policy.deadline == (next_opening if late == "queue" else closes)
 
 
 def test_submit_with_wrong_keys_fails_at_once(
@@ -350,13 +367,26 @@ def test_diagnostics_failing_leave_the_submissions_as_they_are(
     fault: Fault,
 ) -> None:
     set_to(monkeypatch, DIAGNOSTICS="true", CONFIRMATION_SECONDS="0.5")
-    monkeypatch.setattr("numerai_pipeline.numerai_api.retries.RetryPolicy.initial_delay", 0.001)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.001)
     server.faults.add(fault)
     records = submit()["submissions"]
     assert {record["status"] for record in records.values()} == {"on-time"}
     assert "diagnostics" not in records["alpha"]
     assert "alpha: no diagnostics: " in caplog.text
     assert "beta: no diagnostics: " in caplog.text
+
+
+def test_diagnostics_are_not_repeated_until_the_round_closes(submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines: list[Any] = []
+
+    def diagnose(account: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        deadlines.append(account._client.policy.deadline)
+        return {}
+
+    set_to(monkeypatch, DIAGNOSTICS="true")
+    monkeypatch.setattr("numerai_pipeline.numerai_api.account.Account.diagnose", diagnose)
+    submit()
+    assert deadlines == [None, None]
 
 
 def test_diagnostics_with_a_bug_leave_the_submissions_as_they_are(
@@ -404,6 +434,7 @@ def begin(server: PracticeServer) -> Callable[..., Any]:
         ({"SECRET_KEY": "wrong-key"}, "keys were refused"),
         ({"SECRET_KEY": ""}, "set both"),
         ({"SUBMISSIONS": "gamma=svm"}, "no model 'gamma'"),
+        ({"SUBMISSIONS": ""}, "NUMERAI_SUBMISSIONS is empty"),
     ],
 )
 def test_preflight_check_fails_before_the_run_starts(
@@ -431,6 +462,10 @@ def test_preflight_check_with_an_unreachable_server_passes(
     begin: Callable[..., Any], server: PracticeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults.add(Fault(kind="status", on="graphql", match="account"))
+    assert begin() is None
+    assert "cannot be checked at present" in caplog.text
+    caplog.clear()
+    server.faults.add(Fault(kind="graphql_error", on="graphql", match="latestSubmissions", message="file not found"))
     assert begin() is None
     assert "cannot be checked at present" in caplog.text
     set_to(monkeypatch, PUBLIC_ID="", SECRET_KEY="")

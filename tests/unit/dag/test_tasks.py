@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from numerai_pipeline.core.settings import load_settings
-from numerai_pipeline.dag import tasks as steps
+from numerai_pipeline.dag import tasks
+from numerai_pipeline.numerai_api.retries import RetryPolicy
+from practice.faults import Fault
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season
@@ -32,20 +34,26 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PracticeServer]
 
 
 @pytest.fixture
-def download(season: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Download:
+def download(season: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Download]:
     """Call the task `download` for a run of some type and date."""
     monkeypatch.setenv("NUMERAI_API_URL", season.address)
     monkeypatch.setenv("NUMERAI_PRACTICE_URL", season.address)
     load_settings.cache_clear()
 
     def attempt(
-        run_type: str = "manual", date: datetime | None = None, waited_for: int | None = None, **choices: Any
+        run_type: str = "manual",
+        date: datetime | None = None,
+        waited_for: int | None = None,
+        closes: datetime | None = None,
+        **choices: Any,
     ) -> dict[str, Any]:
         dag_run: Any = SimpleNamespace(run_type=run_type, logical_date=None, data_interval_end=date)
-        ti: Any = SimpleNamespace(xcom_pull=lambda **_: {"round": waited_for} if waited_for else None)
-        return steps.download({"source": "practice", **choices}, dag_run, ti)
+        waited = {"round": waited_for, "closes": closes and closes.isoformat()} if waited_for else None
+        ti: Any = SimpleNamespace(xcom_pull=lambda **_: waited)
+        return tasks.download({"source": "practice", **choices}, dag_run, ti)
 
-    return attempt
+    yield attempt
+    season.faults.clear()
 
 
 def test_download_manual_run_gets_the_current_round(download: Download) -> None:
@@ -68,6 +76,20 @@ def test_download_scheduled_run_gets_the_round_of_the_sensor(download: Download)
     assert download("scheduled", TODAY, waited_for=1333)["round"] == "1333"
 
 
+@pytest.mark.parametrize("hours", [1, -1])
+def test_download_repeats_failed_requests_until_the_close(
+    season: PracticeServer, download: Download, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.001)
+    season.faults.add(Fault(kind="status", on="graphql", match="rounds(", count=2 * RetryPolicy.attempts))
+    closes = datetime.now(UTC) + timedelta(hours=hours)
+    if hours > 0:
+        assert download("scheduled", TODAY, waited_for=1334, closes=closes)["round"] == "1334"
+    else:
+        with pytest.raises(AirflowException, match="answered 503"):
+            download("scheduled", TODAY, waited_for=1334, closes=closes)
+
+
 def test_download_closed_round_without_walk_forward_fails(download: Download) -> None:
     with pytest.raises(AirflowFailException, match="is no longer served"):
         download("backfill", LONG_AGO, walk_forward=False)
@@ -78,7 +100,7 @@ def test_download_closed_round_without_walk_forward_fails(download: Download) ->
 def test_write_leaderboard_page_without_directory_is_skipped() -> None:
     ti: Any = SimpleNamespace(xcom_pull=lambda **_: None)
     with pytest.raises(AirflowSkipException, match="no results to show"):
-        steps.write_leaderboard_page(ti)
+        tasks.write_leaderboard_page(ti)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,17 @@ def test_not_found_while_submitting_is_transient(server: RecordedServer, account
         account.upload_file("m1", predictions)
 
 
+def test_not_found_while_checking_the_account_is_transient(server: RecordedServer, account: Account) -> None:
+    missing = {"data": None, "errors": [{"message": "File not found: models"}]}
+    server.answers["latestSubmissions"] = missing
+    with pytest.raises(NetworkError, match="File not found: models"):
+        account.check_access()
+    server.answers["account"] = missing
+    with pytest.raises(NetworkError, match="File not found: models"):
+        account.models()
+    assert server.requests == ["latestSubmissions"] * 2 + ["account"] * 2
+
+
 def test_diagnostics_as_recorded_give_the_first_entry(
     server: RecordedServer, account: Account, predictions: Path
 ) -> None:

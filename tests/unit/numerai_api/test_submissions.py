@@ -19,6 +19,8 @@ from numerai_pipeline.core.errors import (
     RoundClosedError,
     SubmissionError,
 )
+from numerai_pipeline.storage.manifests import write_manifest
+from numerai_pipeline.numerai_api import submissions
 from numerai_pipeline.numerai_api.account import Account
 from numerai_pipeline.numerai_api.client import ApiClient, MissingScopeError
 from numerai_pipeline.numerai_api.retries import RetryPolicy
@@ -28,6 +30,7 @@ from numerai_pipeline.storage.layout import RunLayout
 from practice import accounts
 from practice.faults import Fault
 from practice.server import PracticeServer, running
+from practice.submission_store import RoundEntry
 from tests.clocked_season import ClockedSeason, NumeraisRound
 from tests.recorded.answers import recorded, submission_statuses
 from tests.unit.submission_rig import (
@@ -135,7 +138,9 @@ TRANSIENT = [
     ),
     pytest.param([graphql("unlisted", LATEST, count=4)], id="listed late"),
     pytest.param([graphql("status", LATEST, count=4)], id="status unavailable"),
+    pytest.param([graphql("graphql_error", LATEST, message="models not found", count=4)], id="status not found"),
     pytest.param([graphql("html", "rounds(", count=3)], id="round unavailable"),
+    pytest.param([graphql("graphql_error", "rounds(", message="round not found", count=3)], id="round not found"),
 ]
 
 
@@ -174,6 +179,15 @@ def test_submit_in_an_outage_of_25_minutes_is_on_time_once(
         assert len(server.store.submissions(model_id(server, name))) == 1
     assert season.clock < NumeraisRound(TUESDAY_ROUND).closes
     assert max(time.sleeps) <= 61
+
+
+def test_submit_in_an_outage_of_the_status_is_confirmed_after_it(
+    server: PracticeServer, make_batch: Batch, time: SteppedTime
+) -> None:
+    server.faults.add(graphql("status", LATEST, count=ALWAYS))
+    time.at(SATURDAY + timedelta(minutes=40), server.faults.clear)
+    confirmed(make_batch(confirmation_seconds=120))
+    assert uploads(server) == len(CHOSEN)
 
 
 @pytest.mark.parametrize("match", [CREATE, "rounds(", ""], ids=["create", "rounds", "everything"])
@@ -216,6 +230,21 @@ def test_submit_late_is_queued_for_the_next_round_and_logged(
     )
     assert confirmed(make_batch()) == records
     assert uploads(server) == 2
+
+
+def test_submit_late_and_never_queued_is_reported_as_late(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = server.store.latest
+
+    def without_queued(*arguments: Any, **options: Any) -> list[RoundEntry]:
+        return [entry for entry in real(*arguments, **options) if entry.status != "queued"]
+
+    monkeypatch.setattr(server.store, "latest", without_queued)
+    season.clock = late = CLOSES + timedelta(minutes=5)
+    for record in confirmed(make_batch(confirmation_seconds=60)).values():
+        assert (record.round, record.status, record.is_late) == (NUMBER, "late", True)
+    assert season.clock - late == timedelta(seconds=60)
 
 
 def test_submit_late_after_an_on_time_submission_is_queued(
@@ -284,6 +313,47 @@ def test_submit_killed_before_creation_uploads_again(
         batch.submit(CHOSEN)
     confirmed(make_batch())
     assert len(server.store.submissions(model_id(server, "alpha"))) == 1
+
+
+@pytest.mark.parametrize("write", range(1, 7))
+def test_submit_killed_while_a_record_is_written_creates_it_once(
+    server: PracticeServer, make_batch: Batch, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    written: list[Path] = []
+
+    def kill_at_nth(path: Path) -> Any:
+        written.append(path)
+        return killed() if len(written) == write else write_manifest(path)
+
+    monkeypatch.setattr(submissions, "write_manifest", kill_at_nth)
+    with pytest.raises(KilledError):
+        make_batch().submit(CHOSEN)
+    monkeypatch.undo()
+    confirmed(make_batch())
+    for name in CHOSEN:
+        assert len(server.store.submissions(model_id(server, name))) == 1
+
+
+def test_submit_by_force_repeats_uploads_of_other_runs_only(server: PracticeServer, make_batch: Batch) -> None:
+    confirmed(make_batch(run_id="first"))
+    for run_id, expected in (("second", 4), ("second", 4), ("third", 6)):
+        confirmed(make_batch(run_id=run_id, force=True))
+        assert uploads(server) == expected
+
+
+def test_submit_with_one_creation_unknown_uploads_the_others(
+    server: PracticeServer, make_batch: Batch, layout: RunLayout, time: SteppedTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_batch()
+    monkeypatch.setattr(batch._account, "create_submission", killed)
+    with pytest.raises(KilledError):
+        batch.submit(CHOSEN)
+    server.faults.add(graphql("status", LATEST, count=ALWAYS))
+    time.at(SATURDAY + timedelta(minutes=30), server.faults.clear)
+    beta: list[str] = []
+    time.at(SATURDAY + timedelta(minutes=1), lambda: beta.append(stored_record(layout, "beta")["status"]))
+    confirmed(make_batch())
+    assert beta == ["uploaded"]
 
 
 def test_submit_with_a_lost_reply_of_creation_finds_it(

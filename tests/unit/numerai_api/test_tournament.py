@@ -34,6 +34,8 @@ from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season
 from practice.server import PracticeServer, running
+from tests.recorded.answers import recorded
+from tests.recorded.server import RecordedServer
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
 QUICK = RetryPolicy(attempts=3, initial_delay=0.001, max_delay=0.002)
@@ -441,6 +443,13 @@ def test_what_a_round_pays_on(server: PracticeServer, api: Tournament) -> None:
     # a server that does not tell, or tells it otherwise, stops no run
     server.faults.add(fault("graphql_error", message="Cannot query field 'roundScoreConfigs'", count=ALWAYS))
     assert api.payout_days(1334) is None
+
+
+@pytest.mark.parametrize(("period", "days"), [("to_2025", 20), ("2026", 20), ("from_1343", 60)])
+def test_payout_days_as_recorded_follow_the_round(period: str, days: int) -> None:
+    with RecordedServer().running() as recorded_server:
+        recorded_server.give("rounds", recorded(f"round_score_configs_{period}"))
+        assert tournament(recorded_server.address).payout_days(1343) == days
 
 
 def test_a_date_without_a_round_is_not_the_current_round(datasets: Datasets, tmp_path: Path) -> None:
