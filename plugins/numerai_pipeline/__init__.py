@@ -1,6 +1,6 @@
-"""The library the ``numerai_tournament`` DAG is made of.
+"""The library of the ``numerai_tournament`` DAG.
 
-Start at ``dags/numerai_tournament.py``, which reads like the picture of the pipeline; every step it names lives in
-``steps.py``. What the DAG file imports from here imports nothing heavy itself: Airflow parses DAG files again and
-again, and pyarrow, numerapi and docker belong to the tasks (``unpacking``, ``tournament.py``, ``model_operator.py``).
+Start at ``dags/numerai_tournament.py``: its tasks are functions of ``steps.py``, or a ``ModelOperator`` each.
+Modules that the DAG file imports do not import pyarrow, pandas or numerapi, since Airflow parses DAG files repeatedly:
+these libraries are imported by the running tasks (``unpacking``, ``tournament.py``).
 """
