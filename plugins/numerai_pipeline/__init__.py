@@ -1,6 +1,6 @@
-"""The library the ``numerai_tournament`` DAG is made of.
+"""The library of the ``numerai_tournament`` DAG.
 
-Start at ``dags/numerai_tournament.py``, which reads like the picture of the pipeline; every step it names lives in
-``steps.py``. Modules that the DAG file imports have no heavy imports, since Airflow parses DAG files again and
-again: pyarrow, numerapi and docker are imported in tasks.
+Start at ``dags/numerai_tournament.py``: its tasks are functions of ``steps.py`` and ``dag/submission.py``, or a
+``ModelOperator`` each. Modules that the DAG file imports do not import pyarrow, pandas or numerapi, since Airflow
+parses DAG files repeatedly: these libraries are imported by the running tasks (``unpacking``, ``numerai_api``).
 """
