@@ -988,10 +988,10 @@ class TestTrouble:
         [
             "archive.Progress.advance",
             "tables.TableWriter.write",
-            "identifiers.DuplicateIdDetector.check",
-            "dataset.manifest_path",
-            "dataset.write_manifest",
-            "dataset.write_manifest:2",
+            "id_checks.DuplicateIdDetector.check",
+            "unpack.manifest_path",
+            "unpack.write_manifest",
+            "unpack.write_manifest:2",
         ],
     )
     def test_killed_in_the_middle(
@@ -1087,7 +1087,7 @@ from numerai_pipeline.storage.layout import RunLayout
 moment, raw, directory = sys.argv[1:]
 place, _, call = moment.partition(":")
 module, *owners, name = place.split(".")
-owner = importlib.import_module(f"numerai_pipeline.unpacking.{module}")
+owner = importlib.import_module(f"numerai_pipeline.dataset.{module}")
 for part in owners:
     owner = getattr(owner, part)
 real, left = getattr(owner, name), int(call or 1)

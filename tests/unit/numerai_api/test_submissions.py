@@ -19,7 +19,6 @@ from numerai_pipeline.core.errors import (
     RoundClosedError,
     SubmissionError,
 )
-from numerai_pipeline.storage.manifests import write_manifest
 from numerai_pipeline.numerai_api import submissions
 from numerai_pipeline.numerai_api.account import Account
 from numerai_pipeline.numerai_api.client import ApiClient, MissingScopeError
@@ -27,6 +26,7 @@ from numerai_pipeline.numerai_api.retries import RetryPolicy
 from numerai_pipeline.numerai_api.submissions import SubmissionBatch, SubmissionRecord
 from numerai_pipeline.numerai_api.tournament import Tournament
 from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.manifests import write_manifest
 from practice import accounts
 from practice.faults import Fault
 from practice.server import PracticeServer, running
