@@ -2,7 +2,7 @@
 
 Nothing that is in use is removed:
 
-- the directory of a run that has a marker there (``leases.py``) and is queued or running in Airflow;
+- the directory of a run that has a marker there (``run_markers.py``) and is queued or running in Airflow;
 - a directory that a running container of this deployment mounts;
 - files written, and downloads requested, within ``keep_days``, at least seven days: the longest time that a run may
   take between two of its tasks;

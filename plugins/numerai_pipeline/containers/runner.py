@@ -5,7 +5,7 @@ At most one container of a task runs at any time, in every state of the task's p
 - When Airflow ends the task (marked failed, cleared, timed out, shut down), the runner removes the container.
 - When the process is killed, or loses its supervisor, the container keeps running. The next attempt finds it by its
   labels and reattaches to it.
-- While the engine is unreachable the runner waits (``docker_engine.py``), then fails without removing the container, so
+- While the engine is unreachable the runner waits (``engine.py``), then fails without removing the container, so
   that the next attempt can reattach. A broken log stream is not treated as a failure of the container; only its state,
   as the engine reports it, is.
 

@@ -4,7 +4,7 @@ A service has one container, which the swarm never restarts (restart condition `
 attempt, as it has the information whether that can help.
 
 Properties of swarm services that this backend handles: a service may wait for a node for an unlimited time; its log
-cannot be followed to an end, and reading it blocks while its node is unreachable (``swarm_services.py``); after its
+cannot be followed to an end, and reading it blocks while its node is unreachable (``swarm_api.py``); after its
 removal its container runs for another moment; a missing image is a rejected task and not an error; a node ends
 containers that fail their health check. ``docs/swarm.md`` lists the limits of a swarm.
 """

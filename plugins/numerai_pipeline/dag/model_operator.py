@@ -1,7 +1,7 @@
 """The operator of the container tasks: a ``DockerOperator`` for one entry of ``models.yaml``.
 
 It translates between Airflow and the pipeline: the entry becomes the arguments of a ``DockerOperator``; the attempt of
-a task becomes a container (``container_runner.py``) with its inputs and outputs (``model_task.py``); the outcome is a
+a task becomes a container (``containers/runner.py``) with its inputs and outputs (``model_task.py``); the outcome is a
 return value or one of Airflow's exceptions.
 """
 

@@ -1,8 +1,8 @@
 """Converts the raw files to the run's two tables.
 
 Both data layouts, a zip of the classic layout and today's parquet files, are converted to ``training.parquet`` and
-``tournament.parquet`` of one schema, which the model images read (``tables.py``). ``dataset_plan.py`` selects the
-files, columns and target; ``row_checks.py`` and ``identifiers.py`` check the rows.
+``tournament.parquet`` of one schema, which the model images read (``tables.py``). ``plan.py`` selects the
+files, columns and target; ``row_checks.py`` and ``id_checks.py`` check the rows.
 """
 
 from __future__ import annotations

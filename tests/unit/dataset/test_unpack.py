@@ -1010,7 +1010,7 @@ class TestTrouble:
         self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
     ) -> None:
         raw = classic_dataset(raw_dir)
-        self.kill_at("dataset.shutil.rmtree", raw, layout)
+        self.kill_at("unpack.shutil.rmtree", raw, layout)
         assert [name for name in files_in(layout) if name.startswith(".unpacked.")]
         assert unpacked(raw).up_to_date
         assert files_in(layout) == OUTPUTS
