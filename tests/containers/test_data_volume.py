@@ -170,7 +170,7 @@ def test_a_wrong_path_on_the_host_is_caught_with_both_paths_and_the_setting(
     assert "It is /opt/numerai for Airflow (NUMERAI_DATA_DIR)" in said
     assert f"should be {wrong} for the Docker engine at unix:///var/run/docker.sock" in said
     assert f"(NUMERAI_DATA_DIR_ON_HOST is {wrong})" in said
-    assert "the engine says: " in said
+    assert "the engine reports: " in said
     assert "bind source path does not exist" in said
     assert [path.name for path in data.iterdir()] == [".installation"]
 
@@ -183,7 +183,7 @@ def test_a_folder_of_the_same_name_on_another_host_is_caught(
     settings = Settings(data_dir=data, data_dir_on_host=other)
 
     class Client(docker.APIClient):
-        """Makes the folder that is to be mounted, empty, right before it is."""
+        """Creates the mounted folder, empty, directly before the mount."""
 
         def create_container(self, *args: Any, **kwargs: Any) -> Any:
             for probe in data.glob(".check-*"):
@@ -194,7 +194,7 @@ def test_a_folder_of_the_same_name_on_another_host_is_caught(
     said = refusal(settings, Client(version="auto"), toy)
     assert f"It is {data} for Airflow" in said
     assert f"should be {other} for the Docker engine" in said
-    assert "a container of user 10001:10001 says: cat: /data/question: No such file or directory" in said
+    assert "a container of user 10001:10001 failed: cat: /data/question: No such file or directory" in said
 
 
 def test_a_volume_that_the_containers_may_not_write_is_caught(
@@ -204,7 +204,7 @@ def test_a_volume_that_the_containers_may_not_write_is_caught(
     with pytest.raises(docker.errors.ContainerError) as refused:
         run_inside(engine, airflows_image, str(data), CHECK, toys, user="1234:1234", NUMERAI_CONTAINER_USER="4321")
     said = str(refused.value)
-    assert "a container of user 4321:4321 says: sh: 1: cannot create /data/answer: Permission denied" in said
+    assert "a container of user 4321:4321 failed: sh: 1: cannot create /data/answer: Permission denied" in said
     assert "give it to the containers' user (NUMERAI_CONTAINER_USER)" in said
 
 
@@ -216,12 +216,12 @@ def test_a_volume_that_airflow_may_not_write_is_caught(engine: docker.DockerClie
 
 def test_a_check_without_an_image_says_which_it_looked_for(engine: docker.DockerClient, toys: Path) -> None:
     settings = Settings(image_registry="nowhere.example/")
-    with pytest.raises(BadInputError, match=r"no model image is on the Docker engine .*looked for nowhere.example/"):
+    with pytest.raises(BadInputError, match=r"no model image is on the Docker engine .*searched for nowhere.example/"):
         any_model_image(load_registry(toys), settings, engine.api)
 
 
 def test_a_check_without_an_engine_says_where_it_looked(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(toys))
-    with pytest.raises(SystemExit, match=r"FAILED: no Docker engine answers at tcp://127.0.0.1:9 \(DOCKER_HOST\)"):
+    with pytest.raises(SystemExit, match=r"FAILED: the Docker engine at tcp://127.0.0.1:9 \(DOCKER_HOST\) is unrea"):
         main()

@@ -1,4 +1,4 @@
-"""What is told of runs: by Airflow's own callbacks, to a real web server and a real mail server."""
+"""Notifications about runs: by Airflow's callbacks, to a real web server and a real mail server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRET = "services/T0/B0/s3cr3t"
 
 @dataclass
 class Receiver:
-    """A web server that keeps what is posted to it, and answers as it is told."""
+    """A web server that records POST requests and returns configured responses."""
 
     answers: list[int] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -58,7 +58,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def mailbox() -> Iterator[tuple[int, list[str]]]:
-    """A mail server on a port of its own; keeps the lines it is sent."""
+    """A mail server on a free port that records the received lines."""
     lines: list[str] = []
 
     class Handler(socketserver.StreamRequestHandler):
@@ -87,8 +87,8 @@ def mailbox() -> Iterator[tuple[int, list[str]]]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Give the callbacks that settings stand for."""
+def callbacks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Return the callbacks of the settings."""
 
     def callbacks(**variables: str) -> dict[str, Any]:
         for name, value in variables.items():
@@ -135,7 +135,7 @@ with DAG(
 
 @dataclass
 class Ended:
-    """A run that has ended, and what the DAG processor logged when it called the callbacks."""
+    """A finished run, and the log of the DAG processor for its callbacks."""
 
     run: str
     state: str
@@ -146,7 +146,7 @@ class Ended:
 def run_dag(
     tmp_path: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Ended]:
-    """Run a DAG with the main one's task ids and its callbacks; these are called as Airflow calls them."""
+    """Run a DAG with the task ids and callbacks of the main DAG; Airflow calls the callbacks."""
 
     def run(failing: str | None = None, **variables: str) -> Ended:
         from airflow.dag_processing.dagbag import DagBag
@@ -173,7 +173,7 @@ def run_dag(
 
 
 def callback_request(run: Any, callbacks: Any, *, failing: bool) -> Any:
-    """Give what the scheduler asks the DAG processor for when a run has ended; None where it asks for nothing."""
+    """Return the scheduler's callback request for a finished run; None without a callback."""
     from airflow.callbacks.callback_requests import DagCallbackRequest, DagRunContext
 
     if callbacks is None:
@@ -193,7 +193,7 @@ def callback_request(run: Any, callbacks: Any, *, failing: bool) -> Any:
 
 
 def process(file: Path, request: Any, log_path: Path) -> str:
-    """Have Airflow's DAG processor carry out a request, in a process of its own; gives that process's log."""
+    """Run a callback request in Airflow's DAG processor, in a separate process; return its log."""
     import structlog
     from airflow.dag_processing.processor import DagFileProcessorProcess, in_process_api_server
     from airflow.sdk.api.client import Client
@@ -228,7 +228,7 @@ def process(file: Path, request: Any, log_path: Path) -> str:
     return log_path.read_text()
 
 
-def test_a_finished_run_is_told_with_its_round_and_a_link(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+def test_webhook_finished_run_has_its_round_and_a_link(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
     ended = run_dag(NOTIFY_WEBHOOK=receiver.address)
     assert ended.state == "success"
     assert receiver.paths == [f"/{SECRET}"]
@@ -254,17 +254,17 @@ def test_a_finished_run_is_told_with_its_round_and_a_link(receiver: Receiver, ru
         ("wait_for_round", "missed", "numerai_tournament: a round was missed"),
     ],
 )
-def test_a_failed_run_tells_what_failed_and_a_missed_round_is_told_apart(
+def test_webhook_failed_run_names_its_tasks_or_the_missed_round(
     receiver: Receiver, run_dag: Callable[..., Ended], failing: str, event: str, text: str
 ) -> None:
-    receiver.answers = [503]  # busy: asked again
+    receiver.answers = [503]  # busy: retried
     assert run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_OF=event).state == "failed"
     body, again = receiver.bodies
     assert body == again
     assert (body["event"], body["text"], body["state"], body["failed"]) == (event, text, "failed", [failing])
 
 
-def test_only_what_is_asked_for_is_told(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+def test_callbacks_are_limited_to_the_configured_events(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
     for failing in ("unzip", None):
         run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_OF="missed")
     assert receiver.bodies == []
@@ -285,7 +285,7 @@ def test_an_unreachable_server_is_named_without_the_secret(run_dag: Callable[...
 
 
 class Diary(BaseNotifier):
-    """A notifier as somebody else may write one."""
+    """A custom notifier."""
 
     template_fields = ("text",)
 
@@ -311,9 +311,9 @@ def test_notifier_templates_have_the_event(run_dag: Callable[..., Ended], tmp_pa
     assert (tmp_path / "diary").read_text() == "finished: 1335 []\nfailed: 1335 ['unzip']\n"
 
 
-def test_notifier_arguments_with_news_warn(told: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_notifier_arguments_with_news_warn(callbacks: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     def configure(text: str) -> None:
-        told(NOTIFIER=f"{__name__}.Diary", NOTIFIER_ARGUMENTS=json.dumps({"path": str(tmp_path), "text": text}))
+        callbacks(NOTIFIER=f"{__name__}.Diary", NOTIFIER_ARGUMENTS=json.dumps({"path": str(tmp_path), "text": text}))
 
     with pytest.warns(FutureWarning, match="the template variable 'news' is deprecated: rename it to 'event'"):
         configure("{% if news.failed %}x{% endif %}")
@@ -338,15 +338,15 @@ def test_notifier_arguments_with_news_warn(told: Callable[..., dict[str, Any]], 
     ],
 )
 def test_a_mistake_shows_when_the_dag_is_read(
-    told: Callable[..., dict[str, Any]], variables: dict[str, str], says: str
+    callbacks: Callable[..., dict[str, Any]], variables: dict[str, str], says: str
 ) -> None:
     with pytest.raises(BadInputError) as caught:
-        told(**variables)
+        callbacks(**variables)
     assert says in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_an_address_for_mail_is_told_through_airflows_connection(
+def test_email_is_sent_through_the_airflow_connection(
     run_dag: Callable[..., Ended], mailbox: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, lines = mailbox
@@ -358,7 +358,7 @@ def test_an_address_for_mail_is_told_through_airflows_connection(
     assert any("me@example.org" in line for line in lines if line.startswith("rcpt"))
 
 
-def test_the_scheduler_knows_that_somebody_is_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scheduler_requests_the_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.serialization.serialized_objects import DagSerialization
 
