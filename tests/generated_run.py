@@ -1,6 +1,6 @@
-"""A run's directory as a finished run leaves it, made in a moment: the files' forms are real, what they say is made up.
+"""Generates the directory of a finished run quickly: the file formats are real, the values are random.
 
-``python -m tests.generated_run DIRECTORY`` writes a few runs to look at.
+``python -m tests.generated_run DIRECTORY`` writes a few runs for manual inspection.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def make_run(
     Parameters
     ----------
     data_dir, round_name
-        Where to.
+        Destination.
     seed
-        Of every number, and of the directory's name.
+        Seed of the values and of the directory's name.
     models
         Names of the models that succeeded; with two ensembles and a reference they are the leaderboard.
     eras
@@ -57,7 +57,7 @@ def make_run(
     evaluated
         Whether `ensemble` and `evaluate` have run.
     tables
-        Whether there are tables, a split and maps.
+        Whether there are tables, a split and embeddings.
     binary
         Whether targets are 0 or 1.
     dag_run
@@ -335,7 +335,7 @@ def _distribution(random: np.random.Generator) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write a few runs to look at."""
+    """Write a few runs for manual inspection."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     data_dir = parser.parse_args().directory

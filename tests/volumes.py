@@ -89,7 +89,7 @@ def read_only(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def of_somebody_else() -> Iterator[Path]:
+def foreign_volume() -> Iterator[Path]:
     """Give a folder that this process, while the block runs, may read and not write."""
     with tempfile.TemporaryDirectory(prefix="volume-") as name:
         directory = Path(name)

@@ -2,5 +2,5 @@
 
 Start at ``dags/numerai_tournament.py``: its tasks are functions of ``dag/tasks.py`` and ``dag/submission.py``, or a
 ``ModelOperator`` each. Modules that the DAG file imports do not import pyarrow, pandas or numerapi, since Airflow
-parses DAG files repeatedly: these libraries are imported by the running tasks (``unpacking``, ``numerai_api``).
+parses DAG files repeatedly: these libraries are imported by the running tasks (``dataset``, ``numerai_api``).
 """

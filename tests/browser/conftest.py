@@ -70,7 +70,7 @@ def make_hostile(data_dir: Path) -> RunLayout:
 
 @pytest.fixture(scope="module")
 def web_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUi]:
-    """Start Airflow's API server on a database of its own, with one run of the DAG."""
+    """Start Airflow's API server on a separate database, with one run of the DAG."""
     home = tmp_path_factory.mktemp("airflow")
     data_dir = home / "data"
     finished = make_run(data_dir)
@@ -79,7 +79,7 @@ def web_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUi]:
         "benchmark_live": "live_benchmark_models.parquet: no values of v6_new, which the other file has",
     }
     half = make_run(data_dir, seed=5, evaluated=False, tables=False, models=MODELS[:3], unavailable=reasons)
-    os.utime(half.run_metadata, (1, 1))  # of the same round, but older: the page begins with the other one
+    os.utime(half.run_metadata, (1, 1))  # of the same round, but older: the page shows the other run first
     hostile = make_hostile(data_dir)
     port, password = any_free_port(), secrets.token_urlsafe()
     address = f"http://127.0.0.1:{port}"
@@ -140,7 +140,7 @@ def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start Chromium; where there is none, the tests are skipped, and say so."""
+    """Start Chromium; without Chromium the tests are skipped with a message."""
     program = find_browser()
     if program is None:
         pytest.skip("THERE IS NO CHROMIUM, so nothing is known of the page: `make test` installs it, as root on Debian")
@@ -151,14 +151,14 @@ def browser() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page in a browser whose every complaint, and every request to another host, is kept."""
+    """A page in a browser that records console errors and requests to other hosts."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
         page.on(
-            "console", lambda said: self.complaints.append(said.text) if said.type in {"error", "warning"} else None
+            "console", lambda line: self.complaints.append(line.text) if line.type in {"error", "warning"} else None
         )
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on(
@@ -169,6 +169,6 @@ class Watched:
         )
 
     def assert_quiet(self) -> None:
-        """See that nothing went wrong and nobody else was asked."""
+        """Check that there were no errors and no requests to other hosts."""
         assert self.complaints == []
         assert self.elsewhere == []

@@ -1,4 +1,4 @@
-"""The leaderboard as a person meets it: in Airflow's web UI, signed in, in a real browser.
+"""The leaderboard in Airflow's web UI, for a signed-in user, in a real browser.
 
 Screenshots are written to ``.cache/screenshots/``; two of them are in the README.
 """
@@ -38,7 +38,7 @@ def look(request: pytest.FixtureRequest) -> tuple[int, str]:
 
 @pytest.fixture
 def open_page(browser: Browser, web_ui: WebUi) -> Iterator[OpenPage]:
-    """Open pages that are signed in and watched; in the end none of them may have complained."""
+    """Open signed-in pages; at the end, none of them may have console errors."""
     opened: list[Watched] = []
     contexts = []
 
@@ -69,7 +69,7 @@ def scores(page: Page | Frame) -> Locator:
 
 
 def column(page: Page | Frame, name: str) -> list[str]:
-    """Give what a column of the scores shows, from top to bottom."""
+    """Return the cells of a column of the scores, from top to bottom."""
     expect(scores(page)).to_be_visible()
     heads = [text.split("\u00a0")[0] for text in scores(page).locator("thead th").all_inner_texts()]
     cells = scores(page).locator(f"tbody tr > *:nth-child({heads.index(name) + 1})")
@@ -77,14 +77,14 @@ def column(page: Page | Frame, name: str) -> list[str]:
 
 
 def drawn(chart: Locator) -> int:
-    """How often a chart was drawn; asked for once it is in sight."""
+    """Return how often a chart was drawn, after it became visible."""
     chart.scroll_into_view_if_needed()
     expect(chart.locator("canvas").first).to_be_visible()
     return int(chart.get_attribute("data-drawn") or 0)
 
 
 def assert_has_ink(chart: Locator) -> None:
-    """See that more than the background is on a chart's canvas."""
+    """Check that a chart's canvas shows more than the background."""
     colours = chart.locator("canvas").first.evaluate(
         """canvas => {
             const sheet = new OffscreenCanvas(canvas.width, canvas.height);
@@ -98,12 +98,12 @@ def assert_has_ink(chart: Locator) -> None:
 
 
 def assert_fits(page: Page) -> None:
-    """See that nothing makes the page itself wider than the window."""
+    """Check that the page is not wider than the window."""
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def take(page: Page, name: str) -> None:
-    """Take a picture of the whole page, every chart drawn."""
+    """Take a screenshot of the whole page with all charts."""
     for chart in page.locator(".chart").all():
         drawn(chart)
     page.evaluate("window.scrollTo(0, 0)")
@@ -111,7 +111,7 @@ def take(page: Page, name: str) -> None:
     page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
 
 
-def test_everything_is_shown_at_every_width_and_in_both_colours(
+def test_page_finished_run_shows_all_sections_at_each_width_and_colour(
     open_page: OpenPage, web_ui: WebUi, look: tuple[int, str]
 ) -> None:
     width, scheme = look
@@ -140,7 +140,7 @@ def test_everything_is_shown_at_every_width_and_in_both_colours(
     page.screenshot(path=PICTURES / f"charts-{width}-{scheme}.png")
 
 
-def test_the_table_sorts_by_its_headings_and_says_so(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_table_click_on_heading_sorts_and_sets_aria_sort(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.finished))
     assert column(page, "Rank") == [str(rank) for rank in range(1, 12)]
@@ -150,7 +150,7 @@ def test_the_table_sorts_by_its_headings_and_says_so(open_page: OpenPage, web_ui
     page.keyboard.press("Enter")
     expect(exposure).to_have_attribute("aria-sort", "ascending")
     shown = column(page, "Exposure")
-    assert shown[-1] == NONE  # a reference has none, and what is not known comes last
+    assert shown[-1] == NONE  # a reference has none, and unknown values come last
     assert shown[:-1] == sorted(shown[:-1])
     page.keyboard.press("Enter")
     expect(exposure).to_have_attribute("aria-sort", "descending")
@@ -161,7 +161,7 @@ def test_the_table_sorts_by_its_headings_and_says_so(open_page: OpenPage, web_ui
     assert names == sorted(names)
 
 
-def test_numbers_are_right_aligned_with_the_same_digits(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_table_numbers_are_right_aligned_with_equal_digits(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.finished))
     assert all(re.fullmatch(r"[+\u2212]0\.\d{4}|\u2013", text) for text in column(page, "CORR"))
@@ -176,7 +176,7 @@ def test_numbers_are_right_aligned_with_the_same_digits(open_page: OpenPage, web
     assert "mmc" not in [head.lower() for head in scores(page).locator("thead th").all_inner_texts()]
 
 
-def test_models_are_picked_and_drawn(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_charts_selected_models_are_drawn(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.finished))
     chart = page.get_by_role("img", name=re.compile("^Cumulative CORR per era of"))
@@ -194,7 +194,7 @@ def test_models_are_picked_and_drawn(open_page: OpenPage, web_ui: WebUi) -> None
     expect(page.get_by_role("img", name=re.compile("predictions on live rows"))).to_be_visible()
 
 
-def test_maps_are_switched_and_coloured(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_embeddings_can_be_selected_and_coloured(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.finished))
     chart = page.locator(".chart.embedding")
@@ -213,7 +213,7 @@ def test_maps_are_switched_and_coloured(open_page: OpenPage, web_ui: WebUi) -> N
     expect(chart).to_have_attribute("aria-label", re.compile("features and their products"))
 
 
-def test_a_model_that_was_linked_to_is_marked_and_in_sight(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_page_linked_model_is_marked_and_visible(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page(400)
     page.goto(address_of(web_ui, web_ui.finished, model="neural_network"))
     row = scores(page).locator("tr[aria-current=true]")
@@ -222,9 +222,7 @@ def test_a_model_that_was_linked_to_is_marked_and_in_sight(open_page: OpenPage, 
     expect(page.get_by_label("neural_network", exact=True)).to_be_checked()
 
 
-def test_a_half_finished_run_says_what_there_is_and_what_is_missing(
-    open_page: OpenPage, web_ui: WebUi, look: tuple[int, str]
-) -> None:
+def test_page_unfinished_run_lists_missing_results(open_page: OpenPage, web_ui: WebUi, look: tuple[int, str]) -> None:
     width, scheme = look
     page = open_page(width, scheme)
     page.goto(address_of(web_ui, web_ui.half))
@@ -239,7 +237,7 @@ def test_a_half_finished_run_says_what_there_is_and_what_is_missing(
     take(page, f"half-{width}-{scheme}")
 
 
-def test_a_name_with_html_in_it_is_a_text(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_page_model_name_with_html_is_shown_as_text(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.hostile))
     assert HOSTILE in column(page, "Model")
@@ -250,7 +248,7 @@ def test_a_name_with_html_in_it_is_a_text(open_page: OpenPage, web_ui: WebUi) ->
     assert page.title() == "Round 1330 \u2013 Numerai leaderboard"
 
 
-def test_runs_are_picked_newest_first(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_picker_lists_runs_newest_first(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(f"{web_ui.address}/{ADDRESS}")
     expect(scores(page)).to_be_visible()
@@ -265,13 +263,13 @@ def test_runs_are_picked_newest_first(open_page: OpenPage, web_ui: WebUi) -> Non
     expect(picker).to_have_value(wanted)
 
 
-def test_a_run_that_is_gone_is_said_to_be(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_page_removed_run_shows_an_error(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(f"{web_ui.address}/{ADDRESS}?round=1335&run=000000000000")
     expect(page.get_by_role("alert")).to_contain_text("This run does not exist")
 
 
-def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: OpenPage, web_ui: WebUi) -> None:
+def test_page_keyboard_focus_reaches_all_controls_and_is_visible(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.finished))
     expect(scores(page)).to_be_visible()
@@ -290,7 +288,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page: OpenPa
     assert {"Round and run", "Sharpe", "xgboost", "Scores of the models", "Correlation between models"} <= set(reached)
 
 
-def test_a_run_of_the_dag_without_a_directory_is_said_to_have_none(browser: Browser, web_ui: WebUi) -> None:
+def test_page_dag_run_without_directory_shows_an_error(browser: Browser, web_ui: WebUi) -> None:
     context = browser.new_context()
     context.add_cookies([{"name": "_token", "value": web_ui.token(), "url": web_ui.address}])
     page = context.new_page()
@@ -298,12 +296,12 @@ def test_a_run_of_the_dag_without_a_directory_is_said_to_have_none(browser: Brow
     expect(page.get_by_role("alert")).to_contain_text("no directory yet")
     picker = page.get_by_label("Round and run")
     expect(picker).to_have_value("")
-    picker.select_option(f"1335/{web_ui.half.directory.name}")  # another one can be had
+    picker.select_option(f"1335/{web_ui.half.directory.name}")  # another run can be selected
     expect(scores(page)).to_be_visible()
     context.close()
 
 
-def test_signed_in_from_the_menu_and_a_tasks_link(browser: Browser, web_ui: WebUi) -> None:
+def test_page_opens_from_the_menu_and_from_a_task_link(browser: Browser, web_ui: WebUi) -> None:
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
     page.goto(f"{web_ui.address}/{ADDRESS}")
@@ -332,7 +330,7 @@ def test_signed_in_from_the_menu_and_a_tasks_link(browser: Browser, web_ui: WebU
     context.close()
 
 
-def test_the_static_file_is_the_same_page(browser: Browser, tmp_path: Path) -> None:
+def test_static_file_shows_the_same_page(browser: Browser, tmp_path: Path) -> None:
     layout = make_run(tmp_path)
     board = json.loads(layout.leaderboard.read_text())
     path = write_static_page(layout)

@@ -91,7 +91,7 @@ def test_containers_of_runs_that_are_over_go_and_all_others_stay(
     others = {
         start(ACTIVE, ends=True),
         start(ACTIVE, ends=False),
-        start(OVER, ends=True, installation="of somebody else"),
+        start(OVER, ends=True, installation="of another owner"),
     }
     ours = {ended, orphaned}
     assert others | ours <= set(cleanup(engine, data, days_later=0.9))

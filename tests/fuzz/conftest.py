@@ -1,4 +1,4 @@
-"""Collects what came of the inputs, and shows it at the end."""
+"""Collects the outcomes of the inputs, and prints them at the end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SEEN = pytest.StashKey[list[dict[str, Any]]]()
 
 @pytest.fixture(scope="session")
 def seen(pytestconfig: pytest.Config) -> list[dict[str, Any]]:
-    """What came of the targets so far."""
+    """Outcomes of the targets so far."""
     return pytestconfig.stash.setdefault(SEEN, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Show the table; a run long enough, over all targets, writes it into the documentation."""
+    """Print the table; a run of all targets with enough inputs also writes it into the documentation."""
     outcomes = config.stash.get(SEEN, [])
     if not outcomes:
         return

@@ -1,6 +1,6 @@
-"""Files as a damaged disk, a careless script or a malicious stranger may leave them: each with a name, made by code.
+"""Generated files with names: damaged by a disk, malformed by a script, or forged by an attacker.
 
-They are tried as they are, and they are what the mutations start from.
+The fuzz tests read them unchanged, and use them as seeds of the mutations.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def zip_of(
     """Zip these members in memory."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that are there twice, on purpose
+        warnings.simplefilter("ignore")  # about duplicate names, which are intended
         with zipfile.ZipFile(buffer, "w", compression) as archive:
             for name, content in members:
                 archive.writestr(name, content)
@@ -57,7 +57,7 @@ def _entry(name: str, mode: int = 0, extra: bytes = b"") -> zipfile.ZipInfo:
 
 
 def _patched(content: bytes, mark: bytes, offset: int, form: str, *values: int) -> bytes:
-    """Overwrite a field of every header with this mark."""
+    """Overwrite a field of each header with this signature."""
     changed = bytearray(content)
     start = changed.find(mark)
     while start >= 0:
@@ -77,7 +77,7 @@ def _named(name: bytes, flags: int = 0) -> bytes:
 
 
 def zips() -> Corpus:
-    """Zips of the classic layout, whole and broken in every way we know."""
+    """Zips of the classic layout, valid and broken in all known ways."""
     members: list[tuple[str | zipfile.ZipInfo, bytes]] = [
         (TRAINING, TRAINING_CSV),
         (f"folder/{TOURNAMENT}", TOURNAMENT_CSV),
@@ -142,8 +142,8 @@ def zips() -> Corpus:
         "extra fields longer than the file": _patched(whole, _LOCAL, 28, "<H", 60_000),
         "bzip2": zip_of(members, zipfile.ZIP_BZIP2),
         "lzma": zip_of(members, zipfile.ZIP_LZMA),
-        "stored, but said to be deflated": _patched(_patched(stored, _CENTRAL, 10, "<H", 8), _LOCAL, 8, "<H", 8),
-        "deflated, but said to be stored": _patched(_patched(whole, _CENTRAL, 10, "<H", 0), _LOCAL, 8, "<H", 0),
+        "stored, but declared as deflated": _patched(_patched(stored, _CENTRAL, 10, "<H", 8), _LOCAL, 8, "<H", 8),
+        "deflated, but declared as stored": _patched(_patched(whole, _CENTRAL, 10, "<H", 0), _LOCAL, 8, "<H", 0),
         "zeros, a thousandfold": zeros,
         "a link": zip_of([*members, (_entry("link", 0o120777), b"/etc/passwd")]),
         "a pipe": zip_of([*members, (_entry("pipe", 0o010644), b"")]),
@@ -159,7 +159,7 @@ def zips() -> Corpus:
     names = [b"../evil.csv", b"/etc/evil.csv", b"a/../../evil", b"C:evil.csv", b"a\\b.csv", b"a\0b.csv", b"a\nb.csv"]
     names += [b"n" * 300, b"d/" * 200 + b"x.csv", b"./", b"..", b".", b"con.csv", b"\xff\xfe\xfd.csv", b" ", b"~root"]
     found |= {f"the name {name[:20]!r}": _named(name) for name in names}
-    found |= {f"the name {name!r}, said to be UTF-8": _named(name, 0x800) for name in (b"\xff\xfe", b"e\xcc\x81.csv")}
+    found |= {f"the name {name!r}, declared as UTF-8": _named(name, 0x800) for name in (b"\xff\xfe", b"e\xcc\x81.csv")}
     return found
 
 
@@ -177,7 +177,7 @@ def table_of(kind: str, **replaced: Any) -> pa.Table:
 
 
 def parquets(kind: str = "train") -> Corpus:
-    """Parquet files of today's layout, whole and broken in every way we know."""
+    """Parquet files of today's layout, valid and broken in all known ways."""
     table = table_of(kind)
     rows = table.num_rows
     whole = parquet_bytes(table)
@@ -220,7 +220,9 @@ def parquets(kind: str = "train") -> Corpus:
         "very long ids": parquet_bytes(table_of(kind, id=pa.array([f"{row}" * 9_000 for row in range(rows)]))),
     }
     lengths = {"nothing": 0, "one byte": 1, "more than there is": len(whole), "2 GB": 2**31 - 1, "4 GB": 2**32 - 1}
-    found |= {f"a footer of {said}": whole[:-8] + struct.pack("<L", size) + b"PAR1" for said, size in lengths.items()}
+    found |= {
+        f"a footer of {length}": whole[:-8] + struct.pack("<L", size) + b"PAR1" for length, size in lengths.items()
+    }
     for codec in ("snappy", "gzip", "brotli", "lz4", "zstd", "none"):
         found[f"packed by {codec}"] = parquet_bytes(table, compression=codec)
     for version in ("1.0", "2.4", "2.6"):
@@ -228,10 +230,10 @@ def parquets(kind: str = "train") -> Corpus:
             found[f"version {version}, pages {page}"] = parquet_bytes(table, version=version, data_page_version=page)
     for column in ("id", "era", "data_type", "feature_a", "target"):
         found[f"without {column}"] = parquet_bytes(table.drop_columns([column]))
-        for said, make in KINDS.items():
+        for kind_name, make in KINDS.items():
             content = _written(table_of(kind, **{column: make(rows)}))
             if content is not None:
-                found[f"{column} as {said}"] = content
+                found[f"{column} as {kind_name}"] = content
     return found
 
 
@@ -250,7 +252,7 @@ def _written(table: pa.Table) -> bytes | None:
     try:
         return parquet_bytes(table)
     except pa.ArrowException:
-        return None  # what cannot be written as parquet is no case
+        return None  # this type cannot be written as parquet
 
 
 def _cycle(values: list[Any], kind: Any) -> Callable[[int], Any]:
@@ -268,7 +270,7 @@ KINDS: dict[str, Callable[[int], Any]] = {
     "int64": _cycle([-(2**63), 2**63 - 1, None], pa.int64()),
     "half floats": lambda rows: pa.array(np.linspace(0, 1, rows).astype(np.float16)),
     "doubles": _cycle([0.5, 1e-300, 1e300, None], pa.float64()),
-    "what is no number": _cycle([float("nan"), 0.25], pa.float32()),
+    "NaN": _cycle([float("nan"), 0.25], pa.float32()),
     "infinite numbers": _cycle([0.25, float("inf"), float("-inf")], pa.float64()),
     "negative numbers": _cycle([-0.5, -0.0], pa.float32()),
     "decimals": _cycle([1, None], pa.decimal128(20, 5)),
@@ -293,11 +295,11 @@ KINDS: dict[str, Callable[[int], Any]] = {
     "words for eras": _cycle(["era1", "eraX", "week 3", "0012"], pa.string()),
     "words for data types": _cycle(["train", "validation", "live", "tset"], pa.string()),
 }
-"""Columns of every type that Arrow knows, and some that are of the right type and wrong all the same."""
+"""Columns of all Arrow types, and columns of the right type with wrong values."""
 
 
 def csvs(whole: bytes) -> Corpus:
-    """CSV files of the classic layout, whole and broken in every way we know."""
+    """CSV files of the classic layout, valid and broken in all known ways."""
     text = whole.decode()
     header, *lines = text.splitlines()
     rest = "\n".join(lines) + "\n"
@@ -379,7 +381,7 @@ def csvs(whole: bytes) -> Corpus:
 
 
 def features() -> Corpus:
-    """Descriptions of a dataset (``features.json``), whole and broken."""
+    """Descriptions of a dataset (``features.json``), valid and broken."""
     whole = features_json()
     text = json.dumps(whole).encode()
     found: dict[str, Any] = {
@@ -413,13 +415,13 @@ def features() -> Corpus:
         "very deep": b"[" * 100_000,
         "very deep maps": b'{"a":' * 100_000,
         "a number without end": b'{"targets": ' + b"9" * 5_000 + b"}",
-        "what is no number": b'{"targets": NaN}',
+        "NaN": b'{"targets": NaN}',
         **{name: json.dumps(content).encode() for name, content in found.items()},
     }
 
 
 def predictions(ids: list[str]) -> Corpus:
-    """Predictions of these ids, whole and broken."""
+    """Predictions of these ids, valid and broken."""
     rows = [f"{row_id},{0.3 + place / (3 * len(ids)):.6f}" for place, row_id in enumerate(ids)]
 
     def text(*lines: str, header: str = "id,prediction") -> bytes:
@@ -439,7 +441,7 @@ def predictions(ids: list[str]) -> Corpus:
         "half of them": whole[: len(whole) // 2],
         "an id missing": text(*rows[:-1]),
         "an id twice": text(*rows, rows[0]),
-        "an id too many": text(*rows, "nobody,0.5"),
+        "an id too many": text(*rows, "unknown,0.5"),
         "another order": text(*reversed(rows)),
         "all the same": text(*[f"{row_id},0.5" for row_id in ids]),
         "ids that are no text": whole.replace(ids[0].encode(), b"\xff\xfe"),
@@ -471,8 +473,8 @@ def predictions(ids: list[str]) -> Corpus:
     return found
 
 
-def told() -> dict[str, Corpus]:
-    """What tasks tell of themselves in JSON, whole and broken: file → name → content."""
+def reports() -> dict[str, Corpus]:
+    """Reports of tasks in JSON, valid and broken: file → name → content."""
     scores = {"rows": 9, "eras": 3, "logloss": 0.69, "consistency": 0.5, "correlation": 0.01}
     report = {"operation": "svm", "rows": {"training": 9}, "seconds": 1.5, "validation": scores, "chosen": {"c": 1}}
     row = {"model": "svm", "kind": "model", "rank": 1, "corr": 0.01, "most_like": "xgboost", "concordant": True}
@@ -513,7 +515,7 @@ _OF_ANY_TYPE: tuple[Any, ...] = (None, -1, 1.5, 1e300, "x", [], {}, True, 2**70,
 
 
 def manifests(path_name: str, content: bytes, digest: str) -> Corpus:
-    """Manifests of a file, whole and broken."""
+    """Manifests of a file, valid and broken."""
     whole = {"file": path_name, "sha256": digest, "bytes": len(content), "rows": 3, "columns": ["id"], "inputs": "abc"}
     found: dict[str, Any] = {"whole": whole, "a list": [whole], "null": None, "nothing in it": {}}
     for field in whole:

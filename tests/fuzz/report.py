@@ -1,4 +1,4 @@
-"""What the fuzzing saw, as a table: for the terminal, and for docs/robustness.md."""
+"""Formats the outcomes of the fuzz tests as a table, for the terminal and for docs/robustness.md."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ENOUGH = 10_000
 
 
 def table(outcomes: Sequence[Mapping[str, Any]]) -> str:
-    """Write a Markdown table: a line for each target, and one for all."""
+    """Format a Markdown table: a line for each target, and one for all."""
     lines = [
-        "| what reads it | inputs | of the corpus | used | refused, as | unclassified | left behind |",
+        "| reader | inputs | from the corpus | accepted | rejected, as | unclassified | leftover files |",
         "|---|---:|---:|---:|---|---:|---:|",
     ]
     lines += [_line(TARGETS[outcome["target"]].title, outcome) for outcome in outcomes]
@@ -42,13 +42,13 @@ def _line(title: str, outcome: Mapping[str, Any]) -> str:
 
 
 def write_page(outcomes: Sequence[Mapping[str, Any]], page: Path = PAGE) -> None:
-    """Put the table into the page, between its marks."""
+    """Write the table into the page, between its marks."""
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    said = (
+    summary = (
         f"{sum(outcome['inputs'] for outcome in outcomes):,} different inputs, seed {outcomes[0]['seed']}, in"
         f" {sum(outcome['seconds'] for outcome in outcomes) / 60:.0f} minutes; Python {platform.python_version()},"
         f" pyarrow {version('pyarrow')}, hypothesis {version('hypothesis')}, {platform.system()} {platform.machine()}."
     )
-    page.write_text(f"{before}{BEGIN}\n{said}\n\n{table(outcomes)}{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{summary}\n\n{table(outcomes)}{END}{after}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is fuzzed: each reader of files from outside, of Airflow's side and of the images', with what may come of it."""
+"""The fuzz targets: the readers of untrusted files in Airflow and in the images, with their allowed outcomes."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class Target:
     Attributes
     ----------
     title : str
-        What it is, for the table of outcomes.
+        Title in the table of outcomes.
     share : int
-        How many of 1,000 inputs it gets.
+        Number of its inputs out of 1,000.
     seeds : callable
-        Role → name → content: what is tried as it is, and damaged. The role tells which file of several it is.
+        Role → name → content of the seeds, read unchanged and damaged. The role selects one of several files.
     attempt : callable
         Reads the content in this role, in this empty folder; its files are written there before. Returns the names of
         the files that it may leave, relative to the folder.
@@ -77,14 +77,14 @@ class Target:
 
 
 class Files:
-    """The files of one attempt: what was there before, so that what it leaves can be told."""
+    """The files of one attempt: those before it, to detect leftovers."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
         self.before: list[str] = []
 
     def laid(self) -> None:
-        """Note that all that is there now belongs to the input."""
+        """Record the present files as the input."""
         self.before = self.there()
 
     def there(self) -> list[str]:
@@ -93,7 +93,7 @@ class Files:
 
 
 def classified_as(error: BaseException) -> str | None:
-    """Name the kind of an error; None for one that nobody foresaw."""
+    """Return the class name of an expected error; None for an unexpected one."""
     if isinstance(error, PipelineError):
         return type(error).__name__
     known = to_contract_error(error)
@@ -183,7 +183,7 @@ def _read_table(place: Path, role: str, content: bytes, files: Files) -> list[st
 
 
 def _read_prepared(place: Path, role: str, content: bytes, files: Files) -> list[str]:
-    """Read a split or a map whose manifest holds, as if whoever made it had made it wrong."""
+    """Read a malformed split or embedding with a valid manifest, as a faulty writer would produce it."""
     training = place / "training.parquet"
     training.write_bytes(_whole_v5()["train.parquet"])
     path = place / role
@@ -231,10 +231,10 @@ def _prepared() -> dict[str, corpus.Corpus]:
                 cases[f"without {column}"] = corpus.parquet_bytes(table.drop_columns([column]))
                 twice = table.append_column(column, table[column])
                 cases[f"{column} twice"] = corpus.parquet_bytes(twice)
-                for said, make in corpus.KINDS.items():
+                for kind_name, make in corpus.KINDS.items():
                     other = table.set_column(place_of, column, make(rows))
                     try:
-                        cases[f"{column} as {said}"] = corpus.parquet_bytes(other)
+                        cases[f"{column} as {kind_name}"] = corpus.parquet_bytes(other)
                     except pa.ArrowException:
                         continue
             found[str(path.relative_to(place))] = cases
@@ -282,10 +282,10 @@ def _manifests() -> dict[str, corpus.Corpus]:
     return {"Airflow's side": made, "the images' side": made}
 
 
-def _read_told(place: Path, role: str, content: bytes, files: Files) -> list[str]:
-    """Sum up and show a run with one file that is not what it should be: nothing may be refused for that."""
+def _read_reports(place: Path, role: str, content: bytes, files: Files) -> list[str]:
+    """Summarize and display a run with one malformed file, which must not raise an exception."""
     layout = RunLayout(place)
-    for file, known in corpus.told().items():
+    for file, known in corpus.reports().items():
         path = place / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if file == role else known["whole"])
@@ -318,7 +318,7 @@ TARGETS = {
         {kind: any_table(kind) for kind in _KINDS},
     ),
     "comparisons": Target(
-        "`unzip`: predictions to compare with; a bad file is left out",
+        "`unzip`: predictions for comparison; an invalid file is ignored",
         50,
         lambda: {"meta_model": corpus.parquets("validation"), "benchmark_validation": corpus.parquets("validation")},
         _compare,
@@ -343,22 +343,22 @@ TARGETS = {
         lambda: {"training.csv": corpus.csvs(corpus.TRAINING_CSV)},
         _read_table,
     ),
-    "prepared": Target("an image's reader of split and maps", 50, _prepared, _read_prepared),
+    "prepared": Target("an image's reader of split and embeddings", 50, _prepared, _read_prepared),
     "predictions": Target(
-        "predictions that a container left",
+        "predictions of a container",
         40,
         lambda: {"predictions": corpus.predictions(IDS), "tournament": {"whole": _tournament()}},
         _accept,
     ),
-    "told": Target("what tasks tell of themselves, for the leaderboard", 20, corpus.told, _read_told),
+    "reports": Target("reports of tasks, for the leaderboard", 20, corpus.reports, _read_reports),
     "manifests": Target("manifests, on both sides", 20, _manifests, _read_manifests),
 }
 
 
 def inputs_of(target: Target) -> st.SearchStrategy[tuple[str, str, bytes]]:
-    """Draw inputs of a target: role, what it was made from, and content."""
+    """Draw inputs of a target: role, origin and content."""
     seeds = [(role, name, content) for role, known in target.seeds().items() for name, content in known.items()]
-    # damage to what is right is found in more places than damage to what is wrong already
+    # damage to valid files reaches more code than damage to invalid files
     whole = [seed for seed in seeds if seed[1] == "whole"]
 
     @st.composite

@@ -1,7 +1,7 @@
-"""No file from outside, however broken, ends in an error that nobody foresaw, or leaves a file behind.
+"""Untrusted files, broken in any way, must not cause unexpected errors or leftover files.
 
-``FUZZ_INPUTS`` says how many inputs there are in all (``make test-fuzz``: 13,000, of which 10,140 go to ``unzip`` and
-to the readers of tables), ``FUZZ_SEED`` which ones.
+``FUZZ_INPUTS`` is the total number of inputs (``make test-fuzz``: 13,000, of which 10,140 go to ``unzip`` and
+to the readers of tables), ``FUZZ_SEED`` selects them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ KEPT = ROOT / ".cache" / "fuzz"
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_input_is_used_or_refused_in_words(name: str, tmp_path: Path, seen: list[dict[str, Any]]) -> None:
+def test_target_each_input_is_accepted_or_rejected_with_a_message(
+    name: str, tmp_path: Path, seen: list[dict[str, Any]]
+) -> None:
     inputs = max(10, INPUTS * TARGETS[name].share // 1_000)
     folder = tmp_path / name
     folder.mkdir()
@@ -45,8 +47,8 @@ def test_every_input_is_used_or_refused_in_words(name: str, tmp_path: Path, seen
     file = folder / "outcome.json"
     if not file.exists():
         kept = keep(folder / "at_hand", name)
-        said = done.stderr[-2_000:]
-        pytest.fail(f"the process ended ({done.returncode}) with the input that is kept in {kept}: {said}")
+        output = done.stderr[-2_000:]
+        pytest.fail(f"the process ended ({done.returncode}) with the input that is kept in {kept}: {output}")
     outcome = json.loads(file.read_text(encoding="utf-8"))
     outcome["seconds"] = time.monotonic() - began
     seen.append(outcome)
@@ -57,12 +59,12 @@ def test_every_input_is_used_or_refused_in_words(name: str, tmp_path: Path, seen
         pytest.fail("\n\n".join([f"kept in {kept}", *outcome["findings"].values()]))
 
 
-def test_the_shares_are_of_a_thousand() -> None:
+def test_targets_shares_add_up_to_a_thousand() -> None:
     assert sum(target.share for target in TARGETS.values()) == 1_000
 
 
 def keep(found: Path, name: str) -> Path:
-    """Keep inputs where the next run of the tests does not take them away."""
+    """Keep inputs in a folder that the next test run does not remove."""
     kept = KEPT / name
     shutil.rmtree(kept, ignore_errors=True)
     if found.exists():

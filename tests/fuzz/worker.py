@@ -1,8 +1,8 @@
-"""Tries inputs on one target, in a process of its own: damaged bytes may end a process that reads them by native code.
+"""Runs inputs on one target in a separate process: damaged bytes may crash the native code that reads them.
 
     python -m tests.fuzz.worker TARGET INPUTS SEED FOLDER
 
-The folder must be empty. The input at hand is always in ``FOLDER/at_hand``; what came of all is in
+The folder must be empty. The current input is in ``FOLDER/at_hand``; the outcomes are in
 ``FOLDER/outcome.json``, and each input that should not have come out so in ``FOLDER/found``.
 """
 
@@ -33,7 +33,7 @@ _MOST_FINDINGS = 25
 
 
 class _TooSlowError(BaseException):
-    """Nobody waits so long for a file of a few kilobytes."""
+    """Reading a file of a few kilobytes took too long."""
 
 
 def _too_slow(_number: int, _frame: FrameType | None) -> None:
@@ -41,7 +41,7 @@ def _too_slow(_number: int, _frame: FrameType | None) -> None:
 
 
 class Trial:
-    """Tries inputs one after another, up to ``most``, and keeps count."""
+    """Runs inputs one after another, up to ``most``, and counts the outcomes."""
 
     def __init__(self, target: Target, folder: Path, most: int) -> None:
         self._target = target
@@ -58,11 +58,11 @@ class Trial:
 
     @property
     def tried(self) -> int:
-        """Number of different inputs so far."""
+        """Number of distinct inputs so far."""
         return sum(self.outcomes.values())
 
     def try_one(self, role: str, name: str, content: bytes) -> None:
-        """Try an input; nothing is raised, whatever comes of it."""
+        """Run an input; record the outcome without raising an exception."""
         key = f"{role}/{hash(content)}"
         if key in self._seen or self.tried >= self._most:
             return
@@ -78,7 +78,7 @@ class Trial:
         try:
             allowed = self._target.attempt(place, role, content, files)
             outcome, wrong, where = "accepted", "", ""
-        except BaseException as error:  # noqa: BLE001 - telling them apart is what this is about
+        except BaseException as error:  # noqa: BLE001 - all outcomes are classified
             allowed = []
             kind = classified_as(error)
             outcome = kind or "unclassified"
@@ -86,7 +86,7 @@ class Trial:
             where = f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
             wrong = "" if kind else f"{error!r:.300}\n{traceback.format_exc()}"
             if kind and not str(error).strip():
-                wrong = "the error says nothing"
+                wrong = "the error has no message"
         finally:
             signal.alarm(0)
         self.outcomes[outcome] += 1
@@ -94,7 +94,7 @@ class Trial:
         left |= {str(path.relative_to(self._temporary)) for path in self._temporary.rglob("*")}
         if left:
             self.left += 1
-            wrong, where = f"{wrong}\nleft behind: {sorted(left)[:9]}", f"{where} leaves files"
+            wrong, where = f"{wrong}\nleftover files: {sorted(left)[:9]}", f"{where} leaves files"
             shutil.rmtree(self._temporary)
             self._temporary.mkdir()
         if wrong and where not in self.findings and len(self.findings) < _MOST_FINDINGS:
@@ -104,7 +104,7 @@ class Trial:
 
 
 def main(arguments: list[str]) -> int:
-    """Try a target; returns 0 when every outcome was one that was foreseen."""
+    """Run a target; return 0 if all outcomes are expected."""
     target, inputs, start = TARGETS[arguments[0]], int(arguments[1]), int(arguments[2])
     folder = Path(arguments[3])
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter("ignore")
     trial = Trial(target, folder, inputs)
     known = [(role, name, content) for role, seeds in target.seeds().items() for name, content in seeds.items()]
-    # a bounded part of the corpus, spread over all of it, or all where there is time
+    # an evenly spread part of the corpus, or all of it with enough inputs
     step = max(1, -(-len(known) // max(1, inputs // 2)))
     for role, name, content in known[start % step :: step]:
         trial.try_one(role, name, content)

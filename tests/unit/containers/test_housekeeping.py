@@ -1,4 +1,4 @@
-"""What housekeeping removes and keeps, on real trees whose files have real ages."""
+"""Removals of housekeeping, on real directories whose files have real ages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> DataLayout:
 
 
 def age(path: Path, days: float) -> None:
-    """Make a file, or a folder with all in it, so many days old."""
+    """Set the age in days of a file, or of a folder with its content."""
     moment = (NOW - timedelta(days=days)).timestamp()
     for each in [path, *path.rglob("*")]:
         os.utime(each, (moment, moment))
@@ -61,7 +61,7 @@ def make_download(data: DataLayout, name: str, days: float) -> Path:
     return path
 
 
-def sweep_runs(
+def clean_runs(
     data: DataLayout,
     *,
     keep_rounds: int = 1,
@@ -91,7 +91,7 @@ def test_old_runs_go_with_their_rounds_folder_and_late_or_used_ones_stay(data: D
     RunLayout(used).report("svm").write_text("{}")
     age(RunLayout(used).report("svm"), days=59)
     last = make_run(data, "1302", days=400)
-    cleanup = sweep_runs(data)
+    cleanup = clean_runs(data)
     assert cleanup.removed == ["rounds/1300/0123456789ab"]
     assert cleanup.freed == 1000 + len('{"source": "numerai"}')
     assert not old.parent.exists()
@@ -105,27 +105,27 @@ def test_rounds_are_counted_by_number_and_for_each_source(data: DataLayout) -> N
     make_run(data, "1335", days=100, source="practice")
     make_run(data, "1334", days=100, source="practice")
     make_run(data, "archive", days=100, source="archive")
-    assert sweep_runs(data).removed == ["rounds/1334/0123456789ab", "rounds/999/0123456789ab"]
+    assert clean_runs(data).removed == ["rounds/1334/0123456789ab", "rounds/999/0123456789ab"]
 
 
 def test_all_runs_of_a_late_round_stay(data: DataLayout) -> None:
     directory = make_run(data, "1000", days=100)
     shutil.copytree(directory, directory.with_name("ba9876543210"))
-    assert sweep_runs(data).removed == []
+    assert clean_runs(data).removed == []
 
 
-def test_a_run_that_never_said_what_it_is_goes_when_it_is_old(data: DataLayout) -> None:
+def test_remove_runs_old_run_without_metadata_is_removed(data: DataLayout) -> None:
     directory = make_run(data, "1000", days=100)
     RunLayout(directory).run_metadata.unlink()
     age(directory, days=100)
-    assert sweep_runs(data).removed == ["rounds/1000/0123456789ab"]
+    assert clean_runs(data).removed == ["rounds/1000/0123456789ab"]
 
 
 def test_the_directory_of_an_active_run_stays(data: DataLayout) -> None:
     make_run(data, "1000", days=100, lease=RUN)
     make_run(data, "1001", days=100, lease=RunRef(RUN.dag, "manual__1"))
     make_run(data, "1002", days=100)
-    assert sweep_runs(data, is_active=lambda lease: lease == RUN).removed == ["rounds/1001/0123456789ab"]
+    assert clean_runs(data, is_active=lambda lease: lease == RUN).removed == ["rounds/1001/0123456789ab"]
 
 
 def test_two_runs_may_note_themselves_in_one_directory(data: DataLayout) -> None:
@@ -140,7 +140,7 @@ def test_the_directory_of_a_working_container_stays(data: DataLayout) -> None:
     directory = make_run(data, "1000", days=100)
     make_run(data, "1001", days=100)
     make_run(data, "1002", days=100)
-    assert sweep_runs(data, mounted=lambda path: path == directory).removed == ["rounds/1001/0123456789ab"]
+    assert clean_runs(data, mounted=lambda path: path == directory).removed == ["rounds/1001/0123456789ab"]
 
 
 def test_nothing_is_removed_when_airflow_does_not_answer(data: DataLayout) -> None:
@@ -154,17 +154,17 @@ def test_nothing_is_removed_when_airflow_does_not_answer(data: DataLayout) -> No
         raise ConnectionError(msg)
 
     with pytest.raises(ConnectionError):
-        sweep_runs(data, is_active=no_answer)
+        clean_runs(data, is_active=no_answer)
     assert everything_in(data.rounds) == before
 
 
-def test_a_dry_run_says_the_same_and_changes_nothing(data: DataLayout, caplog: pytest.LogCaptureFixture) -> None:
+def test_remove_runs_dry_run_logs_and_changes_nothing(data: DataLayout, caplog: pytest.LogCaptureFixture) -> None:
     make_run(data, "1000", days=100)
     make_run(data, "1001", days=1)
     make_download(data, "numerai/v4.3/train.parquet", days=100)
     before = everything_in(data.root)
     with caplog.at_level(logging.INFO):
-        sweep_runs(data, dry_run=True).finish()
+        clean_runs(data, dry_run=True).finish()
         dry = sweep_downloads(data, dry_run=True)
     assert everything_in(data.root) == before
     assert "would remove rounds/1000/0123456789ab: 0.0 MB, 100.0 days old" in caplog.messages
@@ -175,7 +175,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(data: DataLayout, caplog: p
 def be_killed_in_the_middle(data: DataLayout) -> None:
     """Remove runs in a process that ends, as by SIGKILL, when the first file of a directory is to be unlinked."""
     os.unlink = lambda *_args, **_kwargs: os._exit(9)
-    sweep_runs(data)
+    clean_runs(data)
 
 
 def test_a_killed_removal_leaves_no_half_run_and_the_next_one_ends_it(data: DataLayout) -> None:
@@ -187,7 +187,7 @@ def test_a_killed_removal_leaves_no_half_run_and_the_next_one_ends_it(data: Data
     assert process.exitcode == 9
     assert not (data.rounds / "1000").exists()
     [left] = data.rounds.glob(".removed-1000-*")
-    assert sweep_runs(data).removed == [f"{left.name} (leftover)"]
+    assert clean_runs(data).removed == [f"{left.name} (leftover)"]
     run = "1001/0123456789ab"
     assert everything_in(data.rounds) == ["1001", run, f"{run}/run.json", f"{run}/training.parquet"]
 
@@ -198,13 +198,13 @@ def test_a_run_that_begins_meanwhile_waits_and_gets_a_new_directory(data: DataLa
     beginning = threading.Thread(target=mark_in_use, args=(data, layout, RunRef("d", "new")), daemon=True)
 
     def decide(_lease: RunRef) -> bool:
-        # the other run comes between the look and the removal
+        # the other run starts between the check and the removal
         beginning.start()
         beginning.join(0.2)
         assert beginning.is_alive()
         return False
 
-    cleanup = sweep_runs(data, is_active=decide)
+    cleanup = clean_runs(data, is_active=decide)
     beginning.join()
     assert cleanup.removed == ["rounds/1000/0123456789ab"]
     assert list(runs_using(layout.directory)) == [RunRef("d", "new")]
@@ -220,11 +220,11 @@ def test_links_out_of_the_volume_are_not_followed(data: DataLayout, tmp_path: Pa
     age(tmp_path / "elsewhere", days=100)
     os.utime(directory / "link", (0, 0), follow_symlinks=False)
     make_run(data, "1001", days=100)
-    assert sweep_runs(data).removed == ["rounds/1000/0123456789ab"]
+    assert clean_runs(data).removed == ["rounds/1000/0123456789ab"]
     assert (tmp_path / "elsewhere" / "precious").exists()
 
 
-def test_downloads_that_nobody_asked_for_go_and_their_folders(data: DataLayout) -> None:
+def test_remove_downloads_unrequested_files_and_folders_are_removed(data: DataLayout) -> None:
     make_run(data, "1335", days=1)
     for name, days in {
         "numerai/v4.3/train.parquet": 61,
@@ -263,7 +263,7 @@ def test_what_a_killed_removal_of_a_download_left_goes(data: DataLayout) -> None
     assert everything_in(data.downloads_root) == []
 
 
-def test_unfinished_files_go_when_nobody_writes_them_any_more(data: DataLayout) -> None:
+def test_remove_downloads_old_unfinished_files_are_removed(data: DataLayout) -> None:
     folder = data.downloads("numerai/v5.3")
     folder.mkdir(parents=True)
     run = make_run(data, "1335", days=1)
@@ -291,5 +291,5 @@ def test_what_cannot_be_removed_is_named_and_the_rest_goes_on() -> None:
 
 
 def test_an_empty_volume_is_no_error(data: DataLayout) -> None:
-    assert sweep_runs(data).finish()["removed"] == []
+    assert clean_runs(data).finish()["removed"] == []
     assert sweep_downloads(data).finish()["removed"] == []

@@ -27,7 +27,7 @@ def token() -> str:
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
     from airflow.utils.db import initdb
 
-    initdb()  # it keeps the tokens of those who signed out
+    initdb()  # its tables hold the revoked tokens
     manager = init_auth_manager()
     return manager.generate_jwt(SimpleAuthManagerUser(username="admin", role="VIEWER"))
 

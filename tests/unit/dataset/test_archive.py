@@ -1,4 +1,4 @@
-"""Zips that are right, and every way in which one can be wrong."""
+"""Unpacking of valid and invalid zips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def files_under(directory: Path) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder that holds nothing but what unpacking leaves in it."""
+    """Create a folder for the unpacked files only."""
     directory = tmp_path / "place"
     directory.mkdir()
     return directory
@@ -41,7 +41,7 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refused(tmp_path: Path, place: Path) -> Callable[..., str]:
-    """Unpack an archive that must be refused, with nothing left behind; gives the message."""
+    """Unpack an invalid archive; check that no file remains, and return the message."""
 
     def attempt(path: Path, **limits: float) -> str:
         with pytest.raises(BadInputError) as caught:
@@ -141,7 +141,7 @@ def test_folders_and_unix_modes_are_fine(tmp_path: Path, place: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) & 0o7111 == 0, "no mode of the archive is taken over"
 
 
-def test_a_full_target_folder_is_left_alone(tmp_path: Path, place: Path) -> None:
+def test_extract_into_nonempty_folder_changes_nothing(tmp_path: Path, place: Path) -> None:
     (place / "out").mkdir()
     (place / "out" / "mine").write_text("kept")
     with pytest.raises(BadInputError, match="exists already"):
@@ -169,7 +169,9 @@ def test_a_full_target_folder_is_left_alone(tmp_path: Path, place: Path) -> None
         ("/".join(["x" * 200] * 8), "longer than 255"),
     ],
 )
-def test_names_that_lead_elsewhere(tmp_path: Path, refused: Callable[..., str], name: str, reason: str) -> None:
+def test_extract_name_outside_the_folder_is_rejected(
+    tmp_path: Path, refused: Callable[..., str], name: str, reason: str
+) -> None:
     # zipfile would clean some of these names while writing: put them in afterwards
     placeholder = "Q" * len(name.encode())
     path = write_zip(tmp_path / "bad.zip", {placeholder: "x", "fine.csv": "y"}, zipfile.ZIP_STORED)
@@ -260,14 +262,14 @@ def test_members_that_overlap(tmp_path: Path, refused: Callable[..., str]) -> No
     ("declared", "reason"),
     [(900, "than the 900 bytes that it declares"), (1100, "1,000 bytes, not the declared 1,100")],
 )
-def test_sizes_that_lie(
+def test_extract_wrong_declared_size_is_rejected(
     tmp_path: Path, refused: Callable[..., str], compression: int, declared: int, reason: str
 ) -> None:
     path = write_zip(tmp_path / "bad.zip", {"a.csv": "0123456789" * 100}, compression)
     assert reason in refused(patch_zip(path, size=declared))
 
 
-def test_a_size_that_lies_with_a_matching_checksum(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_extract_wrong_size_with_matching_checksum_is_rejected(tmp_path: Path, refused: Callable[..., str]) -> None:
     """zipfile alone would cut the content at the declared size and find the checksum right."""
     content = b"0123456789" * 100
     path = write_zip(tmp_path / "bad.zip", {"a.csv": content})
@@ -306,7 +308,9 @@ def test_a_truncated_zip(tmp_path: Path, refused: Callable[..., str], share: flo
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"", "is empty"), (b"<html>sorry</html>", "<html>"), (b"\x1f\x8b" * 50, "not a zip")]
 )
-def test_what_is_no_zip(tmp_path: Path, refused: Callable[..., str], content: bytes, reason: str) -> None:
+def test_extract_file_that_is_not_a_zip_is_rejected(
+    tmp_path: Path, refused: Callable[..., str], content: bytes, reason: str
+) -> None:
     path = tmp_path / "bad.zip"
     path.write_bytes(content)
     assert reason in refused(path)
@@ -341,7 +345,7 @@ def test_a_disk_that_fills_up_while_unpacking(tmp_path: Path, place: Path, monke
     assert files_under(place) == []
 
 
-def test_an_interrupted_task_leaves_nothing(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extract_interrupted_removes_its_files(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -351,7 +355,7 @@ def test_an_interrupted_task_leaves_nothing(tmp_path: Path, place: Path, monkeyp
     assert files_under(place) == []
 
 
-def test_progress_is_said(
+def test_extract_logs_progress(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)

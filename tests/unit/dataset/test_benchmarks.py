@@ -1,4 +1,4 @@
-"""What models are measured against: the run's own rows of others' predictions."""
+"""Published predictions of the run's rows, for comparison."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def ids(path: Path) -> list[str]:
     return found
 
 
-def test_the_run_gets_those_of_its_own_rows(raw: RawDataset, layout: RunLayout, season: Path) -> None:
+def test_write_benchmarks_writes_the_rows_of_the_run(raw: RawDataset, layout: RunLayout, season: Path) -> None:
     assert write_benchmarks(raw, layout).available == ["example_predictions", "meta_model"]
     example, meta = (pq.read_table(layout.reference(name)) for name in ("example_predictions", "meta_model"))
     assert example.column_names == ["id", "prediction"]
     assert example["id"].to_pylist() == ids(layout.tournament)
-    # the meta model knows nothing of live rows, and its words are left out
+    # the meta model has no live rows, and its text columns are not used
     assert meta.column_names == ["id", META_MODEL]
     assert set(meta["id"].to_pylist()) < set(ids(layout.tournament))
     original = pq.read_table(season / "meta_model.parquet")
@@ -82,7 +82,9 @@ def test_the_run_gets_those_of_its_own_rows(raw: RawDataset, layout: RunLayout, 
         assert manifest.rows == pq.read_metadata(layout.reference(name)).num_rows
 
 
-def test_what_is_up_to_date_is_not_made_again(raw: RawDataset, layout: RunLayout, tmp_path: Path) -> None:
+def test_write_benchmarks_up_to_date_files_are_not_rewritten(
+    raw: RawDataset, layout: RunLayout, tmp_path: Path
+) -> None:
     write_benchmarks(raw, layout)
     times = {name: layout.reference(name).stat().st_mtime_ns for name in ("example_predictions", "meta_model")}
     assert write_benchmarks(raw, layout).available == list(times)
@@ -95,7 +97,7 @@ def test_what_is_up_to_date_is_not_made_again(raw: RawDataset, layout: RunLayout
     assert layout.reference("meta_model").stat().st_mtime_ns > times["meta_model"]
 
 
-def test_one_with_a_turned_byte_is_made_again_alone(raw: RawDataset, layout: RunLayout) -> None:
+def test_write_benchmarks_damaged_output_is_rewritten(raw: RawDataset, layout: RunLayout) -> None:
     there = write_benchmarks(raw, layout).available
     whole = {name: layout.reference(name).read_bytes() for name in there}
     times = {name: layout.reference(name).stat().st_mtime_ns for name in there}
@@ -106,14 +108,14 @@ def test_one_with_a_turned_byte_is_made_again_alone(raw: RawDataset, layout: Run
     assert layout.reference("example_predictions").stat().st_mtime_ns == times["example_predictions"]
 
 
-def test_a_dataset_without_any_leaves_none_of_an_earlier_one(raw: RawDataset, layout: RunLayout) -> None:
+def test_write_benchmarks_without_files_removes_earlier_outputs(raw: RawDataset, layout: RunLayout) -> None:
     write_benchmarks(raw, layout)
     bare = {role: file for role, file in raw.files.items() if role in ("features", "train", "validation", "live")}
     assert write_benchmarks(replace(raw, files=bare), layout).available == []
     assert not any(layout.reference(name).exists() for name in REFERENCES)
 
 
-def test_a_damaged_one_is_left_out_and_stops_nothing(
+def test_write_benchmarks_damaged_file_is_a_warning(
     raw: RawDataset, layout: RunLayout, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     damaged = tmp_path / "meta_model.parquet"
@@ -282,7 +284,9 @@ def test_unzip_writes_unavailable_comparisons_into_the_metadata(
     assert metadata["unavailable_comparisons"]["benchmark_live"] == "live_benchmark_models.parquet: 403 Forbidden"
 
 
-def test_a_walk_forward_run_gets_those_of_its_week(raw: RawDataset, tmp_path: Path, season: Path) -> None:
+def test_write_benchmarks_walk_forward_writes_the_rows_of_its_week(
+    raw: RawDataset, tmp_path: Path, season: Path
+) -> None:
     eras = [int(era) for era in pq.read_table(season / "validation.parquet")["era"].to_pylist()]
     layout = RunLayout(tmp_path / "walked")
     walked = replace(raw, era=max(eras) - 1)

@@ -1,4 +1,4 @@
-"""Raw datasets of both layouts, right and wrong, unpacked from real files."""
+"""Unpacking of valid and invalid raw datasets of both layouts, from real files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def raw_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unpacked(layout: RunLayout) -> Callable[..., UnpackedDataset]:
-    """Unpack with the usual choices."""
+    """Unpack with default parameters."""
 
     def attempt(raw: RawDataset, **choices: Any) -> UnpackedDataset:
         usual = {"feature_set": "small", "target": None, "every_nth_era": 1, "inputs": "hash"}
@@ -88,7 +88,7 @@ def unpacked(layout: RunLayout) -> Callable[..., UnpackedDataset]:
 
 @pytest.fixture
 def refused(layout: RunLayout, unpacked: Callable[..., UnpackedDataset]) -> Callable[..., str]:
-    """Unpack what must be refused, with nothing left behind; gives the message."""
+    """Unpack an invalid dataset; check that no file remains, and return the message."""
 
     def attempt(raw: RawDataset, error: type[PipelineError] = BadInputError, **choices: Any) -> str:
         with pytest.raises(error) as caught:
@@ -104,7 +104,7 @@ def read(path: Path) -> pa.Table:
 
 
 def rows_with(column: str, row: int, value: str, rows: list[list[str]]) -> str:
-    """Put a value into one row (from 1) of a table."""
+    """Set a value in one row (from 1) of a table."""
     rows[row - 1][HEADER.index(column)] = value
     return csv_table(rows)
 
@@ -383,18 +383,18 @@ BROKEN_TOURNAMENT: dict[str, tuple[str | bytes, list[str]]] = {
 class TestBrokenClassic:
     @pytest.mark.parametrize("case", BROKEN_TRAINING)
     def test_training(self, raw_dir: Path, refused: Callable[..., str], case: str) -> None:
-        content, said = BROKEN_TRAINING[case]
+        content, parts = BROKEN_TRAINING[case]
         message = refused(classic_dataset(raw_dir, training=content))
         assert TRAINING in message
-        for part in said:
+        for part in parts:
             assert part in message
 
     @pytest.mark.parametrize("case", BROKEN_TOURNAMENT)
     def test_tournament(self, raw_dir: Path, refused: Callable[..., str], case: str) -> None:
-        content, said = BROKEN_TOURNAMENT[case]
+        content, parts = BROKEN_TOURNAMENT[case]
         message = refused(classic_dataset(raw_dir, tournament=content))
         assert TOURNAMENT in message
-        for part in said:
+        for part in parts:
             assert part in message
 
     def test_the_row_is_right_far_into_a_file(
@@ -408,16 +408,16 @@ class TestBrokenClassic:
             assert "row 3,001, column" in refused(classic_dataset(raw_dir, table)), column
 
     @pytest.mark.parametrize(
-        ("members", "said"),
+        ("members", "parts"),
         [
             ({TRAINING: "x"}, f"has no {TOURNAMENT} (found: {TRAINING})"),
             ({"readme.txt": "x"}, f"has no {TRAINING} (found: readme.txt)"),
             ({f"a/{TRAINING}": "x", f"b/{TRAINING}": "y", TOURNAMENT: "z"}, "has 2 files that could be"),
         ],
     )
-    def test_files(self, raw_dir: Path, refused: Callable[..., str], members: dict[str, str], said: str) -> None:
+    def test_files(self, raw_dir: Path, refused: Callable[..., str], members: dict[str, str], parts: str) -> None:
         raw_dir.mkdir()
-        assert said in refused(archive_dataset(write_zip(raw_dir / "bad.zip", members)))
+        assert parts in refused(archive_dataset(write_zip(raw_dir / "bad.zip", members)))
 
     def test_a_missing_archive(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         assert "gone.zip" in refused(archive_dataset(raw_dir / "gone.zip"), NotFoundError)
@@ -688,7 +688,7 @@ class TestV5:
 
 class TestBrokenV5:
     @pytest.mark.parametrize(
-        ("place", "column", "value", "said"),
+        ("place", "column", "value", "parts"),
         [
             ("train", "feature_a", pa.array(["a"] * 32), "train.parquet: column 'feature_a' has the type string"),
             ("live", "feature_a", pa.array([[1]] * 4), "live.parquet: column 'feature_a' has the type list"),
@@ -724,9 +724,9 @@ class TestBrokenV5:
         ],
     )
     def test_columns(
-        self, raw_dir: Path, refused: Callable[..., str], place: str, column: str, value: Any, said: str
+        self, raw_dir: Path, refused: Callable[..., str], place: str, column: str, value: Any, parts: str
     ) -> None:
-        assert said in refused(v5_dataset(raw_dir, v5_tables(**{place: {column: value}})))
+        assert parts in refused(v5_dataset(raw_dir, v5_tables(**{place: {column: value}})))
 
     @pytest.mark.parametrize("place", ["train", "validation", "live"])
     def test_no_rows(self, raw_dir: Path, refused: Callable[..., str], place: str) -> None:
@@ -758,7 +758,7 @@ class TestBrokenV5:
         assert "validation.parquet" in refused(raw)
 
     def test_damaged_footers_never_end_the_process(self, raw_dir: Path, layout: RunLayout) -> None:
-        """Some of Arrow's ways to a footer abort the process when it is damaged: none of them may be taken."""
+        """Some Arrow functions abort the process for a damaged footer: they must not be used."""
         raw = v5_dataset(raw_dir)
         outcome = subprocess.run(
             [sys.executable, "-c", DAMAGED_FOOTERS, json.dumps(raw.to_json()), str(layout.directory)],
@@ -772,7 +772,7 @@ class TestBrokenV5:
         assert int(outcome.stdout) > 100, "many of them were refused"
         assert files_in(layout) in ([], OUTPUTS)
 
-    def test_text_that_is_no_text(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_invalid_utf8_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         raw = v5_dataset(raw_dir, use_dictionary=False, compression="none", write_statistics=False)
         path = raw.path("live")
         path.write_bytes(path.read_bytes().replace(b"live00002", b"live\xff\xfe002"[:9]))
@@ -794,14 +794,14 @@ class TestBrokenV5:
         message = refused(v5_dataset(raw_dir), NotFoundError, target="target_nomi")
         assert "target 'target_nomi' does not exist: choose one of target, target_ender_20" in message
 
-    def test_a_target_that_is_listed_but_not_there(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_listed_target_missing_in_file_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         features = features_json()
         features["targets"].append("target_bravo")
         message = refused(v5_dataset(raw_dir, features=features), target="target_bravo")
         assert "train.parquet: column 'target_bravo' is missing" in message
 
     @pytest.mark.parametrize(
-        ("features", "said"),
+        ("features", "parts"),
         [
             ([], "feature_sets"),
             ({"targets": ["target"]}, "feature_sets"),
@@ -816,18 +816,20 @@ class TestBrokenV5:
             ({"feature_sets": {"small": ["feature_z"]}, "targets": ["target"]}, "column 'feature_z' is missing"),
         ],
     )
-    def test_features_json(self, raw_dir: Path, refused: Callable[..., str], features: Any, said: str) -> None:
-        assert said in refused(v5_dataset(raw_dir, features=features))
+    def test_features_json(self, raw_dir: Path, refused: Callable[..., str], features: Any, parts: str) -> None:
+        assert parts in refused(v5_dataset(raw_dir, features=features))
 
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
-    def test_features_json_that_is_no_json(self, raw_dir: Path, refused: Callable[..., str], content: bytes) -> None:
+    def test_unpack_features_json_not_json_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str], content: bytes
+    ) -> None:
         raw = v5_dataset(raw_dir)
         raw.path("features").write_bytes(content)
         assert "features.json: not JSON" in refused(raw)
 
 
 class TestUpToDate:
-    def test_said_and_not_done_again(
+    def test_unpack_up_to_date_is_logged_and_skipped(
         self,
         raw_dir: Path,
         unpacked: Callable[..., UnpackedDataset],
@@ -844,7 +846,7 @@ class TestUpToDate:
         assert "up to date: training 24 rows in 6 eras" in caplog.text
 
     @pytest.mark.parametrize("change", ["inputs", "force", "training", "tournament", "manifest", "about"])
-    def test_done_again(
+    def test_unpack_changed_inputs_are_unpacked_again(
         self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], change: str
     ) -> None:
         raw = classic_dataset(raw_dir)
@@ -968,7 +970,7 @@ class TestTrouble:
         message = refused(raw, error)
         assert ("make room" if error is DiskFullError else os.strerror(number)) in message
 
-    def test_an_interrupted_task_leaves_nothing(
+    def test_unpack_interrupted_removes_its_files(
         self,
         layout: RunLayout,
         raw_dir: Path,
@@ -1006,7 +1008,7 @@ class TestTrouble:
         assert not unpacked(raw).up_to_date
         assert files_in(layout) == [neighbour.name, *OUTPUTS], "leftovers are cleared away, but only our own"
 
-    def test_killed_when_all_was_done_but_the_tidying_up(
+    def test_unpack_killed_before_the_cleanup_is_up_to_date(
         self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
     ) -> None:
         raw = classic_dataset(raw_dir)
@@ -1027,7 +1029,7 @@ class TestTrouble:
         )
         assert died.returncode == -signal.SIGKILL, died.stderr
 
-    def test_progress_is_said(
+    def test_unpack_logs_progress(
         self,
         raw_dir: Path,
         unpacked: Callable[..., UnpackedDataset],
@@ -1042,7 +1044,7 @@ class TestTrouble:
         assert "train.parquet: 256 rows of about 400 rows (64%), " in caplog.text
         assert "train.parquet: 400 rows read" in caplog.text
 
-    def test_progress_keeps_quiet_in_between(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_progress_does_not_log_between_intervals(self, caplog: pytest.LogCaptureFixture) -> None:
         quiet = progress.Progress(logging.getLogger("test"), "work", 100, "rows")
         with caplog.at_level(logging.INFO):
             for _ in range(50):

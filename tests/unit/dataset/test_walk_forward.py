@@ -1,4 +1,4 @@
-"""Runs of weeks that are over: they see what was known then, and nothing else."""
+"""Walk-forward runs of past weeks: they use only the data known at that time."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_targets_of_the_week_are_put_away(walk: Walk, layout: RunLayout) -> 
 
 
 def test_what_came_later_changes_nothing(walk: Walk, layout: RunLayout, tmp_path: Path) -> None:
-    """Poison every row from the embargo on, but for the features of the week itself: both tables stay as they are."""
+    """Poison every row from the embargo on, except the features of the week itself: both tables stay as they are."""
     walk(50)
     before = [layout.training.read_bytes(), layout.tournament.read_bytes()]
     table = v5_table("validation", VALIDATION)
@@ -173,7 +173,7 @@ def test_up_to_date_means_the_targets_too(walk: Walk, layout: RunLayout) -> None
     assert pq.read_table(layout.targets).num_rows == 4
 
 
-def test_an_id_of_train_and_validation_is_told_once_it_is_used(walk: Walk, tmp_path: Path) -> None:
+def test_unpack_id_in_train_and_validation_is_rejected_if_used(walk: Walk, tmp_path: Path) -> None:
     ids = [f"validation{number:05d}" for number in range(4 * len(VALIDATION))]
     ids[0] = "train00000"
     table = v5_table("validation", VALIDATION, replaced={"id": pa.array(ids)})
@@ -189,7 +189,7 @@ def test_an_id_of_train_and_validation_is_told_once_it_is_used(walk: Walk, tmp_p
         ({"target_a_20": 1, "target_a_60": 0, "target_b_20": 2, "target_b_60": 3}, 60, "target_a_60"),
         # one only: no need to compare
         ({"target_b_20": 2, "target_a_60": 0}, 20, "target_b_20"),
-        # none of that length, or two of one kind: the dataset's own default
+        # none of that length, or two of one kind: the dataset's default
         ({"target_a_20": 1, "target_b_20": 2}, 30, "target"),
         ({"target_a_20": 1, "target_b_20": 2}, 20, "target"),
     ],
@@ -197,7 +197,7 @@ def test_an_id_of_train_and_validation_is_told_once_it_is_used(walk: Walk, tmp_p
 def test_the_target_is_the_one_the_round_pays_on(
     tmp_path: Path, layout: RunLayout, targets: dict[str, int], days: int, chosen: str
 ) -> None:
-    """Each target is the bare one's values moved by some rows; moved by none, it is the same."""
+    """Each target has the values of ``target`` shifted by some rows; without a shift, it is equal."""
 
     def columns(rows: int) -> dict[str, Any]:
         numbers = np.arange(rows)
@@ -219,4 +219,4 @@ def test_the_target_is_the_one_the_round_pays_on(
     assert unpacked.target == chosen
     assert (
         unpack(raw, layout, feature_set="small", target="target", every_nth_era=1, inputs="other").target == "target"
-    ), "what was asked for goes before what is paid"
+    ), "a requested target takes precedence over the payout target"

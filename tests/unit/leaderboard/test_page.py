@@ -1,4 +1,4 @@
-"""The page as one file, and what is shipped with it."""
+"""The page as one file, and its included libraries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!--\u2
 
 
 class Elements(HTMLParser):
-    """Lists the elements of a page, and what is in its scripts."""
+    """Lists the elements of a page, and the content of its scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

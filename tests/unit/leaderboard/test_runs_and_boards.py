@@ -1,4 +1,4 @@
-"""What is read out of run directories: good, half-finished, damaged and hostile ones."""
+"""Reading of run directories: finished, unfinished, damaged and hostile ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def row_of(board: dict[str, Any], model: str) -> dict[str, Any]:
     return next(row for row in board["models"] if row["model"] == model)
 
 
-def test_the_newest_round_comes_first_whatever_was_written_last(tmp_path: Path) -> None:
+def test_list_runs_newest_round_comes_first(tmp_path: Path) -> None:
     small: dict[str, Any] = {"tables": False, "models": ("svm",)}
     for name in ("999", "1335", "archive"):
         make_run(tmp_path, name, **small)
@@ -128,16 +128,16 @@ def test_many_bins_are_put_together_and_no_row_is_lost(tmp_path: Path) -> None:
     layout = make_run(tmp_path, tables=False)
     evaluation = layout.evaluation("svm")
     change(evaluation, distribution={"edges": list(range(131)), "live": [1] * 130})
-    told = read_run(layout)["distributions"]["svm"]
-    assert len(told["live"]) <= MOST_BINS
-    assert sum(told["live"]) == 130
-    assert (told["edges"][0], told["edges"][-1]) == (0, 130)
-    assert len(told["edges"]) == len(told["live"]) + 1
+    content = read_run(layout)["distributions"]["svm"]
+    assert len(content["live"]) <= MOST_BINS
+    assert sum(content["live"]) == 130
+    assert (content["edges"][0], content["edges"][-1]) == (0, 130)
+    assert len(content["edges"]) == len(content["live"]) + 1
     change(evaluation, distribution={"edges": [0, 1], "live": [1, 2]})
     assert "svm" not in read_run(layout)["distributions"]
 
 
-def test_each_search_tells_what_it_found(tmp_path: Path) -> None:
+def test_read_run_searches_have_their_results(tmp_path: Path) -> None:
     searches = {search["model"]: search for search in read_run(make_run(tmp_path, tables=False))["searches"]}
     assert set(searches) == {"auto_sklearn", "auto_weka", "tpot"}
     sklearn, weka, tpot = (searches[name] for name in ("auto_sklearn", "auto_weka", "tpot"))
@@ -157,7 +157,7 @@ def test_each_search_tells_what_it_found(tmp_path: Path) -> None:
     assert tpot["found"][0]["score"] == 0.69177
 
 
-def test_a_run_not_yet_evaluated_shows_what_its_models_say_and_what_is_missing(tmp_path: Path) -> None:
+def test_read_run_without_evaluation_has_report_scores_and_missing_results(tmp_path: Path) -> None:
     layout = make_run(tmp_path, evaluated=False, tables=False, models=("svm", "tpot"))
     board = read_run(layout)
     assert board["evaluated"] is False
@@ -167,7 +167,7 @@ def test_a_run_not_yet_evaluated_shows_what_its_models_say_and_what_is_missing(t
     by = {task for _, task in board["missing"]}
     assert by == {"unzip", "adversarial_validation", "tsne", "ensemble", "evaluate"}
     assert board["problems"] == []
-    layout.predictions("xgboost").write_text("id,pre")  # being written, or left by a model that failed
+    layout.predictions("xgboost").write_text("id,pre")  # unfinished, or of a failed model
     assert "xgboost" not in {row["model"] for row in read_run(layout)["models"]}
 
 
@@ -181,7 +181,7 @@ def test_read_run_lists_comparisons_that_are_unavailable(tmp_path: Path) -> None
     assert board["problems"] == []
 
 
-def test_a_run_that_has_just_begun_shows_that(tmp_path: Path) -> None:
+def test_read_run_just_started_lists_missing_results(tmp_path: Path) -> None:
     directory = tmp_path / "rounds" / "1335" / "0123456789ab"
     directory.mkdir(parents=True)
     board = read_run(RunLayout(directory))
@@ -246,7 +246,7 @@ def test_a_link_out_of_the_run_is_not_followed(tmp_path: Path) -> None:
     assert len([problem for problem in board["problems"] if "link" in problem]) == 2
 
 
-def test_maps_have_the_same_few_rows_and_find_them_by_id(tmp_path: Path) -> None:
+def test_embeddings_share_the_sampled_rows_by_id(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     layout = make_run(tmp_path, binary=False)
@@ -256,7 +256,7 @@ def test_maps_have_the_same_few_rows_and_find_them_by_id(tmp_path: Path) -> None
     assert 0.99 * MOST_ROWS <= len(rows["era"]) <= MOST_ROWS
     assert rows["parts"] == ["training", "validation split", "validation", "test", "live"]
     assert rows["eras"] == [f"{era:04}" for era in range(1, 190)]
-    # the first row is the training table's first; the map has it at another place
+    # the first row is the training table's first; the embedding has it at another index
     first = pq.read_table(layout.training).slice(0, 1).to_pylist()[0]
     assert rows["eras"][rows["era"][0]] == first["era"]
     assert rows["target"][0] == first["target"]
@@ -274,12 +274,12 @@ def test_maps_have_the_same_few_rows_and_find_them_by_id(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["../training", "training", "perplexity_99", "perplexity_30.parquet", ""])
-def test_there_are_no_other_maps(tmp_path: Path, name: str) -> None:
+def test_embedding_points_unknown_name_raises(tmp_path: Path, name: str) -> None:
     with pytest.raises(EmbeddingError, match="does not exist"):
         embedding_points(make_run(tmp_path), name)
 
 
-def test_a_damaged_map_or_table_is_named(tmp_path: Path) -> None:
+def test_embeddings_damaged_file_is_named(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
     (layout.directory / "tsne" / "perplexity_05.parquet").write_bytes(b"PAR1 is all there is PAR1")
     with pytest.raises(EmbeddingError, match=r"perplexity_05\.parquet"):
@@ -289,7 +289,7 @@ def test_a_damaged_map_or_table_is_named(tmp_path: Path) -> None:
         embedding_rows(layout)
 
 
-def test_a_linked_table_or_map_is_not_read(tmp_path: Path) -> None:
+def test_embeddings_link_is_not_read(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
     for path in (layout.directory / "tsne" / "perplexity_05.parquet", layout.tournament):
         path.rename(tmp_path / path.name)

@@ -1,4 +1,4 @@
-"""One at a time, whatever becomes of whoever was first."""
+"""Exclusive locks: one process at a time, also after a kill of the first one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def holder(path: Path) -> subprocess.Popen[str]:
     )
 
 
-def said_by(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -45,18 +45,18 @@ def test_the_second_waits_until_the_first_is_gone(tmp_path: Path, end: signal.Si
     with holder(path) as first, holder(path) as second:
         processes = (first, second)
         wait_until_contended(tmp_path / ".file.lock")
-        # whichever came first: it is alone, and the other has said nothing yet
+        # the first process has the lock; the other has no output yet
         with (tmp_path / ".file.lock").open() as probe, pytest.raises(BlockingIOError):
             fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if end is None:
             for process in processes:
                 assert process.stdin is not None
                 process.stdin.close()
-            assert [said_by(process) for process in processes] == ["exclusive", "exclusive"]
+            assert [read_line(process) for process in processes] == ["exclusive", "exclusive"]
         else:
             first.send_signal(end)
             first.wait()
-            assert said_by(second) == "exclusive"
+            assert read_line(second) == "exclusive"
             second.send_signal(end)
 
 

@@ -33,7 +33,7 @@ def test_it_tells_share_speed_and_time_left_but_not_too_often(
     ]
 
 
-def test_what_an_earlier_attempt_did_counts_for_the_share_but_not_for_the_speed(
+def test_progress_earlier_work_counts_for_the_share_but_not_the_speed(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -1,4 +1,4 @@
-"""A full, read-only or foreign volume, and turned bytes: each told where it arises, and a re-run mends the rest."""
+"""Full, read-only and foreign volumes, and flipped bytes: reported by their task, and repaired by the next run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from numerai_pipeline.storage.manifests import require_whole, verified_manifest,
 from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
 from tests.samples import ROOT
 from tests.unit.dataset.raw_files import classic_dataset, csv_table, training_rows, v5_dataset
-from tests.volumes import NOBODY, flip_a_byte, of_somebody_else, read_only, small_volume
+from tests.volumes import NOBODY, flip_a_byte, foreign_volume, read_only, small_volume
 
 LIKE_ANYBODY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 MIB = 2**20
@@ -56,7 +56,7 @@ def files_in(directory: Path) -> list[str]:
 
 
 def many_rows(directory: Path) -> RawDataset:
-    """Make an archive of a few megabytes, which does not pack well."""
+    """Create an archive of a few megabytes with a low compression ratio."""
     generator = random.Random(3)
     rows = training_rows(eras=100, rows_per_era=60)
     for row in rows:
@@ -66,7 +66,7 @@ def many_rows(directory: Path) -> RawDataset:
 
 class TestFullVolume:
     @pytest.mark.parametrize("dataset", [classic_dataset, v5_dataset])
-    def test_unzip_says_so_before_it_begins_and_succeeds_with_room(
+    def test_unzip_without_space_fails_first_and_succeeds_with_space(
         self, tmp_path: Path, dataset: Callable[[Path], RawDataset]
     ) -> None:
         raw = dataset(tmp_path / "raw")
@@ -90,7 +90,7 @@ class TestFullVolume:
         unpacked(raw, tried)
         packed = tried.training.stat().st_size
         with small_volume(tmp_path / "data", PLENTY) as volume:
-            # room for the two unpacked CSV files, not for a table beside them
+            # space for the two unpacked CSV files, but not for the tables
             text = 6_000 * len("n001000,era100,train,0.1234567,0.1234567,0.1234567,1") + 2_000
             volume.resize(text + packed // 2)
             layout = RunLayout(volume.directory / "run")
@@ -109,7 +109,7 @@ class TestFullVolume:
             layout = RunLayout(volume.directory / "run")
             unpacked(raw, layout)
             before = files_in(volume.directory)
-            # before: the reserve alone is more than there is
+            # before: the reserve alone is larger than the free space
             filler = volume.fill(left=MIB)
             with pytest.raises(DiskFullError, match=r"writing training\.csv needs .* but only 1\.\d MB are free"):
                 write_csv_tables(layout)
@@ -206,7 +206,7 @@ class TestReadOnlyVolume:
                 fetch("data.csv", lambda: f"{address}/data.csv", data / "v5" / "data.csv", timeout=5)
             assert fetch("data.csv", lambda: f"{address}/data.csv", data / "v5" / "data.csv", timeout=5)
 
-    def test_whatever_else_a_task_writes_fails_at_once(self, tmp_path: Path) -> None:
+    def test_other_output_of_a_task_fails_without_retry(self, tmp_path: Path) -> None:
         data = tmp_path / "data"
         data.mkdir()
         with (
@@ -234,26 +234,26 @@ class TestReadOnlyVolume:
 
 class TestSomebodyElsesVolume:
     def test_unzip(self) -> None:
-        with of_somebody_else() as data, tempfile.TemporaryDirectory(prefix="raw-") as raw_dir:
+        with foreign_volume() as data, tempfile.TemporaryDirectory(prefix="raw-") as raw_dir:
             raw = classic_dataset(Path(raw_dir))
             uid, owner = os.geteuid(), data.stat().st_uid
-            said = (
+            expected_message = (
                 rf"{data}/run: uid {uid} has no permission .*{data} belongs to uid {owner}, mode 0555.*chown -R {uid}"
             )
-            with pytest.raises(VolumeError, match=said):
+            with pytest.raises(VolumeError, match=expected_message):
                 unpacked(raw, RunLayout(data / "run"))
             assert files_in(data) == []
 
     def test_download(self, tmp_path: Path) -> None:
         with (
             served(tmp_path / "web", {"data.csv": b"id\n"}) as address,
-            of_somebody_else() as data,
+            foreign_volume() as data,
             pytest.raises(VolumeError, match=rf"{data}/\S+: uid \d+ has no permission .*chown"),
         ):
             fetch("data.csv", lambda: f"{address}/data.csv", data / "v5" / "data.csv", timeout=5)
 
     @pytest.mark.parametrize(
-        ("mode", "predicts", "code", "said"),
+        ("mode", "predicts", "code", "expected_message"),
         [
             (0o555, True, 64, r"{data}/svm\.csv: its directory may not be written to by uid {uid}"),
             (0o555, False, 64, r"STORING is '{data}', which may not be written to by uid {uid}"),
@@ -265,10 +265,10 @@ class TestSomebodyElsesVolume:
             ),
         ],
     )
-    def test_a_container(self, mode: int, predicts: bool, code: int, said: str) -> None:
-        """The contract's own entry point, without root's right to everybody's files."""
+    def test_a_container(self, mode: int, predicts: bool, code: int, expected_message: str) -> None:
+        """The contract's entry point, without root's access to all files."""
         if os.geteuid() != 0 or shutil.which("setpriv") is None:
-            pytest.skip("needs root and setpriv: NOT TESTED here that a model says whose right it lacks")
+            pytest.skip("needs root and setpriv: NOT TESTED here that a model reports its missing permission")
         with tempfile.TemporaryDirectory(prefix="volume-") as name:
             data = Path(name)
             operations = data / "operations"
@@ -279,8 +279,8 @@ class TestSomebodyElsesVolume:
             for path in (data, data / "training.parquet"):
                 os.chown(path, NOBODY, NOBODY)
             data.chmod(mode)
-            told = {"TRAINING": "training.parquet", "TESTING": "training.parquet"}
-            told |= {"PREDICTING": "svm.csv"} if predicts else {}
+            paths = {"TRAINING": "training.parquet", "TESTING": "training.parquet"}
+            paths |= {"PREDICTING": "svm.csv"} if predicts else {}
             done = subprocess.run(
                 [*LIKE_ANYBODY, sys.executable, "-m", "numerai_contract"],
                 env={
@@ -290,18 +290,18 @@ class TestSomebodyElsesVolume:
                     "OPERATIONS_DIR": str(operations),
                     "OPERATION": "svm",
                     "STORING": name,
-                    **{variable: str(data / file) for variable, file in told.items()},
+                    **{variable: str(data / file) for variable, file in paths.items()},
                 },
                 capture_output=True,
                 text=True,
                 check=False,
             )
             assert done.returncode == code, done.stdout + done.stderr
-            assert re.search(said.format(data=data, uid=os.getuid()), done.stdout.splitlines()[-1])
+            assert re.search(expected_message.format(data=data, uid=os.getuid()), done.stdout.splitlines()[-1])
 
 
 class TestTurnedBytes:
-    """In every kind of file that one task leaves for another."""
+    """Flipped bytes in all kinds of files that tasks exchange."""
 
     @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0])
     @pytest.mark.parametrize("name", ["training.parquet", "tournament.parquet", "training.csv", "tournament.csv"])
@@ -385,7 +385,7 @@ class TestTurnedBytes:
 
 
 def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
-    """A container may have written a manifest of its own, which holds: the next try must not take it for done."""
+    """A container may have written a valid manifest: the next attempt must not treat the file as finished."""
     predictions, tournament = tmp_path / "svm.csv", tmp_path / "tournament.parquet"
     pq.write_table(pa.table({"id": ["a", "b"]}), tournament)
     predictions.write_text("id,prediction\na,0.2\nb,nan\n")
@@ -393,10 +393,10 @@ def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"svm\.csv: row 2 \(id b\) has no prediction"):
         validate_predictions(predictions, tournament, inputs="abc")
     assert verified_manifest(predictions, inputs="abc") is None
-    assert predictions.exists(), "for whoever wants to look at it"
+    assert predictions.exists(), "kept for inspection"
 
 
-def test_an_error_that_says_nothing_of_the_volume_passes_as_it_is() -> None:
+def test_translate_disk_errors_unrelated_error_is_unchanged() -> None:
     with pytest.raises(FileNotFoundError), translate_errors():
         Path("/nowhere/at/all").read_bytes()
     with pytest.raises(ConnectionRefusedError), translate_errors():
@@ -404,7 +404,7 @@ def test_an_error_that_says_nothing_of_the_volume_passes_as_it_is() -> None:
 
 
 class served:  # noqa: N801 - a context manager that reads like one
-    """Serve files over HTTP without telling their length."""
+    """Serve files over HTTP without a content length."""
 
     def __init__(self, folder: Path, files: dict[str, bytes]) -> None:
         folder.mkdir()
