@@ -44,6 +44,7 @@ LONG = (
     "tests/end_to_end",
     "tests/faults",
     "tests/containers/test_real_models.py",
+    "tests/images/test_every_model.py",
     "tests/images/test_auto_weka_image.py",
     "tests/images/test_auto_sklearn_image.py",
     "tests/images/test_tpot_image.py",

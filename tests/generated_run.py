@@ -244,9 +244,9 @@ def _tables(layout: RunLayout, random: np.random.Generator, eras: int, *, binary
         ids += own
         if path == layout.training:
             sides_of = np.where(random.random(len(own)) < 0.1, "validation", "train")
-            likeness = pa.array(random.random(len(own)), pa.float32())
+            similarity = pa.array(random.random(len(own)), pa.float32())
             pq.write_table(
-                pa.table({"id": own, "likeness": likeness, "split": sides_of}), layout.directory / "split.parquet"
+                pa.table({"id": own, "similarity": similarity, "split": sides_of}), layout.directory / "split.parquet"
             )
     for name in FOUR_MAPS:
         centres = random.normal(0, 30, (7, 2))

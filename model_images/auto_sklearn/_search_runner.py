@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from numerai_contract.exits import ModelFailureError, NotEnoughMemoryError
 from numerai_contract.progress import duration
-from numerai_contract.search import POLL_SECONDS, BackgroundPredictor, log_progress
+from numerai_contract.search import POLL_SECONDS, BackgroundPredictor, log_outcomes, log_progress
 from numerai_contract.workers import Limits, Worker
 
 from ._ensemble import predict
@@ -112,8 +112,7 @@ class SearchRunner:
 
     def _log_summary(self, outcome: Outcome | None) -> None:
         log, task = self._log, self._task
-        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in log.runs.items())
-        task.progress.log(f"searched for {duration(self._seconds)}: {counts}")
+        log_outcomes(task, self._seconds, log.runs)
         failure = None if outcome is None or outcome.status == "succeeded" else outcome
         if failure is not None and log.stored:
             task.note(

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from numerai_contract import targets
 from numerai_contract.exits import BadParameterError
 from numerai_contract.imputation import Medians
+from numerai_contract.split_tables import SplitTables
 
-from ._quadratic import Terms
+from ._quadratic import MAX_WORK, Terms
+from ._split_utils import row_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from numerai_contract.embeddings import Embedding
     from numerai_contract.parameters import Parameters
-    from numerai_contract.split_tables import SplitTables
     from numerai_contract.task import Task
 
     from ._quadratic import Loss, QuadraticForm
@@ -31,6 +34,20 @@ COSTS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 _MIN_COST, _MAX_COST = 1e-9, 1e6
 _MAX_RISES = 2
+
+
+def read_tables(task: Task, embeddings: Sequence[Embedding]) -> SplitTables:
+    """Read the split, with classes as labels and a row limit that depends on the number of features.
+
+    Parameters
+    ----------
+    task
+        For its tables and parameters.
+    embeddings
+        Default of EMBEDDINGS.
+    """
+    limit = row_limit(len(task.training.feature_names) ** 2, MAX_WORK)
+    return SplitTables(task, targets.classes(task.training), embeddings=embeddings, row_limit=limit)
 
 
 class FittingData(NamedTuple):

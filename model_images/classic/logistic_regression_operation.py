@@ -23,15 +23,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from numerai_contract import targets
 from numerai_contract.embeddings import STANDARD
 from numerai_contract.self_test import write_fixture_inputs
-from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
-from ._quadratic import MAX_WORK, memory
-from ._regularization_path import FittingData, fit_path, read_costs
-from ._split_utils import predict, row_limit
+from ._quadratic import memory
+from ._regularization_path import FittingData, fit_path, read_costs, read_tables
+from ._split_utils import predict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,12 +46,7 @@ _EMBEDDINGS = tuple(embedding for embedding in STANDARD if embedding.polynomial)
 def run(task: Task) -> None:
     """Fit on the split's training part and predict the tournament table."""
     costs = read_costs(task.parameters)
-    tables = SplitTables(
-        task,
-        targets.classes(task.training),
-        embeddings=_EMBEDDINGS,
-        row_limit=row_limit(len(task.training.feature_names) ** 2, MAX_WORK),
-    )
+    tables = read_tables(task, _EMBEDDINGS)
     labels, columns = tables.training_labels, len(tables.feature_names)
     task.require_memory(memory(len(labels), columns), f"{len(labels):,} rows of {columns:,} features and coordinates")
 

@@ -33,15 +33,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from numerai_contract import targets
 from numerai_contract.embeddings import STANDARD
 from numerai_contract.self_test import write_fixture_inputs
-from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
-from ._quadratic import MAX_WORK, memory
-from ._regularization_path import FittingData, fit_path, read_costs
-from ._split_utils import predict, row_limit
+from ._quadratic import memory
+from ._regularization_path import FittingData, fit_path, read_costs, read_tables
+from ._split_utils import predict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,12 +60,7 @@ def run(task: Task) -> None:
     costs = read_costs(task.parameters)
     rounds = task.parameters.get_int("ROUNDS", 10, at_least=1, at_most=1_000)
     partners = task.parameters.get_int("PARTNERS", 1_000, at_least=1, at_most=100_000)
-    tables = SplitTables(
-        task,
-        targets.classes(task.training),
-        embeddings=_EMBEDDINGS,
-        row_limit=row_limit(len(task.training.feature_names) ** 2, MAX_WORK),
-    )
+    tables = read_tables(task, _EMBEDDINGS)
     labels, columns = tables.training_labels, len(tables.feature_names)
     needed = memory(len(labels), columns) + _memory_of_pairs(labels, rounds)
     task.require_memory(needed, f"{len(labels):,} rows of {columns:,} columns in {rounds:,} rounds of pairs")

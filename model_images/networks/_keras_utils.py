@@ -20,7 +20,7 @@ from numerai_contract.exits import ModelFailureError
 from numerai_contract.imputation import Medians
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
     from numpy.typing import NDArray
@@ -276,6 +276,32 @@ def compiled(network: Any, optimizer: Any) -> Any:
         weighted_metrics=[keras.metrics.BinaryCrossentropy(from_logits=True, name="logloss")],
     )
     return network
+
+
+def scale_and_fit(
+    task: Task, examples: Examples, schedule: Schedule, build: Callable[[Scaling], Any]
+) -> tuple[Any, Fitted]:
+    """Measure the features, build a network and train it on single rows; return it with the result of its training.
+
+    Parameters
+    ----------
+    task
+        For its seed, log and notes.
+    examples
+        Training rows, and held-out rows for early stopping.
+    schedule
+        Of the training.
+    build
+        Builds and compiles the network for a scaling of the features.
+    """
+    with task.progress.step("measuring the features"):
+        scaling = Scaling.of(examples.training.features)
+    network = build(scaling)
+    with task.progress.step(f"training {network.count_params():,} weights on the {device()}"):
+        shuffled = Batches(examples.training, schedule.batch_size, shuffle_seed=task.parameters.seed)
+        fitted = fit(network, shuffled, Batches(examples.held_out), schedule, task.progress)
+    task.note(f"best held-out logloss {fitted.best_loss:.5f} after epoch {fitted.best_epoch:,} of {fitted.epochs:,}")
+    return network, fitted
 
 
 def fit(

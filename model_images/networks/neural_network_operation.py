@@ -58,17 +58,9 @@ def run(task: Task) -> None:
     _keras_utils.make_deterministic(task.parameters)
 
     tables, examples = _split_training.read(task, targets.values(task.training), _EMBEDDINGS)
-    with task.progress.step("measuring the features"):
-        scaling = _keras_utils.Scaling.of(examples.training.features)
-    network = _network(settings, scaling)
-    with task.progress.step(f"training {network.count_params():,} weights on the {_keras_utils.device()}"):
-        batches = _keras_utils.Batches(
-            examples.training, settings.schedule.batch_size, shuffle_seed=task.parameters.seed
-        )
-        fitted = _keras_utils.fit(
-            network, batches, _keras_utils.Batches(examples.held_out), settings.schedule, task.progress
-        )
-    task.note(f"best held-out logloss {fitted.best_loss:.5f} after epoch {fitted.best_epoch:,} of {fitted.epochs:,}")
+    network, fitted = _keras_utils.scale_and_fit(
+        task, examples, settings.schedule, lambda scaling: _network(settings, scaling)
+    )
 
     chosen = {
         "hidden_layers": settings.hidden_layers,

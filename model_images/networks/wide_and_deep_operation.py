@@ -56,18 +56,10 @@ def run(task: Task) -> None:
     _keras_utils.make_deterministic(task.parameters)
 
     examples, embargo = _keras_utils.read_examples(task, targets.values(task.training))
-    with task.progress.step("measuring the features"):
-        scaling = _keras_utils.Scaling.of(examples.training.features)
     crosses = _crosses(len(task.training.feature_names), settings.crosses, seed=task.parameters.seed)
-    network = _network(settings, scaling, crosses)
-    with task.progress.step(f"training {network.count_params():,} weights on the {_keras_utils.device()}"):
-        batches = _keras_utils.Batches(
-            examples.training, settings.schedule.batch_size, shuffle_seed=task.parameters.seed
-        )
-        fitted = _keras_utils.fit(
-            network, batches, _keras_utils.Batches(examples.held_out), settings.schedule, task.progress
-        )
-    task.note(f"best held-out logloss {fitted.best_loss:.5f} after epoch {fitted.best_epoch:,} of {fitted.epochs:,}")
+    network, fitted = _keras_utils.scale_and_fit(
+        task, examples, settings.schedule, lambda scaling: _network(settings, scaling, crosses)
+    )
 
     probabilities = _keras_utils.predict(network, task.tournament.batches(), len(task.tournament), task.progress)
     task.write_predictions(

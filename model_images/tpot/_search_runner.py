@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from numerai_contract.exits import ModelFailureError, NotEnoughMemoryError
-from numerai_contract.progress import duration
-from numerai_contract.search import POLL_SECONDS, BackgroundPredictor, log_progress
+from numerai_contract.search import POLL_SECONDS, BackgroundPredictor, log_outcomes, log_progress
 from numerai_contract.workers import Limits, Worker, wait_for_any
 
 from ._cross_validation import evaluate, predict
@@ -190,9 +189,8 @@ class SearchRunner:
         )
 
     def _log_summary(self) -> None:
-        log, task = self._log, self._task
-        counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in log.outcomes.items())
-        task.progress.log(f"searched for {duration(self._seconds)}: {counts}")
+        log = self._log
+        log_outcomes(self._task, self._seconds, log.outcomes)
         if log.best or self._predictor.latest or self._stop:
             return
         if log.outcomes["out_of_memory"]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from numerai_contract import outputs
+from numerai_contract import outputs, targets
 from numerai_contract.exits import BadParameterError, Exit, ModelFailureError
 from numerai_contract.parameters import Parameters
 from numerai_contract.predictions import validate_probabilities, write_predictions
@@ -150,6 +150,19 @@ def test_task_worthless_predictions_write_nothing(write: Writer, columns: Column
         task.write_predictions(np.full(12, 0.5), TrainingSummary(12))
     assert not (tmp_path / "predictions").exists()
     assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize(("row_limit", "rows", "notes"), [(12, 12, []), (8, 8, ["learning from 8 of 12 rows"])])
+def test_task_sample_rows_above_the_limit_has_a_note(
+    write: Writer, columns: Columns, tmp_path: Path, row_limit: int, rows: int, notes: list[str]
+) -> None:
+    task, log = _task(write, columns, tmp_path)
+    labeled = task.sample_rows(targets.classes(task.training), row_limit)
+    assert labeled.rows.sum() == len(labeled.labels) == rows
+    assert labeled.labels.tolist() == task.training.targets[labeled.rows].tolist()
+    assert labeled.labels.mean() == 0.5
+    assert ("learning from" in log.getvalue()) == bool(notes)
+    assert all(note in log.getvalue() for note in notes)
 
 
 def test_task_check_invalid_output_path_raises_bad_parameter(write: Writer, columns: Columns, tmp_path: Path) -> None:

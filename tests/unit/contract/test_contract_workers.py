@@ -97,7 +97,7 @@ def _exhaust_memory(_send: object) -> int:
     ("work", "status", "reason"),
     [
         (_fail, "crashed", "the learner failed"),
-        (lambda _send: [].pop(1), "crashed", "pop from empty list"),
+        (lambda _send: int("text"), "crashed", "invalid literal for int() with base 10"),
         (lambda _send: os._exit(3), "crashed", "it exited without an error message"),
         (lambda _send: os.kill(os.getpid(), signal.SIGSEGV), "crashed", "a library crashed with SIGSEGV"),
         (
@@ -119,6 +119,7 @@ def test_worker_failure_has_status_and_reason(start: Start, work: Any, status: s
     outcome = _outcome(worker)
     assert outcome.status == status
     assert outcome.reason.startswith(reason)
+    assert "\n" not in outcome.reason
     assert outcome.value is None
     assert worker.poll() is outcome
 

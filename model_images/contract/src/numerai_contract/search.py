@@ -13,7 +13,7 @@ from numerai_contract.progress import duration
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numerai_contract.task import Task
     from numerai_contract.workers import Outcome
@@ -174,6 +174,12 @@ class BackgroundPredictor(Generic[CandidateT, JobT]):
             self._failed.append(candidate)
         self._on_done(candidate, outcome)
         return True
+
+
+def log_outcomes(task: Task, seconds: float, counts: Mapping[str, int]) -> None:
+    """Log the duration of a search, and its number of candidates in total and by outcome."""
+    listed = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items())
+    task.progress.log(f"searched for {duration(seconds)}: {listed}")
 
 
 def log_progress(
