@@ -1,6 +1,6 @@
 """How large the model images are and how long they take to build; writes ``docs/images.md``.
 
-Every image is built anew without the builder's cache under a name of its own, which takes a few minutes:
+Every image is built without the builder's cache under a separate name, which takes a few minutes:
 ``PYTHONPATH=plugins:. .venv/bin/python benchmarks/images.py``.
 """
 

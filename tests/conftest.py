@@ -1,4 +1,4 @@
-"""What all tests share: settings that are each test's own, and a full registry drawn from a folder made for it."""
+"""Fixtures of all tests: settings of a single test, model registries and images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def new_airflow_home() -> tempfile.TemporaryDirectory[str]:
 HOME = new_airflow_home()
 
 
-# The files that take longest, longest first, so that no worker is left alone with one at the end.
+# The files that take longest, longest first, so that no worker ends with one alone.
 LONG = (
     "tests/end_to_end",
     "tests/faults",
@@ -81,7 +81,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Togethe
 
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test starts from default settings and a data volume of its own."""
+    """Every test starts from default settings and an empty data volume."""
     from numerai_pipeline.core.settings import load_settings
 
     monkeypatch.setenv("NUMERAI_DATA_DIR", str(tmp_path / "data"))
@@ -152,7 +152,7 @@ def classic_image(model_image: Callable[[str], str]) -> str:
 
 @pytest.fixture
 def real_archive() -> Path:
-    """Find the zip of real data; skipped, and said so, where nobody has one."""
+    """Find the zip of real data; skip the test with a message without one."""
     places = [os.environ.get("NUMERAI_TEST_ARCHIVE", ""), str(ROOT.parent / "shared/data/numerai_dataset_2017-12.zip")]
     for place in filter(None, places):
         if Path(place).is_file():

@@ -1,4 +1,4 @@
-"""Real data volumes with real troubles: too small, read-only, somebody else's, with a byte turned."""
+"""Real data volumes with real faults: full, read-only, of another user, with a changed byte."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ NOBODY = 65_534
 
 def _mount(*arguments: str | Path, what: str) -> None:
     if os.geteuid() != 0:
-        pytest.skip(f"only root can mount: NOT TESTED here that {what} is told")
+        pytest.skip(f"only root can mount: NOT TESTED here that {what} is reported")
     done = subprocess.run(["mount", *map(str, arguments)], check=False, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"cannot mount here ({done.stderr.strip()}): NOT TESTED that {what} is told")
+        pytest.skip(f"cannot mount here ({done.stderr.strip()}): NOT TESTED that {what} is reported")
 
 
 def _unmount(directory: Path) -> None:
@@ -27,7 +27,7 @@ def _unmount(directory: Path) -> None:
 
 
 class Volume:
-    """A file system of its own in memory."""
+    """A separate file system in memory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -39,7 +39,7 @@ class Volume:
     def fill(self, left: int) -> Path:
         """Take up all but this many bytes; returns the file to remove."""
         status = os.statvfs(self.directory)
-        filler = self.directory / "somebody_elses_data"
+        filler = self.directory / "other_data"
         with filler.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - left)
         return filler
@@ -47,7 +47,7 @@ class Volume:
 
 @contextmanager
 def small_volume(directory: Path, size: int) -> Iterator[Volume]:
-    """Mount a file system of this many bytes at a folder, which is made."""
+    """Mount a file system of this many bytes at a folder, which is created."""
     directory.mkdir(parents=True, exist_ok=True)
     _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory, what="a full volume")
     try:
@@ -57,7 +57,7 @@ def small_volume(directory: Path, size: int) -> Iterator[Volume]:
 
 
 def make_read_only(directory: Path) -> None:
-    """Make what a folder holds read-only, until :func:`make_writable`."""
+    """Make a folder read-only, until :func:`make_writable`."""
     _mount("--bind", directory, directory, what="a read-only volume")
     try:
         _mount("-o", "remount,ro,bind", directory, what="a read-only volume")
@@ -72,7 +72,7 @@ def make_writable(directory: Path) -> None:
 
 
 def unmount_all(directory: Path) -> None:
-    """Undo whatever is mounted at a folder."""
+    """Undo all mounts at a folder."""
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         if line.split()[4] == str(directory):
             _unmount(directory)
@@ -80,7 +80,7 @@ def unmount_all(directory: Path) -> None:
 
 @contextmanager
 def read_only(directory: Path) -> Iterator[None]:
-    """Make what a folder holds read-only while the block runs."""
+    """Make a folder read-only while the block runs."""
     make_read_only(directory)
     try:
         yield
@@ -106,7 +106,7 @@ def foreign_volume() -> Iterator[Path]:
 
 
 def flip_a_byte(path: Path, share: float = 0.5) -> None:
-    """Turn one bit of a file, at a share of its length, and nothing else: not even its size or its age."""
+    """Turn one bit of a file, at a share of its length; its size and times stay."""
     status = path.stat()
     content = bytearray(path.read_bytes())
     content[int(share * (len(content) - 1))] ^= 0x10

@@ -166,7 +166,7 @@ def test_without_keys_or_without_being_asked_nothing_is_submitted(
 
 
 def answer_when_asked(choice: str, asked: list[str]) -> None:
-    """Answer the question of the task `approve` as the web UI does, and keep what was asked."""
+    """Answer the question of the task `approve` as the web UI does, and store its text."""
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
     from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
     from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail

@@ -23,7 +23,7 @@ FIELDS = (
     "rounds",
     "account",
 )
-"""Fields of queries, each before those that it contains."""
+"""Fields of queries, each before its subfields."""
 
 
 class RecordedServer:

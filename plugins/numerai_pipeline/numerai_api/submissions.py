@@ -51,7 +51,7 @@ _DELAY_AFTER_CLOSE_SECONDS = 600.0
 """Longest delay between two attempts once the round is closed, when minutes no longer matter."""
 
 _TRANSIENT = (*TRANSIENT, NotFoundError)
-"""Errors of a query after which another one can succeed: during an outage Numerai missed files of its own."""
+"""Errors of a query after which another one can succeed: during an outage Numerai's own files were missing."""
 
 Late = Literal["queue", "refuse"]
 

@@ -1,4 +1,4 @@
-"""The first task of a run: who waits for a round, who does not, and what the run is told."""
+"""The first task of a run: which runs wait for a round, and their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trigger that waits for a round: the real one, over real HTTP to the practice server, in a time of its own."""
+"""The trigger that waits for a round: the real one, over real HTTP to the practice server, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def machine(season: ClockedSeason) -> TimeMachine:
 
 
 def wait_for(machine: TimeMachine, day_opens: datetime = SATURDAY, version: str = "latest") -> dict[str, Any]:
-    """Run a trigger to its end, as the triggerer does, from what it keeps of it."""
+    """Run a trigger to its end, as the triggerer does, from its stored arguments."""
     _, kept = RoundTrigger("practice", day_opens.isoformat(), version).serialize()
     trigger = RoundTrigger(**json.loads(json.dumps(kept)), clock=machine.now, sleep=machine.sleep)
 

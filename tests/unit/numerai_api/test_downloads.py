@@ -196,7 +196,7 @@ def test_nothing_is_spliced_when_the_server_does_not_mind_if_range(server: Pract
 def test_another_range_than_asked_for_is_not_used(server: PracticeServer, tmp_path: Path) -> None:
     server.faults.add(fault("truncated"), fault("wrong_range", ranges=True))
     path = tmp_path / "train.parquet"
-    fetch("train.csv", presigner(server, TRAIN), path, timeout=0.5, policy=QUICK)  # no check sees what is inside
+    fetch("train.csv", presigner(server, TRAIN), path, timeout=0.5, policy=QUICK)  # no check reads the content
     assert path.read_bytes() == truth(server, TRAIN)
 
 
@@ -371,7 +371,7 @@ def test_a_small_disk(server: PracticeServer, tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_up_during_the_download(server: PracticeServer, tmp_path: Path) -> None:
-    # in a process of its own, which may not write files of more than 20 kB
+    # in a separate process, which may not write files of more than 20 kB
     code = (
         "import sys; from pathlib import Path; from numerai_pipeline.numerai_api.downloads import fetch\n"
         "fetch('train.parquet', lambda: sys.argv[1], Path(sys.argv[2]), timeout=5)\n"

@@ -216,7 +216,7 @@ def test_an_answer_that_is_late_is_asked_for_again(
 ) -> None:
     server.faults.add(fault("delay", seconds=0.8 if error else 8, count=count))
     if error is None:
-        # what is not held back has all the time that a busy machine may need
+        # a request without a delay has all the time that a busy machine may need
         assert tournament(server.address, timeout=4).round_by_number(1334).number == 1334
     else:
         with pytest.raises(error, match=server.address):
@@ -440,7 +440,7 @@ def test_a_round_that_has_not_opened_cannot_be_walked_to(
 
 def test_what_a_round_pays_on(server: PracticeServer, api: Tournament) -> None:
     assert api.payout_days(1334) == 20
-    # a server that does not tell, or tells it otherwise, stops no run
+    # a server without an answer, or with another one, stops no run
     server.faults.add(fault("graphql_error", message="Cannot query field 'roundScoreConfigs'", count=ALWAYS))
     assert api.payout_days(1334) is None
 
