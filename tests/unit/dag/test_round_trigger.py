@@ -1,4 +1,4 @@
-"""The trigger that waits for a round: the real one, over real HTTP to the practice server, on a clock that the test moves."""
+"""The real trigger, over real HTTP to the simulator, on a clock that the test moves."""
 
 from __future__ import annotations
 
