@@ -223,5 +223,6 @@ def test_a_check_without_an_image_says_which_it_looked_for(engine: docker.Docker
 def test_a_check_without_an_engine_says_where_it_looked(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(toys))
-    with pytest.raises(SystemExit, match=r"FAILED: the Docker engine at tcp://127.0.0.1:9 \(DOCKER_HOST\) is unreachable"):
+    message = r"FAILED: the Docker engine at tcp://127.0.0.1:9 \(DOCKER_HOST\) is unreachable"
+    with pytest.raises(SystemExit, match=message):
         main()
