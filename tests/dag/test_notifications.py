@@ -335,9 +335,9 @@ def test_notifier_templates_have_the_event(run_dag: Callable[..., Ended], tmp_pa
     assert (tmp_path / "diary").read_text() == "finished: 1335 []\nfailed: 1335 ['unzip']\n"
 
 
-def test_notifier_arguments_with_news_warn(told: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_notifier_arguments_with_news_warn(callbacks: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     def configure(text: str) -> None:
-        told(NOTIFIER=f"{__name__}.Diary", NOTIFIER_ARGUMENTS=json.dumps({"path": str(tmp_path), "text": text}))
+        callbacks(NOTIFIER=f"{__name__}.Diary", NOTIFIER_ARGUMENTS=json.dumps({"path": str(tmp_path), "text": text}))
 
     with pytest.warns(FutureWarning, match="the template variable 'news' is deprecated: rename it to 'event'"):
         configure("{% if news.failed %}x{% endif %}")
