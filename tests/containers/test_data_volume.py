@@ -14,11 +14,11 @@ import docker
 import pytest
 import yaml
 
-from numerai_pipeline.check_data_volume import any_model_image, check_data_volume, main
-from numerai_pipeline.errors import BadInputError
-from numerai_pipeline.model_images import image_reference
-from numerai_pipeline.model_registry import load_registry
-from numerai_pipeline.settings import Settings
+from numerai_pipeline.containers.check_data_volume import any_model_image, check_data_volume, main
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.settings import Settings
+from numerai_pipeline.models.images import image_reference
+from numerai_pipeline.models.registry import load_registry
 from tests.samples import ROOT, task
 
 pytestmark = pytest.mark.containers
@@ -53,7 +53,7 @@ def named_volume(engine: docker.DockerClient) -> Iterator[str]:
 
 
 SHARE = ("python", "/tests/share.py")
-CHECK = ("python", "-m", "numerai_pipeline.check_data_volume")
+CHECK = ("python", "-m", "numerai_pipeline.containers.check_data_volume")
 
 
 def run_inside(
@@ -223,6 +223,7 @@ def test_a_check_without_an_image_says_which_it_looked_for(engine: docker.Docker
 def test_a_check_without_an_engine_says_where_it_looked(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(toys))
-    message = r"FAILED: the Docker engine at tcp://127.0.0.1:9 \(DOCKER_HOST\) is unreachable"
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(
+        SystemExit, match=r"FAILED: the Docker engine at tcp://127.0.0.1:9 \(DOCKER_HOST\) is unreachable"
+    ):
         main()
