@@ -22,7 +22,7 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from numerai_pipeline.core.settings import load_settings
-from numerai_pipeline.dag import housekeeping as steps
+from numerai_pipeline.dag import housekeeping
 
 settings = load_settings()
 
@@ -35,7 +35,7 @@ with DAG(
     start_date=datetime(2024, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    params={name: Param(**field) for name, field in steps.form_fields(settings).items()},
+    params={name: Param(**field) for name, field in housekeeping.form_fields(settings).items()},
     tags=["numerai"],
     default_args={
         "owner": settings.owner,
@@ -46,19 +46,19 @@ with DAG(
 ) as dag:
     containers = PythonOperator(
         task_id="containers",
-        python_callable=steps.clean_containers,
+        python_callable=housekeeping.clean_containers,
         doc_md="Removes this deployment's containers whose task is no longer active.",
     )
 
     runs = PythonOperator(
         task_id="runs",
-        python_callable=steps.clean_runs,
+        python_callable=housekeeping.clean_runs,
         doc_md="Removes the directories of old runs that are not in use.",
     )
 
     downloads = PythonOperator(
         task_id="downloads",
-        python_callable=steps.clean_downloads,
+        python_callable=housekeeping.clean_downloads,
         doc_md="Removes downloads that no run used for a long time.",
     )
 

@@ -32,8 +32,7 @@ from airflow.sdk import DAG, Param, TaskGroup
 from numerai_pipeline.core import task_ids
 from numerai_pipeline.core.parameters import form_fields
 from numerai_pipeline.core.settings import load_settings
-from numerai_pipeline.dag import submission
-from numerai_pipeline.dag import tasks as steps
+from numerai_pipeline.dag import submission, tasks
 from numerai_pipeline.dag.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.dag.notifications import dag_callbacks
 from numerai_pipeline.dag.round_sensor import RoundSensor
@@ -73,7 +72,7 @@ with DAG(
     # Retried with growing pauses, since the network may fail; a failed download leaves no file that looks complete.
     download = PythonOperator(
         task_id=task_ids.DOWNLOAD,
-        python_callable=steps.download,
+        python_callable=tasks.download,
         retry_exponential_backoff=2,
         max_retry_delay=timedelta(minutes=10),
         execution_timeout=timedelta(hours=12),
@@ -84,7 +83,7 @@ with DAG(
     unzip = PythonOperator(
         task_id=task_ids.UNZIP,
         task_display_name="unzip (unpack data)",
-        python_callable=steps.unzip,
+        python_callable=tasks.unzip,
         op_kwargs={"dependent_models": {spec.name: sorted(registry.dependent_models(spec.name)) for spec in registry}},
         execution_timeout=timedelta(hours=4),
         doc_md="Unpacks the files safely into a training table and a tournament table.",
@@ -105,7 +104,7 @@ with DAG(
     # The page shows all available results, also of a run in which models failed.
     leaderboard = PythonOperator(
         task_id=task_ids.LEADERBOARD,
-        python_callable=steps.write_leaderboard_page,
+        python_callable=tasks.write_leaderboard_page,
         trigger_rule="all_done",
         execution_timeout=timedelta(minutes=30),
         doc_md="Writes the run's leaderboard into its directory as one HTML file; the menu *Browse* has the live one.",
@@ -145,7 +144,7 @@ with DAG(
     exploring = PythonOperator(
         task_id=task_ids.EXPLORING,
         task_display_name="exploring (run summary)",
-        python_callable=steps.summarize_run,
+        python_callable=tasks.summarize_run,
         op_kwargs={"models": registry.models},
         trigger_rule="none_failed_min_one_success",
         execution_timeout=timedelta(minutes=30),
@@ -153,9 +152,9 @@ with DAG(
     )
 
     wait_for_round >> download >> unzip
-    tasks = {task_ids.UNZIP: unzip, **container_tasks}
+    nodes = {task_ids.UNZIP: unzip, **container_tasks}
     for upstream, downstream in registry.edges():
-        tasks[upstream] >> tasks[downstream]
+        nodes[upstream] >> nodes[downstream]
     results = [container_tasks[name] for name in (*registry.models, *registry.post_processing)]
     results >> leaderboard
     [*results, leaderboard] >> exploring

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import requests
 from docker.errors import DockerException
 
-from numerai_pipeline.containers import orphans as reaper
+from numerai_pipeline.containers import orphans
 from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.containers.engine import NoConnectionError
 from numerai_pipeline.containers.platforms import cleanup_backends
@@ -65,7 +65,7 @@ def remove_orphans(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
     deployment, is_active = installation_id(settings.data_dir), airflow_liveness_check(ti)
     try:
         with engine_client() as client:
-            return reaper.remove_orphans(cleanup_backends(settings, lambda: client), deployment, is_active)
+            return orphans.remove_orphans(cleanup_backends(settings, lambda: client), deployment, is_active)
     except (NoConnectionError, DockerException, requests.RequestException) as error:
         log.warning("Docker engine unreachable; skipping orphan cleanup: %s", error)
         return 0

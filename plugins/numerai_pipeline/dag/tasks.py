@@ -111,7 +111,7 @@ def unzip(
         Task → models that depend on it, itself included. Tasks without a selected model are skipped here, all at once:
         each would otherwise take a process only to skip itself.
     """
-    from numerai_pipeline.dataset import benchmarks as references
+    from numerai_pipeline.dataset import benchmarks
     from numerai_pipeline.dataset.unpack import unpack
 
     parameters = parse_parameters(params)
@@ -125,7 +125,7 @@ def unzip(
         "every_nth_era": parameters.every_nth_era,
     }
     # archives are identified by their content, since two of them may have the same name
-    content = {role: file.sha256 for role, file in raw.files.items() if role not in references.ROLES}
+    content = {role: file.sha256 for role, file in raw.files.items() if role not in benchmarks.ROLES}
     identity: dict[str, Any] = dict(content) if raw.kind == "archive" else {}
     if raw.era is not None:
         identity = {"walk_forward": raw.era, "embargo": parameters.embargo}
@@ -142,7 +142,7 @@ def unzip(
         embargo=parameters.embargo,
         force=parameters.force,
     )
-    compared = references.write_benchmarks(raw, layout) if raw.kind == "v5" else references.Benchmarks()
+    compared = benchmarks.write_benchmarks(raw, layout) if raw.kind == "v5" else benchmarks.Benchmarks()
     metadata = {
         "round": raw.round,
         "era": raw.era,

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from numerai_pipeline.core.errors import BadInputError, PipelineError
-from numerai_pipeline.dataset import benchmarks as references
+from numerai_pipeline.dataset import benchmarks
 from numerai_pipeline.dataset.id_checks import DuplicateIdDetector
 from numerai_pipeline.dataset.plan import DatasetPlan, make_plan
 from numerai_pipeline.dataset.row_checks import RowLocation, check_rows
@@ -190,7 +190,7 @@ def unpack(
             if not force and (known := _up_to_date(layout, inputs)):
                 log.info("up to date: %s", known)
                 return known
-            raw.verify_checksums(role for role in raw.files if role not in references.ROLES)
+            raw.verify_checksums(role for role in raw.files if role not in benchmarks.ROLES)
             scratch = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}.", suffix=".part", dir=layout.directory))
             try:
                 with ExitStack() as opened:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_pipeline.core.settings import load_settings
-from numerai_pipeline.dag import tasks as steps
-from numerai_pipeline.dataset import benchmarks as references
+from numerai_pipeline.dag import tasks
+from numerai_pipeline.dataset import benchmarks as benchmarks_module
 from numerai_pipeline.dataset.benchmarks import REFERENCES, ROLES, write_benchmarks
 from numerai_pipeline.dataset.raw import RawDataset, RawFile
 from numerai_pipeline.dataset.unpack import unpack
@@ -263,7 +263,7 @@ def test_write_benchmarks_unreadable_file_is_a_warning(
     def fail(_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(references, "ParquetSource", fail)
+    monkeypatch.setattr(benchmarks_module, "ParquetSource", fail)
     benchmarks = write_benchmarks(raw, layout)
     assert benchmarks.available == []
     assert "Input/output error" in benchmarks.unavailable["meta_model"]
@@ -277,7 +277,7 @@ def test_unzip_writes_unavailable_comparisons_into_the_metadata(
     damaged = with_tables(raw, tmp_path, meta_model=b"PAR1")
     downloaded = replace(damaged, unavailable={"benchmark_live": "live_benchmark_models.parquet: 403 Forbidden"})
     ti: Any = SimpleNamespace(xcom_pull=lambda **_: downloaded.to_json(), dag_id="dag", run_id="run")
-    result = steps.unzip({"source": "practice"}, ti, {})
+    result = tasks.unzip({"source": "practice"}, ti, {})
     metadata = json.loads(RunLayout(tmp_path / result["directory"]).run_metadata.read_text())
     assert metadata["references"] == ["example_predictions"]
     assert set(metadata["unavailable_comparisons"]) == {"meta_model", "benchmark_live"}

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_pipeline.core.errors import BadInputError, DiskFullError, NotFoundError, PipelineError
-from numerai_pipeline.dataset import archive, tables
-from numerai_pipeline.dataset import id_checks as identifiers
+from numerai_pipeline.dataset import archive, id_checks, tables
 from numerai_pipeline.dataset import plan as dataset_plan
 from numerai_pipeline.dataset import unpack as dataset
 from numerai_pipeline.dataset.tables import era_number
@@ -1118,7 +1117,7 @@ class TestIds:
             yield from self.batches
 
     def check(self, *sources: Ids) -> None:
-        register = identifiers.DuplicateIdDetector()
+        register = id_checks.DuplicateIdDetector()
         for source in sources:
             for batch in source.batches:
                 register.add(batch)
@@ -1129,7 +1128,7 @@ class TestIds:
         self.check()
 
     def test_equal_hashes_are_not_equal_ids(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(identifiers, "hash", lambda _: 7, raising=False)
+        monkeypatch.setattr(id_checks, "hash", lambda _: 7, raising=False)
         self.check(self.Ids("a", ["1", "2"]), self.Ids("b", ["3"]))
         with pytest.raises(BadInputError, match="b: row 1, column 'id': '2' is also in row 2 of a"):
             self.check(self.Ids("a", ["1", "2"]), self.Ids("b", ["2"]))
@@ -1140,7 +1139,7 @@ class TestIds:
             self.check(self.Ids("a", ids, ids))
 
     def test_memory(self) -> None:
-        register = identifiers.DuplicateIdDetector()
+        register = id_checks.DuplicateIdDetector()
         for start in range(0, 1_000_000, 50_000):
             register.add(pa.array([f"n{number:015x}" for number in range(start, start + 50_000)]))
         assert sum(part.nbytes for part in register._hashes) == 8_000_000
