@@ -85,6 +85,11 @@ def test_worker_messages_waits_for_the_next_one(start: Start) -> None:
     assert worker.poll() is None
 
 
+def _crash(_send: object) -> None:
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # Airflow's DAG importer sets a handler in the process of the tests
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 def _fail(_send: object) -> None:
     raise ModelFailureError("the learner failed\nand more")
 
@@ -99,7 +104,7 @@ def _exhaust_memory(_send: object) -> int:
         (_fail, "crashed", "the learner failed"),
         (lambda _send: int("text"), "crashed", "invalid literal for int() with base 10"),
         (lambda _send: os._exit(3), "crashed", "it exited without an error message"),
-        (lambda _send: os.kill(os.getpid(), signal.SIGSEGV), "crashed", "a library crashed with SIGSEGV"),
+        (_crash, "crashed", "a library crashed with SIGSEGV"),
         (
             lambda _send: os.kill(os.getpid(), signal.SIGABRT),
             "out_of_memory",

@@ -27,9 +27,14 @@ CLEAN = '"""Nothing."""\n'
 
 @pytest.fixture
 def context(tmp_path: Path) -> CommandContext:
-    """The context of a command in a checkout with one clean file."""
+    """The context of a command in a checkout with one clean file and the packages of the pipeline, which are empty."""
     (tmp_path / "launcher").mkdir()
     (tmp_path / "launcher" / "nothing.py").write_text(CLEAN)
+    shutil.copy2(ROOT / "pyproject.toml", tmp_path)
+    for name in (".", "core", "storage", "dataset", "models", "leaderboard", "numerai_api", "containers", "dag"):
+        package = tmp_path / "plugins" / "numerai_pipeline" / name
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "__init__.py").write_text(CLEAN)
     return CommandContext(
         ProjectPaths(tmp_path), Screen(Console(record=True, width=200, force_terminal=False)), StopSignals()
     )
@@ -46,7 +51,7 @@ def test_make_test_with_clean_code_and_passing_tests_succeeds(
 ) -> None:
     assert outcome_of(context, monkeypatch, lambda: 0) == 0
     output = context.screen.console.export_text()
-    assert all(f"{title:<16}no findings" in output for title in ("Ruff", "Format", "Types", "Prose"))
+    assert all(f"{title:<16}no findings" in output for title in ("Ruff", "Format", "Types", "Packages", "Prose"))
     assert "Passed" in output
 
 
@@ -99,12 +104,6 @@ def test_make_check_with_stilted_prose_fails(context: CommandContext) -> None:
 
 
 def test_package_contracts_reject_a_forbidden_import(context: CommandContext) -> None:
-    shutil.copy2(ROOT / "pyproject.toml", context.paths.root)
-    for name in ("core", "storage", "dataset", "models", "leaderboard", "numerai_api", "containers", "dag"):
-        package = context.paths.plugins / "numerai_pipeline" / name
-        package.mkdir(parents=True)
-        (package / "__init__.py").write_text(CLEAN)
-    (context.paths.plugins / "numerai_pipeline" / "__init__.py").write_text(CLEAN)
     assert test_runner._passes(context, "Packages", test_runner.LINT_IMPORTS)
     forbidden = context.paths.plugins / "numerai_pipeline" / "core" / "__init__.py"
     for line, contract in (
