@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -43,7 +44,13 @@ def load(name: str) -> ModuleType:
     BadParameterError
         When the image has no such operation; the message lists the available ones.
     """
-    if name not in available():
+    module = f"{name}{_SUFFIX}"
+    is_former = name.isidentifier() and not name.startswith("_") and (folder() / f"{name}.py").is_file()
+    if name not in available() and is_former:
+        message = f"{name}.py: rename it to {module}.py; the next release does not find it under its former name"
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        module = name
+    elif name not in available():
         names = ", ".join(available()) or "none"
         raise BadParameterError(
             f"OPERATION is {name!r}: this image has {names}. An operation is a module <operation>{_SUFFIX}.py in "
@@ -53,7 +60,7 @@ def load(name: str) -> ModuleType:
         package = ModuleType(_PACKAGE)
         package.__path__ = [str(folder())]
         sys.modules[_PACKAGE] = package
-    return importlib.import_module(f"{_PACKAGE}.{name}{_SUFFIX}")
+    return importlib.import_module(f"{_PACKAGE}.{module}")
 
 
 def run(task: Task) -> None:
