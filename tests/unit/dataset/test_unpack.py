@@ -905,19 +905,19 @@ class TestUpToDate:
             return extract(*arguments)
 
         monkeypatch.setattr(dataset_plan, "extract", slow)
-        outcomes: list[UnpackedDataset] = []
+        outcomes: dict[str, UnpackedDataset] = {}
         with caplog.at_level(logging.INFO):
-            first = threading.Thread(target=lambda: outcomes.append(unpacked(raw)))
+            first = threading.Thread(target=lambda: outcomes.update(first=unpacked(raw)))
             first.start()
             assert inside.wait(60)
-            second = threading.Thread(target=lambda: outcomes.append(unpacked(raw)))
+            second = threading.Thread(target=lambda: outcomes.update(second=unpacked(raw)))
             second.start()
             while "another task is unpacking the same data; waiting" not in caplog.text:
                 time.sleep(0.01)
             go_on.set()
             first.join(60)
             second.join(60)
-        assert [outcome.up_to_date for outcome in outcomes] == [False, True]
+        assert {name: outcome.up_to_date for name, outcome in outcomes.items()} == {"first": False, "second": True}
 
 
 class TestTrouble:
