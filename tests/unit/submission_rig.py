@@ -1,10 +1,8 @@
-"""A run's directory with predictions, the simulated tournament it submits to, and time that a test moves."""
+"""A run's directory with predictions, and the simulated tournament it submits to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.csv
@@ -16,7 +14,7 @@ from numerai_pipeline.storage.manifests import write_manifest
 from practice.season import VERSION, Season
 from practice.server import PracticeServer
 from practice.submission_store import RoundEntry
-from tests.clocked_season import ClockedSeason, NumeraisRound
+from tests.clocked_season import NumeraisRound
 
 KEYS = ("PUBLIC-ID-OF-TESTS", "secret-key-of-tests")
 NUMBER = 1334
@@ -24,35 +22,6 @@ SATURDAY = NumeraisRound(NUMBER).opens + timedelta(hours=1)
 TUESDAY_ROUND = 1330
 MODELS = ("svm", "xgboost")
 PREDICTIONS = (*MODELS, "ensemble_selection")
-
-
-class SteppedTime:
-    """Time of a season that passes only when the code sleeps; events happen when their moment comes.
-
-    Attributes
-    ----------
-    sleeps : list of float
-        Seconds of each sleep.
-    """
-
-    def __init__(self, season: ClockedSeason) -> None:
-        self._season = season
-        self._events: list[tuple[datetime, Callable[[], Any]]] = []
-        self.sleeps: list[float] = []
-
-    def at(self, moment: datetime, event: Callable[[], Any]) -> None:
-        self._events.append((moment, event))
-
-    def now(self) -> datetime:
-        return self._season.clock
-
-    def sleep(self, seconds: float) -> None:
-        self.sleeps.append(seconds)
-        self._season.clock += timedelta(seconds=seconds)
-        due = [event for moment, event in self._events if moment <= self._season.clock]
-        self._events = [entry for entry in self._events if entry[0] > self._season.clock]
-        for event in due:
-            event()
 
 
 def make_run(season: Season, number: int = NUMBER) -> RunLayout:

@@ -31,14 +31,13 @@ from practice import accounts
 from practice.faults import Fault
 from practice.server import PracticeServer, running
 from practice.submission_store import RoundEntry
-from tests.clocked_season import ClockedSeason, NumeraisRound
+from tests.clocked_season import ClockedSeason, NumeraisRound, TimeMachine
 from tests.recorded.answers import recorded, submission_statuses
 from tests.unit.submission_rig import (
     KEYS,
     NUMBER,
     SATURDAY,
     TUESDAY_ROUND,
-    SteppedTime,
     entries,
     make_run,
     model_id,
@@ -64,8 +63,8 @@ def server(season: ClockedSeason) -> Iterator[PracticeServer]:
 
 
 @pytest.fixture
-def time(season: ClockedSeason) -> SteppedTime:
-    return SteppedTime(season)
+def time(season: ClockedSeason) -> TimeMachine:
+    return TimeMachine(season)
 
 
 @pytest.fixture
@@ -74,12 +73,12 @@ def layout(season: ClockedSeason) -> RunLayout:
 
 
 @pytest.fixture
-def make_batch(server: PracticeServer, layout: RunLayout, time: SteppedTime) -> Batch:
+def make_batch(server: PracticeServer, layout: RunLayout, time: TimeMachine) -> Batch:
     """Build the batch of an attempt, as the task does."""
 
     def build(number: int = NUMBER, *, keys: tuple[str, str] = KEYS, **options: Any) -> SubmissionBatch:
         client = ApiClient(server.address, timeout=10, policy=RetryPolicy(attempts=1), keys=keys)
-        policy = RetryPolicy(attempts=5, clock=time.now, sleep=time.sleep)
+        policy = RetryPolicy(attempts=5, clock=time.now, sleep=time.block)
         options = {"closes": NumeraisRound(number).closes, "layout": layout, **options}
         return SubmissionBatch(Account(client), Tournament(client), round_number=number, policy=policy, **options)
 
@@ -156,7 +155,7 @@ def test_submit_after_transient_errors_is_confirmed_once(
 
 
 def test_submit_with_one_failing_model_confirms_the_others_first(
-    server: PracticeServer, make_batch: Batch, layout: RunLayout, time: SteppedTime
+    server: PracticeServer, make_batch: Batch, layout: RunLayout, time: TimeMachine
 ) -> None:
     server.faults.add(Fault(kind="status", on="upload", match="alpha", count=ALWAYS))
     time.at(SATURDAY + timedelta(minutes=30), server.faults.clear)
@@ -167,7 +166,7 @@ def test_submit_with_one_failing_model_confirms_the_others_first(
 
 
 def test_submit_in_an_outage_of_25_minutes_is_on_time_once(
-    server: PracticeServer, make_batch: Batch, season: ClockedSeason, time: SteppedTime
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, time: TimeMachine
 ) -> None:
     opens = NumeraisRound(TUESDAY_ROUND).opens
     season.clock = opens + timedelta(minutes=20)
@@ -182,7 +181,7 @@ def test_submit_in_an_outage_of_25_minutes_is_on_time_once(
 
 
 def test_submit_in_an_outage_of_the_status_is_confirmed_after_it(
-    server: PracticeServer, make_batch: Batch, time: SteppedTime
+    server: PracticeServer, make_batch: Batch, time: TimeMachine
 ) -> None:
     server.faults.add(graphql("status", LATEST, count=ALWAYS))
     time.at(SATURDAY + timedelta(minutes=40), server.faults.clear)
@@ -192,7 +191,7 @@ def test_submit_in_an_outage_of_the_status_is_confirmed_after_it(
 
 @pytest.mark.parametrize("match", [CREATE, "rounds(", ""], ids=["create", "rounds", "everything"])
 def test_submit_in_an_outage_beyond_the_close_is_queued_once(
-    server: PracticeServer, make_batch: Batch, season: ClockedSeason, time: SteppedTime, match: str
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, time: TimeMachine, match: str
 ) -> None:
     closes = NumeraisRound(TUESDAY_ROUND).closes
     season.clock = closes - timedelta(minutes=30)
@@ -206,7 +205,7 @@ def test_submit_in_an_outage_beyond_the_close_is_queued_once(
 
 
 def test_submit_in_an_outage_until_the_next_opening_gives_up(
-    server: PracticeServer, make_batch: Batch, season: ClockedSeason, time: SteppedTime
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, time: TimeMachine
 ) -> None:
     season.clock = NumeraisRound(TUESDAY_ROUND).closes
     batch = make_batch(TUESDAY_ROUND, layout=make_run(season, TUESDAY_ROUND))
@@ -342,7 +341,7 @@ def test_submit_by_force_repeats_uploads_of_other_runs_only(server: PracticeServ
 
 
 def test_submit_with_one_creation_unknown_uploads_the_others(
-    server: PracticeServer, make_batch: Batch, layout: RunLayout, time: SteppedTime, monkeypatch: pytest.MonkeyPatch
+    server: PracticeServer, make_batch: Batch, layout: RunLayout, time: TimeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_batch()
     monkeypatch.setattr(batch._account, "create_submission", killed)
@@ -431,19 +430,19 @@ def test_submit_replaced_by_another_submission_is_not_repeated(
     assert uploads(server) == 3
 
 
-def test_submit_with_revoked_keys_fails_at_once(server: PracticeServer, make_batch: Batch, time: SteppedTime) -> None:
+def test_submit_with_revoked_keys_fails_at_once(server: PracticeServer, make_batch: Batch, time: TimeMachine) -> None:
     with pytest.raises(CredentialsError, match="Session not found"):
         make_batch(keys=(KEYS[0], "revoked")).submit(CHOSEN)
     assert (time.sleeps, uploads(server)) == ([], 0)
 
 
 def test_submit_without_the_status_scope_names_the_uploads(
-    season: ClockedSeason, layout: RunLayout, time: SteppedTime, make_batch: Batch
+    season: ClockedSeason, layout: RunLayout, time: TimeMachine, make_batch: Batch
 ) -> None:
     scopes = ("upload_submission", "read_user_info")
     with running(season, [accounts.Account.of(":".join(KEYS), list(CHOSEN), scopes)]) as server:
         client = ApiClient(server.address, timeout=10, policy=RetryPolicy(attempts=1), keys=KEYS)
-        policy = RetryPolicy(clock=time.now, sleep=time.sleep)
+        policy = RetryPolicy(clock=time.now, sleep=time.block)
         batch = SubmissionBatch(Account(client), Tournament(client), layout, NUMBER, policy=policy)
         with pytest.raises(CredentialsError, match=r"uploaded, but not confirmed: alpha \(.*lack the scope read_subm"):
             batch.submit(CHOSEN)
