@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
 
 FILE = "split.parquet"
 PRODUCER = "adversarial_validation"
@@ -62,7 +62,7 @@ def write_split(storing: Path, ids: pa.ChunkedArray, split: Split, inputs: str |
     return path
 
 
-def read_split(storing: Path, table: Table) -> Split:
+def read_split(storing: Path, table: TableView) -> Split:
     """Read the split of a training table's rows, in the table's order.
 
     Raises

@@ -8,7 +8,7 @@ type: int8 stays int8 unless values are missing, every other type becomes float3
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import pyarrow as pa
@@ -112,13 +112,7 @@ class Table:
         -------
         numpy.ndarray of `feature_dtype`, shape (rows read, features)
         """
-        count = len(self) if rows is None else int(np.count_nonzero(rows))
-        matrix = np.empty((count, len(self.feature_names)), dtype=self.feature_dtype)
-        filled = 0
-        for positions, block in self.batches(rows):
-            matrix[filled : filled + len(positions)] = block
-            filled += len(positions)
-        return matrix
+        return _read_features(self, rows)
 
     def batches(
         self, rows: NDArray[np.bool_] | None = None
@@ -175,6 +169,71 @@ class Table:
                 f"{self.path.name}: column {self.feature_names[column]!r} is infinite in "
                 f"{self.describe_row(positions[row])}. Features are finite numbers, or empty where unknown."
             )
+
+
+class JoinedTable:
+    """The rows of two tables with the same features as one table, the first table's rows first.
+
+    Parameters
+    ----------
+    first, second
+        The tables; `second` has the features of `first`, in the same order.
+
+    Attributes
+    ----------
+    path, ids, era_numbers, targets, feature_names, feature_dtype
+        As those of `Table`; the path is the first table's. Features are int8 where both tables have int8.
+    """
+
+    def __init__(self, first: Table, second: Table) -> None:
+        self._tables = (first, second)
+        self.path = first.path
+        self.ids: pa.ChunkedArray = pa.chunked_array([chunk for table in self._tables for chunk in table.ids.chunks])
+        self.era_numbers = np.concatenate([table.era_numbers for table in self._tables])
+        self.targets = np.concatenate([table.targets for table in self._tables])
+        self.feature_names = first.feature_names
+        self.feature_dtype = np.result_type(*(table.feature_dtype for table in self._tables))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of_type(self, data_type: str) -> NDArray[np.bool_]:
+        """Mark the rows of a data type, see `Table.of_type`."""
+        return np.concatenate([table.of_type(data_type) for table in self._tables])
+
+    def features(self, rows: NDArray[np.bool_] | None = None) -> NDArray[np.int8] | NDArray[np.float32]:
+        """Read the features into memory, see `Table.features`."""
+        return _read_features(self, rows)
+
+    def batches(
+        self, rows: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int8] | NDArray[np.float32]]]:
+        """Read the features a batch of rows at a time, see `Table.batches`; positions count the joined rows."""
+        start = 0
+        for table in self._tables:
+            wanted = None if rows is None else rows[start : start + len(table)]
+            for positions, block in table.batches(wanted):
+                yield positions + start, block.astype(self.feature_dtype, copy=False)
+            start += len(table)
+
+    def describe_row(self, position: int) -> str:
+        """Name a row for a message, see `Table.describe_row`."""
+        first, second = self._tables
+        return first.describe_row(position) if position < len(first) else second.describe_row(position - len(first))
+
+
+TableView = Union[Table, JoinedTable]
+"""A table, or two tables as one."""
+
+
+def _read_features(table: TableView, rows: NDArray[np.bool_] | None) -> NDArray[np.int8] | NDArray[np.float32]:
+    count = len(table) if rows is None else int(np.count_nonzero(rows))
+    matrix = np.empty((count, len(table.feature_names)), dtype=table.feature_dtype)
+    filled = 0
+    for positions, block in table.batches(rows):
+        matrix[filled : filled + len(positions)] = block
+        filled += len(positions)
+    return matrix
 
 
 def era_number(name: str) -> int | None:
