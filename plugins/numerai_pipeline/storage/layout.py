@@ -49,6 +49,24 @@ class DataLayout:
         """Lock that runs share while they write their markers, and that housekeeping holds exclusively."""
         return self.root / ".rounds.lock"
 
+    def result(self, task: str, key: str) -> Path:
+        """Directory of a task's result (``results.py``)."""
+        return self.results_root / task / key
+
+    @property
+    def results_root(self) -> Path:
+        """Folder of the results of all tasks."""
+        return self.root / "results"
+
+    def work(self, task: str, key: str) -> Path:
+        """Workspace of the container that makes a result (``workspace.py``); removed at its end."""
+        return self.work_root / task / key
+
+    @property
+    def work_root(self) -> Path:
+        """Folder of all workspaces."""
+        return self.root / "work"
+
     def run(self, round_name: str, run_fingerprint: str) -> RunLayout:
         """Layout of the run of a round with these settings."""
         return RunLayout(self.rounds / round_name / run_fingerprint)
@@ -102,6 +120,19 @@ class RunLayout:
     def run_markers(self) -> Path:
         """Folder of the markers of the Airflow runs that use this directory."""
         return self.directory / ".runs"
+
+    @property
+    def tasks_directory(self) -> Path:
+        """Folder of the records of the run's tasks."""
+        return self.directory / "tasks"
+
+    def task_record(self, task: str) -> Path:
+        """Record of the results that a task has in this run (``task_records.py``): JSON."""
+        return self.tasks_directory / f"{task}.json"
+
+    def validation_predictions(self, model: str) -> Path:
+        """Predictions of the validation table by a model or an ensemble: CSV with the header ``id,prediction``."""
+        return self.directory / "validation" / f"{model}.csv"
 
     @property
     def predictions_directory(self) -> Path:
