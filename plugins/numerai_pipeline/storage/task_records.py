@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.manifests import atomic_path
 from numerai_pipeline.storage.results import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numerai_pipeline.storage.layout import RunLayout
 
 # files of a result that belong to its model or to its own description
 _PRIVATE = frozenset({RECORD, "model.json", "saved"})
