@@ -3,6 +3,8 @@
 ::
 
     <data>/downloads/<dataset>/<name>       verified raw files, shared by runs, never changed in place
+    <data>/datasets/<key>/                  training and validation table, shared by runs, never changed
+    <data>/results/<task>/<key>/            a finished result, shared by runs, never changed
     <data>/rounds/<round>/<fingerprint>/    one run's directory; runs with the same settings share it
 """
 
@@ -39,6 +41,24 @@ class DataLayout:
         """Folder of the downloads of all datasets."""
         return self.root / "downloads"
 
+    def dataset(self, key: str) -> DatasetLayout:
+        """Layout of the dataset with this key."""
+        return DatasetLayout(self.datasets_root / key)
+
+    @property
+    def datasets_root(self) -> Path:
+        """Folder of all datasets."""
+        return self.root / "datasets"
+
+    def result(self, task: str, key: str) -> Path:
+        """Folder of a finished result of a task."""
+        return self.results_root / task / key
+
+    @property
+    def results_root(self) -> Path:
+        """Folder of the results of all tasks."""
+        return self.root / "results"
+
     @property
     def rounds(self) -> Path:
         """Folder of all rounds."""
@@ -73,6 +93,33 @@ class DataLayout:
 
 
 @dataclass(frozen=True)
+class DatasetLayout:
+    """The directory of a dataset; its name is the dataset's key."""
+
+    directory: Path
+
+    @property
+    def training(self) -> Path:
+        """Training table."""
+        return self.directory / "training.parquet"
+
+    @property
+    def validation(self) -> Path:
+        """Validation table: later rows than the training table's."""
+        return self.directory / "validation.parquet"
+
+    @property
+    def metadata(self) -> Path:
+        """Metadata of both tables: JSON."""
+        return self.directory / "dataset.json"
+
+    @property
+    def training_csv(self) -> Path:
+        """Training table for images of 2018; written when a task needs it."""
+        return self.directory / "training.csv"
+
+
+@dataclass(frozen=True)
 class RunLayout:
     """One run's directory."""
 
@@ -85,12 +132,17 @@ class RunLayout:
 
     @property
     def tournament(self) -> Path:
-        """Tournament table: validation, test and live rows."""
+        """Validation and live rows in one table, for images that keep no model; written when a task needs it."""
         return self.directory / "tournament.parquet"
 
     @property
+    def live(self) -> Path:
+        """Live table: the rows to predict; their targets are unknown."""
+        return self.directory / "live.parquet"
+
+    @property
     def targets(self) -> Path:
-        """True targets of the tournament rows of a walk-forward run, hidden from the models."""
+        """True targets of the live rows of a walk-forward run, hidden from the models."""
         return self.directory / "targets.parquet"
 
     def reference(self, name: str) -> Path:
