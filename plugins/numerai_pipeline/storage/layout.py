@@ -69,15 +69,6 @@ class DataLayout:
         """Lock that runs share while they write their markers, and that housekeeping holds exclusively."""
         return self.root / ".rounds.lock"
 
-    def result(self, task: str, key: str) -> Path:
-        """Directory of a task's result (``results.py``)."""
-        return self.results_root / task / key
-
-    @property
-    def results_root(self) -> Path:
-        """Folder of the results of all tasks."""
-        return self.root / "results"
-
     def work(self, task: str, key: str) -> Path:
         """Workspace of the container that makes a result (``workspace.py``); removed at its end."""
         return self.work_root / task / key
