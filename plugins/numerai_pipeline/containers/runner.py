@@ -3,8 +3,8 @@
 At most one container of a task runs at any time, in every state of the task's process:
 
 - When Airflow ends the task (marked failed, cleared, timed out, shut down), the runner removes the container.
-- When the process is killed, or loses its supervisor, the container keeps running. The next attempt finds it by its
-  labels and reattaches to it.
+- When the process is killed, or loses its supervisor, the container keeps running. The next attempt, or another run
+  that needs the same result, finds it by its labels and reattaches to it.
 - While the engine is unreachable the runner waits (``engine.py``), then fails without removing the container, so
   that the next attempt can reattach. A broken log stream is not treated as a failure of the container; only its state,
   as the engine reports it, is.
@@ -103,7 +103,7 @@ class ContainerRunner:
     def lifetime(self) -> Iterator[None]:
         """Prepare the platform for a container, limit the time of the block, and remove container and workspace after.
 
-        If the block fails, the end of the container's log is saved and its finished partial outputs are kept.
+        If the block fails, the end of the container's log is saved and a finished fit is kept.
         If the engine or the supervisor is gone, the container keeps running for the next attempt.
 
         Raises
@@ -128,7 +128,7 @@ class ContainerRunner:
             self._raise_if_supervisor_lost()
             self._remove_best_effort()
             self._save_log_tail(error)
-            self.request.workspace.rescue_partial_outputs()
+            self.request.workspace.reset()
             raise
         finally:
             clock.cancel()
@@ -237,7 +237,7 @@ class ContainerRunner:
         for container in self._earlier_containers():
             if self._container_id is None and self._is_same_work(container):
                 self._container_id = container.id
-                log.info("reattaching to %s %s of an earlier attempt", self._backend.kind, container.id[:12])
+                log.info("reattaching to %s %s, which makes this result", self._backend.kind, container.id[:12])
             else:
                 log.info(
                     "removing %s %s of an earlier attempt (%s)",
@@ -263,10 +263,13 @@ class ContainerRunner:
         return created
 
     def _earlier_containers(self) -> list[FoundContainer]:
-        return self._backend.find(self.request.labels.filters())
+        """List the containers of any run that make this result, and all others of this task instance."""
+        own = self.request.labels
+        found = self._backend.find(own.filters())
+        return [each for each in found if each.labels.key == own.key or own.is_same_task_instance(each.labels)]
 
     def _is_same_work(self, container: FoundContainer) -> bool:
-        if container.labels.inputs != self.request.labels.inputs:
+        if container.labels.key != self.request.labels.key:
             return False
         state = self._backend.inspect(container.id)
         return state.is_active or state.is_successful
@@ -337,7 +340,7 @@ class ContainerRunner:
     def _save_log_tail(self, error: BaseException) -> None:
         if self._log is None or not self._log.last_lines:
             return
-        file = self.request.workspace.run.failure_log(self.request.task, self.request.labels.attempt)
+        file = self.request.failure_log
         try:
             write_failure_log(file, error, self._log.last_lines)
             log.info("the end of the container's log is saved in %s", file)
