@@ -269,9 +269,11 @@ class TaskPlanner:
         return files
 
     def _tables_of_2018(self, plan: TaskPlan, run: RunFiles) -> Iterator[tuple[str, Path]]:
-        from numerai_pipeline.dataset.csv_export import write_tables
+        from numerai_pipeline.dataset.csv_export import write_tournament, write_training_csv
 
-        training, tournament = write_tables(plan.dataset, run.layout, self.spec.tables)
+        layout = plan.dataset.layout
+        training = write_training_csv(layout) if self.spec.tables == "csv" else layout.training
+        tournament = write_tournament(plan.dataset, run.layout, self.spec.tables)
         yield training.name, training
         yield tournament.name, tournament
 

@@ -33,7 +33,10 @@ class ResultTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the arguments to build it again, here or in another triggerer."""
-        return f"{ResultTrigger.__module__}.{ResultTrigger.__qualname__}", {"task_name": self.task_name, "key": self.key}
+        return f"{ResultTrigger.__module__}.{ResultTrigger.__qualname__}", {
+            "task_name": self.task_name,
+            "key": self.key,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll the data volume, then fire once."""

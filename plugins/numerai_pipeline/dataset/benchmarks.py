@@ -130,6 +130,19 @@ def write_benchmarks(raw: RawDataset, dataset: Dataset, data: DataLayout, run: R
     return found
 
 
+def find_benchmarks(dataset: Dataset, data: DataLayout) -> Benchmarks | None:
+    """Return the newest comparisons that an earlier run has written for a dataset of live rounds."""
+    found = []
+    for file in (data.results_root / TASK).glob(f"[!.]*/{METADATA}"):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if (content["dataset"], content["era"]) == (dataset.key, None):
+                found.append((file.stat().st_mtime, file.parent))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+    return _find(max(found)[1]) if found else None
+
+
 def _locate(
     raw: RawDataset, dataset: Dataset, data: DataLayout, roles: dict[str, str], reasons: dict[str, str]
 ) -> Path:
