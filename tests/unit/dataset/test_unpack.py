@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_pipeline.core.errors import BadInputError, DiskFullError, NotFoundError, PipelineError
-from numerai_pipeline.dataset import id_checks, tables
+from numerai_pipeline.dataset import id_checks, plan, tables
 from numerai_pipeline.dataset import unpack as dataset
 from numerai_pipeline.dataset.store import Dataset, find_datasets
 from numerai_pipeline.dataset.tables import era_number
@@ -992,7 +992,7 @@ class TestUpToDate:
     ) -> None:
         raw = v5_dataset(raw_dir)
         inside, go_on, made = threading.Event(), threading.Event(), []
-        plan_dataset = dataset.plan_dataset
+        plan_dataset = plan.plan_dataset
 
         def slow(*arguments: Any, **choices: Any) -> Any:
             made.append(choices)

@@ -44,7 +44,8 @@ def volume(tmp_path: Path) -> Volume:
 def walk(tmp_path: Path, volume: Volume) -> Walk:
     def attempt(era: int, validation: pa.Table | None = None, **choices: Any) -> Unpacked:
         raw = choices.pop("raw", None) or dataset(tmp_path / "raw", era, validation)
-        return choices.pop("volume", volume).unpack(raw, **{"target": "target_ender_20", **choices})
+        place: Volume = choices.pop("volume", volume)
+        return place.unpack(raw, **{"target": "target_ender_20", **choices})
 
     return attempt
 
