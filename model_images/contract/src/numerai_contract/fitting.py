@@ -108,8 +108,8 @@ def _check_paths(task: Task, module: ModuleType) -> None:
             model = parameters.model.resolve()
             if path is not None and (path == model or model in path.parents):
                 raise BadParameterError(
-                    f"MODEL is {str(parameters.model)!r}, which contains {name} ({path}): a fit removes all other files "
-                    "of its directory. Set MODEL to a directory that has only the fit."
+                    f"MODEL is {str(parameters.model)!r}, which contains {name} ({path}): a fit removes all other "
+                    "files of its directory. Set MODEL to a directory that has only the fit."
                 )
         ModelDirectory(parameters.model).check()
     elif hasattr(module, "make"):

@@ -1,7 +1,8 @@
 """The self-test of an image: every operation runs on a few generated rows, or the image is not built.
 
 An operation runs as in a pipeline run, with three tables: it must write predictions, and write the same bytes again
-from its finished fit, without the other two tables. An operation that needs further inputs, or has other outputs, defines in its module:
+from its finished fit, without the other two tables. An operation that needs further inputs, or has other outputs,
+defines in its module:
 
 ``SELF_TEST_PARAMETERS``
     further environment variables, e.g. to shorten it;
