@@ -152,7 +152,7 @@ def _fit(task: Task, module: ModuleType) -> None:
         fitted.model.save(directory.saved)
     if "MODEL" in task.parameters:
         task.write_fit_report()
-        directory.complete(operation, task.parameters.inputs, task.training.feature_names)
+        directory.complete(operation, task.parameters.inputs, task.fit_table.feature_names)
 
 
 def _final_fit(task: Task, module: ModuleType, first: Fitted) -> Fitted:
