@@ -24,7 +24,7 @@ from numerai_pipeline.containers.mounts import CONTAINER_DATA, data_mount, works
 from numerai_pipeline.containers.platforms import runner_backend
 from numerai_pipeline.containers.result_collection import ResultCollector, check_fit
 from numerai_pipeline.containers.runner import ContainerRunner, ContinuesError
-from numerai_pipeline.containers.task_plan import TRAINING_VARIABLES, RunFiles, TaskPlan, TaskPlanner
+from numerai_pipeline.containers.task_plan import LIVE_TABLE, TRAINING_VARIABLES, RunFiles, TaskPlan, TaskPlanner
 from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.parameters import LONGEST_SEARCH, parse_parameters
@@ -42,6 +42,7 @@ from numerai_pipeline.storage.task_records import Fallback, remove_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from airflow.sdk import Context
 
@@ -98,7 +99,7 @@ def contract_environment(spec: ModelSpec) -> dict[str, str]:
             "MODEL": str(data / "model"),
         }
         if spec.reads_live_rows:
-            environment["TESTING"] = str(data / "live.parquet")
+            environment["TESTING"] = str(data / LIVE_TABLE)
     else:
         environment |= {
             "TRAINING": str(data / f"training.{spec.tables}"),
@@ -334,7 +335,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         collector.check_inputs(inputs)
         directory = run.files.data.work(self.spec.name, plan.key)
         workspace = Workspace(directory, inputs, keeps_parts=bool(self.spec.outputs))
-        self._runner = self._new_runner(run, workspace, self._environment_of(plan), deadline)
+        self._runner = self._new_runner(run, workspace, self._environment_of(plan, inputs), deadline)
         if self._kill_requested:
             self._runner.kill()
         with self._runner.lifetime():
@@ -346,13 +347,16 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                 raise
             collector.collect(workspace)
 
-    def _environment_of(self, plan: TaskPlan) -> dict[str, str]:
+    def _environment_of(self, plan: TaskPlan, inputs: Mapping[str, Path]) -> dict[str, str]:
         environment = {
             **self.environment,
             "INPUTS": plan.key,
             "TARGET_DAYS": str(plan.dataset.target_days),
             "EMBARGO": str(plan.dataset.embargo),
         }
+        if LIVE_TABLE in inputs:
+            # also for the scores of a walk-forward run's rows
+            environment["TESTING"] = str(CONTAINER_DATA / LIVE_TABLE)
         if plan.has_fit:
             environment = {name: value for name, value in environment.items() if name not in TRAINING_VARIABLES}
         return environment
