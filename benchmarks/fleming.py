@@ -255,8 +255,8 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         " speed by a factor of two (354,000 rows): compare only within a size. *Processor s* is the time of all cores,"
         " which other work hardly affects. *MiB* is the peak memory of the process. The methods of 2018 run on today's"
         " scikit-learn, in the same image and on the same tables; logloss is that of the validation rows. The split is"
-        " made against the validation rows, and t-SNE embeds the rows of both tables; a pipeline run then places its live"
-        " rows in these embeddings. A model makes one fit; a pipeline run adds the final fit on all known rows."
+        " made against the validation rows, and t-SNE embeds the rows of both tables; a pipeline run then places its"
+        " live rows in these embeddings. A model makes one fit; a pipeline run adds the final fit on all known rows."
     )
     lines = ["# Jim Fleming's branch, measured", "", *textwrap.wrap(introduction, 120)]
     if MAPS in results:
