@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     kind : {"model", "ensemble", "reference"}
         A reference is a baseline for the models.
     predictions : numpy.ndarray of float64, shape (rows,)
-        Of the validation table's rows, then of the live rows, in the tables' order; NaN where it has no prediction.
+        In the table's order; NaN where it has no prediction.
     """
 
     name: str
@@ -79,23 +79,23 @@ class PredictionSet(NamedTuple):
 
 
 def load_predictions(
-    storing: Path,
-    validation: Table,
-    live: Table | None = None,
+    folder: Path,
+    table: Table,
     *,
+    may_lack_newest: bool = False,
     ensembles: bool = True,
     references: Sequence[Entry] = (),
 ) -> PredictionSet:
-    """Read all predictions of a run's directory.
+    """Read all predictions of a folder.
 
     Parameters
     ----------
-    storing
-        The run's directory.
-    validation
-        The validation table; predictions must have its rows, except those of the newest eras.
-    live
-        The table of the live rows; by default these are not read. A model needs no live predictions.
+    folder
+        The folder ``validation`` or ``predictions`` of the run's directory.
+    table
+        The table whose rows the predictions must have.
+    may_lack_newest
+        Whether predictions may lack the rows of the newest eras.
     ensembles
         Whether to read the ensembles as well.
     references
@@ -106,30 +106,26 @@ def load_predictions(
     MissingInputError
         When no model has complete predictions.
     """
-    folder = storing / VALIDATION
     paths = [path for path in sorted(folder.glob("[!.]*.csv")) if ensembles or _kind(path) == "model"]
-    rows = len(validation) + (0 if live is None else len(live))
     # a column for each file, without copies: millions of rows of a dozen models are half a gigabyte
-    values = np.empty((rows, len(paths) + len(references)), order="F")
+    values = np.empty((len(table), len(paths) + len(references)), order="F")
     named: list[tuple[str, Kind]] = []
     left_out: dict[str, str] = {}
     notes: list[str] = []
     for path in paths:
         column = values[:, len(named)]
         try:
-            column[: len(validation)] = _read_predictions(path, validation, may_lack_newest=True)
+            column[:] = _read_predictions(path, table, may_lack_newest=may_lack_newest)
         except (BadDataError, OSError) as error:
             left_out[path.stem] = str(error)
             notes.append(f"left out: {path.stem} ({error})")
             continue
-        lacking = int(np.count_nonzero(np.isnan(column[: len(validation)])))
+        lacking = int(np.count_nonzero(np.isnan(column)))
         if lacking:
             notes.append(
-                f"{path.stem}: its fit is older than {validation.path.name}, and has no predictions of the newest "
-                f"{lacking:,} of {len(validation):,} rows"
+                f"{path.stem}: its fit is older than {table.path.name}, and has no predictions of the newest "
+                f"{lacking:,} of {len(table):,} rows"
             )
-        if live is not None:
-            column[len(validation) :] = _read_live_or_note(storing, path.stem, live, notes)
         named.append((path.stem, _kind(path)))
     if not any(kind == "model" for _, kind in named):
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "the folder is empty"
@@ -161,17 +157,6 @@ def read_live_predictions(storing: Path, name: str, live: Table) -> NDArray[np.f
 
 def _kind(path: Path) -> Kind:
     return "ensemble" if path.stem.startswith(ENSEMBLE_PREFIX) else "model"
-
-
-def _read_live_or_note(storing: Path, name: str, live: Table, notes: list[str]) -> NDArray[np.float64] | float:
-    """Read a model's live predictions; NaN without valid ones."""
-    try:
-        return read_live_predictions(storing, name, live)
-    except MissingInputError:
-        return np.nan
-    except (BadDataError, OSError) as error:
-        notes.append(f"left out: the live predictions of {name} ({error})")
-        return np.nan
 
 
 def _read_predictions(path: Path, table: Table, *, may_lack_newest: bool) -> NDArray[np.float64]:

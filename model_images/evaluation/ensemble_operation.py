@@ -77,7 +77,7 @@ class Weights(NamedTuple):
 def make(task: Task) -> TrainingSummary:
     """Select the weights, and write them and both ensembles' predictions of the validation table."""
     table, storing, directory = Table(task.parameters.validation, ()), task.parameters.storing, task.model.path
-    found = load_predictions(storing, table, ensembles=False)
+    found = load_predictions(storing / VALIDATION, table, may_lack_newest=True, ensembles=False)
     for note in found.notes:
         task.note(note)
     names = [entry.name for entry in found.entries]

@@ -1,9 +1,9 @@
 """Evaluation: scores of each model, era by era, and the leaderboard.
 
-The predictions of each model and ensemble are scored on the rows of the validation table with a known target; in a
-walk-forward run on the live rows as well, whose targets (``targets.parquet``) are hidden from the models. A model whose
-fit has no predictions of the newest eras is scored on the others. References for comparison are a constant 0.5, and the
-example predictions if the dataset has them.
+The predictions of each model and ensemble are scored on the rows of the validation table with a known target. In a
+walk-forward run they are scored on the live rows, whose targets (``targets.parquet``) are hidden from the models. A
+model whose fit has no predictions of the newest validation eras is scored on the others. References for comparison are
+a constant 0.5, and the example predictions if the dataset has them.
 
 By era: CORR, MMC and BMC (numerai-tools), feature exposure, and logloss for targets of 0 and 1. Over all eras: mean,
 standard deviation, Sharpe ratio, maximum drawdown, share of positive eras, and the criteria of 2018 (`_metrics_2018`).
@@ -11,8 +11,8 @@ An undefined score is null.
 
 The outputs, in the directory of the fit, are ``leaderboard.json`` and ``leaderboard.csv``, best first (by mean CORR, by
 logloss for targets of 0 and 1), and for each model ``evaluation/<model>.json`` with its eras and the distributions of
-its predictions, by data type: of the validation table and, where the run's directory has ``live.parquet``, of the live
-rows. Optional files there, each with ``id`` and columns of numbers, Parquet or CSV:
+its predictions, by data type. Optional files in the run's directory, each with ``id`` and columns of numbers, Parquet
+or CSV:
 
 ``example_predictions``
     A reference.
@@ -33,7 +33,7 @@ from scipy.stats import rankdata
 from numerai_contract import outputs
 from numerai_contract.exits import BadDataError
 from numerai_contract.predictions import write_predictions
-from numerai_contract.tables import JoinedTable, Table
+from numerai_contract.tables import Table
 from numerai_contract.task import TrainingSummary
 
 from . import _targets
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
     from ._targets import KnownTargets
@@ -77,16 +76,20 @@ class _ByEra(NamedTuple):
 def make(task: Task) -> TrainingSummary:
     """Score all predictions and write the leaderboard."""
     storing, directory = task.parameters.storing, task.model.path
+    hidden = storing / _targets.FILE
+    is_walk_forward = hidden.is_file()
     # float32: to find out whether int8 would do, all features are read
-    validation = Table(task.parameters.validation, feature_dtype=np.float32)
-    live = None
-    if (storing / _LIVE_TABLE).is_file():
-        live = Table(storing / _LIVE_TABLE, validation.feature_names, feature_dtype=np.float32)
-    table = validation if live is None else JoinedTable(validation, live)
-    found = load_predictions(storing, validation, live, references=_references(task, table))
+    path = storing / _LIVE_TABLE if is_walk_forward else task.parameters.validation
+    table = Table(path, feature_dtype=np.float32)
+    found = load_predictions(
+        storing / (LIVE if is_walk_forward else VALIDATION),
+        table,
+        may_lack_newest=not is_walk_forward,
+        references=_references(task, table),
+    )
     for note in found.notes:
         task.note(note)
-    targets = _targets.known_targets(table, hidden=storing / _targets.FILE)
+    targets = _targets.known_targets(table, hidden=hidden)
     if not targets.eras:
         task.note("no row has a known target: there are only scores that need no targets")
     entries = found.entries
@@ -128,7 +131,7 @@ def make(task: Task) -> TrainingSummary:
     return TrainingSummary(0, chosen=chosen, libraries=("numerai-tools", "pandas", "scipy"), table=table)
 
 
-def _references(task: Task, table: TableView) -> list[Entry]:
+def _references(task: Task, table: Table) -> list[Entry]:
     """Collect the references."""
     references = [Entry(CONSTANT, "reference", np.full(len(table), 0.5))]
     example = _optional(task, EXAMPLE, table)
@@ -137,7 +140,7 @@ def _references(task: Task, table: TableView) -> list[Entry]:
     return references
 
 
-def _optional(task: Task, stem: str, table: TableView) -> dict[str, NDArray[np.float64]] | None:
+def _optional(task: Task, stem: str, table: Table) -> dict[str, NDArray[np.float64]] | None:
     """Read an optional file; a damaged file is left out with a note."""
     try:
         return read_optional(task.parameters.storing, stem, table)
@@ -146,7 +149,7 @@ def _optional(task: Task, stem: str, table: TableView) -> dict[str, NDArray[np.f
         return None
 
 
-def _score(task: Task, table: TableView, predictions: NDArray[np.float64], targets: KnownTargets) -> _ByEra:
+def _score(task: Task, table: Table, predictions: NDArray[np.float64], targets: KnownTargets) -> _ByEra:
     """Score all entries, the columns of `predictions`, in all eras."""
     meta, benchmarks = _optional(task, "meta_model", table), _optional(task, "benchmark_models", table)
     entries = predictions.shape[1]
@@ -185,7 +188,7 @@ def _row(
     targets: KnownTargets,
     by_era: _ByEra,
     similarities: NDArray[np.float64],
-    table: TableView,
+    table: Table,
 ) -> dict[str, Any]:
     """Compute an entry's row of the leaderboard, without its rank."""
     entry = entries[index]
@@ -226,7 +229,7 @@ def _order(row: dict[str, Any], *, binary: bool) -> tuple[float, str]:
     return (math.inf if score is None or math.isnan(score) else score, row["model"])
 
 
-def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table: TableView) -> list[dict[str, Any]]:
+def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table: Table) -> list[dict[str, Any]]:
     """List an entry's scores era by era."""
     of_eras = losses(entry.predictions, targets.eras).of_eras if targets.binary else [None] * len(targets.eras)
     listed = []
@@ -248,7 +251,7 @@ def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table
     return listed
 
 
-def _histogram(entry: Entry, table: TableView) -> dict[str, Any]:
+def _histogram(entry: Entry, table: Table) -> dict[str, Any]:
     """Count predictions in bins of equal width, by the rows' data type."""
     present = ~np.isnan(entry.predictions)
     if not present.any():
