@@ -55,6 +55,11 @@ class DataLayout:
         return self.results_root / task / key
 
     @property
+    def references_root(self) -> Path:
+        """Folder of the published predictions that runs compare with."""
+        return self.root / "references"
+
+    @property
     def results_root(self) -> Path:
         """Folder of the results of all tasks."""
         return self.root / "results"
@@ -115,6 +120,11 @@ class RunLayout:
     """One run's directory."""
 
     directory: Path
+
+    @property
+    def data(self) -> DataLayout:
+        """The data volume that the directory is on."""
+        return DataLayout(self.directory.parents[2])
 
     @property
     def training(self) -> Path:
