@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from numerai_pipeline.storage.layout import DataLayout, RunLayout, fingerprint
 from numerai_pipeline.storage.manifests import manifest_path, write_manifest
-from numerai_pipeline.storage.run_metadata import RunRef
+from numerai_pipeline.storage.used_objects import RunRef
 from tests.generated_results import Write, add_task
 
 MODELS = (

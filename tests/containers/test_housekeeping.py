@@ -18,8 +18,8 @@ from numerai_pipeline.containers.housekeeping import Cleanup, remove_containers
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.models.images import image_reference
 from numerai_pipeline.storage.layout import DataLayout, RunLayout
-from numerai_pipeline.storage.run_metadata import RunRef
 from numerai_pipeline.storage.task_records import require_record
+from numerai_pipeline.storage.used_objects import RunRef
 from tests.generated_results import add_task
 from tests.samples import ROOT
 

@@ -3,7 +3,7 @@
 Nothing that is in use is removed:
 
 - the directory of a run that is queued or running in Airflow, by its metadata (``run.json``);
-- results, datasets and published predictions that a kept run uses (``run_metadata.py``), and results that a process
+- results and datasets that a kept run uses (``used_objects.py``), and results that a process
   makes at present (its claim);
 - files written, and downloads requested, within ``keep_days``, at least seven days: the longest time that a run may
   take between two of its tasks;
@@ -35,7 +35,7 @@ from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.locks import file_lock, lock_path
 from numerai_pipeline.storage.manifests import SUFFIX, discard, manifest_path
 from numerai_pipeline.storage.results import RECORD, ResultStore
-from numerai_pipeline.storage.run_metadata import RunRef, UsedObjects, read_metadata, run_ref, used_objects
+from numerai_pipeline.storage.used_objects import RunRef, UsedObjects, read_metadata, run_ref, used_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -161,7 +161,7 @@ def _old_runs(
 def remove_results(
     cleanup: Cleanup, data: DataLayout, *, keep_rounds: int, keep_days: int, is_active: Callable[[RunRef], bool]
 ) -> None:
-    """Remove results, datasets and published predictions that no kept run uses, and the workspaces of lost containers.
+    """Remove results and datasets that no kept run uses, and the workspaces of lost containers.
 
     Fits of the datasets that kept runs name stay as well: a run that starts now may use them.
 
@@ -178,7 +178,7 @@ def remove_results(
     old = _old_runs(cleanup, runs, keep_rounds=keep_rounds, keep_days=keep_days, is_active=is_active)
     used = used_objects(data, [RunLayout(run.path) for run in runs if run not in old])
     store = ResultStore(data)
-    for root in (data.results_root, data.datasets_root, data.references_root, data.work_root):
+    for root in (data.results_root, data.datasets_root, data.work_root):
         _remove_leftovers(cleanup, root)
 
     for path, root, claimed in _unused(data, used):
@@ -196,10 +196,9 @@ def _unused(data: DataLayout, used: UsedObjects) -> Iterator[tuple[Path, Path, b
     for path in _directories(data.results_root, "*/*"):
         if path not in used.results and not _is_usable_fit(path, used):
             yield path, data.results_root, True
-    for root, kept in ((data.datasets_root, used.datasets), (data.references_root, used.references)):
-        for path in _directories(root, "*"):
-            if path.name not in kept:
-                yield path, root, False
+    for path in _directories(data.datasets_root, "*"):
+        if path.name not in used.datasets:
+            yield path, data.datasets_root, False
     for path in _directories(data.work_root, "*/*"):
         yield path, data.work_root, True
 
@@ -225,23 +224,24 @@ def _claim(cleanup: Cleanup, store: ResultStore, path: Path) -> Iterator[bool]:
 
 
 def _remove_stale_files(cleanup: Cleanup, data: DataLayout, keep_days: int) -> None:
-    """Remove lock files that no process has used for a long time, and unfinished directories of killed processes."""
-    locks = [
-        *data.work_root.glob("*/*.lock"),
-        *data.datasets_root.glob(".*.lock"),
-        *data.references_root.glob(".*.lock"),
-    ]
-    for lock in sorted(locks):
-        of = lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
-        since = _modified(lock)
-        if since and not of.exists() and cleanup.older_than(since, keep_days):
-            name = str(lock.relative_to(data.root))
-            cleanup.remove(name, 0, since, partial(_remove_lock, lock))
-    for path in sorted([*data.datasets_root.glob(".*.part"), *data.references_root.glob(".*.part")]):
-        with suppress(FileNotFoundError):  # published meanwhile
+    """Remove old lock files, markers of lost containers, and unfinished directories of killed processes."""
+    hidden = (data.datasets_root, *_directories(data.results_root, "*"))
+    locks = [*data.work_root.glob("*/*.lock"), *(lock for folder in hidden for lock in folder.glob(".*.lock"))]
+    parts = [part for folder in hidden for part in folder.glob(".*.part")]
+    actions: dict[Path, Callable[[], object]] = {
+        **{lock: partial(_remove_lock, lock) for lock in locks if not _locked_path(lock).exists()},
+        **{marker: partial(marker.unlink, missing_ok=True) for marker in data.work_root.glob("*/*.continues.json")},
+        **{part: partial(shutil.rmtree, part) for part in parts if part.is_dir()},
+    }
+    for path, action in sorted(actions.items()):
+        with suppress(FileNotFoundError):  # published or removed meanwhile
             size, since = _size_and_mtime(path)
-            if path.is_dir() and cleanup.older_than(since, keep_days):
-                cleanup.remove(str(path.relative_to(data.root)), size, since, partial(shutil.rmtree, path))
+            if cleanup.older_than(since, keep_days):
+                cleanup.remove(str(path.relative_to(data.root)), size, since, action)
+
+
+def _locked_path(lock: Path) -> Path:
+    return lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
 
 
 def _remove_lock(lock: Path) -> None:

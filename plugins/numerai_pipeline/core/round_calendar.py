@@ -13,6 +13,13 @@ ALL_DAYS = "all"
 FIRST_OPENING = time(12, 0, tzinfo=UTC)
 """A round opens no earlier than this, and most days a little later."""
 
+ROUNDS_A_WEEK = len(ROUND_DAYS)
+
+
+def is_saturday(opening: datetime) -> bool:
+    """Whether a round that opens at this moment is a Saturday's, whose window is the long one."""
+    return opening.astimezone(UTC).weekday() == list(ROUND_DAYS).index("sat") + 1
+
 
 def parse_days(text: str) -> tuple[str, ...]:
     """Read a comma list of days, or ``all`` of them.
@@ -65,8 +72,7 @@ def latest_opening(day_opens: datetime) -> datetime:
     datetime
         A day later, when the next round may open; after a Saturday two days, for its window is the long one.
     """
-    is_saturday = day_opens.weekday() == list(ROUND_DAYS).index("sat") + 1
-    return day_opens + timedelta(days=2 if is_saturday else 1)
+    return day_opens + timedelta(days=2 if is_saturday(day_opens) else 1)
 
 
 def next_opening(moment: datetime) -> datetime:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.containers.data_volume import installation_id
@@ -21,7 +20,7 @@ from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.core.settings import LEAST_DAYS, Settings, load_settings
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.docker_connection import engine_client
-from numerai_pipeline.dag.orphan_cleanup import airflow_liveness_check, is_run_active
+from numerai_pipeline.dag.orphan_cleanup import is_run_active, liveness_check
 from numerai_pipeline.storage.layout import DataLayout
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def clean_containers(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol)
                 backend,
                 installation_id(settings.data_dir),
                 keep_days=settings.keep_container_days,
-                is_active=airflow_liveness_check(ti),
+                is_active=liveness_check(ti, settings.data_dir),
             )
         return cleanup.finish()
 
@@ -96,7 +95,7 @@ def _clean_by_runs(
         DataLayout(load_settings().data_dir),
         keep_rounds=params["keep_rounds"],
         keep_days=params["keep_days"],
-        is_active=partial(is_run_active, ti),
+        is_active=lambda run: is_run_active(ti, run.dag, run.run),
     )
     return cleanup.finish()
 

@@ -159,7 +159,8 @@ def plan_dataset(
 def _plan_archive(raw: RawDataset, scratch: Path, target: str | None, embargo: int | None) -> DatasetPlan:
     archive = raw.path("archive")
     files = extract(archive, scratch / "archive")
-    training, tournament = (CsvSource(_member(archive, files, name)) for name in (TRAINING_CSV, TOURNAMENT_CSV))
+    training_file, tournament_file = (_member(archive, files, name) for name in (TRAINING_CSV, TOURNAMENT_CSV))
+    training, tournament = CsvSource(training_file), CsvSource(tournament_file)
     require_columns(training.name, KEYS, training.columns)
     features = [name for name in training.columns if name.startswith("feature")]
     if not features:
@@ -213,7 +214,7 @@ def plan_live(raw: RawDataset, opened: ExitStack, scratch: Path, dataset: Datase
             _require_features(source, dataset)
         needed = sum(source.packed_bytes([*KEYS, *features]) for source in sources) if raw.era is None else 0
         require_free_space(scratch, needed, "writing the live table")
-        parts = [RowFilter(sources[0], ("live",))] if raw.era is None else _rows_of_era(*sources, raw.era)
+        parts = [RowFilter(sources[0], ("live",))] if raw.era is None else _rows_of_era(sources[0], sources[1], raw.era)
         types = _feature_types(features, parts)
     return LivePlan(TableSchema(types, dataset.target, dataset.feature_set, dataset.source), parts)
 
@@ -501,10 +502,10 @@ def _are_names(names: object) -> TypeGuard[list[str]]:
 
 def _feature_types(features: list[str], parts: Sequence[RowFilter]) -> dict[str, Any]:
     """Return int8 for features that are int8 without missing values in the selected eras, else float32 for NaN."""
-    complete = {name for name in features if all(part.source.columns[name] == pa.int8() for part in parts)}
-    for part in parts:
-        if isinstance(part.source, ParquetSource):
-            complete -= part.source.columns_with_nulls(complete, None if part.eras is None else part.select_eras)
+    files = [(part.source, part) for part in parts if isinstance(part.source, ParquetSource)]
+    complete = {name for name in features if all(source.columns[name] == pa.int8() for source, _ in files)}
+    for source, part in files:
+        complete -= source.columns_with_nulls(complete, None if part.eras is None else part.select_eras)
     if len(complete) < len(features):
         others = [name for name in features if name not in complete]
         log.info("%d of %d features are float32, not int8: %s", len(others), len(features), abbreviate(others))

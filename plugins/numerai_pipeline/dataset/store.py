@@ -66,7 +66,7 @@ class DatasetRequest:
     embargo : int, optional
         Embargo in weeks; None for the default of the target.
     payout_days : int, optional
-        Days ahead that the payout target of the round looks, which decides the default target.
+        Where the target is None: days ahead that the payout target of the round looks, which decides the default.
     """
 
     feature_set: str
@@ -176,7 +176,7 @@ class Dataset:
             msg = f"{layout.metadata}: damaged ({error}): remove {layout.directory}, clear `unzip` and run it again"
             raise BadInputError(msg) from None
         if dataset.key != layout.directory.name:
-            msg = f"{layout.metadata}: is of dataset {dataset.key}: remove {layout.directory}, clear `unzip`, run it again"
+            msg = f"{layout.metadata}: is of another dataset: remove {layout.directory}, clear `unzip` and run it again"
             raise BadInputError(msg)
         return dataset
 
@@ -226,7 +226,7 @@ def find_datasets(
             and version in ("latest", dataset.version)
             and (request.feature_set, request.target) == (feature_set, target)
             and (request.every_nth_era, request.embargo) == (every_nth_era, embargo)
-            and (target is not None or None in (payout_days, request.payout_days) or payout_days == request.payout_days)
+            and (None in (payout_days, request.payout_days) or payout_days == request.payout_days)
         ):
             found.append(dataset)
     return sorted(found, key=_age, reverse=True)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numerai_pipeline.core.errors import BadInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -71,8 +71,7 @@ class TableSchema:
     @property
     def row_bytes(self) -> int:
         """Approximate memory of one row."""
-        features: int = sum(kind.bit_width // 8 for kind in self.features.values())
-        return 64 + features
+        return _row_bytes(self.arrow_schema)
 
     @property
     def batch_rows(self) -> int:
@@ -89,8 +88,8 @@ class RowSource(Protocol):
     """Approximate number of rows."""
 
     @property
-    def columns(self) -> Mapping[str, Any]:
-        """Column → Arrow type, in the file's order."""
+    def columns(self) -> Collection[str]:
+        """Names of the columns, in the file's order."""
 
     def read(self, schema: TableSchema) -> Iterator[Any]:
         """Yield all rows as record batches of ``schema.arrow_schema``, missing values as nulls."""
@@ -198,15 +197,19 @@ def count_missing(batch: Any, schema: TableSchema) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def _row_bytes(arrow_schema: Any) -> int:
+    numbers: int = sum(kind.bit_width // 8 for kind in arrow_schema.types if kind != pa.string())
+    return 60 + numbers
+
+
 class TableWriter:
     """Writes batches as one parquet file in row groups of up to 50,000 rows and 128 MiB.
 
     Equal rows in equal order give equal bytes, independent of their batches.
     """
 
-    def __init__(self, path: Path, schema: TableSchema) -> None:
-        arrow_schema = schema.arrow_schema
-        self._group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // schema.row_bytes))
+    def __init__(self, path: Path, arrow_schema: Any) -> None:
+        self._group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // _row_bytes(arrow_schema)))
         self._schema = arrow_schema
         self._pending: list[Any] = []
         self._pending_rows = 0

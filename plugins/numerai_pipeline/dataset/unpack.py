@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -41,6 +40,7 @@ from numerai_pipeline.dataset.tables import (
     fill_missing,
     is_known,
 )
+from numerai_pipeline.storage.directories import atomic_directory, remove_directory
 from numerai_pipeline.storage.disk import translate_disk_errors
 from numerai_pipeline.storage.layout import DatasetLayout, fingerprint
 from numerai_pipeline.storage.locks import exclusive_lock
@@ -147,14 +147,8 @@ def find_or_make_dataset(
         if value < 1:
             msg = f"{name}={value}: must be 1 or more"
             raise BadInputError(msg)
-    missing = [role for role in _DATASET_ROLES[raw.kind] if role not in raw.files]
-    if missing:
-        msg = (
-            f"{', '.join(missing)}: not downloaded, but a new dataset needs the file: clear `download` and run it again"
-        )
-        raise NotFoundError(msg)
-    request = DatasetRequest(feature_set, target, every_nth_era, embargo, raw.payout_days)
-    made_from = {role: raw.files[role].sha256 for role in _DATASET_ROLES[raw.kind]}
+    made_from = _checksums(raw, _DATASET_ROLES[raw.kind], "a new dataset")
+    request = DatasetRequest(feature_set, target, every_nth_era, embargo, raw.payout_days if target is None else None)
     known_before = None if raw.era is None else refit_era(raw.era, refit_every)
     key = fingerprint(
         {
@@ -164,22 +158,19 @@ def find_or_make_dataset(
             "made_from": made_from,
             "known_before": known_before,
             **asdict(request),
-            "payout_days": raw.payout_days if target is None else None,
         }
     )
     layout = data.dataset(key)
     with _translate_os_errors(data.datasets_root):
         data.datasets_root.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(layout.directory, "making the same dataset"):
-            _remove_leftovers(data.datasets_root, key)
             if found := _find(layout):
                 log.info("up to date: %s", found)
                 return found
             raw.verify_checksums(made_from)
-            directory = _temporary_directory(data.datasets_root, key)
-            try:
+            with atomic_directory(layout.directory) as temporary:
                 with ExitStack() as opened:
-                    scratch = directory / _SCRATCH
+                    scratch = temporary / _SCRATCH
                     scratch.mkdir()
                     plan = plan_dataset(
                         raw,
@@ -190,7 +181,7 @@ def find_or_make_dataset(
                         embargo=embargo,
                         refit_every=refit_every,
                     )
-                    training, validation = _write_tables(plan, DatasetLayout(directory), every_nth_era)
+                    training, validation = _write_tables(plan, DatasetLayout(temporary), every_nth_era)
                 shutil.rmtree(scratch)
                 dataset = Dataset(
                     key=key,
@@ -203,9 +194,7 @@ def find_or_make_dataset(
                     made_from=made_from,
                     known_before=known_before,
                     feature_set=plan.schema.feature_set,
-                    features={
-                        name: "int8" if kind == pa.int8() else "float32" for name, kind in plan.schema.features.items()
-                    },
+                    features=_type_names(plan.schema),
                     target=plan.schema.target,
                     target_days=target_days(plan.schema.target),
                     embargo=plan.embargo,
@@ -213,26 +202,23 @@ def find_or_make_dataset(
                     training=TableSummary.of(training),
                     validation=TableSummary.of(validation),
                 )
-                with atomic_path(directory / layout.metadata.name) as temporary:
-                    temporary.write_text(json.dumps(dataset.to_json(), indent=1) + "\n", encoding="utf-8")
-                _publish(directory, layout.directory)
-            finally:
-                shutil.rmtree(directory, ignore_errors=True)
+                content = json.dumps(dataset.to_json(), indent=1) + "\n"
+                DatasetLayout(temporary).metadata.write_text(content, encoding="utf-8")
     log.info("made: %s", dataset)
     return dataset
 
 
-def _remove_leftovers(root: Path, key: str) -> None:
-    """Remove the directories of killed processes."""
-    for leftover in root.glob(f".{key}.*.part"):
-        shutil.rmtree(leftover)
+def _checksums(raw: RawDataset, roles: Sequence[str], needed_by: str) -> dict[str, str]:
+    """Return the SHA-256 of the raw files with these roles."""
+    missing = ", ".join(role for role in roles if role not in raw.files)
+    if missing:
+        msg = f"{needed_by} needs {missing}, which the run has not downloaded: clear `download` and run it again"
+        raise NotFoundError(msg)
+    return {role: raw.files[role].sha256 for role in roles}
 
 
-def _temporary_directory(root: Path, key: str) -> Path:
-    directory = Path(tempfile.mkdtemp(prefix=f".{key}.", suffix=".part", dir=root))
-    # containers, which have another user, read the tables
-    directory.chmod(0o755)
-    return directory
+def _type_names(schema: TableSchema) -> dict[str, str]:
+    return {name: "int8" if kind == pa.int8() else "float32" for name, kind in schema.features.items()}
 
 
 def _find(layout: DatasetLayout) -> Dataset | None:
@@ -247,26 +233,8 @@ def _find(layout: DatasetLayout) -> Dataset | None:
         if all(verified_manifest(path) for path in (layout.training, layout.validation)):
             return dataset
         log.warning("%s: its tables do not match their manifests; making it again", layout.directory)
-    _remove(layout.directory)
+    remove_directory(layout.directory)
     return None
-
-
-def _remove(directory: Path) -> None:
-    """Remove a directory; it disappears as a whole before its files do."""
-    doomed = _temporary_directory(directory.parent, directory.name)
-    directory.replace(doomed)
-    shutil.rmtree(doomed)
-
-
-def _publish(directory: Path, destination: Path) -> None:
-    """Move a complete directory to its place."""
-    for path in (directory, *directory.iterdir()):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    directory.rename(destination)
 
 
 def write_live(raw: RawDataset, dataset: Dataset, layout: RunLayout) -> LiveSummary:
@@ -300,11 +268,7 @@ def write_live(raw: RawDataset, dataset: Dataset, layout: RunLayout) -> LiveSumm
         When the volume has not enough space.
     """
     roles = _live_roles(raw)
-    missing = [role for role in roles if role not in raw.files]
-    if missing:
-        msg = f"{', '.join(missing)}: not downloaded, but the live table needs the file: clear `download` and run it again"
-        raise NotFoundError(msg)
-    made_from = {role: raw.files[role].sha256 for role in roles}
+    made_from = _checksums(raw, roles, "the live table")
     inputs = fingerprint({"format": _FORMAT, "dataset": dataset.key, "era": raw.era, "made_from": made_from})
     paths = [layout.live] if raw.era is None else [layout.targets, layout.live]
     with _translate_os_errors(layout.directory):
@@ -352,9 +316,8 @@ def _write_live(plan: LivePlan, paths: Sequence[Path], inputs: str) -> LiveSumma
         stats = _write_table(temporary, plan.parts, plan.schema, _mask_targets(hidden), ids)
         if not stats.rows:
             source = plan.parts[0].source.name
-            msg = (
-                f"{source}: there is no row of type {' or '.join(LIVE_TYPES)} to predict: choose another round or file"
-            )
+            types = " or ".join(LIVE_TYPES)
+            msg = f"{source}: there is no row of type {types} to predict: choose another round or file"
             raise BadInputError(msg)
         for path in temporary_targets:
             pq.write_table(pa.Table.from_batches(hidden), path)
@@ -428,7 +391,7 @@ def _write_table(
 ) -> TableStats:
     """Check, select and write the rows of one table; ``finish`` converts each batch."""
     stats = TableStats()
-    with TableWriter(path, schema) as writer:
+    with TableWriter(path, schema.arrow_schema) as writer:
         for part in parts:
             source = part.source
             progress = Progress(log, source.name, source.rows, "rows")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from numerai_pipeline.leaderboard.maps import embedding_names, tables_of
 from numerai_pipeline.leaderboard.searches import search_of
 from numerai_pipeline.storage.manifests import SUFFIX, manifest_path
-from numerai_pipeline.storage.run_metadata import linked_result
 from numerai_pipeline.storage.untrusted_json import RunFiles, as_bool, as_float, as_int, as_list, as_str, get_in
+from numerai_pipeline.storage.used_objects import linked_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

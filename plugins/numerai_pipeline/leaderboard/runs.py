@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.storage.layout import DataLayout, RunLayout
-from numerai_pipeline.storage.run_metadata import RunRef, read_metadata, run_ref
 from numerai_pipeline.storage.untrusted_json import RunFiles, as_float, as_int, as_str, get_in
+from numerai_pipeline.storage.used_objects import RunRef, read_metadata, run_ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

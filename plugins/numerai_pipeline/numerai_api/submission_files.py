@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.models.predictions import COLUMNS, MIN_STD, first_out_of_range
 from numerai_pipeline.storage.manifests import atomic_path, verified_manifest, write_manifest
-from numerai_pipeline.storage.run_metadata import linked_result
 from numerai_pipeline.storage.task_records import require_record
+from numerai_pipeline.storage.used_objects import linked_result
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -55,11 +55,6 @@ class DataLayout:
         return self.results_root / task / key
 
     @property
-    def references_root(self) -> Path:
-        """Folder of the published predictions that runs compare with."""
-        return self.root / "references"
-
-    @property
     def results_root(self) -> Path:
         """Folder of the results of all tasks."""
         return self.root / "results"
@@ -68,11 +63,6 @@ class DataLayout:
     def rounds(self) -> Path:
         """Folder of all rounds."""
         return self.root / "rounds"
-
-    @property
-    def rounds_lock(self) -> Path:
-        """Lock that runs share while they write their markers, and that housekeeping holds exclusively."""
-        return self.root / ".rounds.lock"
 
     def work(self, task: str, key: str) -> Path:
         """Workspace of the container that makes a result (``workspace.py``); removed at its end."""
@@ -168,11 +158,6 @@ class RunLayout:
     def run_metadata(self) -> Path:
         """Metadata of the run: source, round, version, features, target, sampling, seed."""
         return self.directory / "run.json"
-
-    @property
-    def run_markers(self) -> Path:
-        """Folder of the markers of the Airflow runs that use this directory."""
-        return self.directory / ".runs"
 
     @property
     def tasks_directory(self) -> Path:

@@ -1,116 +1,84 @@
-"""The metadata of a run's directory (``run.json``): its run in Airflow, and the objects of the volume that it uses."""
+"""What ``unzip`` decides for all later tasks of a run: its dataset, its live rows, and which fits it may use."""
 
 from __future__ import annotations
 
 import json
-import logging
-import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.storage.task_records import read_record
+from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from numerai_pipeline.storage.layout import DataLayout, RunLayout
-    from numerai_pipeline.storage.task_records import TaskRecord
-
-log = logging.getLogger(__name__)
-
-# a relative link, as `write_record` creates it
-_RESULT = re.compile(r"^(\.\./)+results/(?P<task>[^./][^/]*)/(?P<key>[^./][^/]*)/")
+    from numerai_pipeline.storage.layout import RunLayout
 
 
 @dataclass(frozen=True)
-class RunRef:
-    """A run of Airflow: its DAG and its run id."""
-
-    dag: str
-    run: str
-
-
-@dataclass(frozen=True)
-class UsedObjects:
-    """The shared objects of the data volume that runs use.
+class RunMetadata:
+    """The part of ``run.json`` that decides the results of a run.
 
     Attributes
     ----------
-    datasets : frozenset of str
-        Keys of datasets: of the runs, of their fits, and of the newest earlier fits that they may use.
-    references : frozenset of str
-        Keys of published predictions.
-    results : frozenset of Path
-        Directories of results.
+    dag, run_id : str
+        The run of Airflow.
+    round : str
+        Its round.
+    created_at : str
+        When the data was unpacked, ISO 8601, UTC.
+    closes : str or None
+        When the round closes, ISO 8601, where that is known.
+    dataset : str
+        Key of the dataset that new fits learn from.
+    older_datasets : tuple of str
+        Keys of the datasets whose fits may predict as well, newest first.
+    references : str or None
+        Key of the published predictions to compare with.
+    live_sha256 : str
+        Digest of the live table.
+    prefers_finished : bool
+        Whether a finished fit of an older dataset is better than a new fit: on weekdays, when there is little time.
+    may_fit : bool
+        Whether new fits are allowed.
     """
 
-    datasets: frozenset[str]
-    references: frozenset[str]
-    results: frozenset[Path]
+    dag: str
+    run_id: str
+    round: str
+    created_at: str
+    closes: str | None
+    dataset: str
+    older_datasets: tuple[str, ...]
+    references: str | None
+    live_sha256: str
+    prefers_finished: bool
+    may_fit: bool
 
+    @property
+    def run(self) -> str:
+        """The run's name, ``<dag>/<run id>``."""
+        return f"{self.dag}/{self.run_id}"
 
-def read_metadata(layout: RunLayout) -> dict[str, Any]:
-    """Read ``run.json``; empty when it is missing or damaged."""
-    try:
-        content = json.loads(layout.run_metadata.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    def write(self, layout: RunLayout, more: dict[str, Any]) -> dict[str, Any]:
+        """Write ``run.json`` with further values for people; return its content."""
+        content = {**more, **asdict(self), "older_datasets": list(self.older_datasets)}
+        with atomic_path(layout.run_metadata) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return content
 
+    @classmethod
+    def read(cls, layout: RunLayout) -> RunMetadata:
+        """Read ``run.json``.
 
-def run_ref(metadata: dict[str, Any]) -> RunRef | None:
-    """Return the run of Airflow that a directory belongs to; None for a directory of an earlier release."""
-    dag, run = metadata.get("dag"), metadata.get("run_id")
-    return RunRef(dag, run) if isinstance(dag, str) and isinstance(run, str) else None
-
-
-def linked_result(path: Path) -> tuple[str, str] | None:
-    """Return task and key of the result that a link of a run's directory leads to; None for anything else."""
-    if not path.is_symlink():
-        return None
-    match = _RESULT.search(str(path.readlink()))
-    return (match["task"], match["key"]) if match else None
-
-
-def used_objects(data: DataLayout, runs: Iterable[RunLayout]) -> UsedObjects:
-    """Collect the shared objects that runs use, by their metadata, the records of their tasks and their links."""
-    datasets: set[str] = set()
-    references: set[str] = set()
-    results: set[Path] = set()
-    for layout in runs:
-        metadata = read_metadata(layout)
-        older = metadata.get("older_datasets")
-        # the first is the newest: its fits serve a round that the run's own fits would miss
-        datasets.update(_texts([metadata.get("dataset"), *(older[:1] if isinstance(older, list) else [])]))
-        references.update(_texts([metadata.get("references")]))
-        for record in _records(layout):
-            fallback = record.fallback
-            datasets.update(_texts([record.dataset, fallback and fallback.dataset]))
-            keys = [record.fit, record.prediction, fallback and fallback.fit, fallback and fallback.prediction]
-            results.update(data.result(record.task, key) for key in _texts(keys))
-        results.update(_linked_results(data, layout))
-    return UsedObjects(frozenset(datasets), frozenset(references), frozenset(results))
-
-
-def _records(layout: RunLayout) -> Iterator[TaskRecord]:
-    for file in sorted(layout.tasks_directory.glob("[!.]*.json")):
+        Raises
+        ------
+        BadInputError
+            When it is missing or damaged.
+        """
+        file = layout.run_metadata
         try:
-            record = read_record(layout, file.stem)
-        except BadInputError as error:  # the links of the task remain
-            log.warning("%s", error)
-            continue
-        if record is not None:
-            yield record
-
-
-def _linked_results(data: DataLayout, layout: RunLayout) -> Iterator[Path]:
-    for path in layout.directory.rglob("*"):
-        found = linked_result(path)
-        if found is not None:
-            yield data.result(*found)
-
-
-def _texts(values: Iterable[object]) -> Iterator[str]:
-    return (value for value in values if isinstance(value, str) and value)
+            content = json.loads(file.read_text(encoding="utf-8"))
+            own = {name: content[name] for name in cls.__dataclass_fields__}
+            return cls(**own | {"older_datasets": tuple(content["older_datasets"])})
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            msg = f"{file}: missing or damaged ({error!r}): clear `unzip` and run it again"
+            raise BadInputError(msg) from error

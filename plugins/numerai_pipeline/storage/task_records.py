@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numerai_pipeline.storage.layout import RunLayout
 
 # files of a result that belong to its model or to its own description
-_PRIVATE = frozenset({RECORD, "model.json", "saved"})
+_PRIVATE = frozenset({RECORD, "model.json", "saved", "weights.json"})
 
 
 @dataclass(frozen=True)

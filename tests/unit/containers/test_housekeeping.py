@@ -20,8 +20,8 @@ from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.locks import file_lock, lock_path
 from numerai_pipeline.storage.manifests import manifest_path, verified_manifest, write_manifest
 from numerai_pipeline.storage.results import ResultStore
-from numerai_pipeline.storage.run_metadata import RunRef
 from numerai_pipeline.storage.task_records import Fallback, TaskRecord, remove_record
+from numerai_pipeline.storage.used_objects import RunRef
 from tests.generated_results import add_task
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
@@ -277,18 +277,26 @@ def test_remove_results_young_ones_stay(data: DataLayout) -> None:
     assert all(path.exists() for path in results_of(layout, record))
 
 
-def test_remove_results_fallback_and_newest_older_dataset_stay(data: DataLayout) -> None:
+def test_remove_results_fallback_and_fits_of_older_datasets_stay(data: DataLayout) -> None:
     for name in ("a", "b", "c", "d"):
         make_dataset(data, name * 12, days=90)
-    layout = RunLayout(make_run(data, "1000", days=90, dataset="a" * 12, older_datasets=["b" * 12, "d" * 12]))
+    layout = RunLayout(make_run(data, "1000", days=90, dataset="a" * 12, older_datasets=["b" * 12]))
     earlier = make_task(layout, "svm", 90, dataset="c" * 12, variant="earlier")
     newest = make_task(layout, "svm", 90, dataset="b" * 12, variant="newest")
     fallback = Fallback(earlier.dataset, earlier.fit, earlier.prediction)
     make_task(layout, "svm", 90, dataset="a" * 12, fallback=fallback)
     fit, prediction = (str(path.relative_to(data.root)) for path in results_of(layout, newest))
-    # a run that starts now may use the fit of the newest dataset, not its old predictions
+    # a run that starts now may use the fit of an older dataset, not the old predictions
     assert clean_results(data).removed[:2] == [prediction, f"datasets/{'d' * 12}"]
     assert (data.root / fit).exists()
+
+
+def test_remove_results_published_predictions_in_use_stay(data: DataLayout) -> None:
+    make_run(data, "1000", days=90, references="used")
+    for key in ("used", "unused"):
+        data.result("references", key).mkdir(parents=True)
+        age(data.result("references", key), days=90)
+    assert clean_results(data).removed == ["results/references/unused"]
 
 
 def test_remove_results_with_damaged_record_keeps_the_linked_ones(data: DataLayout) -> None:
@@ -317,11 +325,12 @@ def test_remove_results_old_workspaces_and_lock_files_are_removed(data: DataLayo
         (data.work("svm", key) / "partial").write_text("x")
         age(data.work("svm", key), days)
     stale, fresh = (data.work("svm", name).with_suffix(".lock") for name in ("stale", "fresh"))
-    for path, days in {stale: 61, fresh: 59}.items():
+    marker = data.work("svm", "lost").with_name("lost.continues.json")
+    for path, days in {stale: 61, fresh: 59, marker: 61}.items():
         path.touch()
         age(path, days)
     with ResultStore(data).claim("svm", "working"):
-        assert clean_results(data).removed == ["work/svm/old", "work/svm/stale.lock"]
+        assert clean_results(data).removed == ["work/svm/old", "work/svm/lost.continues.json", "work/svm/stale.lock"]
     assert sorted(path.name for path in (data.work_root / "svm").iterdir() if path.is_dir()) == ["working", "young"]
     assert fresh.exists()
 

@@ -14,8 +14,8 @@ from numerai_pipeline.leaderboard.maps import MOST_ROWS, EmbeddingError, embeddi
 from numerai_pipeline.leaderboard.run_view import MOST_BINS, read_run
 from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
 from numerai_pipeline.storage.layout import RunLayout
-from numerai_pipeline.storage.run_metadata import RunRef
 from numerai_pipeline.storage.task_records import remove_record
+from numerai_pipeline.storage.used_objects import RunRef
 from tests.generated_results import add_task, write_json
 from tests.generated_run import DAG_RUN, FOUR_MAPS, MODELS, make_run
 
