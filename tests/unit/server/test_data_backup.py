@@ -28,6 +28,7 @@ INCLUDED = (
     f"{RUN}/submissions/my_model.json",
     f"{FIT}/result.json",
     f"{FIT}/saved/weights.bin",
+    f"{FIT}/saved/.hidden",
     f"{FIT}/report.json",
     f"{PREDICTION}/result.json",
     f"{PREDICTION}/predictions/svm.csv",
