@@ -7,10 +7,12 @@ slower on processors with wide registers (`benchmarks/neighbours.py`).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import faiss
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +27,9 @@ _NEIGHBOURS_OF_OTHERS = 15
 _SPARE = 10
 _CANDIDATES_AT_A_TIME = 4_096
 # rows that a block is compared with at a time
-_AT_A_TIME = 2_048
+_AT_A_TIME = 512
+# rows outside the embedding that a thread searches at a time
+_OTHERS_AT_A_TIME = 2_048
 
 
 class Neighbours(NamedTuple):
@@ -83,7 +87,7 @@ def search(
         done = len(embedded) + int(share * len(others))
         report(done / total, f"row {done:,} of {total:,}")
 
-    return own, _search_others(candidates, space, embedded, space, others, report_others)
+    return own, _search_others(candidates, space, embedded, space, others, threads, report_others)
 
 
 def search_others(
@@ -109,9 +113,8 @@ def search_others(
     Neighbours
         Up to 15 each.
     """
-    faiss.omp_set_num_threads(threads)
     rows = np.arange(len(placed.matrix))
-    return _search_others(_StreamedCandidates(space, embedded), space, embedded, placed, rows, report)
+    return _search_others(_StreamedCandidates(space, embedded), space, embedded, placed, rows, threads, report)
 
 
 def _search_others(
@@ -120,25 +123,35 @@ def _search_others(
     embedded: NDArray[np.intp],
     placed: Space,
     rows: NDArray[np.intp],
+    threads: int,
     report: Callable[[float, str], object],
 ) -> Neighbours:
     """Find the neighbours of rows of `placed` among embedded rows of `space`.
 
-    Distances in 32 bits, which depend on the processor's order of summation, only select candidates.
+    Distances in 32 bits, which depend on the processor's order of summation, only select candidates. The rows are
+    distributed over threads, each with a BLAS of one thread: on a busy machine, BLAS threads that wait for each other
+    make the search twice as long.
     """
     few = min(_NEIGHBOURS_OF_OTHERS, len(embedded))
     found = Neighbours(np.empty((len(rows), few), np.int32), np.empty((len(rows), few), np.float32))
-    for part, block in placed.blocks(rows):
 
-        def report_share(share: float, part: slice = part) -> None:
-            done = part.start + share * (part.stop - part.start)
-            report(done / len(rows), f"row {int(done):,} of {len(rows):,}")
-
-        _, near = _nearest(candidates, block, min(few + _SPARE, len(embedded)), report_share)
+    def search_part(start: int) -> None:
+        part = slice(start, start + _OTHERS_AT_A_TIME)
+        block = np.concatenate([columns for _, columns in placed.blocks(rows[part])])
+        _, near = _nearest(candidates, block, min(few + _SPARE, len(embedded)))
         squares = _exact_squares(space, embedded, block, near)
         order = np.lexsort((near, squares), axis=1)[:, :few]
         found.indices[part] = np.take_along_axis(near, order, axis=1)
         found.distances[part] = np.sqrt(np.take_along_axis(squares, order, axis=1))
+
+    starts = range(0, len(rows), _OTHERS_AT_A_TIME)
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool,
+    ):
+        for start, _ in zip(starts, pool.map(search_part, starts), strict=True):
+            done = min(start + _OTHERS_AT_A_TIME, len(rows))
+            report(done / len(rows), f"row {done:,} of {len(rows):,}")
     return found
 
 
@@ -206,10 +219,7 @@ class _StreamedCandidates:
 
 
 def _nearest(
-    candidates: _Candidates,
-    block: NDArray[np.float32],
-    k: int,
-    report: Callable[[float], object] = lambda _share: None,
+    candidates: _Candidates, block: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find the k nearest of each row of a block, the nearest first; returns squares of distances, and indices."""
     heaps = faiss.ResultHeap(len(block), k)
@@ -222,7 +232,6 @@ def _nearest(
         distances = buffer[: len(block) * len(some)].reshape(len(block), len(some))
         np.matmul(sides, some.T, out=distances)
         heaps.heaps.addn(len(some), faiss.swig_ptr(distances), start)
-        report((start + len(some)) / len(candidates))
     heaps.finalize()
     return np.maximum(heaps.D + _squares(block)[:, np.newaxis], 0), heaps.I
 

@@ -207,7 +207,7 @@ def _neighbours(embedded_rows: int, embeddings: list[Embedding]) -> int:
 def _embed(
     task: Task, embeddings: list[Embedding], rows: _Rows, space: Space, iterations: int, figures: dict[str, Any]
 ) -> dict[Embedding, NDArray[np.float32]]:
-    """Compute, save and plot embeddings of a space; return the coordinates of the embedded rows, and add to the figures."""
+    """Compute, save and plot embeddings of a space; return the coordinates of the embedded rows."""
     perplexity = largest_perplexity(len(rows.embedded))
     k = _neighbours(len(rows.embedded), embeddings)
     with task.progress.step(

@@ -11,8 +11,8 @@ An undefined score is null.
 
 The outputs, in the directory of the fit, are ``leaderboard.json`` and ``leaderboard.csv``, best first (by mean CORR, by
 logloss for targets of 0 and 1), and for each model ``evaluation/<model>.json`` with its eras and the distributions of
-its predictions, by data type: of the validation table and, where there are some, of the live rows. Optional
-files in the run's directory, each with ``id`` and columns of numbers, Parquet or CSV:
+its predictions, by data type: of the validation table and, where the run's directory has ``live.parquet``, of the live
+rows. Optional files there, each with ``id`` and columns of numbers, Parquet or CSV:
 
 ``example_predictions``
     A reference.
@@ -62,6 +62,7 @@ COLUMNS = (
     *("originality", "most_like", "original"),
 )
 _BINS = 40
+_LIVE_TABLE = "live.parquet"
 
 
 class _ByEra(NamedTuple):
@@ -79,8 +80,8 @@ def make(task: Task) -> TrainingSummary:
     # float32: to find out whether int8 would do, all features are read
     validation = Table(task.parameters.validation, feature_dtype=np.float32)
     live = None
-    if "TESTING" in task.parameters:
-        live = Table(task.parameters.testing, validation.feature_names, feature_dtype=np.float32)
+    if (storing / _LIVE_TABLE).is_file():
+        live = Table(storing / _LIVE_TABLE, validation.feature_names, feature_dtype=np.float32)
     table = validation if live is None else JoinedTable(validation, live)
     found = load_predictions(storing, validation, live, references=_references(task, table))
     for note in found.notes:
