@@ -172,9 +172,10 @@ class SubmissionBatch:
     confirmation_seconds : float
         Seconds after an upload, or after the end of an outage, within which Numerai must list the submission.
     force : bool
-        Whether to upload files again that another run submitted before.
+        Whether to upload files again that another run submitted before. The run's own uploads are never repeated: the
+        task may be at its second attempt.
     run_id : str, optional
-        The run. Its own uploads are never repeated, also with ``force``: the task may be at its second attempt.
+        The run.
     policy : RetryPolicy, optional
         Attempts and delays of an upload. Its deadline is replaced: attempts go on until the round closes or, where late
         submissions are queued, until the next round opens.
@@ -260,13 +261,26 @@ class SubmissionBatch:
         path = self._layout.submission_record(name)
         slot = _Slot(name, predictions, model_id, path, file, file_sha256(file), now, now + self._confirmation)
         record = _read(path)
-        is_repeated = self._force and (record is None or record.run_id is None or record.run_id != self._run_id)
-        if record and not is_repeated and record.matches(slot.sha256, self._round, model_id):
-            slot.record = record
+        if record is None and not self._force:
+            record = self._record_of_other_runs(name)
+        if record and record.matches(slot.sha256, self._round, model_id):
+            slot.save(record)
             log.info("%s: submitted before as %s: %s at %s", name, record.submission, record.status, record.at)
         else:
             discard(path)
         return slot
+
+    def _record_of_other_runs(self, name: str) -> SubmissionRecord | None:
+        """Return the newest record of a model at Numerai among the other runs of the round: theirs counts there."""
+        path = self._layout.submission_record(name).relative_to(self._layout.directory)
+        known = []
+        for directory in self._layout.directory.parent.glob("[!.]*"):
+            file = directory / path
+            record = _read(file)
+            # without an id, another run may be uploading it at present
+            if record and record.submission:
+                known.append((record.at, file.stat().st_mtime_ns, file, record))
+        return max(known)[-1] if known else None
 
     def _upload_and_confirm(self, slots: Sequence[_Slot]) -> None:
         while True:

@@ -125,16 +125,43 @@ def test_submit_of_the_same_file_uploads_once(server: PracticeServer, submit: Su
     first = submit()
     assert submit() == first
     assert uploads(server) == 2
-    for _ in range(2):
-        submit(force=True, run_id="second")
-        assert uploads(server) == 4
     write_predictions(layout, "svm", inverted(read_predictions(layout, "svm")))
     submit()
-    assert uploads(server) == 5
+    assert uploads(server) == 3
     assert (
         submitted(server, "alpha")[0]["prediction"].to_pylist()
         != submitted(server, "alpha")[1]["prediction"].to_pylist()
     )
+
+
+def test_submit_of_a_file_of_another_run_uploads_it_again_only_with_force(
+    server: PracticeServer, submit: Submit, season: ClockedSeason
+) -> None:
+    first = submit()
+    second = make_run(season, run="fedcba987654").directory
+    assert submit(directory=second, run_id="second") == first
+    assert uploads(server) == 2
+    third = make_run(season, run="aaaaaaaaaaaa").directory
+    for _ in range(2):
+        submit(directory=third, force=True, run_id="third")
+        assert uploads(server) == 4
+
+
+def test_submit_of_a_replaced_file_uploads_it_again(
+    server: PracticeServer, submit: Submit, season: ClockedSeason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to(monkeypatch, SUBMISSIONS="alpha=svm")
+    submit()
+    other = make_run(season, run="fedcba987654")
+    write_predictions(other, "svm", inverted(read_predictions(other, "svm")))
+    season.clock += timedelta(minutes=1)
+    submit(directory=other.directory, run_id="second")
+    season.clock += timedelta(minutes=1)
+    submit(directory=make_run(season, run="aaaaaaaaaaaa").directory, run_id="third")
+    assert uploads(server) == 3
+    newest, replaced, oldest = submitted(server, "alpha")
+    assert newest.equals(oldest)
+    assert not newest.equals(replaced)
 
 
 @pytest.mark.parametrize(("part", "damaged", "expected"), [("on-time", "ahead-of", 2), ("{", "[", 3)])

@@ -256,7 +256,8 @@ def test_submit_late_after_an_on_time_submission_is_queued(
 ) -> None:
     confirmed(make_batch())
     season.clock = CLOSES + timedelta(minutes=5)
-    for record in confirmed(make_batch(force=True)).values():
+    other = make_run(season, run="fedcba987654")
+    for record in confirmed(make_batch(force=True, layout=other)).values():
         assert (record.round, record.status) == (NUMBER + 1, "queued")
 
 
@@ -338,10 +339,13 @@ def test_submit_killed_while_a_record_is_written_creates_it_once(
         assert len(server.store.submissions(model_id(server, name))) == 1
 
 
-def test_submit_by_force_repeats_uploads_of_other_runs_only(server: PracticeServer, make_batch: Batch) -> None:
-    confirmed(make_batch(run_id="first"))
-    for run_id, expected in (("second", 4), ("second", 4), ("third", 6)):
-        confirmed(make_batch(run_id=run_id, force=True))
+def test_submit_by_force_repeats_uploads_of_other_runs_only(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason
+) -> None:
+    confirmed(make_batch())
+    second, third = (make_run(season, run=digit * 12) for digit in "23")
+    for layout, expected in ((second, 4), (second, 4), (third, 6)):
+        confirmed(make_batch(layout=layout, force=True))
         assert uploads(server) == expected
 
 
