@@ -18,6 +18,7 @@ import requests
 import yaml
 from numerai_tools.scoring import numerai_corr
 
+from numerai_pipeline.numerai_api.submission_files import find_predictions
 from numerai_pipeline.storage.layout import RunLayout
 from practice.accounts import Account
 from practice.model import SeasonSize
@@ -116,6 +117,7 @@ def test_a_round_is_played_and_scored(
     again = run_pipeline(folder(), source="practice", submit=True)
     assert again.tasks["submit"].xcom_pull(task_ids="submit") == result
     assert "started container" not in again.output
+    assert again.directory != outcome.directory
     assert len(server.requests.entries(on="upload")) == 2
     # weeks later, the standings are what anybody can compute from the season's files
     season.clock = SATURDAY + timedelta(weeks=5)
@@ -208,7 +210,8 @@ def test_somebody_can_look_first(
     somebody.join(timeout=10)
     assert (outcome.state, str(outcome.tasks["submit"].state)) == ("success", state)
     assert len(server.requests.entries(on="upload")) == uploads
-    assert "| mixed | ensemble_selection |" in asked[0]
+    predictions = find_predictions(RunLayout(outcome.directory), "ensemble_selection")
+    assert f"| mixed | ensemble_selection | {predictions.sha256[:12]} |" in asked[0]
     assert f"/numerai/leaderboard/?round={NUMBER}&run={outcome.directory.name}" in asked[0]
 
 

@@ -25,7 +25,7 @@ from launcher.processes import wait_until
 from numerai_pipeline.containers.check_data_volume import check_data_volume
 from numerai_pipeline.containers.data_volume import find_data_volume, installation_id
 from numerai_pipeline.containers.engine_backend import EngineBackend
-from numerai_pipeline.containers.housekeeping import Cleanup, mounted_by_containers, remove_containers
+from numerai_pipeline.containers.housekeeping import Cleanup, remove_containers
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.parameters import LONGEST_SEARCH
 from numerai_pipeline.core.settings import Settings, load_settings
@@ -180,9 +180,7 @@ def test_housekeeping_works_through_the_proxy(through_proxy: Proxy, start: Start
     start(labels=labels, volumes=[f"{data}/rounds:/data"])
     client, settings = docker.from_env().api, load_settings()
     backend = EngineBackend(lambda: client, settings)
-    mounted = mounted_by_containers([backend], labels["numerai"], find_data_volume(settings, client))
-    assert mounted(data / "rounds")
-    assert not mounted(data / "downloads")
+    assert find_data_volume(settings, client).host_path(data / "rounds").name == "rounds"
     cleanup = Cleanup(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
     remove_containers(cleanup, backend, labels["numerai"], keep_days=1, is_active=lambda _labels: False)
     assert len(cleanup.removed) == 1

@@ -120,15 +120,12 @@ class FoundContainer:
         Its status in the platform's words.
     has_ended : bool
         Whether it has ended.
-    sources : tuple of str
-        Host paths that it mounts.
     """
 
     id: str
     labels: ContainerLabels
     status: str
     has_ended: bool
-    sources: tuple[str, ...]
 
 
 class Backend(Protocol):

@@ -64,11 +64,6 @@ class DataLayout:
         """Folder of all rounds."""
         return self.root / "rounds"
 
-    @property
-    def rounds_lock(self) -> Path:
-        """Lock that runs share while they write their markers, and that housekeeping holds exclusively."""
-        return self.root / ".rounds.lock"
-
     def work(self, task: str, key: str) -> Path:
         """Workspace of the container that makes a result (``workspace.py``); removed at its end."""
         return self.work_root / task / key
@@ -117,6 +112,11 @@ class RunLayout:
     directory: Path
 
     @property
+    def data(self) -> DataLayout:
+        """The data volume that the directory is on."""
+        return DataLayout(self.directory.parents[2])
+
+    @property
     def training(self) -> Path:
         """Training table."""
         return self.directory / "training.parquet"
@@ -158,11 +158,6 @@ class RunLayout:
     def run_metadata(self) -> Path:
         """Metadata of the run: source, round, version, features, target, sampling, seed."""
         return self.directory / "run.json"
-
-    @property
-    def run_markers(self) -> Path:
-        """Folder of the markers of the Airflow runs that use this directory."""
-        return self.directory / ".runs"
 
     @property
     def tasks_directory(self) -> Path:

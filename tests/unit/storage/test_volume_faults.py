@@ -31,12 +31,12 @@ from numerai_pipeline.core.errors import BadInputError, DiskFullError, VolumeErr
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dataset.csv_export import write_tournament, write_training_csv
 from numerai_pipeline.dataset.raw import RawDataset
+from numerai_pipeline.leaderboard.static_page import write_static_page
 from numerai_pipeline.models.predictions import validate_predictions
 from numerai_pipeline.numerai_api.downloads import fetch
 from numerai_pipeline.storage import disk
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.manifests import require_whole, verified_manifest, write_manifest
-from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
 from tests.samples import ROOT
 from tests.unit.dataset.raw_files import classic_dataset, csv_table, training_rows, v5_dataset
 from tests.unit.dataset.unpacking import DATASET_FILES, Volume
@@ -210,7 +210,7 @@ class TestReadOnlyVolume:
             pytest.raises(AirflowFailException, match=rf"{data}/\S+: its volume is mounted read-only"),
             translate_errors(),
         ):
-            mark_in_use(DataLayout(data), DataLayout(data).run("1", "abc"), RunRef("dag", "run"))
+            write_static_page(DataLayout(data).run("1", "abc"))
 
     def test_a_container(self, tmp_path: Path) -> None:
         path = tmp_path / "data" / "svm.csv"
