@@ -64,10 +64,13 @@ class ModelDirectory:
         Raises
         ------
         BadParameterError
-            When it is a file, or may not be written to.
+            When it or a parent is a file, or it may not be written to.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise BadParameterError(f"MODEL is {str(self.path)!r}, which is not a directory. Set it to a directory.")
+        existing = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise BadParameterError(
+                f"MODEL is {str(self.path)!r}: {existing} is not a directory. Set MODEL to a directory of the run's volume."
+            )
         if not self.is_complete:
             outputs.check_writable(self.path / RECORD, "MODEL")
 

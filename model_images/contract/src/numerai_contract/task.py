@@ -86,6 +86,7 @@ class Task:
         self._began = time.monotonic()
         self._notes: list[str] = []
         self._report: dict[str, Any] | None = None
+        self._has_predicted = False
 
     def check(self) -> None:
         """Validate the parameters and the output paths, before the work begins.
@@ -276,6 +277,7 @@ class Task:
         if self._report is not None and not self.has_validation:
             self._score(predictions, table)
         write_predictions(parameters.predicting, table.ids, predictions, parameters.inputs)
+        self._has_predicted = True
 
     def write_fit_report(self) -> None:
         """Write the report of the fit into its directory."""
@@ -299,7 +301,7 @@ class Task:
         if parameters.reporting is not None:
             write_report(parameters.reporting, report, parameters.inputs)
         did = "fitted" if is_new else "used the finished fit"
-        if "PREDICTING" in parameters and "testing" in self.__dict__:
+        if self._has_predicted:
             did += f"; predictions for {len(self.testing):,} rows in {parameters.predicting}"
         self._log_done(did)
 
