@@ -183,14 +183,14 @@ def test_result_after_a_stop_request_has_a_note() -> None:
     task, log = _task()
     result = rig.predictor.result(task, [signal.SIGTERM], 75.0, describe=lambda name: f"candidate {name}")
     assert result == ("a", "predictions of a")
-    assert log.getvalue() == "stopped by SIGTERM after 1 min 15 s: these are the predictions of candidate a\n"
+    assert log.getvalue() == "stopped by SIGTERM after 1 min 15 s: using candidate a\n"
 
 
 @pytest.mark.parametrize(
     ("stop", "error", "message"),
     [
         ([signal.SIGTERM], TryAgainError, "stopped by SIGTERM after 5.0 s, before the first pipeline had predicted"),
-        ([], ModelFailureError, "no pipeline could predict the tournament"),
+        ([], ModelFailureError, "no pipeline could predict anything"),
     ],
 )
 def test_result_without_predictions_raises(stop: list[Any], error: type[Exception], message: str) -> None:
