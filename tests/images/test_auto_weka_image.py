@@ -84,7 +84,7 @@ def test_auto_weka_stop_request_delivers_ready_predictions(runner: Runner) -> No
     write_tables(runner.directory)
     stopped = assert_succeeded(_stopped_after(runner, b"ready for a stop request: "))
     report, predictions = stopped.report, stopped.predictions_bytes
-    note = r"stopped by SIGTERM after .*: these are the predictions of weka\.\S+ \(error 0\..*in a search of 5 min 00 s"
+    note = r"stopped by SIGTERM after .*: using weka\.\S+ \(error 0\..*in a search of 5 min 00 s"
     assert re.match(note, report["notes"][-1])
     assert 0 < report["chosen"]["seconds_searched"] < 300
     assert report["validation"]["correlation"] > 0.1
@@ -193,18 +193,20 @@ class TrainerRig:
 
     def __init__(self, load_module: Any, plan: Any, **failures: Exception) -> None:
         self.now, self.lines, self.started = 0.0, list[str](), list[str]()
+        self.discarded = list[str]()
         self._failures = failures
         self.trainer = load_module("_background").BackgroundTrainer(
             plan, self._work, self.lines.append, lambda: self.now
         )
 
-    def _work(self, candidate: Any, budget: Any) -> NDArray[np.float64]:
+    def _work(self, candidate: Any, budget: Any) -> Any:
         learner = candidate.learner.rpartition(".")[2]
         self.started.append(learner)
         budget.spent = 10.0
         if learner in self._failures:
             raise self._failures[learner]
-        return np.array([float(len(self.started))])
+        model = SimpleNamespace(discard=lambda: self.discarded.append(learner))
+        return SimpleNamespace(model=model, predictions=np.array([float(len(self.started))]))
 
     def update(self, log: Any) -> None:
         """Update, and wait for the end of the job that this starts."""
@@ -238,9 +240,11 @@ def test_background_trainer_uses_a_small_share_of_the_time(load_module: Any, pla
         rig.now = 600.0
         rig.update(better)
     assert rig.started == ["Fair", "Good"]
-    candidate, probabilities = trainer.predictor.latest
+    candidate, trained = trainer.predictor.latest
     assert candidate is better.ranked()[0]
-    assert probabilities.tolist() == [2.0]
+    assert trained.predictions.tolist() == [2.0]
+    # the replaced model, and only that
+    assert rig.discarded == ["Fair"]
 
 
 def test_background_trainer_failed_best_is_replaced_by_the_next(load_module: Any, plan: Any) -> None:
@@ -290,7 +294,8 @@ def test_finish_ready_best_is_not_trained_again(load_module: Any, plan: Any) -> 
     ready = best, np.array([0.5])
     lines: list[str] = []
     task = SimpleNamespace(note=lines.append, progress=SimpleNamespace(log=lines.append))
-    assert load_module("auto_weka_operation")._finish(task, plan, log, ready, lambda: False) == (ready, [])
+    found = load_module("auto_weka_operation")._finish(task, plan, None, log, ready, lambda: False)
+    assert found == (ready, [])
     assert lines[-1] == "weka.classifiers.Good was trained on all rows during the search"
 
 
