@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from numerai_contract.self_test import write_fixture_inputs
 from tests.images.conftest import FinishedRun, Runner, read_targets, write_tables
 from tests.images.signals import KnownSignal, write_known_signal
-from tests.images.split_data import few_floats, write_fixture_inputs, write_split_tables
+from tests.images.split_data import few_floats, write_split_tables
 
 Write = Callable[..., None]
 Check = Callable[[FinishedRun], None]
@@ -35,7 +36,7 @@ def known_signal(rows: int, *, on_split: bool = False) -> Callable[[Path], Known
     def write(directory: Path) -> KnownSignal:
         signal = write_known_signal(directory, rows)
         if on_split:
-            write_fixture_inputs(directory)
+            write_fixture_inputs(directory, "tournament")
         return signal
 
     return write
@@ -47,7 +48,7 @@ def shuffled_signal(rows: int, *, on_split: bool = False) -> Callable[[Path], No
     def write(directory: Path) -> None:
         write_known_signal(directory, rows, shuffled=True)
         if on_split:
-            write_fixture_inputs(directory)
+            write_fixture_inputs(directory, "tournament")
 
     return write
 

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerai_contract.embeddings import STANDARD, write_embedding
-from numerai_contract.split import Split, write_split
-from numerai_contract.tables import JoinedTable, Table
+from numerai_contract.self_test import write_fixture_inputs
 from tests.images.conftest import Runner, write_tables
 
 REFERENCE_MODELS = Path(__file__).parent / "reference_models"
@@ -22,26 +20,10 @@ REFERENCE_MODELS = Path(__file__).parent / "reference_models"
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def write_fixture_inputs(directory: Path) -> None:
-    """Write a split and the ten embeddings for a training and a tournament table.
-
-    As `numerai_contract.self_test.write_fixture_inputs`, but one file has all rows of an embedding.
-    """
-    random = np.random.default_rng(0)
-    training = Table(directory / "training.parquet")
-    both = JoinedTable(training, Table(directory / "tournament.parquet", training.feature_names))
-    similarity = random.random(len(training), dtype=np.float32)
-    write_split(directory, training.ids, Split(similarity, similarity >= np.quantile(similarity, 0.9)), None)
-    for embedding in STANDARD:
-        features = np.nan_to_num(both.features()[:, :2].astype(np.float32))
-        noise = random.normal(size=(len(features), embedding.dimensions))
-        write_embedding(directory, embedding, both.ids, (20 * features + noise).astype(np.float32), None)
-
-
 def write_split_tables(directory: Path, *arguments: Any, **options: Any) -> None:
     """Write a run's tables as `write_tables` does, a split and the ten embeddings."""
     write_tables(directory, *arguments, **options)
-    write_fixture_inputs(directory)
+    write_fixture_inputs(directory, "tournament")
 
 
 def few_floats(random: np.random.Generator, rows: int) -> NDArray[np.float32]:
