@@ -344,7 +344,7 @@ def _check_auto_sklearn_graded(finished: FinishedRun) -> None:
     assert finished.report["chosen"]["task"] == "regressor"
     assert finished.report["chosen"]["metric"] == "mean_squared_error"
     # a regressor also uses the rows at one half
-    assert finished.report["rows"] == {"training": 42 * 50, "held_out": 12 * 50, "tournament": 1_000}
+    assert finished.report["rows"] == {"training": 42 * 50, "held_out": 12 * 50, "testing": 1_000}
 
 
 def _check_auto_weka_signal(finished: FinishedRun) -> None:
@@ -480,7 +480,7 @@ MODELS = [
                 below_constant(0.012),
                 0.15,
                 0.7,
-                rows={"training": 14_400, "held_out": 4_000, "tournament": 4_100},
+                rows={"training": 14_400, "held_out": 4_000, "testing": 4_100},
                 again=LESS_CPU,
                 check=_check_wide_and_deep,
             )
@@ -631,7 +631,7 @@ MODELS = [
                 lambda signal: signal.linear,
                 0.15,
                 1.0,
-                rows={"training": 36_000, "held_out": 10_000, "tournament": 10_100},
+                rows={"training": 36_000, "held_out": 10_000, "testing": 10_100},
                 environment={"TIME_LIMIT": "60", "THREADS": "2"},
                 again=None,
                 check=_check_auto_sklearn_signal,
@@ -663,7 +663,7 @@ MODELS = [
                 below_constant(0.012),
                 0.12,
                 0.6,
-                rows={"training": 10_000, "held_out": 0, "tournament": 2_100},
+                rows={"training": 10_000, "held_out": 0, "testing": 2_100},
                 environment={"TIME_LIMIT": "40", **TWO_SEARCHES},
                 again=None,
                 check=_check_auto_weka_signal,
@@ -694,7 +694,7 @@ MODELS = [
                 0.0,
                 0.7,
                 max_split_logloss=CONSTANT_LOGLOSS - 0.01,
-                rows={"training": 9_000, "held_out": 1_000, "tournament": 2_100},
+                rows={"training": 9_000, "held_out": 1_000, "testing": 2_100},
                 environment={"TIME_LIMIT": "20", "THREADS": "2"},
                 again=None,
                 check=_check_tpot_signal,

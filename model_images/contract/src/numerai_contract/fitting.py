@@ -26,6 +26,7 @@ temporary directory takes its place (`make` needs MODEL). Without VALIDATION the
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -128,8 +129,12 @@ def _model_directory(task: Task) -> Iterator[ModelDirectory]:
     if "MODEL" in task.parameters:
         yield ModelDirectory(task.parameters.model)
         return
-    with tempfile.TemporaryDirectory(prefix="model_", ignore_cleanup_errors=True) as folder:
-        yield ModelDirectory(Path(folder))
+    # removed in any case: TemporaryDirectory ignores errors only since Python 3.10
+    folder = Path(tempfile.mkdtemp(prefix="model_"))
+    try:
+        yield ModelDirectory(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fit(task: Task, module: ModuleType) -> None:
