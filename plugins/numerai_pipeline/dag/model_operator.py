@@ -186,12 +186,13 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if not parameters.selects(self.dependent_models):
             msg = f"not needed: the selected models are {', '.join(parameters.models)}"
             raise AirflowSkipException(msg)
-        if self.spec.is_post_processing:
-            self._skip_unless_a_model_succeeded(context)
         settings = load_settings()
         layout = RunDirectory(self.run_directory).layout(settings.data_dir)
-        # until this attempt has succeeded, no later task uses the results of an earlier one
-        remove_record(layout, self.spec.name)
+        if self.run_directory:  # without, `unzip` failed
+            # until this attempt has succeeded, no later task uses the results of an earlier one
+            remove_record(layout, self.spec.name)
+        if self.spec.is_post_processing:
+            self._skip_unless_a_model_succeeded(context)
         run = TaskRun(context, settings, RunFiles.read(DataLayout(settings.data_dir), layout), parameters)
         collector = self._collector(run, self._make_results(run))
         collector.write_record(collector.record())

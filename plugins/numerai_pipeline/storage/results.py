@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -105,6 +106,8 @@ class ResultStore:
     def publish(self, directory: Path, info: ResultInfo) -> Path:
         """Move a finished, checked directory to its place by one rename; return the place.
 
+        A result that another process has published since stays, and the directory is removed.
+
         Parameters
         ----------
         directory : Path
@@ -124,7 +127,12 @@ class ResultStore:
         record.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         _flush_tree(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
-        directory.rename(target)
+        try:
+            directory.rename(target)
+        except OSError:
+            if not self.has(info.task, info.key):
+                raise
+            shutil.rmtree(directory)
         _flush(target.parent)
         return target
 
