@@ -224,6 +224,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
     def _make_results(self, run: TaskRun) -> TaskPlan:
         """Make the results of the task that are not finished yet; return its plan."""
         plan = self._plan(run)
+        if self._discard_damaged(run, plan):
+            plan = self._plan(run)
         if plan.is_finished:
             self.log.info("up to date: %s", self._describe(run, plan))
             self._remove_leftovers(run, plan)
@@ -238,6 +240,19 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                     self._run_container(run, plan)
                     plan = self._plan(run)
         return plan
+
+    def _discard_damaged(self, run: TaskRun, plan: TaskPlan) -> bool:
+        """Remove finished results whose files were changed since, to make them again; whether there are any."""
+        found = False
+        for key in filter(None, dict.fromkeys((plan.fit_key, plan.prediction_key))):
+            if run.store.has(self.spec.name, key) and not run.store.is_whole(self.spec.name, key):
+                with run.store.claim(self.spec.name, key) as held:
+                    if held:
+                        path = run.store.path(self.spec.name, key)
+                        self.log.warning("%s: its files do not match their manifests: making it again", path)
+                        run.store.discard(self.spec.name, key)
+                        found = True
+        return found
 
     def _describe(self, run: TaskRun, plan: TaskPlan) -> str:
         fit = run.store.read(self.spec.name, plan.fit_key)

@@ -22,7 +22,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.storage.directories import remove_directory
 from numerai_pipeline.storage.locks import file_lock
+from numerai_pipeline.storage.manifests import SUFFIX, verified_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,6 +104,15 @@ class ResultStore:
         except (OSError, ValueError, TypeError, RecursionError) as error:
             msg = f"{file}: the result of `{task}` is missing or damaged ({error}): clear `{task}` and run it again"
             raise BadInputError(msg) from error
+
+    def is_whole(self, task: str, key: str) -> bool:
+        """Whether the files of a result match their manifests; it reads all of them."""
+        manifests = self.path(task, key).rglob(f"*{SUFFIX}")
+        return all(verified_manifest(each.with_name(each.name.removesuffix(SUFFIX))) for each in manifests)
+
+    def discard(self, task: str, key: str) -> None:
+        """Remove a damaged result, which the caller has claimed."""
+        remove_directory(self.path(task, key))
 
     def publish(self, directory: Path, info: ResultInfo) -> Path:
         """Move a finished, checked directory to its place by one rename; return the place.
