@@ -228,7 +228,6 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             plan = self._plan(run)
         if plan.is_finished:
             self.log.info("up to date: %s", self._describe(run, plan))
-            self._remove_leftovers(run, plan)
         while not plan.is_finished:
             with run.store.claim(self.spec.name, plan.key) as held:
                 if not held:
@@ -239,6 +238,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                 if plan.key == key and not plan.is_finished:
                     self._run_container(run, plan)
                     plan = self._plan(run)
+        self._remove_leftovers(run, plan)
         return plan
 
     def _discard_damaged(self, run: TaskRun, plan: TaskPlan) -> bool:

@@ -80,7 +80,7 @@ def combined(folder: str) -> str:
     """Average the predictions of all models in a folder."""
     sums: dict[str, list[float]] = {}
     files = sorted(path for path in (STORING / folder).glob("*.csv") if not path.name.startswith("ensemble_"))
-    print(f"{folder} of: {', '.join(path.stem for path in files)}")
+    print(f"{folder} of: {', '.join(path.stem for path in files)}.")
     for path in files:
         with path.open(encoding="utf-8", newline="") as table:
             for row in csv.DictReader(table):
