@@ -1,16 +1,18 @@
 """Evaluation: scores of each model, era by era, and the leaderboard.
 
-All complete predictions of the run's directory are scored on the rows with a known target: the tournament table's, and
-those of ``targets.parquet``, which a walk-forward run hides from the models. References for comparison are a constant
-0.5, and the example predictions if the dataset has them.
+The predictions of each model and ensemble are scored on the rows of the validation table with a known target; in a
+walk-forward run on the live rows as well, whose targets (``targets.parquet``) are hidden from the models. A model whose
+fit has no predictions of the newest eras is scored on the others. References for comparison are a constant 0.5, and the
+example predictions if the dataset has them.
 
 By era: CORR, MMC and BMC (numerai-tools), feature exposure, and logloss for targets of 0 and 1. Over all eras: mean,
 standard deviation, Sharpe ratio, maximum drawdown, share of positive eras, and the criteria of 2018 (`_metrics_2018`).
 An undefined score is null.
 
-The outputs are ``leaderboard.json`` and ``leaderboard.csv``, best first (by mean CORR, by logloss for targets of 0 and
-1), and for each model ``reports/evaluation/<model>.json`` with its eras and the distributions of its predictions.
-Optional files in the run's directory, each with ``id`` and columns of numbers, Parquet or CSV:
+The outputs, in the directory of the fit, are ``leaderboard.json`` and ``leaderboard.csv``, best first (by mean CORR, by
+logloss for targets of 0 and 1), and for each model ``evaluation/<model>.json`` with its eras and the distributions of
+its predictions, by data type: of the validation table and, where the run's directory has ``live.parquet``, of the live
+rows. Optional files there, each with ``id`` and columns of numbers, Parquet or CSV:
 
 ``example_predictions``
     A reference.
@@ -31,14 +33,14 @@ from scipy.stats import rankdata
 from numerai_contract import outputs
 from numerai_contract.exits import BadDataError
 from numerai_contract.predictions import write_predictions
-from numerai_contract.tables import Table
+from numerai_contract.tables import JoinedTable, Table
 from numerai_contract.task import TrainingSummary
 
 from . import _targets
 from ._exposure import Exposure, exposure
 from ._metrics import Series, contribution, corr
 from ._metrics_2018 import COMPARED, concordance, losses, originality, rank_correlations
-from ._prediction_files import FOLDER, Entry, load_predictions, read_optional
+from ._prediction_files import LIVE, VALIDATION, Entry, load_predictions, read_optional
 from ._writers import to_jsonable, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -46,12 +48,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
     from ._targets import KnownTargets
 
 LEADERBOARD = "leaderboard"
-REPORTS = "reports/evaluation"
+REPORTS = "evaluation"
 CONSTANT, EXAMPLE = "constant_half", "example_predictions"
 COLUMNS = (
     *("rank", "model", "kind", "rows", "eras", "corr", "corr_std", "sharpe", "max_drawdown", "positive_eras"),
@@ -59,6 +62,7 @@ COLUMNS = (
     *("originality", "most_like", "original"),
 )
 _BINS = 40
+_LIVE_TABLE = "live.parquet"
 
 
 class _ByEra(NamedTuple):
@@ -70,23 +74,28 @@ class _ByEra(NamedTuple):
     exposure: Exposure
 
 
-def run(task: Task) -> None:
+def make(task: Task) -> TrainingSummary:
     """Score all predictions and write the leaderboard."""
-    table, storing = task.tournament, task.parameters.storing
-    found = load_predictions(storing, table)
-    for name, why in found.left_out.items():
-        task.note(f"left out: {name} ({why})")
-    targets = _targets.known_targets(task.training, table, storing / _targets.FILE)
+    storing, directory = task.parameters.storing, task.model.path
+    # float32: to find out whether int8 would do, all features are read
+    validation = Table(task.parameters.validation, feature_dtype=np.float32)
+    live = None
+    if (storing / _LIVE_TABLE).is_file():
+        live = Table(storing / _LIVE_TABLE, validation.feature_names, feature_dtype=np.float32)
+    table = validation if live is None else JoinedTable(validation, live)
+    found = load_predictions(storing, validation, live, references=_references(task, table))
+    for note in found.notes:
+        task.note(note)
+    targets = _targets.known_targets(table, hidden=storing / _targets.FILE)
     if not targets.eras:
         task.note("no row has a known target: there are only scores that need no targets")
-    entries = [*found.entries, *_references(task, {entry.name for entry in found.entries})]
-    by_era = _score(task, entries, targets)
+    entries = found.entries
+    by_era = _score(task, table, found.values, targets)
     compared = [index for index, entry in enumerate(entries) if entry.kind != "reference"]
     with task.progress.step("comparing the models"):
         similarities = np.full((len(entries), len(entries)), np.nan)
-        similarities[np.ix_(compared, compared)] = rank_correlations(
-            np.column_stack([entries[index].predictions for index in compared])
-        )
+        # the references are the last columns
+        similarities[np.ix_(compared, compared)] = rank_correlations(found.values[:, : len(compared)])
         rows = [_row(index, entries, targets, by_era, similarities, table) for index in range(len(entries))]
     best_first = sorted(rows, key=lambda row: _order(row, binary=targets.binary))
     for rank, row in enumerate(best_first, start=1):
@@ -98,9 +107,8 @@ def run(task: Task) -> None:
             "by_era": _eras(index, targets, by_era, entry, table),
             "distribution": _histogram(entry, table),
         }
-        write_json(storing / REPORTS / f"{entry.name}.json", report, inputs)
-    _remove_stale_reports(storing, {entry.name for entry in entries})
-    write_csv(storing / f"{LEADERBOARD}.csv", [to_jsonable(row) for row in best_first], COLUMNS, inputs)
+        write_json(directory / REPORTS / f"{entry.name}.json", report, inputs)
+    write_csv(directory / f"{LEADERBOARD}.csv", [to_jsonable(row) for row in best_first], COLUMNS, inputs)
     board = {
         "target": "binary" if targets.binary else "graded",
         "sorted_by": "logloss" if targets.binary else "corr",
@@ -113,39 +121,37 @@ def run(task: Task) -> None:
             "matrix": similarities[np.ix_(compared, compared)],
         },
     }
-    write_json(storing / f"{LEADERBOARD}.json", board, inputs)
+    write_json(directory / f"{LEADERBOARD}.json", board, inputs)
     first = best_first[0]
+    task.progress.log(f"{LEADERBOARD}.json with {len(rows)} rows, {first['model']} first")
     chosen = {"models": len(found.of_kind("model")), "left_out": sorted(found.left_out), "best": first["model"]}
-    description = f"{LEADERBOARD}.json with {len(rows)} rows, {first['model']} first"
-    task.write_report(TrainingSummary(0, chosen=chosen, libraries=("numerai-tools", "pandas", "scipy")), description)
+    return TrainingSummary(0, chosen=chosen, libraries=("numerai-tools", "pandas", "scipy"), table=table)
 
 
-def _references(task: Task, taken: set[str]) -> list[Entry]:
-    """Collect the references; a model of the same name replaces one."""
-    table = task.tournament
+def _references(task: Task, table: TableView) -> list[Entry]:
+    """Collect the references."""
     references = [Entry(CONSTANT, "reference", np.full(len(table), 0.5))]
-    example = _optional(task, EXAMPLE)
+    example = _optional(task, EXAMPLE, table)
     if example is not None:
         references.append(Entry(EXAMPLE, "reference", next(iter(example.values()))))
-    return [reference for reference in references if reference.name not in taken]
+    return references
 
 
-def _optional(task: Task, stem: str) -> dict[str, NDArray[np.float64]] | None:
+def _optional(task: Task, stem: str, table: TableView) -> dict[str, NDArray[np.float64]] | None:
     """Read an optional file; a damaged file is left out with a note."""
     try:
-        return read_optional(task.parameters.storing, stem, task.tournament)
+        return read_optional(task.parameters.storing, stem, table)
     except BadDataError as error:
         task.note(f"left out: {error}")
         return None
 
 
-def _score(task: Task, entries: list[Entry], targets: KnownTargets) -> _ByEra:
-    """Score all entries in all eras."""
-    table = task.tournament
-    meta, benchmarks = _optional(task, "meta_model"), _optional(task, "benchmark_models")
-    predictions = np.column_stack([entry.predictions for entry in entries])
-    found = {name: np.full((len(targets.eras), len(entries)), np.nan) for name in ("corr", "mmc", "bmc")}
-    with task.progress.step(f"scoring {len(entries)} predictions on {len(targets.eras):,} eras"):
+def _score(task: Task, table: TableView, predictions: NDArray[np.float64], targets: KnownTargets) -> _ByEra:
+    """Score all entries, the columns of `predictions`, in all eras."""
+    meta, benchmarks = _optional(task, "meta_model", table), _optional(task, "benchmark_models", table)
+    entries = predictions.shape[1]
+    found = {name: np.full((len(targets.eras), entries), np.nan) for name in ("corr", "mmc", "bmc")}
+    with task.progress.step(f"scoring {entries} predictions on {len(targets.eras):,} eras"):
         for index, era in enumerate(targets.eras):
             in_era = predictions[era.rows]
             found["corr"][index] = corr(in_era, era.targets)
@@ -179,7 +185,7 @@ def _row(
     targets: KnownTargets,
     by_era: _ByEra,
     similarities: NDArray[np.float64],
-    table: Table,
+    table: TableView,
 ) -> dict[str, Any]:
     """Compute an entry's row of the leaderboard, without its rank."""
     entry = entries[index]
@@ -220,7 +226,7 @@ def _order(row: dict[str, Any], *, binary: bool) -> tuple[float, str]:
     return (math.inf if score is None or math.isnan(score) else score, row["model"])
 
 
-def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table: Table) -> list[dict[str, Any]]:
+def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table: TableView) -> list[dict[str, Any]]:
     """List an entry's scores era by era."""
     of_eras = losses(entry.predictions, targets.eras).of_eras if targets.binary else [None] * len(targets.eras)
     listed = []
@@ -242,7 +248,7 @@ def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table
     return listed
 
 
-def _histogram(entry: Entry, table: Table) -> dict[str, Any]:
+def _histogram(entry: Entry, table: TableView) -> dict[str, Any]:
     """Count predictions in bins of equal width, by the rows' data type."""
     present = ~np.isnan(entry.predictions)
     if not present.any():
@@ -252,27 +258,21 @@ def _histogram(entry: Entry, table: Table) -> dict[str, Any]:
     return {"edges": edges, **{name: np.histogram(part, edges)[0] for name, part in parts.items() if len(part)}}
 
 
-def _remove_stale_reports(storing: Path, names: set[str]) -> None:
-    """Remove reports of models that no longer exist."""
-    for path in (storing / REPORTS).glob("*.json"):
-        if not path.name.endswith(outputs.MANIFEST_SUFFIX) and path.stem not in names:
-            outputs.manifest_path(path).unlink(missing_ok=True)
-            path.unlink()
-
-
 def prepare_self_test(storing: Path) -> None:
     """Write predictions of two models: one uses the features that the target depends on, the other does not."""
-    table = Table(storing / "tournament.parquet")
-    features = table.features()
-    informed = 0.5 + 0.2 * (features[:, 0] - features[:, 1])
-    for name, predictions in (("informed", informed), ("random", 0.3 + 0.4 * features[:, 2])):
-        write_predictions(storing / FOLDER / f"{name}.csv", table.ids, predictions.astype(np.float64), None)
+    for name, folder in (("validation", VALIDATION), ("live", LIVE)):
+        table = Table(storing / f"{name}.parquet")
+        features = table.features()
+        informed = 0.5 + 0.2 * (features[:, 0] - features[:, 1])
+        for model, predictions in (("informed", informed), ("random", 0.3 + 0.4 * features[:, 2])):
+            write_predictions(storing / folder / f"{model}.csv", table.ids, predictions.astype(np.float64), None)
 
 
 def check_self_test(storing: Path) -> None:
     """Check that the informed model is first."""
+    directory = storing / "model"
     for suffix in ("json", "csv"):
-        outputs.verify(storing / f"{LEADERBOARD}.{suffix}")
-    lines = (storing / f"{LEADERBOARD}.csv").read_text(encoding="utf-8").splitlines()
+        outputs.verify(directory / f"{LEADERBOARD}.{suffix}")
+    lines = (directory / f"{LEADERBOARD}.csv").read_text(encoding="utf-8").splitlines()
     if not lines[1].startswith("1,informed,"):
         raise BadDataError(f"self-test of evaluate: the leaderboard begins with {lines[1]!r}")

@@ -15,10 +15,12 @@ from numerai_pipeline.storage.task_records import TaskRecord, write_record
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from typing import Any
+    from typing import Literal
 
     from numerai_pipeline.containers.task_plan import RunFiles, TaskPlan
     from numerai_pipeline.containers.workspace import Workspace
+    from numerai_pipeline.dataset.store import Dataset
+    from numerai_pipeline.models.registry import ModelSpec
 
 BYTES_PER_ROW = 64  # of predictions or embeddings: id and numbers
 _PREDICTION = "prediction"
@@ -77,14 +79,24 @@ class ResultCollector:
             return
         if not store.has(plan.spec.name, plan.fit_key):
             try:
-                self._check_fit(workspace)
-                self._publish(store, workspace.model, "fit", plan.fit_key, plan.fit_inputs)
+                check_fit(plan.spec, plan.dataset, workspace)
+                store.publish(workspace.model, self.describe("fit"))
             except BadInputError:
                 shutil.rmtree(workspace.model, ignore_errors=True)
                 raise
         if plan.prediction_key is not None and not store.has(plan.spec.name, plan.prediction_key):
             directory = self._gather_prediction(workspace)
-            self._publish(store, directory, "prediction", plan.prediction_key, plan.prediction_inputs)
+            store.publish(directory, self.describe("prediction"))
+
+    def describe(self, kind: Literal["fit", "prediction"]) -> ResultInfo:
+        """Describe the fit or the prediction."""
+        plan, metadata = self.plan, self.run.metadata
+        key, inputs = plan.fit_key, plan.fit_inputs
+        if kind == "prediction":
+            key, inputs = plan.prediction_key or plan.fit_key, plan.prediction_inputs
+        return ResultInfo(
+            plan.spec.name, key, kind, self.image, plan.dataset.key, metadata.round, metadata.run, dict(inputs)
+        )
 
     def record(self) -> TaskRecord:
         """Return the record of the finished results."""
@@ -105,25 +117,6 @@ class ResultCollector:
         keys = dict.fromkeys(key for key in (record.fit, record.prediction) if key is not None)
         write_record(self.run.layout, record, [self.run.data.result(record.task, key) for key in keys], declared)
 
-    def _publish(self, store: ResultStore, directory: Path, kind: str, key: str, inputs: Mapping[str, Any]) -> None:
-        name, metadata = self.plan.spec.name, self.run.metadata
-        store.publish(
-            directory,
-            ResultInfo(name, key, kind, self.image, self.plan.dataset.key, metadata.round, metadata.run, dict(inputs)),
-        )
-
-    def _check_fit(self, workspace: Workspace) -> None:
-        spec = self.plan.spec
-        if not workspace.has_fit:
-            msg = f"{spec.name}: the container ended without an error but did not finish its fit (model/model.json)"
-            raise BadInputError(msg)
-        if spec.predicts:
-            from numerai_pipeline.models.predictions import validate_predictions
-
-            _check_plain(workspace, workspace.model / "validation.csv")
-            validate_predictions(workspace.model / "validation.csv", self.plan.dataset.layout.validation)
-        self._require_outputs(workspace, workspace.model, spec.outputs)
-
     def _gather_prediction(self, workspace: Workspace) -> Path:
         """Move the outputs about the live rows to a directory of their own."""
         spec = self.plan.spec
@@ -135,7 +128,7 @@ class ResultCollector:
             validate_predictions(predictions, self.run.layout.live)
             names: tuple[str, ...] = (f"predictions/{spec.name}.csv",)
         else:
-            self._require_outputs(workspace, workspace.directory, spec.live_outputs)
+            _require_outputs(spec, workspace, workspace.directory, spec.live_outputs)
             names = spec.live_outputs
         directory = workspace.directory / _PREDICTION
         shutil.rmtree(directory, ignore_errors=True)
@@ -168,7 +161,7 @@ class ResultCollector:
                 },
             )
         outputs = (*spec.outputs, *spec.live_outputs)
-        self._require_outputs(workspace, workspace.directory, outputs)
+        _require_outputs(spec, workspace, workspace.directory, outputs)
         report = workspace.directory / "reports" / f"{spec.name}.json"
         for source, name in (
             *((workspace.directory / output, output) for output in outputs),
@@ -177,18 +170,38 @@ class ResultCollector:
             for file, target in ((source, name), (manifest_path(source), f"{name}.manifest.json")):
                 if workspace.is_plain(file):
                     _move(file, directory / target)
-        self._publish(store, directory, "fit", plan.fit_key, plan.fit_inputs)
+        store.publish(directory, self.describe("fit"))
 
-    def _require_outputs(self, workspace: Workspace, folder: Path, names: tuple[str, ...]) -> None:
-        for name in names:
-            _check_plain(workspace, folder / name)
-        missing = [name for name in names if verified_manifest(folder / name) is None]
-        if missing:
-            msg = (
-                f"{self.plan.spec.name}: the container ended without an error but did not produce"
-                f" {', '.join(missing)}, each with its manifest"
-            )
-            raise BadInputError(msg)
+
+def check_fit(spec: ModelSpec, dataset: Dataset, workspace: Workspace) -> None:
+    """Check a finished fit: its record, its predictions of the validation table, and its declared outputs.
+
+    Raises
+    ------
+    BadInputError
+        When one is missing or invalid.
+    """
+    if not workspace.has_fit:
+        msg = f"{spec.name}: the container ended without an error but did not finish its fit (model/model.json)"
+        raise BadInputError(msg)
+    if spec.predicts:
+        from numerai_pipeline.models.predictions import validate_predictions
+
+        _check_plain(workspace, workspace.model / "validation.csv")
+        validate_predictions(workspace.model / "validation.csv", dataset.layout.validation)
+    _require_outputs(spec, workspace, workspace.model, spec.outputs)
+
+
+def _require_outputs(spec: ModelSpec, workspace: Workspace, folder: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        _check_plain(workspace, folder / name)
+    missing = [name for name in names if verified_manifest(folder / name) is None]
+    if missing:
+        msg = (
+            f"{spec.name}: the container ended without an error but did not produce {', '.join(missing)}, each with"
+            " its manifest"
+        )
+        raise BadInputError(msg)
 
 
 def _check_plain(workspace: Workspace, path: Path) -> None:

@@ -20,6 +20,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -46,6 +47,10 @@ _OOM_SECONDS = 1.0
 
 class SupervisorLostError(PipelineError):
     """Airflow's supervisor of this process is gone; Airflow starts another attempt, which reattaches."""
+
+
+class ContinuesError(PipelineError):
+    """The moment has come from which this task no longer follows its container, which keeps running."""
 
 
 class StateStore(Protocol):
@@ -75,6 +80,8 @@ class ContainerRunner:
         Receives each line of the container's log.
     warm_up : callable
         Prepares for the end of the container in a thread while the container starts; optional work only.
+    follow_until : datetime, optional
+        When to stop following the container, which then keeps running.
     """
 
     def __init__(
@@ -86,12 +93,14 @@ class ContainerRunner:
         state: StateStore | None,
         write_line: Callable[[str], object],
         warm_up: Callable[[], object],
+        follow_until: datetime | None = None,
     ) -> None:
         self.request = request
         self._backend = backend
         self._state = state
         self._write_line = write_line
         self._warm_up = warm_up
+        self._follow_until = follow_until
         self._engine = RetryingEngine(engine_timeout, self._is_stopped)
         self._container_id: str | None = None
         self._expired = self._kill_requested = self._is_new = self._has_warned = False
@@ -104,7 +113,7 @@ class ContainerRunner:
         """Prepare the platform for a container, limit the time of the block, and remove container and workspace after.
 
         If the block fails, the end of the container's log is saved and a finished fit is kept.
-        If the engine or the supervisor is gone, the container keeps running for the next attempt.
+        If the engine or the supervisor is gone, or it is time to stop following, the container keeps running.
 
         Raises
         ------
@@ -121,7 +130,7 @@ class ContainerRunner:
         try:
             self._call_engine(partial(self._backend.prepare, self.request))
             yield
-        except (EngineUnavailableError, SupervisorLostError):
+        except (EngineUnavailableError, SupervisorLostError, ContinuesError):
             raise
         except BaseException as error:
             # without a supervisor, calls of Airflow fail as well: not a failure of the container
@@ -281,7 +290,7 @@ class ContainerRunner:
         seen = stored["seen"] if isinstance(stored, dict) and stored.get("container") == container_id else ""
 
         store = partial(self._store_checkpoint, container_id)
-        return ContainerLog(str(seen), self._write_line, store, KEPT_LOG_LINES)
+        return ContainerLog(str(seen), self._write_line, store, KEPT_LOG_LINES, self._is_time_over)
 
     def _store_checkpoint(self, container_id: str, timestamp: str) -> None:
         """Store the timestamp of the last written line; a failure costs repeated lines in the next attempt only."""
@@ -295,6 +304,9 @@ class ContainerRunner:
             log.log(level, "could not store the position in the container's log: %s", error)
             self._has_warned = True
 
+    def _is_time_over(self) -> bool:
+        return self._follow_until is not None and datetime.now(tz=UTC) >= self._follow_until
+
     def _follow(self, container_id: str, container_log: ContainerLog) -> ContainerState:
         while True:
             self._raise_if_supervisor_lost()
@@ -303,6 +315,9 @@ class ContainerRunner:
             if state.phase == "ended":
                 self._call_engine(partial(self._backend.stream_log, container_id, container_log, until_end=False))
                 return self._wait_for_oom_flag(container_id, state)
+            if self._is_time_over():
+                msg = f"{self.request.task}: its {self._backend.kind} {container_id[:12]} continues"
+                raise ContinuesError(msg)
             container_log.checkpoint()
             try:
                 self._backend.stream_log(container_id, container_log, until_end=True)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numerai_pipeline.models.registry import ModelSpec, Registry
     from numerai_pipeline.storage.layout import DataLayout, RunLayout
 
+LIVE_TABLE = "live.parquet"
+"""The live table as a container has it."""
 TRAINING_VARIABLES = ("TRAINING", "VALIDATION")
 """Variables that a container gets for a fit only."""
 _TARGETS = "targets.parquet"
@@ -186,7 +188,7 @@ class TaskPlanner:
                 files |= {"training.parquet": plan.dataset.layout.training}
                 files |= {"validation.parquet": plan.dataset.layout.validation}
             if plan.prediction_key is not None or self._reads_targets(run):
-                files["live.parquet"] = run.layout.live
+                files[LIVE_TABLE] = run.layout.live
             if plan.has_fit:
                 files["model"] = run.data.result(self.spec.name, plan.fit_key)
         for each in plan.upstream:

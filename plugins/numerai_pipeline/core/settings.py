@@ -237,6 +237,13 @@ class Settings(BaseSettings):
         " or `off`: no scheduled runs, and backfills are of Saturday's rounds. The default is Saturday, whose round"
         " stays open longest.",
     )
+    fallback_minutes: int = Field(
+        default=20,
+        ge=1,
+        le=720,
+        description="Minutes before a round closes at which a new fit that is not ready is left to continue, and the"
+        " newest finished fit predicts instead.",
+    )
     fit_max_age_weeks: int = Field(
         default=8,
         ge=1,

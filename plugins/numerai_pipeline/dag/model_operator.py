@@ -7,8 +7,8 @@ a task uses finished results (``task_plan.py``) or runs a container (``runner.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,24 +22,27 @@ from numerai_pipeline.containers.data_volume import container_user, installation
 from numerai_pipeline.containers.labels import ContainerLabels
 from numerai_pipeline.containers.mounts import CONTAINER_DATA, data_mount, workspace_mounts
 from numerai_pipeline.containers.platforms import runner_backend
-from numerai_pipeline.containers.result_collection import ResultCollector
-from numerai_pipeline.containers.runner import ContainerRunner
-from numerai_pipeline.containers.task_plan import TRAINING_VARIABLES, RunFiles, TaskPlan, TaskPlanner
+from numerai_pipeline.containers.result_collection import ResultCollector, check_fit
+from numerai_pipeline.containers.runner import ContainerRunner, ContinuesError
+from numerai_pipeline.containers.task_plan import LIVE_TABLE, TRAINING_VARIABLES, RunFiles, TaskPlan, TaskPlanner
 from numerai_pipeline.containers.workspace import Workspace
+from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.parameters import LONGEST_SEARCH, parse_parameters
 from numerai_pipeline.core.settings import Settings, load_settings
 from numerai_pipeline.dag import docker_connection
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
 from numerai_pipeline.dag.result_trigger import ResultTrigger
+from numerai_pipeline.storage.continuing_fits import ContinuingFit, continuing_fits
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.reports import summary_of
 from numerai_pipeline.storage.results import ResultStore
 from numerai_pipeline.storage.run_directory import TEMPLATE, RunDirectory
-from numerai_pipeline.storage.task_records import remove_record
+from numerai_pipeline.storage.task_records import Fallback, remove_record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from airflow.sdk import Context
 
@@ -96,7 +99,7 @@ def contract_environment(spec: ModelSpec) -> dict[str, str]:
             "MODEL": str(data / "model"),
         }
         if spec.reads_live_rows:
-            environment["TESTING"] = str(data / "live.parquet")
+            environment["TESTING"] = str(data / LIVE_TABLE)
     else:
         environment |= {
             "TRAINING": str(data / f"training.{spec.tables}"),
@@ -194,8 +197,13 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if self.spec.is_post_processing:
             self._skip_unless_a_model_succeeded(context)
         run = TaskRun(context, settings, RunFiles.read(DataLayout(settings.data_dir), layout), parameters)
-        collector = self._collector(run, self._make_results(run))
-        collector.write_record(collector.record())
+        self._collect_continued_fits(run)
+        plan, fallback = self._make_results(run)
+        collector = self._collector(run, plan)
+        record = collector.record()
+        if fallback is not None:
+            record = replace(record, fallback=Fallback(fallback.dataset.key, fallback.fit_key, fallback.prediction_key))
+        collector.write_record(record)
         return summary_of(self.spec.name, layout) | {"image": self.image}
 
     def execute_again(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 - of the trigger
@@ -221,23 +229,65 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
     def _collector(self, run: TaskRun, plan: TaskPlan) -> ResultCollector:
         return ResultCollector(plan, run.files, self.image)
 
-    def _make_results(self, run: TaskRun) -> TaskPlan:
-        """Make the results of the task that are not finished yet; return its plan."""
+    def _make_results(self, run: TaskRun) -> tuple[TaskPlan, TaskPlan | None]:
+        """Make the results of the task that are not finished yet.
+
+        Returns
+        -------
+        plan : TaskPlan
+            Its finished results.
+        fallback : TaskPlan or None
+            The finished predictions of an earlier fit, where a new fit might not be ready before the round closes.
+        """
         plan = self._plan(run)
         if self._discard_damaged(run, plan):
             plan = self._plan(run)
         if plan.is_finished:
             self.log.info("up to date: %s", self._describe(run, plan))
+            self._remove_leftovers(run, plan)
+            return plan, None
+        fallback, deadline = None, self._fit_deadline(run, plan)
+        if deadline is not None:
+            fallback = self.planner.fallback(run.files, self.image, self.environment)
+        if fallback is None:
+            return self._finish(run, self._plan, None), None
+        self.log.info("should the new fit not be ready by %s, %s predicts", deadline, self._describe(run, fallback))
+        fallback = self._finish(run, self._plan_fallback, None)
+        try:
+            return self._finish(run, self._plan, deadline), fallback
+        except ContinuesError as error:
+            self.log.warning(
+                "%s; the round closes at %s, so %s predicts, and the next round uses the new fit",
+                error,
+                run.files.metadata.closes,
+                self._describe(run, fallback),
+            )
+            return fallback, None
+
+    def _finish(self, run: TaskRun, make_plan: Callable[[TaskRun], TaskPlan], deadline: datetime | None) -> TaskPlan:
+        """Make the results of a plan: by a container, or by waiting for the run that makes them; return the plan.
+
+        Raises
+        ------
+        ContinuesError
+            At the deadline; the container that makes the fit keeps running.
+        """
+        plan = make_plan(run)
         while not plan.is_finished:
+            if deadline is not None and not plan.has_fit and datetime.now(tz=UTC) >= deadline:
+                msg = f"{self.spec.name}: its new fit {plan.fit_key} is not ready"
+                raise ContinuesError(msg)
             with run.store.claim(self.spec.name, plan.key) as held:
                 if not held:
                     self.log.info("another run makes this result (%s): waiting without a pool slot", plan.key)
-                    self.defer(trigger=ResultTrigger(self.spec.name, plan.key), method_name="execute_again")
+                    until = deadline.isoformat() if deadline is not None and not plan.has_fit else None
+                    trigger = ResultTrigger(self.spec.name, plan.key, until)
+                    self.defer(trigger=trigger, method_name="execute_again")
                 # it may have been finished before the claim
-                key, plan = plan.key, self._plan(run)
+                key, plan = plan.key, make_plan(run)
                 if plan.key == key and not plan.is_finished:
-                    self._run_container(run, plan)
-                    plan = self._plan(run)
+                    self._run_container(run, plan, deadline if not plan.has_fit else None)
+                    plan = make_plan(run)
         self._remove_leftovers(run, plan)
         return plan
 
@@ -254,26 +304,79 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                         found = True
         return found
 
+    def _fit_deadline(self, run: TaskRun, plan: TaskPlan) -> datetime | None:
+        """Return until when a new fit may take, if the run submits to a round that is still open."""
+        closes = run.files.metadata.closes
+        if closes is None or not run.parameters.submit or plan.has_fit:
+            return None
+        moment = datetime.fromisoformat(closes)
+        if datetime.now(tz=UTC) >= moment:
+            return None
+        return moment - timedelta(minutes=run.settings.fallback_minutes)
+
+    def _plan_fallback(self, run: TaskRun) -> TaskPlan:
+        plan = self.planner.fallback(run.files, self.image, self.environment)
+        if plan is None:
+            msg = f"{self.spec.name}: the finished fit of before was removed meanwhile: clear `{self.spec.name}`"
+            raise BadInputError(msg)
+        return plan
+
+    def _collect_continued_fits(self, run: TaskRun) -> None:
+        """Publish the fits of earlier runs that were finished after their round had closed."""
+        data = run.files.data
+        for fit in continuing_fits(data, self.spec.name):
+            info = fit.info
+            workspace = Workspace(data.work(info.task, info.key), {}, keeps_parts=bool(self.spec.outputs))
+            with run.store.claim(info.task, info.key) as held:
+                if not held or (fit.is_in_time and not workspace.has_fit):
+                    continue
+                if workspace.has_fit and not run.store.has(info.task, info.key):
+                    try:
+                        check_fit(self.spec, run.files.dataset(info.dataset), workspace)
+                        run.store.publish(workspace.model, info)
+                        self.log.info("fit %s of round %s is ready", info.key, info.round)
+                    except BadInputError as error:
+                        self.log.warning("fit %s of round %s is not usable: %s", info.key, info.round, error)
+                self._new_runner(run, workspace, environment={}).remove_leftovers()
+                fit.remove(data)
+
     def _describe(self, run: TaskRun, plan: TaskPlan) -> str:
         fit = run.store.read(self.spec.name, plan.fit_key)
         return f"fit {plan.fit_key} of round {fit.round}, finished at {fit.created_at}"
 
-    def _run_container(self, run: TaskRun, plan: TaskPlan) -> None:
+    def _run_container(self, run: TaskRun, plan: TaskPlan, deadline: datetime | None) -> None:
         if plan.has_fit:
             self.log.info("predicting with %s", self._describe(run, plan))
         collector = self._collector(run, plan)
         inputs = self.planner.inputs(plan, run.files)
         collector.check_inputs(inputs)
-        self._runner = self._new_runner(
-            run,
-            plan,
-            Workspace(run.files.data.work(self.spec.name, plan.key), inputs, keeps_parts=bool(self.spec.outputs)),
-        )
+        directory = run.files.data.work(self.spec.name, plan.key)
+        workspace = Workspace(directory, inputs, keeps_parts=bool(self.spec.outputs))
+        self._runner = self._new_runner(run, workspace, self._environment_of(plan, inputs), deadline)
         if self._kill_requested:
             self._runner.kill()
         with self._runner.lifetime():
-            self.execute_resumable(run.context)
-            collector.collect(self._runner.request.workspace)
+            try:
+                self.execute_resumable(run.context)
+            except ContinuesError:
+                until = datetime.now(tz=UTC) + self._runner.request.time_limit
+                ContinuingFit(collector.describe("fit"), until.isoformat(timespec="seconds")).write(run.files.data)
+                raise
+            collector.collect(workspace)
+
+    def _environment_of(self, plan: TaskPlan, inputs: Mapping[str, Path]) -> dict[str, str]:
+        environment = {
+            **self.environment,
+            "INPUTS": plan.key,
+            "TARGET_DAYS": str(plan.dataset.target_days),
+            "EMBARGO": str(plan.dataset.embargo),
+        }
+        if LIVE_TABLE in inputs:
+            # also for the scores of a walk-forward run's rows
+            environment["TESTING"] = str(CONTAINER_DATA / LIVE_TABLE)
+        if plan.has_fit:
+            environment = {name: value for name, value in environment.items() if name not in TRAINING_VARIABLES}
+        return environment
 
     def _remove_leftovers(self, run: TaskRun, plan: TaskPlan) -> None:
         """Remove the workspace and the container of an attempt that was killed after its results were collected."""
@@ -282,19 +385,16 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             if workspace.directory.exists():
                 with run.store.claim(self.spec.name, key) as held:
                     if held:
-                        self._new_runner(run, plan, workspace).remove_leftovers()
+                        self._new_runner(run, workspace, environment={}).remove_leftovers()
 
-    def _new_runner(self, run: TaskRun, plan: TaskPlan, workspace: Workspace) -> ContainerRunner:
+    def _new_runner(
+        self,
+        run: TaskRun,
+        workspace: Workspace,
+        environment: Mapping[str, str],
+        follow_until: datetime | None = None,
+    ) -> ContainerRunner:
         ti = run.context["ti"]
-        key = workspace.directory.name
-        environment = {
-            **self.environment,
-            "INPUTS": key,
-            "TARGET_DAYS": str(plan.dataset.target_days),
-            "EMBARGO": str(plan.dataset.embargo),
-        }
-        if plan.has_fit:
-            environment = {name: value for name, value in environment.items() if name not in TRAINING_VARIABLES}
         request = ContainerRequest(
             image=self.image,
             environment=environment,
@@ -306,7 +406,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                 run=ti.run_id,
                 task=ti.task_id,
                 attempt=ti.try_number,
-                key=key,
+                key=workspace.directory.name,
             ),
             user=str(self.user),
             failure_log=run.files.layout.failure_log(self.spec.name, ti.try_number),
@@ -321,6 +421,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             state=run.context.get("task_state_store"),
             write_line=partial(self.log.info, "%s"),
             warm_up=_import_pyarrow if self.spec.predicts else _nothing,
+            follow_until=follow_until,
         )
 
     # ResumableJobMixin stores the container's id in Airflow's task state, and calls these from execute_resumable. All

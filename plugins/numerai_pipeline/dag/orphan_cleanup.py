@@ -16,6 +16,7 @@ from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.containers.engine import NoConnectionError
 from numerai_pipeline.containers.platforms import cleanup_backends
 from numerai_pipeline.dag.docker_connection import engine_client
+from numerai_pipeline.storage.continuing_fits import may_continue
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.results import ResultStore
 
@@ -49,11 +50,12 @@ def liveness_check(ti: RuntimeTaskInstanceProtocol, data_dir: Path) -> Callable[
     data_dir : Path
         The data volume.
     """
-    store = ResultStore(DataLayout(data_dir))
+    data = DataLayout(data_dir)
+    store = ResultStore(data)
 
     def is_active(labels: ContainerLabels) -> bool:
-        # another run may follow the container, as it needs the same result
-        if store.is_claimed(labels.task, labels.key):
+        # another run may follow the container, as it needs the same result, or a later one will use its fit
+        if store.is_claimed(labels.task, labels.key) or may_continue(data, labels.task, labels.key):
             return True
         if not is_run_active(ti, labels.dag, labels.run):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -18,18 +19,21 @@ POLL_SECONDS = 2.0
 
 
 class ResultTrigger(BaseTrigger):
-    """Fires when a result is finished, or when no process makes it any longer.
+    """Fires when a result is finished, when no process makes it any longer, or at a moment.
 
     Parameters
     ----------
     task_name, key : str
         The result.
+    until : str, optional
+        The moment at which it fires in any case, ISO 8601.
     """
 
-    def __init__(self, task_name: str, key: str) -> None:
+    def __init__(self, task_name: str, key: str, until: str | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.task_name = task_name
         self.key = key
+        self.until = until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the arguments to build it again, here or in another triggerer."""
@@ -46,4 +50,6 @@ class ResultTrigger(BaseTrigger):
         yield TriggerEvent({"key": self.key})  # type: ignore[no-untyped-call]
 
     def _is_over(self, store: ResultStore) -> bool:
+        if self.until is not None and datetime.now(tz=UTC) >= datetime.fromisoformat(self.until):
+            return True
         return store.has(self.task_name, self.key) or not store.is_claimed(self.task_name, self.key)

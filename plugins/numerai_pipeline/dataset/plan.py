@@ -159,7 +159,8 @@ def plan_dataset(
 def _plan_archive(raw: RawDataset, scratch: Path, target: str | None, embargo: int | None) -> DatasetPlan:
     archive = raw.path("archive")
     files = extract(archive, scratch / "archive")
-    training, tournament = (CsvSource(_member(archive, files, name)) for name in (TRAINING_CSV, TOURNAMENT_CSV))
+    training_file, tournament_file = (_member(archive, files, name) for name in (TRAINING_CSV, TOURNAMENT_CSV))
+    training, tournament = CsvSource(training_file), CsvSource(tournament_file)
     require_columns(training.name, KEYS, training.columns)
     features = [name for name in training.columns if name.startswith("feature")]
     if not features:

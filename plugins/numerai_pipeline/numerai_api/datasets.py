@@ -1,8 +1,8 @@
 """Datasets of a round: versions, files and their verified download.
 
-A run that fits models needs the four files of :data:`ROLES`, and a run that only predicts needs the live file. Those of
-:data:`BENCHMARK_FILES` only serve to compare with: a file that is missing, refused or damaged costs a warning, never the
-run.
+A run that fits models needs the four files of :data:`ROLES`; a run that only predicts needs the live file. Those of
+:data:`BENCHMARK_FILES` only serve to compare with: a file that is missing, refused or damaged costs a warning, never
+the run.
 """
 
 from __future__ import annotations

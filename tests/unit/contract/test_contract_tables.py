@@ -15,6 +15,7 @@ import pytest
 
 from numerai_contract import outputs
 from numerai_contract.exits import BadDataError, MissingInputError
+from numerai_contract.sources import ParquetSource
 from numerai_contract.tables import NO_ERA, Table, era_number
 
 Columns = dict[str, Any]
@@ -87,6 +88,33 @@ def test_table_int8_without_statistics_stays_int8(columns: Columns, tmp_path: Pa
     path = tmp_path / "training.parquet"
     pq.write_table(pa.table(columns), path, write_statistics=False)
     assert Table(path).feature_dtype == np.int8
+
+
+def test_table_of_float32_reads_features_once(write: Writer, columns: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.arange(12, dtype=np.int8) % 5
+    path = write(columns | {"feature1": features, "feature2": features, "feature3": features})
+    monkeypatch.setattr(ParquetSource, "has_nulls", lambda *_: pytest.fail("the check for int8 reads all features"))
+    table = Table(path, feature_dtype=np.float32)
+    found = table.features()
+    assert table.feature_dtype == found.dtype == np.dtype(np.float32)
+    assert found.tolist() == [[value] * 3 for value in features.tolist()]
+
+
+def test_table_without_features_reads_the_other_columns(
+    write: Writer, columns: Columns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    batches = ParquetSource.batches
+
+    def recording(source: ParquetSource, names: list[str], rows: int) -> Any:
+        read.extend(names)
+        return batches(source, names, rows)
+
+    monkeypatch.setattr(ParquetSource, "batches", recording)
+    table = Table(write(columns), ())
+    assert table.ids.to_pylist() == columns["id"]
+    assert (table.feature_names, table.features().shape) == ((), (12, 0))
+    assert set(read) == {"id", "era", "data_type", "target"}
 
 
 def test_table_selected_rows_are_read_in_batches(

@@ -346,7 +346,6 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
         "validation": folder / "validation.parquet",
         "live": folder / "round-1334" / "live.parquet",
         "example_validation": folder / "validation_example_preds.parquet",
-        "example_live": folder / "round-1334" / "live_example_preds.parquet",
         "meta_model": folder / "meta_model.parquet",
     }
     for role, file in raw.files.items():
@@ -356,7 +355,27 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
     assert verified(raw.path("live")).rows == 50
     server.requests.clear()
     assert datasets.download_round(layout, source="practice", run_date=TODAY) == raw
-    assert len(server.requests.entries(on="file")) == 7  # each only asked for its ETag
+    assert len(server.requests.entries(on="file")) == 6  # each only asked for its ETag
+
+
+def test_download_round_live_only_downloads_nothing_else(
+    server: PracticeServer, datasets: Datasets, tmp_path: Path
+) -> None:
+    layout = DataLayout(tmp_path)
+    raw = datasets.download_round(layout, source="practice", live_only=True)
+    live = layout.downloads("practice/v5.10") / "round-1334" / "live.parquet"
+    assert {role: raw.path(role) for role in raw.files} == {"live": live}
+    assert (raw.era, raw.payout_days, raw.unavailable) == (None, 20, {})
+    assert raw.closes == SeasonRound(1334).closes.isoformat()
+    assert list(tmp_path.rglob("*.parquet")) == [live]
+    assert len(server.requests.entries(on="file")) == 1
+
+
+def test_download_round_live_only_never_walks_forward(datasets: Datasets, tmp_path: Path) -> None:
+    with pytest.raises(RoundClosedError, match=r"round 1299 .*served are: 1334"):
+        datasets.download_round(
+            DataLayout(tmp_path), source="practice", round_number=1299, live_only=True, walk_forward=True
+        )
 
 
 def test_a_round_survives_a_bad_day(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
@@ -558,7 +577,7 @@ def test_download_round_without_a_comparison_file_warns(
     server.faults.add(fault)
     raw = datasets.download_round(DataLayout(tmp_path), source="practice")
     assert "meta_model" not in raw.files
-    assert {"features", "train", "validation", "live", "example_live"} <= set(raw.files)
+    assert {"features", "train", "validation", "live", "example_validation"} <= set(raw.files)
     assert list(raw.unavailable) == ["meta_model"]
     assert "meta_model.parquet" in raw.unavailable["meta_model"]
     assert "the run continues without it" in caplog.text

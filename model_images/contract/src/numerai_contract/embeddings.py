@@ -81,16 +81,16 @@ STANDARD = tuple(Embedding(perplexity, polynomial) for polynomial in (False, Tru
 def write_embedding(
     storing: Path, embedding: Embedding, ids: pa.ChunkedArray, coordinates: NDArray[np.float32], inputs: str | None
 ) -> Path:
-    """Write an embedding into the run's directory, with its manifest; return its path.
+    """Write an embedding into a directory, with its manifest; return its path.
 
     Parameters
     ----------
     storing
-        The run's directory.
+        The directory, see `Embedding.path`.
     embedding
         Its parameters.
     ids
-        Of the training table's rows, then the tournament table's, shape (rows,).
+        Of the rows, shape (rows,).
     coordinates
         Finite, shape (rows, dimensions).
     inputs

@@ -20,7 +20,7 @@ An operation without predictions (a preprocessing or post-processing task) has i
 ``RESUMES = True`` keeps the finished files of an earlier attempt in the directory for `fit` or `make`.
 
 A complete MODEL is only loaded: nothing is learned, and neither TRAINING nor VALIDATION is read. Without MODEL a
-temporary directory takes its place. Without VALIDATION there is one fit, on TRAINING.
+temporary directory takes its place (`make` needs MODEL). Without VALIDATION there is one fit, on TRAINING.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from numerai_contract import outputs
+from numerai_contract.exits import BadParameterError
 from numerai_contract.model_directory import ModelDirectory
 
 if TYPE_CHECKING:
@@ -74,7 +76,16 @@ class Fitted(NamedTuple):
 
 
 def run(task: Task, module: ModuleType) -> None:
-    """Run an operation: the fit unless MODEL is complete, then the predictions of TESTING where it is set."""
+    """Run an operation: the fit unless MODEL is complete, then the predictions of TESTING where it is set.
+
+    Raises
+    ------
+    BadParameterError
+        Before the work, when MODEL or an output path is not usable.
+    BadDataError
+        When MODEL is complete and was changed, or is the fit of another operation.
+    """
+    _check_paths(task, module)
     with _model_directory(task) as directory:
         task.model = directory
         is_new = not directory.is_complete
@@ -86,6 +97,30 @@ def run(task: Task, module: ModuleType) -> None:
         if "TESTING" in task.parameters:
             _predict(task, module)
         task.finish(is_new=is_new)
+
+
+def _check_paths(task: Task, module: ModuleType) -> None:
+    """Check the directory of the fit and the outputs, before hours of work."""
+    parameters = task.parameters
+    if "MODEL" in parameters:
+        for name in ("TRAINING", "VALIDATION", "TESTING", "STORING"):
+            path = parameters.get_path(name).resolve() if name in parameters else None
+            model = parameters.model.resolve()
+            if path is not None and (path == model or model in path.parents):
+                raise BadParameterError(
+                    f"MODEL is {str(parameters.model)!r}, which contains {name} ({path}): a fit removes all other "
+                    "files of its directory. Set MODEL to a directory that has only the fit."
+                )
+        ModelDirectory(parameters.model).check()
+    elif hasattr(module, "make"):
+        raise BadParameterError(
+            f"MODEL is not set: the operation {parameters.operation!r} writes its files into this directory. Set MODEL "
+            "to a new directory, such as /data/model."
+        )
+    if hasattr(module, "load") and ("TESTING" in parameters or "MODEL" not in parameters):
+        _ = (parameters.testing, parameters.predicting)
+    if hasattr(module, "apply") and "TESTING" in parameters:
+        outputs.check_directory(parameters.storing, "STORING")
 
 
 @contextlib.contextmanager
@@ -103,6 +138,11 @@ def _fit(task: Task, module: ModuleType) -> None:
     if hasattr(module, "make"):
         task.summarize(module.make(task))
     else:
+        # the other tables before the work: an invalid one must not be found after hours
+        if task.has_validation:
+            _ = task.validation
+        if "TESTING" in task.parameters:
+            _ = task.testing
         fitted: Fitted = module.fit(task)
         task.summarize(fitted.summary)
         if task.has_validation:
@@ -112,7 +152,7 @@ def _fit(task: Task, module: ModuleType) -> None:
         fitted.model.save(directory.saved)
     if "MODEL" in task.parameters:
         task.write_fit_report()
-        directory.complete(operation, task.parameters.inputs, task.training.feature_names)
+        directory.complete(operation, task.parameters.inputs, task.fit_table.feature_names)
 
 
 def _final_fit(task: Task, module: ModuleType, first: Fitted) -> Fitted:

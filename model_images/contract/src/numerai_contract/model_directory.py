@@ -13,13 +13,12 @@ A complete directory never changes: a container that finds one only predicts.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
 from numerai_contract import outputs
-from numerai_contract.exits import BadDataError
+from numerai_contract.exits import BadDataError, BadParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +58,19 @@ class ModelDirectory:
         """Whether the fit is finished."""
         return (self.path / RECORD).is_file()
 
+    def check(self) -> None:
+        """Check that the directory can hold a fit, or has a complete one, before hours of work.
+
+        Raises
+        ------
+        BadParameterError
+            When it is a file, or may not be written to.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise BadParameterError(f"MODEL is {str(self.path)!r}, which is not a directory. Set it to a directory.")
+        if not self.is_complete:
+            outputs.check_writable(self.path / RECORD, "MODEL")
+
     def begin(self, *, keep: bool) -> None:
         """Prepare an empty directory for a fit.
 
@@ -83,7 +95,11 @@ class ModelDirectory:
 
         The record has the SHA-256 of every file of the saved model, and the features in the model's order.
         """
-        files = {str(file.relative_to(self.path)): _digest(file) for file in self._saved_files()}
+        files = {}
+        for file in self._saved_files():
+            # on the disk before the record, which declares it complete
+            outputs.flush(file)
+            files[str(file.relative_to(self.path))] = outputs.sha256_of(file)[0]
         record = {
             "format": _FORMAT,
             "operation": operation,
@@ -111,7 +127,7 @@ class ModelDirectory:
             problem = "missing" if name in files else "not of this fit"
             raise BadDataError(f"{self.path / name}: the file is {problem}. {_REMEDY}")
         for name, digest in files.items():
-            if _digest(self.path / name) != digest:
+            if outputs.sha256_of(self.path / name)[0] != digest:
                 raise BadDataError(f"{self.path / name}: changed after the fit. {_REMEDY}")
 
     @property
@@ -134,11 +150,3 @@ class ModelDirectory:
 
 
 _REMEDY = "Start the run with fit=always, which makes a new fit."
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

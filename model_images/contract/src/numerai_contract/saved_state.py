@@ -38,7 +38,16 @@ class SavedState(NamedTuple):
 
 
 def save(directory: Path, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> None:
-    """Save arrays (no objects) and settings into an existing directory."""
+    """Save arrays and settings into an existing directory.
+
+    Raises
+    ------
+    TypeError
+        When an array has Python objects, or a setting is not a JSON value.
+    """
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"the array {name!r} has Python objects: only numbers and text can be saved.")
     np.savez(directory / _ARRAYS, **arrays)  # type: ignore[arg-type]
     (directory / _SETTINGS).write_text(json.dumps(dict(settings), indent=1) + "\n", encoding="utf-8")
 

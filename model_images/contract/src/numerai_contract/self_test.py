@@ -1,7 +1,8 @@
 """The self-test of an image: every operation runs on a few generated rows, or the image is not built.
 
 An operation runs as in a pipeline run, with three tables: it must write predictions, and write the same bytes again
-from its finished fit. An operation that needs further inputs, or has other outputs, defines in its module:
+from its finished fit, without the other two tables. An operation that needs further inputs, or has other outputs,
+defines in its module:
 
 ``SELF_TEST_PARAMETERS``
     further environment variables, e.g. to shorten it;
@@ -34,6 +35,8 @@ from numerai_contract.tables import JoinedTable, Table
 from numerai_contract.task import Task
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from numpy.typing import NDArray
 
 _FEATURES = 6
@@ -66,15 +69,22 @@ def run() -> None:
         progress.log(f"self-test of {name}: passed in {duration(time.monotonic() - began)}")
 
 
-def write_fixture_inputs(storing: Path) -> None:
+def write_fixture_inputs(storing: Path, testing: str = "live") -> None:
     """Write a split and the ten t-SNE embeddings into a directory that has a run's three tables.
 
     Random data for tests only: a tenth of the training rows is the validation part, and the coordinates depend on a
     row's first two features.
+
+    Parameters
+    ----------
+    storing
+        The directory.
+    testing
+        Name of the table of the rows to predict, without its suffix.
     """
     random = np.random.default_rng(0)
     training = Table(storing / "training.parquet")
-    validation, live = (Table(storing / f"{name}.parquet", training.feature_names) for name in ("validation", "live"))
+    validation, live = (Table(storing / f"{name}.parquet", training.feature_names) for name in ("validation", testing))
     similarity = random.random(len(training), dtype=np.float32)
     write_split(storing, training.ids, Split(similarity, similarity >= np.quantile(similarity, 0.9)), None)
     for embedding in STANDARD:
@@ -108,21 +118,31 @@ def _run_operation(name: str, storing: Path) -> None:
     _run_once(parameters)
     if hasattr(module, "check_self_test"):
         module.check_self_test(storing)
-        return
-    _check_predictions(name, predicting, storing / "report.json")
-    if hasattr(module, "fit"):
-        first = predicting.read_bytes()
+    else:
+        _check_predictions(name, predicting, storing / "report.json")
+    if hasattr(module, "load") or hasattr(module, "apply"):
+        first = _take_outputs(predicting, module)
         for table in ("TRAINING", "VALIDATION"):
             Path(parameters.pop(table)).unlink()
         _run_once(parameters)
-        if predicting.read_bytes() != first:
-            raise ModelFailureError(f"self-test of {name}: its finished fit gives other predictions than its first.")
+        if _take_outputs(predicting, module) != first:
+            raise ModelFailureError(f"self-test of {name}: its finished fit gives other outputs than its first run.")
 
 
 def _run_once(parameters: dict[str, str]) -> None:
     task = Task(Parameters(parameters))
     task.check()
     operations.run(task)
+
+
+def _take_outputs(predicting: Path, module: ModuleType) -> dict[str, bytes]:
+    """Read the outputs about the rows of TESTING, and remove them."""
+    live = predicting.parent / LIVE
+    files = [predicting] if hasattr(module, "load") else [path for path in live.rglob("*") if path.is_file()]
+    found = {str(file): file.read_bytes() for file in files}
+    for file in files:
+        file.unlink()
+    return found
 
 
 def _write_table(path: Path, random: np.random.Generator, eras: list[str], data_types: list[str]) -> None:

@@ -89,7 +89,8 @@ class FeatureSource:
         storing = self._task.parameters.storing
         live = storing / LIVE
         # the rows to predict are placed in finished embeddings; where one table has all rows, the fit has them, too
-        is_live = table.path == self._task.parameters.testing and live.is_dir()
+        parameters = self._task.parameters
+        is_live = "TESTING" in parameters and table.path == parameters.testing and live.is_dir()
         coordinates = [read_embedding(live if is_live else storing, each, table) for each in self.embeddings]
         return np.hstack(coordinates) if coordinates else np.empty((len(table), 0), dtype=np.float32)
 
@@ -118,6 +119,8 @@ class SplitTables:
         Marks of the training rows and of the validation rows. In the final fit all rows are training rows.
     training_labels, validation_labels : numpy.ndarray, shape (rows marked,)
         Their labels: classes or values, as in `labeled`.
+    most_rows : int
+        Number of training rows of this fit, or of the final fit that follows, whichever is larger; for memory checks.
 
     Raises
     ------
@@ -139,6 +142,7 @@ class SplitTables:
         self.training, self.training_labels = self._part("training", labeled, ~held_out, limit)
         self.validation, self.validation_labels = self._part("validation", labeled, held_out, limit)
         self._require_usable_labels()
+        self.most_rows = max(len(self.training_labels), min(limit, _rows_of_final_fit(task, labeled)))
         self.feature_names = self.source.columns(task.training)
         task.note(
             f"{len(self.training_labels):,} training rows, {len(self.validation_labels):,} validation rows; "
@@ -190,11 +194,24 @@ class SplitTables:
 
     def _features(self, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
         matrix = np.empty((np.count_nonzero(rows), len(self.feature_names)), dtype=np.float32)
+        if not len(matrix):
+            return matrix
         filled = 0
         for positions, block in self.source.batches(self._task.training, rows):
             matrix[filled : filled + len(positions)] = block
             filled += len(positions)
         return matrix
+
+
+def _rows_of_final_fit(task: Task, labeled: LabeledRows) -> int:
+    """Count the rows of both tables that the final fit may learn from; 0 if none follows."""
+    if task.is_final or not task.has_validation:
+        return 0
+    later = task.validation.targets
+    is_usable = ~np.isnan(later)
+    if labeled.labels.dtype == np.int8:  # a classifier, which leaves out rows at one half
+        is_usable &= later != 0.5
+    return len(labeled.labels) + int(np.count_nonzero(is_usable))
 
 
 def _selected_embeddings(task: Task, default: Sequence[Embedding]) -> tuple[Embedding, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from numerai_contract.sources import Source
 
@@ -43,7 +43,11 @@ class Table:
     path
         A ``.parquet`` or ``.csv`` file. It must match its manifest, if it has one.
     feature_names
-        The features to read, in this order, such as the training table's; by default all, in the file's order.
+        The features to read, in this order, such as the training table's; by default all, in the file's order. With
+        none of them, no feature is read.
+    feature_dtype
+        Type of the features; float32 spares a check of all values. By default int8 where all features have this type
+        and no value is missing, else float32.
 
     Attributes
     ----------
@@ -68,7 +72,9 @@ class Table:
         When it violates the contract; the message names file, column and row (counted from 1).
     """
 
-    def __init__(self, path: Path, feature_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, path: Path, feature_names: Sequence[str] | None = None, feature_dtype: DTypeLike | None = None
+    ) -> None:
         self.path = path
         self._source = open_source(path)
         _require_columns(path, self._source, feature_names)
@@ -85,12 +91,7 @@ class Table:
         self.era_numbers = _era_numbers(path, small["era"])
         self._data_types = _data_type_codes(path, small["data_type"])
         self.targets = _targets(path, small["target"], self.ids)
-        self.feature_dtype = np.dtype(
-            np.int8
-            if all(self._source.columns[name] == pa.int8() for name in self.feature_names)
-            and not self._source.has_nulls(self.feature_names)
-            else np.float32
-        )
+        self.feature_dtype = np.dtype(self._narrowest_dtype() if feature_dtype is None else feature_dtype)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -136,7 +137,7 @@ class Table:
             When a feature is infinite, or the file is truncated.
         """
         start = 0
-        at_a_time = max(256, min(65_536, _BATCH_BYTES // (4 * len(self.feature_names))))
+        at_a_time = max(256, min(65_536, _BATCH_BYTES // (4 * max(1, len(self.feature_names)))))
         for batch in self._source.batches(self.feature_names, at_a_time):
             positions = np.arange(start, start + batch.num_rows)
             start += batch.num_rows
@@ -157,6 +158,11 @@ class Table:
     def describe_row(self, position: int) -> str:
         """Name a row for a message: "row 17 (id n0123)"; `position` counts from 0, the message from 1."""
         return f"row {position + 1:,} (id {self.ids[int(position)].as_py()})"
+
+    def _narrowest_dtype(self) -> DTypeLike:
+        columns, names = self._source.columns, self.feature_names
+        is_int8 = all(columns[name] == pa.int8() for name in names) and not self._source.has_nulls(names)
+        return np.int8 if is_int8 else np.float32
 
     def _require_finite(self, block: NDArray[np.int8] | NDArray[np.float32], positions: NDArray[np.intp]) -> None:
         # a sum is infinite or NaN when any value is; only then are the values checked

@@ -45,6 +45,9 @@ class TrainingSummary:
         Distributions whose versions affect the result.
     split
         Scores on the validation part of the split, for a model trained on one.
+    table
+        The table of the fit, for its features and the kind of its target; by default the training table, which an
+        operation that learns on the validation table only need not read.
     """
 
     training_rows: int
@@ -52,6 +55,7 @@ class TrainingSummary:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     libraries: Sequence[str] = ()
     split: Scores | None = None
+    table: TableView | None = None
 
 
 class Task:
@@ -78,6 +82,7 @@ class Task:
         self.parameters = parameters
         self.progress = progress or Progress()
         self._joined: JoinedTable | None = None
+        self._fit_table: TableView | None = None
         self._began = time.monotonic()
         self._notes: list[str] = []
         self._report: dict[str, Any] | None = None
@@ -116,6 +121,11 @@ class Task:
         return self._log_table(Table(self.parameters.training))
 
     @property
+    def fit_table(self) -> TableView:
+        """The table of the fit: the training table, unless the summary of the fit has another one."""
+        return self.training if self._fit_table is None else self._fit_table
+
+    @property
     def is_final(self) -> bool:
         """Whether this is the final fit: `training` then has the rows of both tables."""
         return self._joined is not None
@@ -137,7 +147,7 @@ class Task:
         With a finished fit the training table is not read.
         """
         is_complete = "model" in self.__dict__ and self.model.is_complete
-        names = self.model.feature_names if is_complete else self.training.feature_names
+        names = self.model.feature_names if is_complete else self.fit_table.feature_names
         return self._log_table(Table(self.parameters.testing, feature_names=names))
 
     @property
@@ -212,12 +222,13 @@ class Task:
 
     def summarize(self, summary: TrainingSummary) -> None:
         """Begin the report of the fit with the summary of the training."""
-        training = self.training
+        self._fit_table = summary.table
+        table = self.fit_table
         self._report = {
             "operation": self.parameters.operation,
             "rows": {"training": summary.training_rows, "held_out": summary.held_out_rows},
-            "features": len(training.feature_names),
-            "target": target_kind(training.targets).value,
+            "features": len(table.feature_names),
+            "target": target_kind(table.targets).value,
             "seed": self.parameters.seed,
             "validation": None,
             "split": None if summary.split is None else summary.split._asdict(),
