@@ -71,15 +71,19 @@ class ResultCollector:
         Raises
         ------
         BadInputError
-            When an output is missing or invalid.
+            When an output is missing or invalid. An invalid fit is removed: kept, it would be the next attempt's.
         """
         store, plan = ResultStore(self.run.data), self.plan
         if not plan.spec.keeps_model:
             self._publish_both(store, workspace)
             return
         if not store.has(plan.spec.name, plan.fit_key):
-            check_fit(plan.spec, plan.dataset, workspace)
-            store.publish(workspace.model, self.describe("fit"))
+            try:
+                check_fit(plan.spec, plan.dataset, workspace)
+                store.publish(workspace.model, self.describe("fit"))
+            except BadInputError:
+                shutil.rmtree(workspace.model, ignore_errors=True)
+                raise
         if plan.prediction_key is not None and not store.has(plan.spec.name, plan.prediction_key):
             directory = self._gather_prediction(workspace)
             store.publish(directory, self.describe("prediction"))
@@ -104,8 +108,14 @@ class ResultCollector:
 
     def write_record(self, record: TaskRecord) -> None:
         """Link the results in the run's directory and write the task's record there."""
+        spec = self.plan.spec
+        declared = {*spec.outputs, *spec.live_outputs, "plots"}
+        if spec.predicts:
+            declared.add(f"predictions/{spec.name}.csv")
+        if spec.is_post_processing:
+            declared.add("evaluation")
         keys = dict.fromkeys(key for key in (record.fit, record.prediction) if key is not None)
-        write_record(self.run.layout, record, [self.run.data.result(record.task, key) for key in keys])
+        write_record(self.run.layout, record, [self.run.data.result(record.task, key) for key in keys], declared)
 
     def _gather_prediction(self, workspace: Workspace) -> Path:
         """Move the outputs about the live rows to a directory of their own."""
@@ -183,7 +193,9 @@ def check_fit(spec: ModelSpec, dataset: Dataset, workspace: Workspace) -> None:
 
 
 def _require_outputs(spec: ModelSpec, workspace: Workspace, folder: Path, names: tuple[str, ...]) -> None:
-    missing = [name for name in names if not workspace.is_plain(folder / name) or not verified_manifest(folder / name)]
+    for name in names:
+        _check_plain(workspace, folder / name)
+    missing = [name for name in names if verified_manifest(folder / name) is None]
     if missing:
         msg = (
             f"{spec.name}: the container ended without an error but did not produce {', '.join(missing)}, each with"

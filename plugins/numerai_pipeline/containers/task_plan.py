@@ -157,7 +157,9 @@ class TaskPlanner:
         if newest is None:
             msg = f"{self.spec.name}: its upstream tasks have no results of one dataset: clear them and run them again"
             raise BadInputError(msg)
-        if newest.has_fit or forced or not self.spec.keeps_model or self.spec.is_post_processing:
+        if newest.has_fit or not self.spec.keeps_model or self.spec.is_post_processing:
+            return newest
+        if forced and run.metadata.may_fit:
             return newest
         if run.metadata.prefers_finished:
             finished = next((plan for plan in plans if plan.has_fit), None)

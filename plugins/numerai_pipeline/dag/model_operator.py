@@ -189,12 +189,13 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if not parameters.selects(self.dependent_models):
             msg = f"not needed: the selected models are {', '.join(parameters.models)}"
             raise AirflowSkipException(msg)
-        if self.spec.is_post_processing:
-            self._skip_unless_a_model_succeeded(context)
         settings = load_settings()
         layout = RunDirectory(self.run_directory).layout(settings.data_dir)
-        # until this attempt has succeeded, no later task uses the results of an earlier one
-        remove_record(layout, self.spec.name)
+        if self.run_directory:  # without, `unzip` failed
+            # until this attempt has succeeded, no later task uses the results of an earlier one
+            remove_record(layout, self.spec.name)
+        if self.spec.is_post_processing:
+            self._skip_unless_a_model_succeeded(context)
         run = TaskRun(context, settings, RunFiles.read(DataLayout(settings.data_dir), layout), parameters)
         self._collect_continued_fits(run)
         plan, fallback = self._make_results(run)
@@ -239,6 +240,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             The finished predictions of an earlier fit, where a new fit might not be ready before the round closes.
         """
         plan = self._plan(run)
+        if self._discard_damaged(run, plan):
+            plan = self._plan(run)
         if plan.is_finished:
             self.log.info("up to date: %s", self._describe(run, plan))
             self._remove_leftovers(run, plan)
@@ -285,7 +288,21 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                 if plan.key == key and not plan.is_finished:
                     self._run_container(run, plan, deadline if not plan.has_fit else None)
                     plan = make_plan(run)
+        self._remove_leftovers(run, plan)
         return plan
+
+    def _discard_damaged(self, run: TaskRun, plan: TaskPlan) -> bool:
+        """Remove finished results whose files were changed since, to make them again; whether there are any."""
+        found = False
+        for key in filter(None, dict.fromkeys((plan.fit_key, plan.prediction_key))):
+            if run.store.has(self.spec.name, key) and not run.store.is_whole(self.spec.name, key):
+                with run.store.claim(self.spec.name, key) as held:
+                    if held:
+                        path = run.store.path(self.spec.name, key)
+                        self.log.warning("%s: its files do not match their manifests: making it again", path)
+                        run.store.discard(self.spec.name, key)
+                        found = True
+        return found
 
     def _fit_deadline(self, run: TaskRun, plan: TaskPlan) -> datetime | None:
         """Return until when a new fit may take, if the run submits to a round that is still open."""

@@ -40,6 +40,7 @@ class ResultTrigger(BaseTrigger):
         return f"{ResultTrigger.__module__}.{ResultTrigger.__qualname__}", {
             "task_name": self.task_name,
             "key": self.key,
+            "until": self.until,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.storage.directories import remove_directory
 from numerai_pipeline.storage.locks import file_lock
+from numerai_pipeline.storage.manifests import SUFFIX, verified_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,8 +105,19 @@ class ResultStore:
             msg = f"{file}: the result of `{task}` is missing or damaged ({error}): clear `{task}` and run it again"
             raise BadInputError(msg) from error
 
+    def is_whole(self, task: str, key: str) -> bool:
+        """Whether the files of a result match their manifests; it reads all of them."""
+        manifests = self.path(task, key).rglob(f"*{SUFFIX}")
+        return all(verified_manifest(each.with_name(each.name.removesuffix(SUFFIX))) for each in manifests)
+
+    def discard(self, task: str, key: str) -> None:
+        """Remove a damaged result, which the caller has claimed."""
+        remove_directory(self.path(task, key))
+
     def publish(self, directory: Path, info: ResultInfo) -> Path:
         """Move a finished, checked directory to its place by one rename; return the place.
+
+        A result that another process has published since stays, and the directory is removed.
 
         Parameters
         ----------
@@ -124,7 +138,12 @@ class ResultStore:
         record.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         _flush_tree(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
-        directory.rename(target)
+        try:
+            directory.rename(target)
+        except OSError:
+            if not self.has(info.task, info.key):
+                raise
+            shutil.rmtree(directory)
         _flush(target.parent)
         return target
 

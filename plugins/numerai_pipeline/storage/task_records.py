@@ -14,16 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.storage.manifests import atomic_path
-from numerai_pipeline.storage.results import RECORD
+from numerai_pipeline.storage.manifests import SUFFIX, atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from numerai_pipeline.storage.layout import RunLayout
-
-# files of a result that belong to its model or to its own description
-_PRIVATE = frozenset({RECORD, "model.json", "saved", "weights.json"})
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def remove_record(layout: RunLayout, task: str) -> None:
         link.unlink(missing_ok=True)
 
 
-def write_record(layout: RunLayout, record: TaskRecord, results: list[Path]) -> None:
+def write_record(layout: RunLayout, record: TaskRecord, results: list[Path], declared: Collection[str]) -> None:
     """Link the files of a task's results in the run's directory, then write the task's record.
 
     Parameters
@@ -130,18 +126,22 @@ def write_record(layout: RunLayout, record: TaskRecord, results: list[Path]) -> 
         The record.
     results : list of Path
         The directories of the results: of the fit, and of the prediction.
+    declared : collection of str
+        The files and folders of a result that are linked under their own names.
     """
     for result in results:
         for file in sorted(path for path in result.rglob("*") if path.is_file()):
-            name = link_name(record.task, file.relative_to(result))
+            name = link_name(record.task, file.relative_to(result), declared)
             if name is not None:
                 _link(file, layout.directory / name)
     with atomic_path(layout.task_record(record.task)) as temporary:
         temporary.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
 
 
-def link_name(task: str, file: Path) -> Path | None:
-    """Return where a run's directory has a file of a result, relative to each; None for a private file.
+def link_name(task: str, file: Path, declared: Collection[str]) -> Path | None:
+    """Return where a run's directory has a file of a result, relative to each; None for a file that it has not.
+
+    A container can therefore not replace the run's own files, or those of another task.
 
     Parameters
     ----------
@@ -149,19 +149,20 @@ def link_name(task: str, file: Path) -> Path | None:
         The task of the result.
     file : Path
         The file, relative to the result.
+    declared : collection of str
+        The files and folders that are linked under their own names.
     """
     first = file.parts[0]
-    if first in _PRIVATE or (len(file.parts) == 1 and file.name.startswith("prediction_report.")):
+    if len(file.parts) == 1:
+        if first.startswith("report."):
+            return Path("reports") / first.replace("report", task, 1)
+        if first.startswith("validation.csv"):
+            return Path("validation") / first.replace("validation", task, 1)
+        if file.suffix == ".py":
+            return Path("reports") / f"{task}_{first}"
+    if first not in declared and str(file).removesuffix(SUFFIX) not in declared:
         return None
-    if first == "evaluation":
-        return Path("reports") / file
-    if len(file.parts) == 1 and first.startswith("report."):
-        return Path("reports") / file.name.replace("report", task, 1)
-    if len(file.parts) == 1 and first.startswith("validation.csv"):
-        return Path("validation") / file.name.replace("validation", task, 1)
-    if len(file.parts) == 1 and file.suffix == ".py":
-        return Path("reports") / f"{task}_{file.name}"
-    return file
+    return Path("reports") / file if first == "evaluation" else file
 
 
 def _links_of(layout: RunLayout, task: str) -> Iterator[Path]:

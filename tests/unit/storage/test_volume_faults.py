@@ -147,12 +147,12 @@ class TestFullVolume:
                 pytest.raises(AirflowException, match="no space is left on the volume of") as caught,
                 translate_errors(),
             ):
-                validate_predictions(predictions, tournament, inputs="abc")
+                validate_predictions(predictions, tournament)
             assert not isinstance(caught.value, AirflowFailException), "worth trying again"
             assert files_in(volume.directory) == before
             filler.unlink()
-            validate_predictions(predictions, tournament, inputs="abc")
-            assert verified_manifest(predictions, inputs="abc")
+            validate_predictions(predictions, tournament)
+            assert verified_manifest(predictions)
 
     @pytest.mark.parametrize("kind", ["predictions", "split"])
     def test_what_a_model_wrote_before_stays_whole(self, tmp_path: Path, kind: str) -> None:
@@ -382,7 +382,7 @@ class TestTurnedBytes:
         tournament.write_bytes(tournament.read_bytes().replace(b"aaaa", b"aaab"))
         predictions.write_text("id,prediction\naaaa,0.2\nbbbb,0.6\n")
         with pytest.raises(BadInputError, match=r"tournament\.parquet: its content does not match its manifest"):
-            validate_predictions(predictions, tournament, inputs="abc")
+            validate_predictions(predictions, tournament)
 
 
 def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
@@ -392,8 +392,8 @@ def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
     predictions.write_text("id,prediction\na,0.2\nb,nan\n")
     write_manifest(predictions, rows=2, inputs="abc")
     with pytest.raises(BadInputError, match=r"svm\.csv: row 2 \(id b\) has no prediction"):
-        validate_predictions(predictions, tournament, inputs="abc")
-    assert verified_manifest(predictions, inputs="abc") is None
+        validate_predictions(predictions, tournament)
+    assert verified_manifest(predictions) is None
     assert predictions.exists(), "kept for inspection"
 
 
