@@ -68,7 +68,7 @@ def add_result(layout: RunLayout, model: str, table: pa.Table) -> None:
     info = ResultInfo(model, "benchmark", "prediction", "image", "dataset", layout.directory.parent.name, "dag/run")
     result = ResultStore(layout.data).publish(directory, info)
     record = TaskRecord(model, "image", "dataset", "benchmark", "benchmark", fitted_at="", fit_round="")
-    write_record(layout, record, [result])
+    write_record(layout, record, [result], [f"predictions/{model}.csv"])
 
 
 def submit(address: str, directory: Path, round_number: int, slots: int) -> dict[str, float]:

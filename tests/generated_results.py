@@ -57,7 +57,8 @@ def add_task(
         fit_round=fit_round,
         fallback=fallback,
     )
-    write_record(layout, record, results)
+    declared = {str(file.relative_to(result)) for result in results for file in result.rglob("*") if file.is_file()}
+    write_record(layout, record, results, declared)
     return record
 
 

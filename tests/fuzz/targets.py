@@ -256,8 +256,8 @@ def _accept(place: Path, role: str, content: bytes, files: Files) -> list[str]:
         predictions.write_bytes(corpus.predictions(IDS)["whole"])
         tournament.write_bytes(content)
     files.laid()
-    validate_predictions(predictions, tournament, inputs="abc")
-    assert verified_manifest(predictions, inputs="abc") is not None
+    validate_predictions(predictions, tournament)
+    assert verified_manifest(predictions) is not None
     return [manifest_path(predictions).name]
 
 

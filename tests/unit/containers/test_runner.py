@@ -85,7 +85,7 @@ class MemoryBackend:
     def find(self, filters: Sequence[str]) -> list[FoundContainer]:
         self._call()
         return [
-            FoundContainer(each, labels, self.states[each].phase, self.states[each].phase == "ended", ())
+            FoundContainer(each, labels, self.states[each].phase, self.states[each].phase == "ended")
             for each, labels in list(self.labels.items())
             if labels.filters() == list(filters)
         ]

@@ -63,7 +63,7 @@ def data(tmp_path: Path) -> Path:
     layout.run_metadata.write_text(json.dumps({"dataset": DATASET}))
     fit, prediction = (name.rpartition("/")[2] for name in (FIT, PREDICTION))
     record = TaskRecord("svm", "image", DATASET, fit, prediction, fitted_at="", fit_round="")
-    write_record(layout, record, [directory / FIT, directory / PREDICTION])
+    write_record(layout, record, [directory / FIT, directory / PREDICTION], ["predictions/svm.csv"])
     (directory / RUN / "outside").symlink_to("/etc/passwd")
     return directory
 
