@@ -80,6 +80,10 @@ def make(task: Task) -> TrainingSummary:
     limit = parameters.get_int("ROW_LIMIT", 400_000, at_least=10, at_most=100_000_000)
     selected = _selected_count(task, requested, most, limit)
     rows = _read(task, limit)
+    features_of_space = {
+        polynomial: _space_features(task, rows, selected if polynomial else rows.features.shape[1])
+        for polynomial in _spaces(requested)
+    }
     figures: dict[str, Any] = {}
     finished: dict[Embedding, NDArray[np.float32]] = {}
     for embedding in requested:
@@ -94,8 +98,7 @@ def make(task: Task) -> TrainingSummary:
         "features": rows.features[rows.embedded].astype(rows.table.feature_dtype, copy=False),
         "medians": rows.medians.values,
     }
-    for polynomial in _spaces(requested):
-        features = _space_features(task, rows, selected if polynomial else rows.features.shape[1])
+    for polynomial, features in features_of_space.items():
         is_all = len(features) == rows.features.shape[1]
         matrix = rows.features if is_all else np.ascontiguousarray(rows.features[:, features])
         space = Space.of(matrix, polynomial=polynomial)

@@ -205,6 +205,12 @@ def test_tsne_killed_run_is_resumed(runner: Runner) -> None:
         assert len(_read_placed(runner.directory, name)) == 200
 
 
+def _write_split(directory: Path) -> None:
+    """Write a split with the second half of the training rows as its validation part."""
+    training = Table(directory / "training.parquet")
+    write_split(directory, training.ids, Split(np.zeros(3_000, dtype=np.float32), np.arange(3_000) >= 1_500), None)
+
+
 def _repeat_training(path: Path, start: int) -> None:
     """Replace the features of a table by those of training rows."""
     table, training = pq.read_table(path), pq.read_table(path.with_name("training.parquet"))
@@ -214,6 +220,7 @@ def _repeat_training(path: Path, start: int) -> None:
 
 def test_tsne_finished_fit_places_the_same_bytes(runner: Runner) -> None:
     write_tables(runner.directory, five_bins)
+    _write_split(runner.directory)
     _run_new(runner, ROW_LIMIT="2000", PERPLEXITIES="5,30", POLYNOMIAL_FEATURES="6", **FEW)
     placed = runner.directory / "live" / "tsne"
     before = {path.name: path.read_bytes() for path in placed.iterdir()}
@@ -287,13 +294,7 @@ def test_tsne_few_or_equal_rows_are_accepted(runner: Runner) -> None:
 
 def test_tsne_products_use_the_most_informative_features(runner: Runner) -> None:
     write_tables(runner.directory)
-    training = Table(runner.directory / "training.parquet")
-    write_split(
-        runner.directory,
-        training.ids,
-        Split(np.zeros(3_000, dtype=np.float32), np.arange(3_000) >= 1_500),
-        None,
-    )
+    _write_split(runner.directory)
     finished = _run_new(runner, PERPLEXITIES="5", POLYNOMIAL_FEATURES="4", **FEW)
     note = "products of the 4 features, of 50, that correlate most with the target"
     assert any(line.startswith(note) for line in finished.lines)

@@ -69,7 +69,7 @@ class ModelDirectory:
         existing = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not existing.is_dir():
             raise BadParameterError(
-                f"MODEL is {str(self.path)!r}: {existing} is not a directory. Set MODEL to a directory in STORING."
+                f"MODEL is {str(self.path)!r}: {existing} is not a directory. Set MODEL to a new directory."
             )
         if not self.is_complete:
             outputs.check_writable(self.path / RECORD, "MODEL")
