@@ -152,14 +152,12 @@ class ResultCollector:
 
             predictions = workspace.directory / "predictions" / f"{spec.name}.csv"
             _check_plain(workspace, predictions)
-            validate_predictions(predictions, self.run.layout.tournament)
-            split_predictions(
-                predictions,
-                {
-                    directory / "validation.csv": plan.dataset.layout.validation,
-                    directory / "predictions" / f"{spec.name}.csv": self.run.layout.live,
-                },
-            )
+            parts = {
+                directory / "validation.csv": plan.dataset.layout.validation,
+                directory / "predictions" / f"{spec.name}.csv": self.run.layout.live,
+            }
+            validate_predictions(predictions, *parts.values())
+            split_predictions(predictions, parts)
         outputs = (*spec.outputs, *spec.live_outputs)
         _require_outputs(spec, workspace, workspace.directory, outputs)
         report = workspace.directory / "reports" / f"{spec.name}.json"

@@ -22,7 +22,7 @@ from numerai_pipeline.storage.manifests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 COLUMNS = ["id", "prediction"]
@@ -31,7 +31,7 @@ MIN_STD = 1e-6
 _PLAIN = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")
 
 
-def validate_predictions(predictions: Path, tournament: Path) -> Manifest:
+def validate_predictions(predictions: Path, *tables: Path) -> Manifest:
     """Check a model's predictions and return their manifest.
 
     The format of 2018 is accepted: its column ``probability`` is renamed and its missing manifest is written.
@@ -40,8 +40,8 @@ def validate_predictions(predictions: Path, tournament: Path) -> Manifest:
     ----------
     predictions : Path
         CSV with the header ``id,prediction``.
-    tournament : Path
-        The table with the rows to predict.
+    *tables : Path
+        The tables with the rows to predict, one after the other.
 
     Raises
     ------
@@ -51,14 +51,14 @@ def validate_predictions(predictions: Path, tournament: Path) -> Manifest:
         without a manifest, so that no task uses it.
     """
     try:
-        return _validated(predictions, tournament)
+        return _validated(predictions, tables)
     except BadInputError:
         # the container may have written a manifest: the next attempt must not treat the predictions as finished
         manifest_path(predictions).unlink(missing_ok=True)
         raise
 
 
-def _validated(predictions: Path, tournament: Path) -> Manifest:
+def _validated(predictions: Path, tables: Sequence[Path]) -> Manifest:
     if not predictions.is_file():
         msg = f"{predictions.name}: the container succeeded without writing this file"
         raise BadInputError(msg)
@@ -67,10 +67,12 @@ def _validated(predictions: Path, tournament: Path) -> Manifest:
         raise BadInputError(msg)
     table = _read(predictions)
     try:
-        _check_ids(predictions.name, table["id"].combine_chunks(), _tournament_ids(tournament))
+        expected = pa.concat_arrays([_ids_of(each) for each in tables])
+        _check_ids(predictions.name, table["id"].combine_chunks(), expected)
     except BadInputError:
-        if read_manifest(tournament) is not None:  # the table may be damaged, not the predictions
-            require_whole(tournament, "`unzip`")
+        for each in tables:
+            if read_manifest(each) is not None:  # the table may be damaged, not the predictions
+                require_whole(each, "`unzip`")
         raise
     _check_values(predictions.name, table)
     if table.column_names == LEGACY_COLUMNS:
@@ -94,7 +96,7 @@ def split_predictions(predictions: Path, parts: Mapping[Path, Path]) -> None:
     table = _read(predictions)
     start = 0
     for path, of_table in parts.items():
-        count = len(_tournament_ids(of_table))
+        count = len(_ids_of(of_table))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             pa.csv.write_csv(table.slice(start, count), temporary, _PLAIN)
@@ -116,15 +118,15 @@ def _read(predictions: Path) -> pa.Table:
     return table
 
 
-def _tournament_ids(tournament: Path) -> pa.StringArray:
+def _ids_of(table: Path) -> pa.StringArray:
     try:
         # not read_table: it imports pyarrow.dataset, which takes a quarter of a second
-        with pq.ParquetFile(tournament) as file:
+        with pq.ParquetFile(table) as file:
             return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
     except (pa.ArrowException, ValueError, OSError, LookupError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        msg = f"{tournament.name}: cannot be read ({error}): clear `unzip` and run it again"
+        msg = f"{table.name}: cannot be read ({error}): clear `unzip` and run it again"
         raise BadInputError(msg) from error
 
 

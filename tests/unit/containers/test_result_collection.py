@@ -48,6 +48,7 @@ def registry(images_folder: Callable[..., Path]) -> Registry:
     tasks: dict[str, Any] = {
         "svm": task(keeps_model=True),
         "of_2018": task(),
+        "csv_of_2018": task(tables="csv"),
         "tsne": task(keeps_model=True, predicts=False, outputs=["tsne/map.csv"], live_outputs=["live/tsne/map.csv"]),
         "tsne_of_2018": task(predicts=False, outputs=["tsne/old.csv"]),
         "evaluate": task(keeps_model=True, predicts=False, depends_on=["models"], outputs=["leaderboard.json"]),
@@ -288,21 +289,23 @@ def test_collect_evaluation_has_no_prediction(data: DataLayout, registry: Regist
     assert run.layout.evaluation("svm").read_text() == "{}"
 
 
+@pytest.mark.parametrize("name", ["of_2018", "csv_of_2018"])
 @pytest.mark.parametrize("header", ["id,prediction", "id,probability"])
-def test_collect_image_of_2018_splits_its_predictions(data: DataLayout, registry: Registry, header: str) -> None:
-    old = Container(registry, new_run(data), "of_2018")
-    write(
-        old.workspace.directory / "predictions/of_2018.csv", csv_of(VALIDATION_IDS + LIVE_IDS, header), manifest=False
-    )
+def test_collect_image_of_2018_splits_its_predictions(
+    data: DataLayout, registry: Registry, header: str, name: str
+) -> None:
+    old = Container(registry, new_run(data), name)
+    predictions = csv_of(VALIDATION_IDS + LIVE_IDS, header)
+    write(old.workspace.directory / "predictions" / f"{name}.csv", predictions, manifest=False)
     old.collector.collect(old.workspace)
-    assert old.results() == {"fit": {"validation.csv", "predictions/of_2018.csv", "result.json"}}
+    assert old.results() == {"fit": {"validation.csv", f"predictions/{name}.csv", "result.json"}}
     assert old.plan.is_finished
     made = old.collector.record()
     old.collector.write_record(made)
     assert made.fit == made.prediction
-    assert old.run.layout.validation_predictions("of_2018").read_text() == csv_of(VALIDATION_IDS)
-    assert old.run.layout.predictions("of_2018").read_text() == "id,prediction\nl1,0.4\nl2,0.5\n"
-    assert verified_manifest(old.run.layout.predictions("of_2018"))
+    assert old.run.layout.validation_predictions(name).read_text() == csv_of(VALIDATION_IDS)
+    assert old.run.layout.predictions(name).read_text() == "id,prediction\nl1,0.4\nl2,0.5\n"
+    assert verified_manifest(old.run.layout.predictions(name))
 
 
 def test_collect_image_of_2018_publishes_its_outputs_and_report(data: DataLayout, registry: Registry) -> None:
