@@ -52,8 +52,8 @@ def read(
     limit = _keras_utils.row_limit(4 * columns, task.parameters)
     tables = SplitTables(task, labeled, embeddings=embeddings, row_limit=limit)
     if not task.is_final:
-        # the final fit has at most as many rows as each part may have
-        rows, columns = len(tables.training_labels) + len(tables.validation_labels), len(tables.feature_names)
+        both_parts = len(tables.training_labels) + len(tables.validation_labels)
+        rows, columns = max(both_parts, tables.most_rows), len(tables.feature_names)
         known = (len(task.training) + len(table_to_predict(task))) * _ROW_BYTES
         needed = _BASE_MEBIBYTES + ((rows * columns * 4 + known) >> 20)
         task.require_memory(needed, f"{rows:,} rows of {columns:,} columns")

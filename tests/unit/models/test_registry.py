@@ -205,5 +205,5 @@ def test_a_missing_registry_says_where_it_was_looked_for(tmp_path: Path) -> None
 
 def test_a_search_gets_its_own_minutes_on_top(images_folder: Callable[..., Path]) -> None:
     spec = load_registry(images_folder(one(task(search_parts=4)))).tasks["svm"]
-    assert spec.minutes(10) == 5 + 25
+    assert spec.minutes(10) == 5 + 35
     assert load_registry(images_folder(one(task()))).tasks["svm"].minutes(10) == 5
