@@ -223,3 +223,30 @@ def test_nobody_is_asked_where_there_is_nothing_to_submit(
     outcome = run_pipeline(folder("svm"), source="practice")
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
     assert (outcome.state, states["approve"], states["submit"]) == ("success", "skipped", "skipped")
+
+
+def test_week_of_five_rounds_is_fitted_once_and_submitted_five_times(
+    run_pipeline: RunPipeline,
+    folder: Callable[..., Path],
+    server: PracticeServer,
+    season: MovingSeason,
+    keys: None,
+) -> None:
+    """Saturday fits; Tuesday to Friday, when the week's data is the same, only predict."""
+    images, fits, rounds = folder(), [], []
+    for number in range(NUMBER, NUMBER + 5):
+        season.clock = SeasonRound(number).opens + timedelta(hours=1)
+        server.requests.clear()
+        outcome = run_pipeline(images, source="practice", submit=True)
+        assert outcome.state == "success", outcome.output
+        result = outcome.tasks["submit"].xcom_pull(task_ids="submit")
+        assert {record["status"] for record in result["submissions"].values()} == {"on-time"}
+        rounds.append(result["round"])
+        fits.append({name: outcome.tasks[name].xcom_pull(task_ids=name)["fit"] for name in ("svm", "xgboost")})
+        assert ("final fit" in outcome.output) == (number == NUMBER)
+        downloaded = {Path(str(entry["name"])).name for entry in server.requests.entries(on="file")}
+        assert (downloaded == {"live.parquet"}) == (number != NUMBER)
+    assert rounds == list(range(NUMBER, NUMBER + 5))
+    assert fits == [fits[0]] * 5
+    for model in server.store.models():
+        assert [each.round for each in server.store.submissions(model.id)] == rounds

@@ -10,6 +10,7 @@ A dataset with finished fits may be at most ``NUMERAI_FIT_MAX_AGE_WEEKS`` old.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numerai_pipeline.dataset.raw import RawDataset
     from numerai_pipeline.numerai_api.tournament import Round
     from numerai_pipeline.storage.layout import DataLayout
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class FitPolicy:
                 " (NUMERAI_FIT_MAX_AGE_WEEKS), so there is no finished fit: start the run with fit=auto"
             )
             raise NotFoundError(msg)
+        if known:
+            log.info("fit=%s: finished fits predict this round, so only its live file is needed", self.parameters.fit)
         return bool(known)
 
     def prefers_finished(self, on_saturday: bool) -> bool:

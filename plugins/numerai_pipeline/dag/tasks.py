@@ -85,19 +85,14 @@ def _raw_dataset(
         file = fetch_archive(address, layout, settings.http_timeout_seconds)
         return RawDataset("archive", "archive", round_name, address.rsplit("/", 1)[-1], {"archive": file})
     client = connect(settings.api_address(parameters.source))
-    tournament = Tournament(client)
-    the_round = tournament.required_round(round_number, date)
-    live_only = _fit_policy(parameters).needs_live_only(the_round) and the_round.close_time > datetime.now(tz=UTC)
-    if live_only:
-        log.info("fit=%s: finished fits predict this round, so only its live file is needed", parameters.fit)
-    return Datasets(client, tournament).download_round(
+    return Datasets(client, Tournament(client)).download_round(
         layout,
         source=parameters.source,
         version=parameters.version,
         round_number=round_number,
         run_date=date,
         walk_forward=walk_forward,
-        live_only=live_only,
+        needs_live_only=_fit_policy(parameters).needs_live_only,
     )
 
 

@@ -21,6 +21,7 @@ from numerai_pipeline.numerai_api.client import CLASSIC, MissingError
 from numerai_pipeline.numerai_api.downloads import RemoteFile, fetch, remote_identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -163,7 +164,7 @@ class Datasets:
         round_number: int | None = None,
         run_date: datetime | None = None,
         walk_forward: bool = False,
-        live_only: bool = False,
+        needs_live_only: Callable[[Round], bool] = lambda _round: False,
     ) -> RawDataset:
         """Download all files of a run of a round.
 
@@ -181,9 +182,9 @@ class Datasets:
             The run's date: its round is used, never silently the current one.
         walk_forward : bool
             What to do for a closed round whose live data is no longer served: download today's training and validation
-            files and predict the round's era, instead of failing. Without effect where ``live_only`` is set.
-        live_only : bool
-            Download the live file only: for a run that predicts with finished fits.
+            files and predict the round's era, instead of failing.
+        needs_live_only : callable
+            Whether a round whose live data is served needs the live file only: its run predicts with finished fits.
 
         Raises
         ------
@@ -195,7 +196,8 @@ class Datasets:
         the_round = self._tournament.required_round(round_number, run_date)
         # from here on, attempts go on until the round closes
         self._client.policy = replace(self._client.policy, deadline=the_round.close_time)
-        era = self._walk_forward_era(the_round, version, walk_forward=walk_forward and not live_only)
+        era = self._walk_forward_era(the_round, version, walk_forward=walk_forward)
+        live_only = era is None and needs_live_only(the_round)
         # a closed round has no files: today's files include the data of that time
         served_round = the_round.number if era is None else None
         names = self.list_datasets(served_round)

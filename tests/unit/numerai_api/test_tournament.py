@@ -358,11 +358,11 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
     assert len(server.requests.entries(on="file")) == 6  # each only asked for its ETag
 
 
-def test_download_round_live_only_downloads_nothing_else(
+def test_download_round_that_needs_live_only_downloads_nothing_else(
     server: PracticeServer, datasets: Datasets, tmp_path: Path
 ) -> None:
     layout = DataLayout(tmp_path)
-    raw = datasets.download_round(layout, source="practice", live_only=True)
+    raw = datasets.download_round(layout, source="practice", needs_live_only=lambda asked: asked.number == 1334)
     live = layout.downloads("practice/v5.10") / "round-1334" / "live.parquet"
     assert {role: raw.path(role) for role in raw.files} == {"live": live}
     assert (raw.era, raw.payout_days, raw.unavailable) == (None, 20, {})
@@ -371,11 +371,16 @@ def test_download_round_live_only_downloads_nothing_else(
     assert len(server.requests.entries(on="file")) == 1
 
 
-def test_download_round_live_only_never_walks_forward(datasets: Datasets, tmp_path: Path) -> None:
-    with pytest.raises(RoundClosedError, match=r"round 1299 .*served are: 1334"):
-        datasets.download_round(
-            DataLayout(tmp_path), source="practice", round_number=1299, live_only=True, walk_forward=True
-        )
+def test_download_round_that_is_closed_needs_more_than_live(datasets: Datasets, tmp_path: Path) -> None:
+    raw = datasets.download_round(
+        DataLayout(tmp_path),
+        source="practice",
+        round_number=1299,
+        needs_live_only=lambda _round: True,
+        walk_forward=True,
+    )
+    assert raw.era is not None
+    assert {"train", "validation"} <= set(raw.files)
 
 
 def test_a_round_survives_a_bad_day(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
