@@ -274,11 +274,11 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         """
         plan = make_plan(run)
         while not plan.is_finished:
-            if deadline is not None and not plan.has_fit and datetime.now(tz=UTC) >= deadline:
-                msg = f"{self.spec.name}: its new fit {plan.fit_key} is not ready"
-                raise ContinuesError(msg)
             with run.store.claim(self.spec.name, plan.key) as held:
                 if not held:
+                    if deadline is not None and not plan.has_fit and datetime.now(tz=UTC) >= deadline:
+                        msg = f"{self.spec.name}: another run makes its new fit {plan.fit_key}"
+                        raise ContinuesError(msg)
                     self.log.info("another run makes this result (%s): waiting without a pool slot", plan.key)
                     until = deadline.isoformat() if deadline is not None and not plan.has_fit else None
                     trigger = ResultTrigger(self.spec.name, plan.key, until)

@@ -72,8 +72,13 @@ def finish(path: Path) -> None:
 def wait_for_go() -> None:
     """Wait until the test creates a file in the container."""
     print("waiting", flush=True)
+    began = time.monotonic()
     while not Path("/tmp/go").exists():  # noqa: S108 - a path of the container
         time.sleep(0.05)
+        if time.monotonic() - began > 1:
+            # a model reports its progress
+            print("still waiting", flush=True)
+            began = time.monotonic()
 
 
 def combined(folder: str) -> str:
