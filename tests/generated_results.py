@@ -57,8 +57,8 @@ def add_task(
         fit_round=fit_round,
         fallback=fallback,
     )
-    declared = {str(file.relative_to(result)) for result in results for file in result.rglob("*") if file.is_file()}
-    write_record(layout, record, results, declared)
+    files = {str(file.relative_to(result)) for result in results for file in result.rglob("*") if file.is_file()}
+    write_record(layout, record, results, files - {"result.json", "model.json", "prediction_report.json"})
     return record
 
 

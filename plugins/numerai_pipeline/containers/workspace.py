@@ -7,6 +7,7 @@ leave the workspace by one rename (``storage/results.py``), and incomplete ones 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -77,7 +78,7 @@ class Workspace:
                 target.touch()
 
     def reset(self) -> None:
-        """Remove everything but a finished fit, or the finished parts of one."""
+        """Remove everything but a finished fit, or the finished parts of one; without them, the workspace as well."""
         keep = self.has_fit or self.keeps_parts
         for path in self.directory.iterdir() if self.directory.is_dir() else ():
             if path.name == MODEL and keep:
@@ -86,6 +87,8 @@ class Workspace:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not empty, or was never created
+            self.directory.rmdir()
 
     def remove(self) -> None:
         """Remove the workspace, and the folder of the task's workspaces if it is empty then."""

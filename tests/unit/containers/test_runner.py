@@ -246,7 +246,8 @@ def test_run_failure_keeps_a_finished_fit_only(backend: MemoryBackend, workspace
     with pytest.raises(ContainerError):
         run(runner_of(backend, workspace))
     assert workspace.has_fit == finished
-    assert [path.name for path in workspace.directory.iterdir()] == (["model"] if finished else [])
+    assert [path.name for path in workspace.directory.glob("*")] == (["model"] if finished else [])
+    assert workspace.directory.exists() == finished
 
 
 def test_remove_leftovers_removes_containers_of_the_result_and_the_attempt(
