@@ -77,6 +77,8 @@ class FeatureModel:
         The features with an effect on targets, those of the small set first.
     small_drivers : int
         How many of them the small set has.
+    groups : dict
+        Feature → the number of its group.
     late, gaps, trending : list of str
         The features that begin late, that lack single values, and that have a trend.
     """
@@ -99,7 +101,9 @@ class FeatureModel:
         self._order = np.concatenate([rng.permutation(part) for part in parts])
         bounds = np.cumsum([0, *(part.size for part in parts)]).tolist()
         wanted = {"small": 1, "medium": 2, "all": 3}[size.generated]
-        self._blocks = [list(_blocks(first, end, drivers_only=part >= wanted)) for part, (first, end) in _parts(bounds)]
+        every = [(part, _blocks(first, end)) for part, (first, end) in _parts(bounds)]
+        # of a part that is not generated, only the drivers are drawn
+        self._blocks = [(part, blocks if part < wanted else blocks[:1]) for part, blocks in every]
         drivers = [first + place for _, (first, end) in _parts(bounds) for place in range(min(DRIVERS, end - first))]
         self.drivers = [self.names[self._order[place]] for place in drivers]
         self.small_drivers = min(DRIVERS, size.small)
@@ -107,7 +111,11 @@ class FeatureModel:
         self._column = np.array([position.get(self.names[index], -1) for index in self._order])
 
         # from here on arrays follow the order in which features are drawn
-        self._group = rng.integers(0, _GROUPS, count)
+        self._group = np.empty(count, dtype=np.int64)
+        for block in (block for _, blocks in every for block in blocks):
+            families = rng.integers(0, _GROUPS, -(-(block.stop - block.start) // _FAMILY))
+            self._group[block] = np.repeat(families, _FAMILY)[: block.stop - block.start]
+        self.groups = {self.names[index]: int(group) for index, group in zip(self._order, self._group, strict=True)}
         self._group_loading = rng.uniform(*_GROUP_LOADING, (count, 1)).astype(np.float32)
         self._family_loading = rng.uniform(*_FAMILY_LOADING, (count, 1)).astype(np.float32)
         self._own_loading = np.sqrt(1 - self._group_loading**2 - self._family_loading**2)
@@ -158,7 +166,7 @@ class FeatureModel:
             hidden = self._hidden.draw(rows, np.random.default_rng([self._seed, _GROUP_ROWS, era, weekday]))
             grouped, signs = hidden.grouped.astype(np.float32), hidden.signs
         position = self._size.position(era)
-        for part, blocks in enumerate(self._blocks):
+        for part, blocks in self._blocks:
             rng, gaps_rng = (
                 np.random.default_rng([self._seed, stream, era, weekday, part]) for stream in (_VALUES, _GAPS)
             )
@@ -200,11 +208,11 @@ def _parts(bounds: list[int]) -> list[tuple[int, tuple[int, int]]]:
     return [(part, pair) for part, pair in enumerate(pairwise(bounds)) if pair[0] < pair[1]]
 
 
-def _blocks(first: int, end: int, *, drivers_only: bool) -> list[slice]:
+def _blocks(first: int, end: int) -> list[slice]:
     """Cut a part into pieces that are drawn at once; the first one has the drivers."""
     rest = min(first + DRIVERS, end)
-    others = [] if drivers_only else range(rest, end, _FEATURES_AT_ONCE)
-    return [slice(first, rest), *(slice(start, min(start + _FEATURES_AT_ONCE, end)) for start in others)]
+    starts = range(rest, end, _FEATURES_AT_ONCE)
+    return [slice(first, rest), *(slice(start, min(start + _FEATURES_AT_ONCE, end)) for start in starts)]
 
 
 @lru_cache(maxsize=1)
