@@ -346,7 +346,7 @@ class Season:
             self.file(name, current, report)
 
     def _tidy(self) -> None:
-        """Remove the files that no served round needs any more, and what is left of killed processes."""
+        """Remove the files that no served round needs any more, and old parts that killed processes left."""
         current = self.current_round().number
         served = range(current - self._served_rounds + 1, current + 1)
         needed = {self._directory / self._kept_as(name, number) for name in FILES for number in served}

@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from numpy.typing import NDArray
 
-from practice.model import TARGET_WEEKS, SeasonModel, SeasonSize
+from practice.model import TARGET_WEEKS, V53, SeasonModel, SeasonSize
 from practice.season import write_season
 
 SIZE = SeasonSize(rows_per_era=2_000, medium=42, all_features=42)
@@ -58,6 +58,20 @@ def test_targets_of_one_era_share_weeks() -> None:
     effects = {name: effects_by_era(model, name) for name in ("target_ender_20", "target_ender_60")}
     one, other = (np.nan_to_num(found).ravel() for found in effects.values())
     assert 0.4 < np.corrcoef(one, other)[0, 1] < 0.75  # the root of 4 / 12 apart from noise
+
+
+def test_score_next_to_the_training_eras_is_too_high_without_embargo() -> None:
+    near, far = [], []
+    for seed in range(3):
+        effects = SeasonModel(V53, seed).effects
+        law = np.array([effects.lasting + effects.of_era(era, "target_ender_60", 12) for era in range(1, 1233)])
+        for end in range(200, 1200, 20):
+            learned = law[end - 174 : end].mean(axis=0)
+            # covariance with the targets, in units of the features' standard deviation
+            scores = law[end : end + 30] @ learned / np.linalg.norm(learned)
+            near.append(scores[:4].mean())
+            far.append(scores[12:].mean())
+    assert np.mean(near) > 1.4 * np.mean(far) > 0.01
 
 
 def test_lasting_law_is_calibrated_and_the_rest_is_noise() -> None:
