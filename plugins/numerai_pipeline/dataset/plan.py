@@ -136,7 +136,8 @@ def plan_dataset(
     wanted, targets = _read_features_json(raw.path("features"), feature_set)
     training, validation = (opened.enter_context(ParquetSource(raw.path(role))) for role in ("train", "validation"))
     for source in (training, validation):
-        require_columns(source.name, [*KEYS, *wanted], source.columns)
+        require_columns(source.name, KEYS, source.columns)
+        _require_feature_set(source, feature_set, wanted)
     targets = _order_targets(training, targets, target)
     if target is None and raw.payout_days is not None:
         target = payout_target(training, targets, raw.payout_days)
@@ -217,6 +218,18 @@ def plan_live(raw: RawDataset, opened: ExitStack, scratch: Path, dataset: Datase
         parts = [RowFilter(sources[0], ("live",))] if raw.era is None else _rows_of_era(sources[0], sources[1], raw.era)
         types = _feature_types(features, parts)
     return LivePlan(TableSchema(types, dataset.target, dataset.feature_set, dataset.source), parts)
+
+
+def _require_feature_set(source: ParquetSource, feature_set: str, wanted: list[str]) -> None:
+    missing = [name for name in wanted if name not in source.columns]
+    if len(missing) > 1:
+        msg = (
+            f"{source.name}: {len(missing):,} of the {len(wanted):,} features of the set {feature_set!r} are missing:"
+            f" {abbreviate(missing, 5)}. Choose another feature set. The simulator generates this one with"
+            f" --feature-set {feature_set}"
+        )
+        raise BadInputError(msg)
+    require_columns(source.name, wanted, source.columns)
 
 
 def _require_features(source: RowSource, dataset: Dataset) -> None:

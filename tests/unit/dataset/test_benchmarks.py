@@ -18,9 +18,9 @@ from numerai_pipeline.dataset import benchmarks as benchmarks_module
 from numerai_pipeline.dataset.benchmarks import REFERENCES, Benchmarks, write_benchmarks
 from numerai_pipeline.dataset.raw import RawDataset, RawFile
 from numerai_pipeline.storage.manifests import verified_manifest
-from practice.model import SeasonSize
+from practice.model import META_MODEL, SeasonSize
 from practice.rounds import FIRST_ROUND
-from practice.season import META_MODEL, write_season
+from practice.season import write_season
 from tests.unit.dataset.raw_files import as_downloaded
 from tests.unit.dataset.unpacking import Volume
 from tests.volumes import flip_a_byte

@@ -829,6 +829,12 @@ class TestBrokenV5:
         message = refused(v5_dataset(raw_dir), NotFoundError, target="target_nomi")
         assert "target 'target_nomi' does not exist: choose one of target, target_ender_20" in message
 
+    def test_unpack_feature_set_without_columns_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+        listed = {"feature_sets": {"medium": ["feature_a", "feature_y", "feature_z"]}, "targets": ["target"]}
+        message = refused(v5_dataset(raw_dir, features=listed), feature_set="medium")
+        expected = "train.parquet: 2 of the 3 features of the set 'medium' are missing: feature_y, feature_z. Choose"
+        assert message.startswith(expected)
+
     def test_unpack_listed_target_missing_in_file_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         features = features_json()
         features["targets"].append("target_bravo")

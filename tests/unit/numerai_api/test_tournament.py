@@ -347,6 +347,7 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
         "live": folder / "round-1334" / "live.parquet",
         "example_validation": folder / "validation_example_preds.parquet",
         "meta_model": folder / "meta_model.parquet",
+        "benchmark_validation": folder / "validation_benchmark_models.parquet",
     }
     for role, file in raw.files.items():
         name = f"v5.10/{raw.path(role).name}"
@@ -355,7 +356,7 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
     assert verified(raw.path("live")).rows == 50
     server.requests.clear()
     assert datasets.download_round(layout, source="practice", run_date=TODAY) == raw
-    assert len(server.requests.entries(on="file")) == 6  # each only asked for its ETag
+    assert len(server.requests.entries(on="file")) == 7  # each only asked for its ETag
 
 
 def test_download_round_that_needs_live_only_downloads_nothing_else(
@@ -435,7 +436,8 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
 ) -> None:
     raw = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
     assert (raw.round, raw.era, raw.payout_days) == ("1299", SeasonRound(1299).era, 20)
-    assert set(raw.files) == {"features", "train", "validation", "example_validation", "meta_model"}
+    benchmarks = {"example_validation", "meta_model", "benchmark_validation"}
+    assert set(raw.files) == {"features", "train", "validation", *benchmarks}
     for role in raw.files:
         name = f"v5.10/{raw.path(role).name}"
         assert raw.path(role).read_bytes() == server.season.file(name, 1334).read_bytes()
@@ -443,7 +445,7 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
     # another week: the same files, which are only asked for their ETags
     other = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1295)
     assert (other.era, other.files) == (SeasonRound(1295).era, raw.files)
-    assert len(server.requests.entries(on="file")) == 5
+    assert len(server.requests.entries(on="file")) == 6
 
 
 def test_a_round_that_is_served_is_never_walked_to(datasets: Datasets, tmp_path: Path) -> None:
