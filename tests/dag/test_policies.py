@@ -101,7 +101,7 @@ def test_housekeeping_is_weekly_and_can_be_disabled(monkeypatch: pytest.MonkeyPa
     assert serialized(dag).timetable.summary == "0 3 * * 1"
     assert dag.max_active_runs == 1
     upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
-    assert upstream == {"containers": set(), "runs": {"containers"}, "downloads": {"runs"}}
+    assert upstream == {"containers": set(), "runs": {"containers"}, "results": {"runs"}, "downloads": {"results"}}
     monkeypatch.setenv("NUMERAI_HOUSEKEEPING", "false")
     load_settings.cache_clear()
     assert load_dags()["numerai_housekeeping"].schedule is None
