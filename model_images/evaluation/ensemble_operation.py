@@ -119,7 +119,7 @@ def apply(task: Task) -> None:
         except MissingInputError as error:
             raise MissingInputError(
                 f"{error} The ensembles of this fit need all of its {len(weights.models)} models; a run with "
-                "fit=always, or with other models, selects new weights."
+                "force, or with other models, selects new weights."
             ) from error
     geometric = geometric_mean(values)
     selection = _parts(values, weights.combines, table) @ weights.weights
@@ -195,7 +195,7 @@ def read_weights(path: Path) -> Weights:
         is_valid = False
     if not is_valid:
         raise BadDataError(
-            f"{path}: the weights of this fit are missing or damaged. Start the run with fit=always, which makes a "
+            f"{path}: the weights of this fit are missing or damaged. Start the run with force, which makes a "
             "new fit."
         )
     return read

@@ -650,7 +650,7 @@ def test_ensemble_damaged_weights_exit_with_65(runner: Runner, damage: str | Non
         weights.write_text(damage)
     finished = predict(runner, "ensemble")
     assert finished.code == 65
-    assert "the weights of this fit are missing or damaged. Start the run with fit=always" in finished.lines[-1]
+    assert "the weights of this fit are missing or damaged. Start the run with force" in finished.lines[-1]
 
 
 def test_evaluate_finished_fit_is_not_changed(runner: Runner) -> None:

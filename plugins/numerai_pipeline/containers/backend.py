@@ -39,6 +39,8 @@ class ContainerRequest:
         The directory that it has as ``/data``.
     labels : ContainerLabels
         Its labels.
+    kept_keys : frozenset of str
+        Keys of results that other containers of the same task instance may be making.
     user : str
         Its user and group id, ``uid:gid``.
     failure_log : Path
@@ -61,6 +63,7 @@ class ContainerRequest:
     time_limit: timedelta
     memory: int
     cores: int
+    kept_keys: frozenset[str] = frozenset()
 
     @property
     def task(self) -> str:

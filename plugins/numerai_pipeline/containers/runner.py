@@ -273,8 +273,8 @@ class ContainerRunner:
 
     def _earlier_containers(self) -> list[FoundContainer]:
         """List the containers of any run that make this result, and all others of this task instance."""
-        own = self.request.labels
-        found = self._backend.find(own.filters())
+        own, kept = self.request.labels, self.request.kept_keys
+        found = [each for each in self._backend.find(own.filters()) if each.labels.key not in kept]
         return [each for each in found if each.labels.key == own.key or own.is_same_task_instance(each.labels)]
 
     def _is_same_work(self, container: FoundContainer) -> bool:

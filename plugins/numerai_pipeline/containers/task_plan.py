@@ -44,16 +44,19 @@ class RunFiles:
         The run's directory.
     metadata : RunMetadata
         The decisions of ``unzip``.
+    failed : frozenset of str
+        Tasks that have not succeeded in this run: their records are of earlier attempts, and do not count.
     """
 
     data: DataLayout
     layout: RunLayout
     metadata: RunMetadata
+    failed: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, data: DataLayout, layout: RunLayout) -> RunFiles:
+    def read(cls, data: DataLayout, layout: RunLayout, failed: frozenset[str] = frozenset()) -> RunFiles:
         """Read the run's metadata."""
-        return cls(data, layout, RunMetadata.read(layout))
+        return cls(data, layout, RunMetadata.read(layout), failed)
 
     def dataset(self, key: str) -> Dataset:
         """Read a dataset."""
@@ -250,7 +253,7 @@ class TaskPlanner:
         if self.spec.is_post_processing and not is_newest:
             return None  # its fit is of the fits of this run's models, whatever their datasets are
         for name in (*self.models, *self._post_processing):
-            record = read_record(run.layout, name)
+            record = None if name in run.failed else read_record(run.layout, name)
             if record is not None:
                 found.append(UpstreamResult(name, record.fit, record.prediction))
         if not found and self.spec.is_post_processing:

@@ -194,9 +194,9 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if self.run_directory:  # without, `unzip` failed
             # until this attempt has succeeded, no later task uses the results of an earlier one
             remove_record(layout, self.spec.name)
-        if self.spec.is_post_processing:
-            self._skip_unless_a_model_succeeded(context)
-        run = TaskRun(context, settings, RunFiles.read(DataLayout(settings.data_dir), layout), parameters)
+        failed = self._failed_models(context) if self.spec.is_post_processing else frozenset()
+        files = RunFiles.read(DataLayout(settings.data_dir), layout, failed)
+        run = TaskRun(context, settings, files, parameters)
         self._collect_continued_fits(run)
         plan, fallback = self._make_results(run)
         collector = self._collector(run, plan)
@@ -216,12 +216,16 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if self._runner is not None:
             self._runner.kill()
 
-    def _skip_unless_a_model_succeeded(self, context: Context) -> None:
+    def _failed_models(self, context: Context) -> frozenset[str]:
+        """Return the models that have not succeeded in this run; skip the task if that is all of them."""
         ti = context["ti"]
         states = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(self.models), run_ids=[ti.run_id])
-        if "success" not in states.get(ti.run_id, {}).values():
+        found = states.get(ti.run_id, {})
+        failed = frozenset(name for name in self.models if found.get(name) != "success")
+        if len(failed) == len(self.models):
             msg = f"no model succeeded, so there are no predictions for {self.spec.name}"
             raise AirflowSkipException(msg)
+        return failed
 
     def _plan(self, run: TaskRun) -> TaskPlan:
         return self.planner.plan(run.files, self.image, self.environment, forced=run.parameters.force)
@@ -250,9 +254,10 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if deadline is not None:
             fallback = self.planner.fallback(run.files, self.image, self.environment)
         if fallback is None:
-            return self._finish(run, self._plan, None), None
+            return self._finish(run, self._plan), None
         self.log.info("should the new fit not be ready by %s, %s predicts", deadline, self._describe(run, fallback))
-        fallback = self._finish(run, self._plan_fallback, None)
+        # a container of an earlier attempt may be making the new fit
+        fallback = self._finish(run, self._plan_fallback, kept_keys=frozenset({plan.fit_key}))
         try:
             return self._finish(run, self._plan, deadline), fallback
         except ContinuesError as error:
@@ -264,7 +269,13 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             )
             return fallback, None
 
-    def _finish(self, run: TaskRun, make_plan: Callable[[TaskRun], TaskPlan], deadline: datetime | None) -> TaskPlan:
+    def _finish(
+        self,
+        run: TaskRun,
+        make_plan: Callable[[TaskRun], TaskPlan],
+        deadline: datetime | None = None,
+        kept_keys: frozenset[str] = frozenset(),
+    ) -> TaskPlan:
         """Make the results of a plan: by a container, or by waiting for the run that makes them; return the plan.
 
         Raises
@@ -286,7 +297,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                 # it may have been finished before the claim
                 key, plan = plan.key, make_plan(run)
                 if plan.key == key and not plan.is_finished:
-                    self._run_container(run, plan, deadline if not plan.has_fit else None)
+                    self._run_container(run, plan, deadline if not plan.has_fit else None, kept_keys)
                     plan = make_plan(run)
         self._remove_leftovers(run, plan)
         return plan
@@ -344,7 +355,9 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         fit = run.store.read(self.spec.name, plan.fit_key)
         return f"fit {plan.fit_key} of round {fit.round}, finished at {fit.created_at}"
 
-    def _run_container(self, run: TaskRun, plan: TaskPlan, deadline: datetime | None) -> None:
+    def _run_container(
+        self, run: TaskRun, plan: TaskPlan, deadline: datetime | None, kept_keys: frozenset[str]
+    ) -> None:
         if plan.has_fit:
             self.log.info("predicting with %s", self._describe(run, plan))
         collector = self._collector(run, plan)
@@ -352,7 +365,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         collector.check_inputs(inputs)
         directory = run.files.data.work(self.spec.name, plan.key)
         workspace = Workspace(directory, inputs, keeps_parts=bool(self.spec.outputs))
-        self._runner = self._new_runner(run, workspace, self._environment_of(plan, inputs), deadline)
+        self._runner = self._new_runner(run, workspace, self._environment_of(plan, inputs), deadline, kept_keys)
         if self._kill_requested:
             self._runner.kill()
         with self._runner.lifetime():
@@ -393,6 +406,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         workspace: Workspace,
         environment: Mapping[str, str],
         follow_until: datetime | None = None,
+        kept_keys: frozenset[str] = frozenset(),
     ) -> ContainerRunner:
         ti = run.context["ti"]
         request = ContainerRequest(
@@ -413,6 +427,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             time_limit=timedelta(minutes=self.spec.minutes(run.parameters.automl_minutes)),
             memory=self.spec.memory,
             cores=self.spec.cores,
+            kept_keys=kept_keys,
         )
         return ContainerRunner(
             runner_backend(run.settings, partial(docker_connection.connect, lambda: self.hook)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,14 @@ def test_plan_post_processing_has_the_models_of_its_run_only(data: DataLayout, p
     assert [each.task for each in plan(both, "ensemble").upstream] == ["svm", "tpot"]
     assert [each.task for each in plan(one, "ensemble").upstream] == ["svm"]
     assert plan(both, "ensemble").fit_key != plan(one, "ensemble").fit_key
+
+
+def test_plan_post_processing_ignores_models_that_failed_since(data: DataLayout, plan: Plan) -> None:
+    """Without an attempt of its own, as after a failure upstream, a model keeps the record of an earlier attempt."""
+    run = new_run(data)
+    for name in ("svm", "tpot"):
+        record(run, name, f"{name}-fit", f"{name}-prediction")
+    assert [each.task for each in plan(replace(run, failed=frozenset({"tpot"})), "ensemble").upstream] == ["svm"]
 
 
 def test_plan_scores_of_live_rows_are_of_one_run(data: DataLayout, plan: Plan) -> None:

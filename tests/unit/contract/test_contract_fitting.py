@@ -221,7 +221,7 @@ def test_fit_damaged_exits_with_65_and_names_file_and_remedy(
     assert code == 65
     assert lines[-1].startswith("FAILED (65, bad data): ")
     assert message in lines[-1]
-    assert lines[-1].endswith("Start the run with fit=always, which makes a new fit.")
+    assert lines[-1].endswith("Start the run with force, which makes a new fit.")
     assert not Path(paths["PREDICTING"]).exists()
 
 

@@ -152,4 +152,4 @@ class ModelDirectory:
         return sorted(path for path in self.saved.rglob("*") if not path.is_dir())
 
 
-_REMEDY = "Start the run with fit=always, which makes a new fit."
+_REMEDY = "Start the run with force, which makes a new fit."
