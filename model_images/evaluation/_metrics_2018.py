@@ -19,9 +19,9 @@ from numerai_contract.predictions import CLIP_MARGIN
 from numerai_contract.scores import COIN_TOSS, logloss
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
 
-    from numerai_contract.tables import TableView
+    from numpy.typing import NDArray
 
     from ._targets import Era
 
@@ -93,11 +93,16 @@ class Concordance(NamedTuple):
     concordant: bool
 
 
-def concordance(predictions: NDArray[np.float64], table: TableView) -> Concordance | None:
-    """Compare a model's predictions on validation, test and live rows; None unless two of them have predictions."""
-    parts = [predictions[table.of_type(data_type)] for data_type in COMPARED]
-    present = [part[~np.isnan(part)] for part in parts]
-    tests = [ks_2samp(first, second, method="asymp") for first, second in combinations(filter(len, present), 2)]
+def concordance(parts: Mapping[str, NDArray[np.float64]]) -> Concordance | None:
+    """Compare a model's predictions on validation, test and live rows; None unless two of them have predictions.
+
+    Parameters
+    ----------
+    parts
+        Data type, of `COMPARED` → predictions, shape (rows,).
+    """
+    present = [part for part in parts.values() if len(part)]
+    tests = [ks_2samp(first, second, method="asymp") for first, second in combinations(present, 2)]
     if not tests:
         return None
     differ = any(test.statistic >= MAX_DIFFERENCE and test.pvalue < SIGNIFICANT for test in tests)

@@ -155,6 +155,17 @@ def read_live_predictions(storing: Path, name: str, live: Table) -> NDArray[np.f
     return _read_predictions(path, live, may_lack_newest=False)
 
 
+def read_live_or_note(storing: Path, name: str, live: Table, notes: list[str]) -> NDArray[np.float64]:
+    """Read a model's predictions of the live rows; none, with a note, where the file is invalid."""
+    try:
+        return read_live_predictions(storing, name, live)
+    except MissingInputError:
+        pass
+    except (BadDataError, OSError) as error:
+        notes.append(f"left out: the live predictions of {name} ({error})")
+    return np.full(len(live), np.nan)
+
+
 def _kind(path: Path) -> Kind:
     return "ensemble" if path.stem.startswith(ENSEMBLE_PREFIX) else "model"
 

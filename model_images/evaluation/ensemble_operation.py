@@ -195,8 +195,7 @@ def read_weights(path: Path) -> Weights:
         is_valid = False
     if not is_valid:
         raise BadDataError(
-            f"{path}: the weights of this fit are missing or damaged. Start the run with force, which makes a "
-            "new fit."
+            f"{path}: the weights of this fit are missing or damaged. Start the run with force, which makes a new fit."
         )
     return read
 

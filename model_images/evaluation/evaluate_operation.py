@@ -11,8 +11,8 @@ An undefined score is null.
 
 The outputs, in the directory of the fit, are ``leaderboard.json`` and ``leaderboard.csv``, best first (by mean CORR, by
 logloss for targets of 0 and 1), and for each model ``evaluation/<model>.json`` with its eras and the distributions of
-its predictions, by data type. Optional files in the run's directory, each with ``id`` and columns of numbers, Parquet
-or CSV:
+its predictions, by data type, with those of the live rows where the run's directory has ``live.parquet``. Optional
+files there, each with ``id`` and columns of numbers, Parquet or CSV:
 
 ``example_predictions``
     A reference.
@@ -40,7 +40,7 @@ from . import _targets
 from ._exposure import Exposure, exposure
 from ._metrics import Series, contribution, corr
 from ._metrics_2018 import COMPARED, concordance, losses, originality, rank_correlations
-from ._prediction_files import LIVE, VALIDATION, Entry, load_predictions, read_optional
+from ._prediction_files import LIVE, VALIDATION, Entry, load_predictions, read_live_or_note, read_optional
 from ._writers import to_jsonable, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -87,19 +87,20 @@ def make(task: Task) -> TrainingSummary:
         may_lack_newest=not is_walk_forward,
         references=_references(task, table),
     )
+    entries = found.entries
+    parts = [_by_data_type(storing, entry, table, found.notes) for entry in entries]
     for note in found.notes:
         task.note(note)
     targets = _targets.known_targets(table, hidden=hidden)
     if not targets.eras:
         task.note("no row has a known target: there are only scores that need no targets")
-    entries = found.entries
     by_era = _score(task, table, found.values, targets)
     compared = [index for index, entry in enumerate(entries) if entry.kind != "reference"]
     with task.progress.step("comparing the models"):
         similarities = np.full((len(entries), len(entries)), np.nan)
         # the references are the last columns
         similarities[np.ix_(compared, compared)] = rank_correlations(found.values[:, : len(compared)])
-        rows = [_row(index, entries, targets, by_era, similarities, table) for index in range(len(entries))]
+        rows = [_row(index, entries, targets, by_era, similarities, parts[index]) for index in range(len(entries))]
     best_first = sorted(rows, key=lambda row: _order(row, binary=targets.binary))
     for rank, row in enumerate(best_first, start=1):
         row["rank"] = rank
@@ -108,7 +109,7 @@ def make(task: Task) -> TrainingSummary:
         report = {
             **row,
             "by_era": _eras(index, targets, by_era, entry, table),
-            "distribution": _histogram(entry, table),
+            "distribution": _histogram(parts[index]),
         }
         write_json(directory / REPORTS / f"{entry.name}.json", report, inputs)
     write_csv(directory / f"{LEADERBOARD}.csv", [to_jsonable(row) for row in best_first], COLUMNS, inputs)
@@ -188,7 +189,7 @@ def _row(
     targets: KnownTargets,
     by_era: _ByEra,
     similarities: NDArray[np.float64],
-    table: Table,
+    parts: dict[str, NDArray[np.float64]],
 ) -> dict[str, Any]:
     """Compute an entry's row of the leaderboard, without its rank."""
     entry = entries[index]
@@ -211,7 +212,7 @@ def _row(
         "logloss": loss.logloss,
         "consistency": loss.consistency,
     }
-    agreement = None if entry.name == CONSTANT else concordance(entry.predictions, table)
+    agreement = None if entry.name == CONSTANT else concordance(parts)
     others = [other for other, candidate in enumerate(entries) if candidate.kind == "model"]
     nearest = originality(index, similarities, [candidate.name for candidate in entries], others)
     return row | {
@@ -251,14 +252,24 @@ def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table
     return listed
 
 
-def _histogram(entry: Entry, table: Table) -> dict[str, Any]:
+def _by_data_type(storing: Path, entry: Entry, table: Table, notes: list[str]) -> dict[str, NDArray[np.float64]]:
+    """Divide an entry's predictions by the rows' data type; with those of the live table, where the run has one."""
+    parts = {data_type: entry.predictions[table.of_type(data_type)] for data_type in COMPARED}
+    path = storing / _LIVE_TABLE
+    if table.path != path and path.is_file() and entry.kind != "reference":
+        live = Table(path, feature_names=())
+        predictions = read_live_or_note(storing, entry.name, live, notes)
+        parts |= {data_type: predictions[live.of_type(data_type)] for data_type in COMPARED[1:]}
+    return {data_type: part[~np.isnan(part)] for data_type, part in parts.items()}
+
+
+def _histogram(parts: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
     """Count predictions in bins of equal width, by the rows' data type."""
-    present = ~np.isnan(entry.predictions)
-    if not present.any():
+    present = {name: part for name, part in parts.items() if len(part)}
+    if not present:
         return {}
-    edges = np.histogram_bin_edges(entry.predictions[present], _BINS)
-    parts = {data_type: entry.predictions[present & table.of_type(data_type)] for data_type in COMPARED}
-    return {"edges": edges, **{name: np.histogram(part, edges)[0] for name, part in parts.items() if len(part)}}
+    edges = np.histogram_bin_edges(np.concatenate(list(present.values())), _BINS)
+    return {"edges": edges, **{name: np.histogram(part, edges)[0] for name, part in present.items()}}
 
 
 def prepare_self_test(storing: Path) -> None:

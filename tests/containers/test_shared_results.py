@@ -86,7 +86,8 @@ class Deployment:
 
     def containers(self) -> list[Container]:
         label = f"numerai={installation_id(load_settings().data_dir)}"
-        return list(self.engine.containers.list(all=True, filters={"label": label}))
+        # one of them may be removed at this moment
+        return list(self.engine.containers.list(all=True, filters={"label": label}, ignore_removed=True))
 
     def waiting_container(self) -> Container:
         """Return the only container, which waits for `go`."""
@@ -214,9 +215,10 @@ def test_forced_run_changes_nothing_of_the_first_run(deployment: Deployment) -> 
     while attempt.process.poll() is None:
         # at every moment: while the container starts, runs, ends, and its results are collected
         assert snapshot(first.layout.directory) == before
-        if waiting is None and any(b"waiting" in each.logs() for each in deployment.containers()):
-            waiting = deployment.waiting_container()
-            go(waiting)
+        for container in deployment.containers() if waiting is None else ():
+            if b"waiting" in container.logs():
+                waiting = container
+                go(waiting)
     assert attempt.outcome().started == 1
     assert snapshot(first.layout.directory) == before
     assert {record_of(first).fit, record_of(first).prediction}.isdisjoint(

@@ -348,7 +348,8 @@ def test_evaluate_copies_and_discordant_models_are_detected(runner: Runner) -> N
     write_models(directory, model=model, copy=copy, shifted=shifted, ensemble_of_one=model)
     assert_preprocessed(fit(runner, "evaluate"))
     rows = leaderboard_rows(directory)
-    by_definition = np.corrcoef(mean_ranks(model.round(9)), mean_ranks(copy.round(9)))[0, 1]
+    # on the scored rows, the validation table's
+    by_definition = np.corrcoef(mean_ranks(model[:800].round(9)), mean_ranks(copy[:800].round(9)))[0, 1]
     assert_equal(rows["model"]["originality"], by_definition)
     assert (rows["model"]["most_like"], rows["model"]["original"]) == ("copy", False)
     assert rows["shifted"]["original"] is True

@@ -32,7 +32,7 @@ from numerai_pipeline.core.settings import Settings, load_settings
 from numerai_pipeline.models.images import image_reference
 from numerai_pipeline.models.registry import ModelSpec
 from numerai_pipeline.storage.layout import RunLayout
-from tests.containers.conftest import TOURNAMENT_IDS, Outcome
+from tests.containers.conftest import LIVE_IDS, Outcome
 from tests.containers.test_data_volume import CHECK
 from tests.samples import ROOT
 from tests.server.conftest import PORT, SOCKET, Proxy, StartProxy
@@ -69,7 +69,7 @@ def test_proxy_passes_a_whole_run(run_dag: RunDag, through_proxy: Proxy) -> None
     assert outcome.state == "success", outcome.output
     assert "[ 50 %] svm with seed 5" in outcome.output
     for model in ("svm", "xgboost"):
-        assert len(RunLayout(outcome.directory).predictions(model).read_text().splitlines()) == len(TOURNAMENT_IDS) + 1
+        assert len(RunLayout(outcome.directory).predictions(model).read_text().splitlines()) == len(LIVE_IDS) + 1
     assert "403" not in through_proxy.log
 
 

@@ -192,7 +192,7 @@ class TaskPlanner:
             if not plan.has_fit:
                 files |= {"training.parquet": plan.dataset.layout.training}
                 files |= {"validation.parquet": plan.dataset.layout.validation}
-            if plan.prediction_key is not None or self._reads_targets(run):
+            if plan.prediction_key is not None or self._reads_live_rows(run):
                 files[LIVE_TABLE] = run.layout.live
             if plan.has_fit:
                 files["model"] = run.data.result(self.spec.name, plan.fit_key)
@@ -222,7 +222,7 @@ class TaskPlanner:
                 "live": metadata.live_sha256,
                 "predictions": {each.task: each.prediction for each in upstream},
             }
-            if not self.spec.keeps_model or self._reads_targets(run):
+            if not self.spec.keeps_model or self._reads_live_rows(run):
                 # everything decides everything: one result, which serves this run's rows only
                 fit_inputs |= prediction_inputs
             fit = fingerprint(fit_inputs)
@@ -302,9 +302,10 @@ class TaskPlanner:
             digests[name] = manifest.sha256 if manifest else file_sha256(path)
         return digests
 
-    def _reads_targets(self, run: RunFiles) -> bool:
-        """Whether the task scores the live rows of a walk-forward run."""
-        return _TARGETS in self.spec.optional_inputs and run.layout.targets.is_file()
+    def _reads_live_rows(self, run: RunFiles) -> bool:
+        """Whether the scores depend on the live rows: of a walk-forward run, and of an archive, which has one round."""
+        is_scoring = _TARGETS in self.spec.optional_inputs
+        return is_scoring and (run.layout.targets.is_file() or run.metadata.source == "archive")
 
 
 def _result_for(record: TaskRecord, dataset: str) -> UpstreamResult | None:

@@ -159,10 +159,10 @@ def unzip(
         live_sha256=require_whole(layout.live, "`unzip`").sha256,
         prefers_finished=is_live_only,
         may_fit=parameters.fit != "never",
+        source=raw.source,
     ).write(
         layout,
         {
-            "source": raw.source,
             "version": raw.version,
             "era": raw.era,
             "feature_set": dataset.feature_set,

@@ -39,6 +39,8 @@ class RunMetadata:
         Whether a finished fit of an older dataset is better than a new fit: on weekdays, when there is little time.
     may_fit : bool
         Whether new fits are allowed.
+    source : str
+        The run's source, such as ``archive``.
     """
 
     dag: str
@@ -52,6 +54,7 @@ class RunMetadata:
     live_sha256: str
     prefers_finished: bool
     may_fit: bool
+    source: str = ""
 
     @property
     def run(self) -> str:
