@@ -92,7 +92,9 @@ help:
 ##   TARGET           the target to learn, such as target_ender_20; the dataset's default if not given
 ##   WALK_FORWARD     0: fail for a past round whose live data is gone; 1: predict its week from the data of that time
 ##   EMBARGO          eras excluded before the week of such a run; by the target's name if not given
+##   REFIT_EVERY      weeks of such runs that share one fit (1)
 ##   EVERY_NTH_ERA    train on every n-th era only
+##   FIT              auto, always a new fit, or never (auto)
 ##   AUTOML_MINUTES   search time of each AutoML model, 1 to 4320 (1 for a practice round, else 10)
 ##   SEED             the seed of every random choice
 ##   FORCE            1: compute everything again, also results that are up to date

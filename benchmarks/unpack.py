@@ -129,8 +129,8 @@ def unpack_here(directory: Path, layout: str, paths: dict[str, str]) -> dict[str
     import time
 
     from numerai_pipeline.dataset.raw import RawDataset, RawFile
-    from numerai_pipeline.dataset.unpack import unpack
-    from numerai_pipeline.storage.layout import RunLayout
+    from numerai_pipeline.dataset.unpack import find_or_make_dataset, write_live
+    from numerai_pipeline.storage.layout import DataLayout
     from numerai_pipeline.storage.manifests import file_sha256
 
     kind: Any = layout
@@ -138,7 +138,9 @@ def unpack_here(directory: Path, layout: str, paths: dict[str, str]) -> dict[str
         kind, "benchmark", "1", "v0", {role: RawFile(path, file_sha256(Path(path))) for role, path in paths.items()}
     )
     began = time.perf_counter()
-    unpack(raw, RunLayout(directory / "run"), feature_set="all", target=None, every_nth_era=1, inputs="benchmark")
+    data = DataLayout(directory / "data")
+    dataset = find_or_make_dataset(raw, data, feature_set="all", target=None, every_nth_era=1)
+    write_live(raw, dataset, data.run("1", "benchmark"))
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
@@ -159,7 +161,7 @@ def measure(case: Case) -> dict[str, float]:
         paths = in_new_process("make", directory, str(case))
         measured = in_new_process("unpack", directory, case.layout, json.dumps(paths))
         measured["raw_mb"] = sum(Path(path).stat().st_size for path in paths.values()) / 1e6
-        measured["tables_mb"] = sum(path.stat().st_size for path in Path(directory, "run").glob("*.parquet")) / 1e6
+        measured["tables_mb"] = sum(path.stat().st_size for path in Path(directory, "data").rglob("*.parquet")) / 1e6
         return dict(measured)
 
 

@@ -4,12 +4,15 @@
 1. **wait_for_round** checks the parameters; a scheduled run then waits until the round of its day is open and its live
    data is available.
 2. **download** downloads the round's files to the shared data volume and verifies them: the current ones from Numerai,
-   generated ones from the simulated tournament, or a zip of the classic layout.
-3. **unzip** converts them to two tables, one for training and one for predictions.
-4. **Every model** of `model_images/models.yaml` trains and predicts in its own container. The independent models start
-   as soon as the tables exist. Beside them *adversarial validation* finds the training rows that are most similar to
-   the tournament's, *t-SNE* computes embeddings of all rows, and the *fleming* models train on both. If a model fails,
-   only the models that depend on it fail with it.
+   generated ones from the simulated tournament, or a zip of the classic layout. A round whose models are fitted already
+   needs the live file only.
+3. **unzip** converts them to three tables: a training and a validation table, shared by the rounds of a week, and the
+   live rows of this round.
+4. **Every model** of `model_images/models.yaml` runs in its own container. Once a week it *fits*: it learns from the
+   training table, predicts the validation table, and learns again from both. Then, in every round, it *predicts* the
+   live rows with the finished fit. The independent models start as soon as the tables exist. Beside them *adversarial
+   validation* finds the training rows that are most similar to the validation rows, *t-SNE* computes embeddings of all
+   rows, and the *fleming* models train on both. If a model fails, only the models that depend on it fail with it.
 5. **ensemble** combines the predictions of the models that succeeded, and **evaluate** scores models and ensembles and
    ranks them on a leaderboard.
 6. **leaderboard** writes a page with all results, from scores to embeddings; the menu *Browse* has it for all runs.
@@ -17,7 +20,8 @@
    unless `submit` is on. With `NUMERAI_APPROVE_SUBMISSIONS`, **approve** waits for a user's approval first.
 8. **exploring** summarizes the results, and succeeds only if every task before it did.
 
-The run's files are in `rounds/<round>/<fingerprint>/` on the data volume; a run with the same settings resumes there.
+The run's directory, `rounds/<round>/<run>/` on the data volume, has the live rows and links to its results. Finished
+results never change; every run that needs the same one uses it.
 All parameters are on the trigger form.
 """
 
@@ -79,14 +83,14 @@ with DAG(
         doc_md="Downloads the round's files to the data volume and verifies them.",
     )
 
-    # Both data layouts are converted to the same two tables.
+    # Both data layouts are converted to the same three tables.
     unzip = PythonOperator(
         task_id=task_ids.UNZIP,
         task_display_name="unzip (unpack data)",
         python_callable=tasks.unzip,
         op_kwargs={"dependent_models": {spec.name: sorted(registry.dependent_models(spec.name)) for spec in registry}},
         execution_timeout=timedelta(hours=4),
-        doc_md="Unpacks the files safely into a training table and a tournament table.",
+        doc_md="Unpacks the files safely into a training, a validation and a live table.",
     )
 
     # One container for each entry of models.yaml: preprocessing tasks, models, and post-processing tasks.

@@ -4,7 +4,7 @@ A backup is a folder, readable only by its owner::
 
     backups/<time>/
         database.dump   the output of pg_dump, in its compressed format
-        data.tar.gz     predictions, reports, boards, submissions, every manifest (DATA=1: all files)
+        data.tar.gz     runs, their results and fits, submissions (DATA=1: all files)
         env             the .env of that time: without its Fernet key the connections cannot be read
         backup.json     metadata, and each file's SHA-256
 """
@@ -188,6 +188,7 @@ def _data_backup_command(
         "docker", "run", "--rm", "--interactive", "--network", "none", "--user", user,
         "--volumes-from", f"{source}:ro" if read_only else source,
         "--env", f"NUMERAI_DATA_DIR={compose.settings['NUMERAI_DATA_DIR']}",
+        "--env", "PYTHONPATH=/opt/numerai:/opt/numerai/plugins",
         compose.settings["AIRFLOW_IMAGE"], "python", "-m", "server.airflow.data_backup", *command,
     ]  # fmt: skip
 

@@ -7,7 +7,8 @@ Statuses, errors and score names are those of published answers, which ``tests/r
 
 - ``rounds.py``: rounds, their eras and opening hours; ``payouts.py``: their scores and multipliers
 - ``names.py``: long feature names, as in Numerai's data
-- ``model.py``: the random model that generates features, targets and example predictions of an era
+- ``model.py``: sizes, and the random model that generates the rows of an era: ``features.py`` their features,
+  ``effects.py`` the law between features and targets
 - ``hidden_groups.py``: groups of rows that t-SNE finds, on request (``--group-lean``)
 - ``season.py``: the files of the rounds, in Numerai's layout
 - ``protocol.py``: the GraphQL schema; ``account_resolvers.py``: resolvers that need an account; ``errors.py``

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import signal
 import sys
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import uvicorn
 
 from practice.accounts import SCOPES, Account
 from practice.faults import FaultQueue, RequestLog
-from practice.model import SeasonSize
+from practice.model import SIZES, FeatureSet, SeasonSize
 from practice.rounds import CalendarName
 from practice.season import VERSION, Season
 from practice.server import address_of, create_app, listening_socket, server_config
@@ -21,7 +22,7 @@ from practice.submission_store import SubmissionStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 
@@ -46,8 +47,40 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _of_sizes(value: Callable[[SeasonSize], object]) -> str:
+    of_default, of_v53 = (value(size) for size in SIZES.values())
+    return f" (default: {of_default})" if of_default == of_v53 else f" (default: {of_default}; v5.3: {of_v53})"
+
+
+def _add_size_option(
+    parser: argparse.ArgumentParser, field: str, kind: type, description: str, metavar: str | None = None
+) -> None:
+    """Add an option for a field of the size; without it, the field keeps the value of the size's name."""
+    parser.add_argument(
+        f"--{field.replace('_', '-')}",
+        type=kind,
+        metavar=metavar,
+        default=argparse.SUPPRESS,
+        help=description + _of_sizes(lambda size: getattr(size, field)),
+    )
+
+
+def _size(chosen: argparse.Namespace) -> SeasonSize:
+    """Make the size of the options.
+
+    Raises
+    ------
+    ValueError
+        Such a season is impossible.
+    """
+    given = vars(chosen)
+    fields = {field.name: given[field.name] for field in dataclasses.fields(SeasonSize) if field.name in given}
+    if "features" in given:
+        fields |= dict(zip(("small", "medium", "all_features"), chosen.features, strict=True))
+    return dataclasses.replace(SIZES[chosen.size], **fields)
+
+
 def _parser() -> argparse.ArgumentParser:
-    size = SeasonSize()
     parser = argparse.ArgumentParser(
         prog="python -m practice",
         description="Serve generated Numerai rounds over Numerai's protocol. When the server accepts connections, it"
@@ -62,29 +95,52 @@ def _parser() -> argparse.ArgumentParser:
         default=Path.home() / ".cache" / "numerai-practice",
         help="folder in which generated files are kept",
     )
-    parser.add_argument("--rows-per-era", type=int, default=size.rows_per_era, help="rows of an era")
-    parser.add_argument("--train-eras", type=int, default=size.train_eras, help="eras of train.parquet")
     parser.add_argument(
-        "--validation-eras",
-        type=int,
-        default=size.validation_eras,
-        help="eras of validation.parquet in the season's first round; it grows by one a week",
+        "--size",
+        choices=SIZES,
+        default="default",
+        help="default: a season for a first run. v5.3: as many eras, rows and features as Numerai's v5.3 in July 2026,"
+        " and as weak effects; its files are generated within minutes and kept. The options up to --missing-share"
+        " change single values of it",
+    )
+    _add_size_option(parser, "rows_per_era", int, "rows of an era; at size v5.3 of the last one, as eras grow")
+    _add_size_option(parser, "train_eras", int, "eras of train.parquet")
+    _add_size_option(
+        parser,
+        "validation_eras",
+        int,
+        "eras of validation.parquet in the season's first round; it grows by one a week",
     )
     parser.add_argument(
         "--features",
         type=int,
         nargs=3,
         metavar=("SMALL", "MEDIUM", "ALL"),
-        default=[size.small, size.medium, size.all_features],
-        help="features of each feature set",
+        default=argparse.SUPPRESS,
+        help="features of each feature set" + _of_sizes(lambda size: f"{size.small} {size.medium} {size.all_features}"),
     )
     parser.add_argument(
-        "--group-lean",
-        type=float,
-        default=size.group_lean,
-        metavar="0..0.9",
-        help="hide groups of rows in the features, which t-SNE finds and products of two features do not show, and"
+        "--feature-set",
+        choices=get_args(FeatureSet),
+        dest="generated",
+        default=argparse.SUPPRESS,
+        help="the largest feature set that the files have; features.json lists all. A run with a larger one fails, as"
+        " the files do not have its columns" + _of_sizes(lambda size: size.generated),
+    )
+    _add_size_option(
+        parser,
+        "group_lean",
+        float,
+        "hide groups of rows in the features, which t-SNE finds and products of two features do not show, and"
         " correlate the targets with membership by this much; 0 hides none",
+        metavar="0..0.9",
+    )
+    _add_size_option(
+        parser,
+        "missing_share",
+        float,
+        "share of missing values in the features that have any; with 0, all features are complete",
+        metavar="0..0.5",
     )
     parser.add_argument("--seed", type=int, default=67, help="seed of the season")
     parser.add_argument(
@@ -134,17 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Generate the current round's files, and serve until a signal stops the process."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    small, medium, all_features = chosen.features
     try:
-        size = SeasonSize(
-            chosen.rows_per_era,
-            chosen.train_eras,
-            chosen.validation_eras,
-            small,
-            medium,
-            all_features,
-            chosen.group_lean,
-        )
+        size = _size(chosen)
         season = Season(
             chosen.season_dir,
             size,
@@ -162,6 +209,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
+    if size.generated != "all":
+        count = getattr(size, size.generated)
+        print(
+            f"the files have the {count:,} features of the set {size.generated} of {size.all_features:,}: a run with a"
+            " larger set will miss its columns; for it, start again with another --feature-set",
+            file=sys.stderr,
+            flush=True,
+        )
     season.prepare(lambda line: print(line, file=sys.stderr, flush=True))
     app = create_app(
         season,

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PARTS = ".*.part"
+"""Names of files that are being written; one that is not written any more is left of a killed process."""
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:

@@ -55,7 +55,7 @@ class Baselines:
     example : float
         CORR of the season's example predictions.
     signal : float
-        CORR of the hidden score behind the targets, an upper bound apart from chance.
+        CORR of the lasting law behind the targets, an upper bound apart from chance.
     """
 
     example: float
@@ -94,7 +94,7 @@ class Scorer:
             rows, target = self._season.live_rows(round_number), self._target(round_number)
             example, signal = (
                 _corr(rows, target, rows.ids.astype(str), values.astype(np.float64)) or 0.0
-                for values in (rows.example, rows.score)
+                for values in (rows.example, rows.expected)
             )
             self._baselines[round_number] = Baselines(example, signal)
         return self._baselines[round_number]

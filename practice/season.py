@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +23,21 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from practice.files import atomic_write
-from practice.model import TARGET_WEEKS, EraRows, SeasonModel, SeasonSize
+from practice.features import MISSING
+from practice.files import PARTS, atomic_write
+from practice.model import BENCHMARK_MODELS, META_MODEL, TARGET_WEEKS, EraRows, SeasonModel, SeasonSize
 from practice.rounds import FIRST_ROUND, SATURDAY, CalendarName, SeasonRound, StrictRound, era_label, round_open_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    Report: TypeAlias = Callable[[str], Any]
 
 _Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 VERSION = "v5.3"
 FILES = (
@@ -38,16 +49,21 @@ FILES = (
     "live_example_preds.parquet",
     "validation_example_preds.csv",
     "validation_example_preds.parquet",
+    "validation_benchmark_models.parquet",
     "meta_model.parquet",
 )
 """The files of every version."""
 
-META_MODEL = "numerai_meta_model"
-"""The meta model's column, by Numerai's name."""
-_META_STREAM = 1219
-_FORMAT = 2
+FIRST_META_ERA = 1133
+"""The meta model covers no earlier era, as on Numerai."""
+_FORMAT = 3
 """Raise it when a change alters the files of a season: kept files of an older format are not used."""
-_CELLS_AT_ONCE = 32 * 2**20
+_CELLS_AT_ONCE = 128 * 2**20
+"""Feature values of a row group, a byte each."""
+_ERAS_AT_ONCE = 52
+_MAX_THREADS = 4
+_PROGRESS_SECONDS = 10.0
+_STALE_SECONDS = 24 * 60 * 60.0
 
 
 def season_eras(size: SeasonSize, round_number: int) -> tuple[range, range]:
@@ -61,7 +77,7 @@ def season_eras(size: SeasonSize, round_number: int) -> tuple[range, range]:
     ValueError
         The season has more eras than there were weeks, or the round is older than the validation file.
     """
-    first_validation = SeasonRound(FIRST_ROUND).era - size.validation_eras
+    first_validation = size.first_validation_era
     first_train = first_validation - size.train_eras
     live = SeasonRound(round_number).era
     if first_train < 1:
@@ -86,74 +102,74 @@ class SeasonWriter:
 
     def __init__(self, size: SeasonSize, seed: int) -> None:
         self.model = SeasonModel(size, seed)
-        self._seed = seed
 
-    def write(self, name: str, path: Path, round_number: int) -> None:
-        """Write the file ``name`` (one of :data:`FILES`) as the round serves it, whole or not at all."""
+    def write(self, name: str, path: Path, round_number: int, report: Report = lambda _: None) -> None:
+        """Write the file ``name`` (one of :data:`FILES`) as the round serves it, whole or not at all.
+
+        ``report`` gets a line about the progress every few seconds.
+        """
         season_round = SeasonRound(round_number)
         train, validation = season_eras(self.model.size, round_number)
         live = season_round.era
+
+        def reported(eras: range) -> Iterator[int]:
+            return _reported(eras, name, report)
+
         with atomic_write(path) as temporary:
             match name:
                 case "features.json":
-                    content = {"feature_sets": self.model.feature_sets, "targets": list(TARGET_WEEKS)}
+                    content = {"feature_sets": self.model.features.sets, "targets": list(TARGET_WEEKS)}
                     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
                 case "train.parquet":
-                    self._write_table(temporary, ((era, SATURDAY, None) for era in train), "train")
+                    self._write_table(temporary, ((era, SATURDAY, None) for era in reported(train)), "train")
                 case "validation.parquet":
-                    self._write_table(temporary, ((era, SATURDAY, live) for era in validation), "validation")
+                    self._write_table(temporary, ((era, SATURDAY, live) for era in reported(validation)), "validation")
                 case "live.parquet":
                     self._write_table(temporary, [(live, season_round.weekday, live)], "live")
                 case "live_example_preds.csv" | "live_example_preds.parquet":
-                    self._write_predictions(temporary, [(live, season_round.weekday)], Path(name).suffix)
-                case "meta_model.parquet":
-                    self._write_meta_model(temporary, validation)
+                    rows = self.model.era(live, season_round.weekday, features=False)
+                    _write_predictions(temporary, [(rows.ids, rows.example)], Path(name).suffix)
                 case "validation_example_preds.csv" | "validation_example_preds.parquet":
-                    self._write_predictions(temporary, ((era, SATURDAY) for era in validation), Path(name).suffix)
+                    made = _in_order(self.model.published, reported(validation))
+                    predictions = ((ids, published["example"]) for ids, published in made)
+                    _write_predictions(temporary, predictions, Path(name).suffix)
+                case "validation_benchmark_models.parquet":
+                    self._write_published(temporary, reported(validation), BENCHMARK_MODELS)
+                case "meta_model.parquet":
+                    covered = range(max(validation.start, FIRST_META_ERA), validation.stop)
+                    self._write_published(temporary, reported(covered or validation), [META_MODEL])
                 case _:
                     msg = f"a season has no file {name!r}"
                     raise ValueError(msg)
 
     def _write_table(self, path: Path, eras: Iterable[tuple[int, int, int | None]], data_type: str) -> None:
-        schema = _table_schema(self.model.feature_names)
-        eras_at_once = max(1, _CELLS_AT_ONCE // (self.model.size.rows_per_era * self.model.size.all_features))
-        with pq.ParquetWriter(path, schema) as writer:
-            for group in _in_groups(eras, eras_at_once):
-                batches = [
-                    _era_batch(self.model.era(era, weekday), era, data_type, live, schema)
-                    for era, weekday, live in group
-                ]
-                writer.write_table(pa.Table.from_batches(batches, schema), row_group_size=2**30)
+        features = self.model.features.generated
+        schema = _table_schema(features)
 
-    def _write_predictions(self, path: Path, eras: Iterable[tuple[int, int]], suffix: str) -> None:
-        parts = [self.model.era(era, weekday) for era, weekday in eras]
-        ids = pa.array(np.concatenate([part.ids for part in parts]).astype(str), pa.string())
-        predictions = pa.array(np.concatenate([part.example for part in parts]))
-        if suffix == ".csv":
-            table = pa.table({"id": ids, "prediction": predictions})
-            pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none"))
-        else:
-            schema = _indexed_schema([pa.field("prediction", pa.float64())])
-            pq.write_table(pa.Table.from_arrays([predictions, ids], schema=schema), path)
+        def batch(item: tuple[int, int, int | None]) -> pa.RecordBatch:
+            era, weekday, live = item
+            return _era_batch(self.model.era(era, weekday), era, data_type, live, schema)
 
-    def _write_meta_model(self, path: Path, eras: Iterable[int]) -> None:
-        """Write a meta model: the mean of the ranks of the example predictions and of noise."""
-        schema = _indexed_schema(
-            [pa.field("era", pa.string()), pa.field("data_type", pa.string()), pa.field(META_MODEL, pa.float64())]
-        )
-        with pq.ParquetWriter(path, schema) as writer:
-            for era in eras:
-                rows = self.model.era(era, SATURDAY)
-                random = np.random.default_rng((self._seed, era, _META_STREAM))
-                mixed = np.argsort(np.argsort(rows.example)) + random.permutation(len(rows.ids))
-                ranks = (np.argsort(np.argsort(mixed)) + 0.5) / len(mixed)
-                columns = [
-                    pa.array([era_label(era)] * len(ranks)),
-                    pa.array(["validation"] * len(ranks)),
-                    pa.array(ranks),
-                    pa.array(rows.ids.astype(str), pa.string()),
-                ]
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+        cells = self.model.size.rows_per_era * len(features)
+        eras_at_once = min(_ERAS_AT_ONCE, max(1, _CELLS_AT_ONCE // cells))
+        with _parquet_writer(path, schema) as writer:
+            for group in _in_groups(_in_order(batch, eras), eras_at_once):
+                writer.write_table(pa.Table.from_batches(group, schema), row_group_size=2**30)
+
+    def _write_published(self, path: Path, eras: Iterable[int], names: Sequence[str]) -> None:
+        """Write published predictions of validation eras, a column for each model."""
+        texts = [pa.field("era", pa.string()), pa.field("data_type", pa.string())]
+        schema = _indexed_schema([*texts, *(pa.field(name, pa.float64()) for name in names)])
+
+        def batch(era: int) -> pa.RecordBatch:
+            ids, published = self.model.published(era)
+            columns = [_repeated(era_label(era), ids.size), _repeated("validation", ids.size)]
+            columns += [pa.array(published[name]) for name in names]
+            return pa.record_batch([*columns, _text(ids)], schema=schema)
+
+        with _parquet_writer(path, schema) as writer:
+            for group in _in_groups(_in_order(batch, eras), _ERAS_AT_ONCE):
+                writer.write_table(pa.Table.from_batches(group, schema))
 
 
 def write_season(
@@ -221,7 +237,7 @@ class Season:
         self._calendar = calendar
         self._served_rounds = served_rounds
         self._writer = SeasonWriter(self.size, seed)
-        settings = json.dumps({"format": _FORMAT, "seed": seed, **_naming(self.size)}, sort_keys=True)
+        settings = json.dumps({"format": _FORMAT, "seed": seed, **asdict(self.size)}, sort_keys=True)
         self._directory = directory / f"season-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
         self._live_ids: dict[int, list[str]] = {}
         self._lock = threading.Lock()
@@ -234,13 +250,13 @@ class Season:
         return self._directory
 
     def live_rows(self, round_number: int) -> EraRows:
-        """Make the live rows of a round, with the targets, which are not published when it opens."""
+        """Make the live rows of a round, with the targets, which are not published when it opens; see :meth:`rows`."""
         season_round = SeasonRound(round_number)
         return self.rows(season_round.era, season_round.weekday)
 
     def rows(self, era: int, weekday: int) -> EraRows:
-        """Make the rows of an era as a round of its week sees them (4 is Saturday's), with all targets."""
-        return self._writer.model.era(era, weekday)
+        """Make the rows of an era as a round of its week sees them (4 is Saturday's): all but their features."""
+        return self._writer.model.era(era, weekday, features=False)
 
     def live_ids(self, round_number: int) -> list[str]:
         """Return the ids of a round's live rows, in the file's order."""
@@ -278,7 +294,7 @@ class Season:
         """Names of all files, with their version."""
         return [f"{version}/{name}" for version in self.versions for name in FILES]
 
-    def file(self, name: str, round_number: int) -> Path:
+    def file(self, name: str, round_number: int, report: Report = lambda _: None) -> Path:
         """Return the path of a file as a round serves it; writes it when missing.
 
         Parameters
@@ -286,13 +302,15 @@ class Season:
         name : str
             With or without the version, such as ``v5.3/live.parquet``.
         round_number : int
+        report : callable, optional
+            Gets lines about the progress of writing.
         """
         plain = name.rpartition("/")[2]
         path = self._directory / self._kept_as(plain, round_number)
         with self._lock:
             if not path.exists():
                 self._tidy()
-                self._writer.write(plain, path, round_number)
+                self._writer.write(plain, path, round_number, report)
         return path
 
     def etag(self, path: Path) -> str:
@@ -319,22 +337,25 @@ class Season:
             return self.round(round_number - SeasonRound(round_number).weekday).opens
         return self.round(FIRST_ROUND).opens
 
-    def prepare(self, report: Callable[[str], Any] = lambda _: None) -> None:
+    def prepare(self, report: Report = lambda _: None) -> None:
         """Write all files of the current round that are not there yet."""
         current = self.current_round().number
         for name in FILES:
             if not (self._directory / self._kept_as(name, current)).exists():
                 report(f"generating {name} of round {current}")
-            self.file(name, current)
+            self.file(name, current, report)
 
     def _tidy(self) -> None:
-        """Remove the files that no served round needs any more: weeks pass, and validation files are large."""
+        """Remove the files that no served round needs any more, and old parts that killed processes left."""
         current = self.current_round().number
         served = range(current - self._served_rounds + 1, current + 1)
         needed = {self._directory / self._kept_as(name, number) for name in FILES for number in served}
         for path in self._directory.glob("*/*"):
             if path.is_file() and path not in needed and not path.name.startswith("."):
                 path.unlink()
+        for part in self._directory.rglob(PARTS):
+            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                part.unlink(missing_ok=True)
 
     @staticmethod
     def _kept_as(name: str, round_number: int) -> Path:
@@ -345,9 +366,27 @@ class Season:
         return Path(name)
 
 
-def _naming(size: SeasonSize) -> dict[str, Any]:
-    """Return the settings that name a season's folder; without hidden groups, their setting is not among them."""
-    return {name: value for name, value in asdict(size).items() if name != "group_lean" or value}
+def _reported(eras: range, name: str, report: Report) -> Iterator[int]:
+    """Iterate over eras and report every few seconds how many were taken."""
+    last = time.monotonic()
+    for number, era in enumerate(eras):
+        if time.monotonic() - last >= _PROGRESS_SECONDS:
+            report(f"{name}: {number} of {len(eras)} eras")
+            last = time.monotonic()
+        yield era
+
+
+def _in_order(make: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
+    """Make something of each item, on all cores and a few items ahead, in the items' order."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pending: deque[Future[_Made]] = deque()
+    with ThreadPoolExecutor(min(cores, _MAX_THREADS), "season") as pool:
+        for item in items:
+            pending.append(pool.submit(make, item))
+            if len(pending) > _MAX_THREADS:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _in_groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
@@ -373,14 +412,51 @@ def _era_batch(rows: EraRows, era: int, data_type: str, live: int | None, schema
         data_type = "test"
     return pa.record_batch(
         [
-            pa.array([era_label(era)] * count, pa.string()),
-            pa.array([data_type] * count, pa.string()),
-            *(pa.array(column) for column in rows.features),
+            _repeated(era_label(era), count),
+            _repeated(data_type, count),
+            *(_feature(column) for column in rows.features),
             *(pa.array(rows.targets[name]) if known[name] else pa.nulls(count, pa.float32()) for name in TARGET_WEEKS),
-            pa.array(rows.ids.astype(str), pa.string()),
+            _text(rows.ids),
         ],
         schema=schema,
     )
+
+
+def _feature(column: NDArray[np.int8]) -> pa.Array:
+    return pa.array(column, mask=column == MISSING if (column == MISSING).any() else None)
+
+
+def _text(ids: NDArray[np.bytes_]) -> pa.Array:
+    """Make a column of text from ids of 16 bytes each."""
+    offsets = np.arange(ids.size + 1, dtype=np.int32) * ids.itemsize
+    return pa.StringArray.from_buffers(ids.size, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(ids)))
+
+
+def _repeated(text: str, count: int) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), count)
+
+
+def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    # no dictionary for ids, all of which differ
+    return pq.ParquetWriter(path, schema, use_dictionary=[name for name in schema.names if name != "id"])
+
+
+def _write_predictions(
+    path: Path, parts: Iterable[tuple[NDArray[np.bytes_], NDArray[np.float64]]], suffix: str
+) -> None:
+    """Write ids and predictions as CSV or parquet, by the suffix."""
+    if suffix == ".csv":
+        schema = pa.schema([pa.field("id", pa.string()), pa.field("prediction", pa.float64())])
+        options = pyarrow.csv.WriteOptions(quoting_style="none", quoting_header="none")
+        with pyarrow.csv.CSVWriter(path, schema, write_options=options) as writer:
+            for ids, predictions in parts:
+                writer.write_batch(pa.record_batch([_text(ids), pa.array(predictions)], schema=schema))
+        return
+    schema = _indexed_schema([pa.field("prediction", pa.float64())])
+    batches = (pa.record_batch([pa.array(predictions), _text(ids)], schema=schema) for ids, predictions in parts)
+    with _parquet_writer(path, schema) as writer:
+        for group in _in_groups(batches, _ERAS_AT_ONCE):
+            writer.write_table(pa.Table.from_batches(group, schema))
 
 
 def _table_schema(features: Sequence[str]) -> pa.Schema:

@@ -27,7 +27,8 @@ td:first-child, th:first-child {{ text-align: left }}
 <h1>Simulated tournament, round {round}</h1>
 {body}
 <p>CORR is known 13 weeks after a round, as it pays on a 60-day target (up to round 1342: 5 weeks, 20 days).
-<em>Example</em>: the example predictions. <em>Signal</em>: the hidden score behind the targets, an upper bound.</p>
+<em>Example</em>: the example predictions. <em>Signal</em>: the lasting law behind the targets, an upper bound apart
+from chance.</p>
 </body>
 </html>
 """

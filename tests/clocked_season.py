@@ -74,8 +74,8 @@ class ClockedSeason(Season):
     def is_served(self, round_number: int) -> bool:
         return self.sends_newest or super().is_served(round_number)
 
-    def file(self, name: str, round_number: int) -> Path:
-        return super().file(name, self._served_as(name, round_number))
+    def file(self, name: str, round_number: int, report: Callable[[str], Any] = lambda _: None) -> Path:
+        return super().file(name, self._served_as(name, round_number), report)
 
     def published(self, name: str, round_number: int) -> datetime:
         return super().published(name, self._served_as(name, round_number))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from numerai_pipeline.storage.layout import DataLayout, RunLayout, fingerprint
-from numerai_pipeline.storage.manifests import write_manifest
-from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
+from numerai_pipeline.storage.manifests import manifest_path, write_manifest
+from numerai_pipeline.storage.used_objects import RunRef
+from tests.generated_results import Write, add_task
 
 MODELS = (
     *("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka", "logistic_regression", "neural_network", "tpot"),
@@ -26,6 +29,7 @@ MODELS = (
 )
 ENSEMBLES = ("ensemble_geometric_mean", "ensemble_selection")
 DAG_RUN = RunRef("numerai_tournament", "manual__2026-08-15T13:00:00+00:00")
+CREATED_AT = "2026-08-15T14:30:00+00:00"  # five days after the fits
 FOUR_MAPS = ("perplexity_05", "perplexity_30", "perplexity_30_polynomial", "perplexity_50")
 
 
@@ -41,6 +45,7 @@ def make_run(
     binary: bool = True,
     dag_run: RunRef = DAG_RUN,
     unavailable: Mapping[str, str] | None = None,
+    former: bool = False,
 ) -> RunLayout:
     """Write a run's directory.
 
@@ -64,14 +69,23 @@ def make_run(
         The run of Airflow that made it.
     unavailable
         Comparisons that the run does not have: role → reason.
+    former
+        Whether the directory is of an earlier release: it has all files itself.
     """
     random = np.random.default_rng(seed)
     data = DataLayout(data_dir)
     layout = data.run(round_name, fingerprint({"seed": seed}))
-    mark_in_use(data, layout, dag_run)
-    sides = {"training": {"rows": 4_800, "eras": 120}, "tournament": {"rows": 100 * (eras + 9), "eras": eras + 9}}
+    sides: dict[str, Any] = {
+        "training": {"rows": 4_800, "eras": 120},
+        "tournament": {"rows": 100 * (eras + 9), "eras": eras + 9},
+    }
     facts = {"source": "practice", "version": "v5.3", "feature_set": "small", "target": "target", "every_nth_era": 1}
     numbers = {"era": None, "seed": seed, "features": 42, "unavailable_comparisons": dict(unavailable or {})}
+    if not former:
+        sides |= {"validation": {"rows": 100 * eras, "eras": eras}, "live": {"rows": 900, "eras": ["0189"]}}
+        del sides["tournament"]
+        sides |= {"dag": dag_run.dag, "run_id": dag_run.run, "dataset": fingerprint({"dataset": seed})}
+        sides |= {"older_datasets": [], "references": None, "created_at": CREATED_AT}
     _write(layout.run_metadata, {"round": round_name, **facts, **numbers, **sides})
     for name in models:
         predictions = layout.predictions(name)
@@ -86,7 +100,81 @@ def make_run(
         _tables(layout, random, eras, binary=binary)
     if evaluated:
         _evaluate(layout, random, models, eras, binary=binary)
+    if not former:
+        _move_into_results(
+            layout, models, fingerprint({"dataset": seed}), variant=[seed, round_name, models, evaluated]
+        )
     return layout
+
+
+def _move_into_results(layout: RunLayout, models: tuple[str, ...], dataset: str, variant: object) -> None:
+    """Move the files of a run of an earlier release to where they are since: a dataset, results and links."""
+    live_ids = _split_tables(layout, dataset)
+
+    def move(files: Mapping[str, Path]) -> Write:
+        def write(directory: Path) -> None:
+            for name, source in files.items():
+                for path, target in (
+                    (source, directory / name),
+                    (manifest_path(source), manifest_path(directory / name)),
+                ):
+                    if path.exists():
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        path.rename(target)
+
+        return write
+
+    def add(task: str, files: Mapping[str, Path], prediction: Mapping[str, Path] | None = None) -> None:
+        image = layout.image_record(task)
+        add_task(
+            layout,
+            task,
+            fit=move({"report.json": layout.report(task), **files}),
+            prediction=move(prediction) if prediction else None,
+            variant=variant,
+            image=json.loads(image.read_text())["image"] if image.exists() else "numerai-classic:0",
+            dataset=dataset,
+            fit_round="1334",
+        )
+
+    for name in models:
+        add(name, {}, {f"predictions/{name}.csv": layout.predictions(name)})
+    add("adversarial_validation", {"split.parquet": layout.directory / "split.parquet"})
+    maps = {f"tsne/{path.name}": path for path in (layout.directory / "tsne").glob("*.parquet")}
+    placed = {f"live/{name}": _split_map(path, live_ids) for name, path in maps.items()}
+    add("tsne", maps, placed)
+    if layout.leaderboard.exists():
+        add("ensemble", {}, {f"predictions/{name}.csv": layout.predictions(name) for name in ENSEMBLES})
+        folder = layout.evaluation("x").parent
+        scores = {f"evaluation/{path.name}": path for path in folder.glob("*.json")}
+        add("evaluate", {"leaderboard.json": layout.leaderboard, **scores})
+    shutil.rmtree(layout.directory / "images")
+
+
+def _split_tables(layout: RunLayout, dataset: str) -> pa.Array:
+    """Write the tables of the dataset and the live table; return the ids of the latter."""
+    if not layout.training.exists():
+        return pa.array([], pa.string())
+    tables = layout.data.dataset(dataset)
+    tables.directory.mkdir(parents=True, exist_ok=True)
+    layout.training.rename(tables.training)
+    table = pq.read_table(layout.tournament)
+    is_known = pc.equal(table["data_type"], "validation")
+    pq.write_table(table.filter(is_known), tables.validation)
+    live = table.filter(pc.invert(is_known))
+    pq.write_table(live, layout.live)
+    layout.tournament.unlink()
+    return live["id"].combine_chunks()
+
+
+def _split_map(path: Path, live_ids: pa.Array) -> Path:
+    """Move the live rows of an embedding to a file of their own."""
+    table = pq.read_table(path)
+    is_live = pc.is_in(table["id"], value_set=live_ids)
+    pq.write_table(table.filter(pc.invert(is_live)), path)
+    live = path.with_name(f"live_{path.name}")
+    pq.write_table(table.filter(is_live), live)
+    return live
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -342,6 +430,7 @@ def main() -> None:
     make_run(data_dir)
     make_run(data_dir, "1335", seed=5, evaluated=False, tables=False, models=MODELS[:3])
     make_run(data_dir, "1330", seed=6, models=MODELS)
+    make_run(data_dir, "1329", seed=7, models=MODELS, former=True)
 
 
 if __name__ == "__main__":

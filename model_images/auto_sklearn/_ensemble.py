@@ -1,4 +1,4 @@
-"""The ensemble of the best candidates, and its predictions."""
+"""The ensemble of the best candidates: its selection, its predictions, and its files."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from numerai_contract import batches
+from numerai_contract import batches, saved_state
 
 from ._library import BINARY_CLASSIFICATION, REGRESSION, EnsembleSelection
 from ._search import metric_of
 from ._search_log import CONSTANT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import Table, TableView
+    from numerai_contract.task import Task
 
     from ._plan import Plan
     from ._search_log import Candidate
@@ -30,27 +31,112 @@ _DRAWS = 20
 # the weight of the best candidate when none beats the constant, as constant predictions are useless
 _MIN_SHARE = 0.1
 _ROWS_AT_A_TIME = 8_192
+_FILE = "member_{:02}.pickle"
 
 
-class Predictions(NamedTuple):
-    """The predictions of an ensemble.
+class Selected(NamedTuple):
+    """A selected ensemble and its predictions.
 
     Attributes
     ----------
-    predictions : numpy.ndarray of float64, shape (rows of the tournament,)
+    predictions : numpy.ndarray of float64, shape (rows of the predicted table,)
     members : list of (int, float)
         Numbers of the candidates and their weights, the largest first; `CONSTANT` may be among them.
+    constant : float
+        The prediction of the constant.
     held_out_loss : float
         The metric of the ensemble on the held-out rows.
     """
 
     predictions: NDArray[np.float64]
     members: list[tuple[int, float]]
+    constant: float
     held_out_loss: float
 
 
-def predict(plan: Plan, candidates: Sequence[Candidate], held_out: NDArray[Any], tournament: Table) -> Predictions:
-    """Select an ensemble from candidates and predict the tournament.
+class Member(NamedTuple):
+    """A member of an ensemble: its weight, and its pipeline of auto-sklearn, pickled as auto-sklearn stores it."""
+
+    weight: float
+    pickled: bytes
+
+
+class Ensemble(NamedTuple):
+    """The model: a weighted mean of the members and of a constant.
+
+    Attributes
+    ----------
+    kind : str
+        "classifier" or "regressor".
+    constant, constant_weight : float
+        The prediction of the constant and its weight, which may be zero.
+    members : list of Member
+    """
+
+    kind: str
+    constant: float
+    constant_weight: float
+    members: list[Member]
+
+    @classmethod
+    def read(cls, plan: Plan, members: Sequence[tuple[int, float]], constant: float) -> Ensemble:
+        """Read the stored models of a search; `members` as in `Selected`."""
+        constant_weight = sum(weight for number, weight in members if number == CONSTANT)
+        models = [Member(weight, plan.model(number).read_bytes()) for number, weight in members if number != CONSTANT]
+        return cls(plan.kind, constant, constant_weight, models)
+
+    def predict(self, task: Task, table: TableView) -> NDArray[np.float64]:
+        """Predict all rows of a table; shape (rows,)."""
+        return task.predict_rows(table, table.batches(), self.predictor(), _ROWS_AT_A_TIME)
+
+    def predictor(self) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
+        """Return a function from features, shape (rows, features), to probabilities, shape (rows,)."""
+        models = [(pickle.loads(pickled), weight) for weight, pickled in self.members]  # noqa: S301 - own files
+
+        def weighted_mean(block: NDArray[Any]) -> NDArray[np.float64]:
+            rows = block.astype(np.float32, copy=False)
+            mean = np.full(len(rows), self.constant_weight * self.constant)
+            # beside a search, several threads that wait for each other are slower than one
+            with threadpool_limits(1):
+                for model, weight in models:
+                    mean += weight * probabilities(self.kind, model, rows)
+            return mean.clip(0, 1)
+
+        return weighted_mean
+
+    def save(self, directory: Path) -> None:
+        """Save the members' pickles and the weights."""
+        for number, member in enumerate(self.members):
+            (directory / _FILE.format(number)).write_bytes(member.pickled)
+        settings = {
+            "kind": self.kind,
+            "constant": self.constant,
+            "constant_weight": self.constant_weight,
+            "weights": [member.weight for member in self.members],
+        }
+        saved_state.save(directory, {}, settings)
+
+    @classmethod
+    def load(cls, directory: Path) -> Ensemble:
+        """Load what `save` has saved; the directory must have been verified."""
+        settings = saved_state.load(directory).settings
+        members = [
+            Member(weight, (directory / _FILE.format(number)).read_bytes())
+            for number, weight in enumerate(settings["weights"])
+        ]
+        return cls(settings["kind"], settings["constant"], settings["constant_weight"], members)
+
+
+def probabilities(kind: str, model: Any, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Predict rows, shape (rows, features), with one pipeline; shape (rows,)."""
+    found = model.predict_proba(rows)[:, 1] if kind == "classifier" else model.predict(rows).ravel()
+    # a regressor may exceed [0, 1]; clipped before the mean, so that one does not distort it
+    clipped: NDArray[np.float64] = np.clip(found, 0, 1).astype(np.float64)
+    return clipped
+
+
+def select(plan: Plan, candidates: Sequence[Candidate], held_out: NDArray[Any], table: Table) -> Selected:
+    """Select an ensemble from candidates and predict a table.
 
     Parameters
     ----------
@@ -60,11 +146,11 @@ def predict(plan: Plan, candidates: Sequence[Candidate], held_out: NDArray[Any],
         At least one.
     held_out
         The labels of the held-out rows, shape (rows,).
-    tournament
+    table
         The table to predict.
     """
     numbers = [CONSTANT, *(candidate.number for candidate in candidates)]
-    on_held_out = [_unpickle(plan.held_out_predictions(number)).astype(np.float64) for number in numbers]
+    on_held_out = [_held_out_predictions(plan, number) for number in numbers]
     task_type = BINARY_CLASSIFICATION if plan.kind == "classifier" else REGRESSION
     selection = EnsembleSelection(
         task_type=task_type,
@@ -84,26 +170,12 @@ def predict(plan: Plan, candidates: Sequence[Candidate], held_out: NDArray[Any],
         loss = float(metric._optimum - metric(held_out, mixed))  # its scores are better when larger
     constant = float(on_held_out[0].reshape(len(held_out), -1)[0, -1])
     members = sorted(weights.items(), key=lambda member: -member[1])
-    # the search uses all cores: beside it, several threads that wait for each other are slower than one
-    with threadpool_limits(1):
-        return Predictions(_predict(plan, weights, constant, tournament), members, loss)
+    predictor = Ensemble.read(plan, members, constant).predictor()
+    predictions = batches.predict(table.batches(), len(table), predictor, rows_at_a_time=_ROWS_AT_A_TIME)
+    return Selected(predictions, members, constant, loss)
 
 
-def _predict(plan: Plan, weights: Mapping[int, float], constant: float, tournament: Table) -> NDArray[np.float64]:
-    models = [(_unpickle(plan.model(number)), weight) for number, weight in weights.items() if number != CONSTANT]
-
-    def weighted_mean(block: NDArray[Any]) -> NDArray[np.float64]:
-        rows = block.astype(np.float32, copy=False)
-        mean = np.full(len(rows), weights.get(CONSTANT, 0.0) * constant)
-        for model, weight in models:
-            one = model.predict_proba(rows)[:, 1] if plan.kind == "classifier" else model.predict(rows).ravel()
-            # a regressor may exceed [0, 1]; clipped before the mean, so that one does not distort it
-            mean += weight * np.clip(one, 0, 1)
-        return mean.clip(0, 1)
-
-    return batches.predict(tournament.batches(), len(tournament), weighted_mean, rows_at_a_time=_ROWS_AT_A_TIME)
-
-
-def _unpickle(path: Path) -> Any:
-    with path.open("rb") as stream:
-        return pickle.load(stream)  # noqa: S301 (written by this operation, in its own directory)
+def _held_out_predictions(plan: Plan, number: int) -> NDArray[np.float64]:
+    with plan.held_out_predictions(number).open("rb") as stream:
+        found: NDArray[np.float64] = pickle.load(stream).astype(np.float64)  # noqa: S301 - own files
+    return found

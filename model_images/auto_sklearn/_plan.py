@@ -112,9 +112,10 @@ def allocate(task: Task, threads: int, table: int) -> ResourceBudget:
     memory = task.parameters.get_int("MEMORY_LIMIT_PART", at_least=64) if is_set else 0
     if limit is None:
         return ResourceBudget(threads, memory or _DEFAULT_MEMORY, 1 << 30)
-    # models are stored in /tmp, which is memory as well; a predicting ensemble loads its models again, somewhat larger
-    disk = limit // 10
-    available = limit - _BASE_MEMORY - 3 * disk - 3 * (table >> 20)
+    # models are stored in /tmp, which is memory as well; those of the last ensemble are not removed before the next one
+    # has predicted, which loads its models again, somewhat larger
+    disk = limit // 12
+    available = limit - _BASE_MEMORY - 4 * disk - 3 * (table >> 20)
     jobs = max(1, min(threads, available // _MIN_MEMORY))
     if available < _MIN_MEMORY:
         raise BadParameterError(

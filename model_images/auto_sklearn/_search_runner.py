@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from numerai_contract.exits import ModelFailureError, NotEnoughMemoryError
 from numerai_contract.progress import duration
-from numerai_contract.search import POLL_SECONDS, BackgroundPredictor, log_outcomes, log_progress
+from numerai_contract.search import POLL_SECONDS, BackgroundPredictor, log_outcomes, log_progress, table_to_predict
 from numerai_contract.workers import Limits, Worker
 
-from ._ensemble import predict
+from ._ensemble import Ensemble, select
 from ._search import metric_of, search
 from ._search_log import SearchLog
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numerai_contract.task import Task
     from numerai_contract.workers import Outcome
 
-    from ._ensemble import Predictions
+    from ._ensemble import Selected
     from ._plan import Plan
     from ._search_log import Candidate
     from ._training_data import TrainingData
@@ -38,6 +38,7 @@ class SearchRunner:
         self._task, self._plan, self._stop = task, plan, stop
         self._log = SearchLog(plan)
         self._seconds = 0.0
+        self._table = table_to_predict(task)
         self._held_out = data.labels[data.training_rows :]
         self._predictor: BackgroundPredictor[tuple[Candidate, ...], Worker] = BackgroundPredictor(
             self._start_predicting, on_done=self._on_predicted, elapsed=self._elapsed, share=_PREDICTION_TIME_SHARE
@@ -59,16 +60,16 @@ class SearchRunner:
             self._seconds = self._elapsed()
         self._log_summary(outcome)
 
-    def final_predictions(self) -> Predictions:
-        """Predict with all candidates; at a stop request, return the last predictions."""
+    def result(self) -> tuple[Ensemble, Selected]:
+        """Select from all candidates and predict; at a stop request, return the last ensemble that predicted."""
         self._predictor.finish(self._ensembles, lambda: bool(self._stop))
-        _, predictions = self._predictor.result(
+        _, found = self._predictor.result(
             self._task, self._stop, self._seconds, describe=lambda _members: "the best ensemble so far"
         )
-        result: Predictions = predictions
-        return result
+        selected: Selected = found
+        return Ensemble.read(self._plan, selected.members, selected.constant), selected
 
-    def report_details(self, best: Predictions) -> dict[str, Any]:
+    def report_details(self, best: Selected) -> dict[str, Any]:
         """Return the search and its result for the report."""
         plan, log = self._plan, self._log
         return {
@@ -134,15 +135,20 @@ class SearchRunner:
         )
 
     def _start_predicting(self, members: tuple[Candidate, ...], search_is_running: bool) -> Worker:
-        plan, held_out, tournament = self._plan, self._held_out, self._task.tournament
-        self._log.in_use = frozenset(candidate.number for candidate in members)
+        plan, held_out, table = self._plan, self._held_out, self._table
+        self._log.in_use = self._members_of_latest() | {candidate.number for candidate in members}
         return Worker(
-            lambda _send: predict(plan, members, held_out, tournament),
+            lambda _send: select(plan, members, held_out, table),
             limits=Limits(niceness=_BACKGROUND_NICENESS if search_is_running else 0),
             log=plan.directory.with_name("predictions.log"),
         )
 
     def _on_predicted(self, _members: tuple[Candidate, ...], outcome: Outcome) -> None:
-        self._log.in_use = frozenset()
+        self._log.in_use = self._members_of_latest()
         if outcome.status != "succeeded":
             self._task.note(f"an ensemble could not predict: {outcome.reason}")
+
+    def _members_of_latest(self) -> frozenset[int]:
+        """Return the candidates whose models are those of the last ensemble that predicted."""
+        latest = self._predictor.latest
+        return frozenset() if latest is None else frozenset(number for number, _ in latest[1].members)

@@ -27,7 +27,7 @@ class TrainingData(NamedTuple):
     kind : str
         "classifier" or "regressor".
     features : numpy.ndarray of float32, shape (rows, features)
-        Of the training rows, then of the held-out rows.
+        Of the training rows, then of the held-out rows, of which the final fit has none.
     labels : numpy.ndarray, shape (rows,)
         In the same order.
     training_rows : int
@@ -47,15 +47,13 @@ def load(task: Task) -> TrainingData:
     """Read the training rows, the held-out rows, and their labels."""
     training, seed = task.training, task.parameters.seed
     binary = targets.target_kind(training.targets) is targets.TargetKind.BINARY
-    default = min(max(_MAX_VALUES // len(training.feature_names), 1_000), _MAX_ROWS)
-    row_limit = task.parameters.get_int("ROW_LIMIT", default, at_least=100, at_most=10_000_000)
-    rows, labels = task.sample_rows(targets.classes(training) if binary else targets.values(training), row_limit)
+    kind = "classifier" if binary else "regressor"
+    rows, labels = _labeled_rows(task, kind)
     era_numbers = training.era_numbers[rows]
     if len(labels) < _MIN_ROWS:
         raise BadDataError(f"{training.path.name}: {len(labels)} rows with a known target are too few for a search.")
 
-    embargo = task.parameters.get_int("EMBARGO_ERAS", 8, at_least=0, at_most=1_000)
-    split = eras.hold_out_last(era_numbers, share=_HELD_OUT_SHARE, embargo=embargo, seed=seed)
+    split = eras.hold_out_last(era_numbers, share=_HELD_OUT_SHARE, embargo=task.parameters.embargo, seed=seed)
     if not _both_vary(labels, split):
         # too few eras, or classes distributed too unevenly among them
         split = eras.hold_out_last(np.zeros_like(era_numbers), share=_HELD_OUT_SHARE, embargo=0, seed=seed)
@@ -66,12 +64,30 @@ def load(task: Task) -> TrainingData:
         )
     training_rows = int(split.training.sum())
     task.note(f"{split.description}: {training_rows:,} training rows, {split.held_out.sum():,} held-out rows")
-    features = training.features(rows).astype(np.float32, copy=False)
+    features = _features(task, rows)
     order = np.concatenate([np.flatnonzero(split.training), np.flatnonzero(split.held_out)])
-    features, labels = features[order], labels[order]
+    return TrainingData(kind, features[order], labels[order], training_rows, split.embargo)
+
+
+def load_all(task: Task, kind: str) -> TrainingData:
+    """Read the rows of the final fit, all of them training rows, for a model of this kind."""
+    rows, labels = _labeled_rows(task, kind)
+    return TrainingData(kind, _features(task, rows), labels, len(labels), 0)
+
+
+def _labeled_rows(task: Task, kind: str) -> targets.LabeledRows:
+    training = task.training
+    default = min(max(_MAX_VALUES // len(training.feature_names), 1_000), _MAX_ROWS)
+    row_limit = task.parameters.get_int("ROW_LIMIT", default, at_least=100, at_most=10_000_000)
+    labeled = targets.classes(training) if kind == "classifier" else targets.values(training)
+    return task.sample_rows(labeled, row_limit)
+
+
+def _features(task: Task, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
+    features = task.training.features(rows).astype(np.float32, copy=False)
     # some candidates would drop a column without any value, and others fail on it
     features[:, np.isnan(features).all(axis=0)] = 0
-    return TrainingData("classifier" if binary else "regressor", features, labels, training_rows, split.embargo)
+    return features
 
 
 def _both_vary(labels: NDArray[Any], split: eras.HoldOut) -> bool:

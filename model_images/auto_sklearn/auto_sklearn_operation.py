@@ -2,10 +2,12 @@
 
 A binary target is learned by classifiers, evaluated by their logloss, a graded one by regressors, evaluated by their
 mean squared error. The last eras are held out, after an embargo; every candidate is trained on the other eras and
-evaluated on these, and so is the ensemble of the best ones.
+evaluated on these, and so is the ensemble of the best ones. The embargo is the run's EMBARGO.
 
-The search runs in a separate process. Ensembles are selected and predict the tournament during the search, so that
-predictions are available whenever it ends, at its limit or at a stop request.
+The search runs in a separate process. Ensembles are selected and predict the validation table during the search, so
+that a model is available whenever it ends, at its limit or at a stop request. After a stop request there is no final
+fit. Otherwise the final fit fits each member again on all rows, with the same settings and weight, in at most the time
+of the search; a member that fails, or is not finished by then, keeps its model of the first fit.
 
 Environment variables:
 
@@ -17,8 +19,6 @@ Environment variables:
     in the same order (unless a time limit intervenes); without it the order depends on the timing.
 ``ROW_LIMIT`` (2,500,000 values, at most 100,000 rows)
     Above it, it learns from a sample that keeps the share of every era and every target value.
-``EMBARGO_ERAS`` (8)
-    Eras left out between the training and the held-out eras, as the targets of neighbouring eras overlap.
 ``MEMORY_LIMIT_PART``
     MiB of address space of one candidate; by default the container's memory less that of the other processes, divided
     by the number of candidates at a time. A candidate that exceeds it fails, and the search continues.
@@ -31,9 +31,11 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from numerai_contract.fitting import Fitted
 from numerai_contract.progress import duration
+from numerai_contract.search import SearchedModel, table_to_predict
 from numerai_contract.stopping import stop_requests
 from numerai_contract.task import TrainingSummary
 
@@ -44,11 +46,32 @@ if TYPE_CHECKING:
 
     from numerai_contract.task import Task
 
+    from ._ensemble import Ensemble
+
 SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "2"}
 
 
-def run(task: Task) -> None:
-    """Search, and predict the tournament table with the best ensemble."""
+class Choice(NamedTuple):
+    """The plan of the search, and the ensemble that it has found, for the final fit."""
+
+    plan: _plan.Plan
+    ensemble: Ensemble
+
+
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Search on the training table; the final fit fits the members of the ensemble again."""
+    return _search(task) if earlier is None else _refit(task, earlier.choice)
+
+
+def load(task: Task, directory: Path) -> Ensemble:
+    """Load a saved model."""
+    with task.progress.step("loading auto-sklearn"):
+        from ._ensemble import Ensemble
+
+    return Ensemble.load(directory)
+
+
+def _search(task: Task) -> Fitted:
     began = time.monotonic()
     parameters = task.parameters
     seconds = _plan.time_limit(parameters)
@@ -56,7 +79,7 @@ def run(task: Task) -> None:
     data = _training_data.load(task)
     budget = _plan.allocate(task, 1 if run_limit is not None else parameters.threads, data.features.nbytes)
     # opened before the search, so that an invalid table fails now
-    rows = len(task.tournament)
+    table = table_to_predict(task)
     with task.progress.step("loading auto-sklearn"):
         from ._search_runner import SearchRunner
 
@@ -77,17 +100,28 @@ def run(task: Task) -> None:
             f"each for at most {duration(plan.seconds_per_fit)} and in {budget.memory:,} MiB"
         ):
             runner.search()
-        with task.progress.step(f"predicting {rows:,} rows"):
-            best = runner.final_predictions()
-    task.write_predictions(
-        best.predictions,
-        TrainingSummary(
-            training_rows=data.training_rows,
-            held_out_rows=len(data.labels) - data.training_rows,
-            chosen={"embargo_eras": data.embargo, **runner.report_details(best)},
-            libraries=("auto-sklearn", "scikit-learn", "smac", "ConfigSpace"),
-        ),
+        with task.progress.step(f"predicting {len(table):,} rows"):
+            ensemble, best = runner.result()
+    summary = TrainingSummary(
+        training_rows=data.training_rows,
+        held_out_rows=len(data.labels) - data.training_rows,
+        chosen={"embargo_eras": data.embargo, **runner.report_details(best)},
+        libraries=("auto-sklearn", "scikit-learn", "smac", "ConfigSpace"),
     )
+    model = SearchedModel(ensemble, table, best.predictions)
+    return Fitted(model, summary, Choice(plan, ensemble), is_last=bool(stop))
+
+
+def _refit(task: Task, choice: Choice) -> Fitted:
+    from ._refit import refit
+
+    members = choice.ensemble.members
+    with stop_requests() as stop:
+        data = _training_data.load_all(task, choice.plan.kind)
+        with task.progress.step(f"fitting {len(members)} members on {len(data.labels):,} rows"):
+            ensemble, refitted = refit(task, choice.plan, choice.ensemble, data, stop)
+    chosen = {"members": len(members), "refitted": refitted}
+    return Fitted(ensemble, TrainingSummary(training_rows=len(data.labels), chosen=chosen))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 It divides its time itself, in minutes, and trains the best configuration on all rows before it ends; until then it has
 no result. So there is no limit of runs, and a stop request ends it without a result, with the exit code for a retry.
+Its model file is the model: there is no final fit.
 Its selection is parsed from its output.
 """
 
@@ -18,16 +19,12 @@ from numerai_contract.progress import duration
 from ._java import PARTS, CpuBudget, ProgramError, command, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from numerai_contract.task import Task
 
 _PACKAGE = PARTS / "package"
-_LEARNER = "weka.classifiers.meta.AutoWEKAClassifier"
+LEARNER = "weka.classifiers.meta.AutoWEKAClassifier"
 _METRICS = {"rmse": "rootMeanSquaredError", "errorRate": "errorRate"}
 # its search gets 50 of 60 seconds; the measured overrun was less than the whole time again
 _OVERRUN = 2.0
@@ -51,13 +48,8 @@ def classpath() -> list[Path]:
     return [PARTS / "weka.jar", _PACKAGE / "autoweka.jar", *sorted((_PACKAGE / "lib").glob("*.jar"))]
 
 
-def search_and_predict(
-    task: Task,
-    directory: Path,
-    training: Path,
-    predict: Callable[[str, Path, int, CpuBudget], NDArray[np.float64]],
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Search, train the best on all rows, and predict the tournament table.
+def search(task: Task, directory: Path, training: Path, model: Path) -> dict[str, Any]:
+    """Search, train the best on all rows, and save the model, whose class is `LEARNER`.
 
     Parameters
     ----------
@@ -65,13 +57,12 @@ def search_and_predict(
         For its parameters and its log.
     directory, training
         A directory for files, and the training rows.
-    predict
-        From learner, model, memory in MiB and budget to probabilities.
+    model
+        The path of the model file.
 
     Returns
     -------
-    probabilities : numpy.ndarray of float64, shape (rows of the tournament,)
-    chosen : dict
+    dict
         For the report.
     """
     parameters = task.parameters
@@ -83,11 +74,10 @@ def search_and_predict(
     minutes = max(1, round((parameters.time_limit or 600) / 60))
     memory = (parameters.memory_limit or 4_096) - _BASE_MEMORY - _MANAGER_HEAP - _BEYOND_HEAP
     heap = max(256, memory // parameters.threads - 3 * _BEYOND_HEAP)
-    model = directory / "best.model"
     command_line = command(
         classpath(),
         _MANAGER_HEAP,
-        _LEARNER,
+        LEARNER,
         *("-t", str(training), "-d", str(model), "-no-cv", "-v"),
         *("-seed", str(parameters.seed % 2**31)),
         *("-timeLimit", str(minutes)),
@@ -100,14 +90,7 @@ def search_and_predict(
         output = _run_with_progress(task, command_line, directory, seconds)
     found = dict(_RESULT.findall(output))
     tried = _TRIED.search(output)
-    try:
-        probabilities = predict(_LEARNER, model, max(256, memory), CpuBudget(time.monotonic() + max(90.0, seconds)))
-    except ProgramError as error:
-        raise ModelFailureError(
-            f"Auto-WEKA selected {found.get('best classifier', 'a learner')}, but {error}. "
-            "Give it more time (automl_minutes), or build the image without AUTO_WEKA=2.6, which can use the next best."
-        ) from error
-    return probabilities, {
+    return {
         "learner": found.get("best classifier"),
         "options": found.get("arguments"),
         "attribute_selection": {name: text for name, text in found.items() if name.startswith("attribute")} or None,

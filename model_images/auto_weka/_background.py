@@ -1,7 +1,7 @@
-"""Background predictions during the search, so that a stop request has a result.
+"""Background training during the search, so that a stop request has a model.
 
-Whenever another configuration is the best so far, it is trained on all rows and predicts the tournament, beside the
-search and at a lower priority. All of these predictions together take a small share of the processor time: the next one
+Whenever another configuration is the best so far, it is trained on all rows and predicts the validation table, beside
+the search and at a lower priority. All of this together takes a small share of the processor time: the next one
 starts when the share allows as much again as the last one took.
 """
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from numpy.typing import NDArray
-
     from ._plan import Plan
+    from ._predict import Trained
     from ._search_log import Candidate, SearchLog
 
 # the share of the search's processor time; a prediction that takes more than a third of all of it is ended
@@ -42,7 +41,7 @@ class ThreadJob:
     pool
         Runs the work.
     work
-        Trains a configuration within a budget, and returns its predictions.
+        Trains a configuration and predicts within a budget.
     candidate
         The configuration.
     plan
@@ -52,7 +51,7 @@ class ThreadJob:
     def __init__(
         self,
         pool: ThreadPoolExecutor,
-        work: Callable[[Candidate, CpuBudget], NDArray[Any]],
+        work: Callable[[Candidate, CpuBudget], Trained],
         candidate: Candidate,
         plan: Plan,
     ) -> None:
@@ -63,7 +62,7 @@ class ThreadJob:
             in_background=True,
             is_cancelled=lambda: self._is_cancelled,
         )
-        self._future: Future[NDArray[Any]] = pool.submit(work, candidate, self._budget)
+        self._future: Future[Trained] = pool.submit(work, candidate, self._budget)
 
     def wait(self, timeout: float) -> None:
         """Wait for the outcome, at most `timeout` seconds."""
@@ -93,8 +92,7 @@ class BackgroundTrainer:
     plan
         Of the search.
     work
-        Trains a configuration on all rows within a budget, and returns its predictions. It runs in a thread, one at a
-        time.
+        Trains a configuration on all rows and predicts within a budget. It runs in a thread, one at a time.
     log_line
         Logs a line.
     clock
@@ -110,12 +108,13 @@ class BackgroundTrainer:
     def __init__(
         self,
         plan: Plan,
-        work: Callable[[Candidate, CpuBudget], NDArray[Any]],
+        work: Callable[[Candidate, CpuBudget], Trained],
         log_line: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failed: list[dict[str, Any]] = []
         self._log_line = log_line
+        self._ready: Trained | None = None
         self._pool = ThreadPoolExecutor(max_workers=1)
         began = clock()
         self.predictor: BackgroundPredictor[Candidate, ThreadJob] = BackgroundPredictor(
@@ -141,6 +140,9 @@ class BackgroundTrainer:
     def _on_done(self, candidate: Candidate, outcome: Outcome) -> None:
         name = f"{candidate.learner} (error {candidate.error:.4f})"
         if outcome.status == "succeeded":
+            if self._ready is not None:
+                self._ready.model.discard()
+            self._ready = outcome.value
             self._log_line(
                 f"ready for a stop request: {name} on all rows, after {outcome.seconds:.0f} s of processor time"
             )

@@ -9,6 +9,7 @@ from numerai_contract.exits import NotEnoughMemoryError, memory_advice
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numerai_contract.parameters import Parameters
     from numerai_contract.task import Task
 
 _DEFAULT_SECONDS = 600
@@ -85,3 +86,9 @@ def create_plan(task: Task, directory: Path, training: Path, header: Path) -> Pl
         smac_heap=_SMAC_HEAP,
         metric=parameters.get_str("METRIC", "rmse", choices=("rmse", "errorRate")),
     )
+
+
+def prediction_heap(parameters: Parameters) -> int:
+    """Return the memory of a saved model that predicts alone, MiB."""
+    memory = parameters.memory_limit or _DEFAULT_MEMORY
+    return min(max(memory - _BASE_MEMORY - _BEYOND_HEAP, _MIN_HEAP), _MAX_HEAP)

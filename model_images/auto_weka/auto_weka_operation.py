@@ -10,7 +10,8 @@ Environment variables:
 
 ``TIME_LIMIT`` (600), ``TIME_LIMIT_PART`` (a tenth of it)
     Seconds for the search, and for training a configuration on three quarters of the rows. The search ends exactly at
-    the limit; training the best on all rows and predicting may take as long again.
+    the limit; training the best on all rows and predicting the validation table may take as long again, and so may the
+    final fit.
 ``RUN_LIMIT`` (none)
     Maximum number of runs of each search (a configuration on a fold). With it, and parts that no learner exceeds, the
     same seed evaluates the same configurations in the same order.
@@ -27,10 +28,13 @@ all is used; fewer when the memory is not enough for all.
 A configuration with constant predictions is worthless, however small its error; so is a configuration that cannot be
 trained on all rows in the remaining time. Then the next best is used, and the report has a note.
 
-The best one so far is trained on all rows and predicts the tournament during the search, at a low priority and with at
-most 15 % of the processor time; the log has a line when its predictions are ready. At a stop request (SIGTERM) the
-operation delivers these predictions, with a note in the report; without any it ends with 75, for a retry. Built with
-``AUTO_WEKA=2.6`` it always does the latter (`_auto_weka_26`).
+The best one so far is trained on all rows and predicts the validation table during the search, at a low priority and
+with at most 15 % of the processor time; the log has a line when its model is ready. At a stop request (SIGTERM) this is
+the model, without a final fit and with a note in the report; without any the operation ends with 75, for a retry. Built
+with ``AUTO_WEKA=2.6`` it always does the latter (`_auto_weka_26`).
+
+The final fit trains the best configuration on the rows of both tables. Where that fails, the model is that of the first
+fit, with a note.
 """
 
 from __future__ import annotations
@@ -38,11 +42,13 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numerai_contract import targets
 from numerai_contract.exits import ModelFailureError
+from numerai_contract.fitting import Fitted
 from numerai_contract.progress import duration
+from numerai_contract.search import SearchedModel, table_to_predict
 from numerai_contract.stopping import stop_requests
 from numerai_contract.task import TrainingSummary
 
@@ -50,9 +56,9 @@ from . import _arff, _auto_weka_26
 from ._background import BackgroundTrainer
 from ._java import CancelledError, CpuBudget, ProgramError, versions
 from ._plan import Plan, create_plan
-from ._predict import predictions_of, train_and_predict
+from ._predict import WekaModel, model_file, train_and_predict
 from ._search import search
-from ._search_log import SearchLog
+from ._search_log import Candidate, SearchLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,11 +67,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from numerai_contract.tables import Table
     from numerai_contract.task import Task
 
-    from ._search_log import Candidate
+    from ._predict import Trained
 
-    Result = tuple[Candidate, NDArray[Any]]
+    Result = tuple[Candidate, Trained]
 
 # two runs, to keep the build of the image short
 SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "2", "THREADS": "1"}
@@ -76,37 +83,58 @@ _MIN_FINISH_SECONDS = 90.0
 _MAX_REPORTED = 200
 
 
-def run(task: Task) -> None:
-    """Search, train the best on the training table, and predict the tournament table."""
+class Choice(NamedTuple):
+    """The plan of the search, the best configuration and its model of the first fit, for the final fit."""
+
+    plan: Plan
+    candidate: Candidate
+    model: WekaModel
+
+
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Search on the training table; the final fit trains the best configuration again."""
     training = task.training
-    features = len(training.feature_names)
     row_limit = task.parameters.get_int(
-        "ROW_LIMIT", max(200, min(_ROWS, _VALUES // features)), at_least=100, at_most=1_000_000
+        "ROW_LIMIT", max(200, min(_ROWS, _VALUES // len(training.feature_names))), at_least=100, at_most=1_000_000
     )
     rows, labels = task.sample_rows(targets.classes(training), row_limit)
-    # opened before the search, so that an invalid table fails now
-    _ = task.tournament
-    installed = versions()
     # a cancelled background prediction may still write a file
     with tempfile.TemporaryDirectory(prefix="auto_weka_", ignore_cleanup_errors=True) as directory:
-        folder = Path(directory)
-        arff, header = folder / "training.arff", folder / "header.arff"
-        with task.progress.step(f"writing {len(labels):,} rows for WEKA"):
-            _arff.write(arff, features, _labeled_blocks(task, rows, labels))
-            _arff.write_header(header, features)
-        if _auto_weka_26.is_installed():
-
-            def predict(learner: str, model: Path, heap: int, budget: CpuBudget) -> NDArray[np.float64]:
-                return predictions_of(task, folder, learner, model, heap, budget, task.progress.update)
-
-            found, details = _auto_weka_26.search_and_predict(task, folder, arff, predict)
-            task.write_predictions(found, TrainingSummary(len(labels), chosen={**installed, **details}))
-        else:
-            plan = create_plan(task, folder, arff, header)
-            # a stop request during the delivery does not interrupt it
+        # a stop request during the delivery does not interrupt it
+        if earlier is not None:
             with stop_requests() as stop:
-                found, details = _search_and_predict(task, plan, stop)
-                task.write_predictions(found, TrainingSummary(len(labels), chosen={**installed, **details}))
+                arff, header = _write(task, Path(directory), rows, labels)
+                plan = earlier.choice.plan._replace(directory=Path(directory), training=arff, header=header)
+                return _train_again(task, earlier.choice._replace(plan=plan), len(labels), stop)
+        # opened before the search, so that an invalid table fails now
+        table = table_to_predict(task)
+        arff, header = _write(task, Path(directory), rows, labels)
+        if _auto_weka_26.is_installed():
+            file = model_file(task)
+            details = _auto_weka_26.search(task, Path(directory), arff, file)
+            summary = TrainingSummary(len(labels), chosen={**versions(), **details})
+            return Fitted(WekaModel(_auto_weka_26.LEARNER, file), summary, is_last=True)
+        plan = create_plan(task, Path(directory), arff, header)
+        with stop_requests() as stop:
+            (candidate, trained), details = _search(task, plan, table, stop)
+    summary = TrainingSummary(len(labels), chosen={**versions(), **details})
+    model = SearchedModel(trained.model, table, trained.predictions)
+    return Fitted(model, summary, Choice(plan, candidate, trained.model), is_last=bool(stop))
+
+
+def load(task: Task, directory: Path) -> WekaModel:  # noqa: ARG001 - every operation has this signature
+    """Load a saved model."""
+    return WekaModel.load(directory)
+
+
+def _write(task: Task, directory: Path, rows: NDArray[np.bool_], labels: NDArray[np.int8]) -> tuple[Path, Path]:
+    """Write training rows and header for WEKA; return their paths."""
+    training, header = directory / "training.arff", directory / "header.arff"
+    features = len(task.training.feature_names)
+    with task.progress.step(f"writing {len(labels):,} rows for WEKA"):
+        _arff.write(training, features, _labeled_blocks(task, rows, labels))
+        _arff.write_header(header, features)
+    return training, header
 
 
 def _labeled_blocks(
@@ -118,28 +146,29 @@ def _labeled_blocks(
         start += len(positions)
 
 
-def _search_and_predict(task: Task, plan: Plan, stop: Sequence[Signals]) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Search, and predict the tournament with the best; at a stop request, return the predictions that are ready.
+def _search(task: Task, plan: Plan, table: Table, stop: Sequence[Signals]) -> tuple[Result, dict[str, Any]]:
+    """Search, train the best and predict a table; at a stop request, return the model that is ready.
 
     Returns
     -------
-    probabilities : numpy.ndarray of float64, shape (rows of the tournament,)
+    result : tuple
+        The configuration, its model and its predictions.
     details : dict
         For the report.
     """
     began = time.monotonic()
     log = SearchLog()
 
-    def work(candidate: Candidate, budget: CpuBudget) -> NDArray[np.float64]:
-        return train_and_predict(task, plan, candidate, plan.heap, budget, lambda _share, _text: None)
+    def work(candidate: Candidate, budget: CpuBudget) -> Trained:
+        return train_and_predict(task, plan, candidate, table, plan.heap, budget)
 
     trainer = BackgroundTrainer(plan, work, task.progress.log)
     try:
         with trainer, task.progress.step(f"searching for {plan.seconds:,} s, {len(plan.seeds)} at a time"):
             search(plan, log, task.progress, lambda: bool(stop), lambda: trainer.update(log))
-        (candidate, probabilities), failed = _finish(task, plan, log, trainer.predictor.latest, lambda: bool(stop))
+        result, failed = _finish(task, plan, table, log, trainer.predictor.latest, lambda: bool(stop))
     except CancelledError:
-        candidate, probabilities = trainer.predictor.result(
+        result = trainer.predictor.result(
             task,
             stop,
             time.monotonic() - began,
@@ -149,18 +178,18 @@ def _search_and_predict(task: Task, plan: Plan, stop: Sequence[Signals]) -> tupl
             ),
         )
         failed = trainer.failed
-    return probabilities, _report_details(plan, log, candidate, failed)
+    return result, _report_details(plan, log, result[0], failed)
 
 
 def _finish(
-    task: Task, plan: Plan, log: SearchLog, ready: Result | None, is_cancelled: Callable[[], bool]
+    task: Task, plan: Plan, table: Table, log: SearchLog, ready: Result | None, is_cancelled: Callable[[], bool]
 ) -> tuple[Result, list[dict[str, Any]]]:
     """Train the best configuration on all rows and predict, unless it is `ready`; the next best where it fails.
 
     Returns
     -------
     result : tuple
-        The configuration and its probabilities.
+        The configuration, its model and its predictions.
     failed : list of dict
         Failed configurations, for the report.
     """
@@ -181,12 +210,14 @@ def _finish(
         try:
             with task.progress.step(f"training {candidate.learner} on all rows"):
                 # after the searches, one process can have their memory
-                found = train_and_predict(task, plan, candidate, plan.whole_heap, budget, task.progress.update)
+                trained = train_and_predict(task, plan, candidate, table, plan.whole_heap, budget, task.progress.update)
         except ProgramError as error:
             task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {error}")
             failed.append({"learner": candidate.learner, "why": str(error)})
         else:
-            return (candidate, found), failed
+            if ready is not None:
+                ready[1].model.discard()
+            return (candidate, trained), failed
     if ready is None:
         raise ModelFailureError(
             f"of {len(log.tried):,} configurations tried in {plan.seconds:,} s, {len(ranked):,} succeeded and none "
@@ -195,6 +226,27 @@ def _finish(
         )
     task.progress.log(f"{ready[0].learner} was trained on all rows during the search")
     return ready, failed
+
+
+def _train_again(task: Task, choice: Choice, rows: int, stop: Sequence[Signals]) -> Fitted:
+    """Train the configuration of the first fit on the rows of both tables; return the first model where that fails."""
+    plan, learner = choice.plan, choice.candidate.learner
+    budget = CpuBudget(time.monotonic() + max(_MIN_FINISH_SECONDS, plan.seconds), is_cancelled=lambda: bool(stop))
+    model, reason = choice.model, ""
+    try:
+        with task.progress.step(f"training {learner} on the rows of both tables"):
+            model = WekaModel.train(task, plan, choice.candidate, plan.whole_heap, budget)
+            with model.discarded_on_error():
+                model.check(task.training, plan.whole_heap, budget)
+    except CancelledError:
+        model, reason = choice.model, f"stopped by {stop[0].name}"
+    except ProgramError as error:
+        model, reason = choice.model, str(error)
+    if reason:
+        task.note(f"no final fit, using the first: {reason}")
+    else:
+        choice.model.discard()
+    return Fitted(model, TrainingSummary(rows, chosen={"refitted": not reason}))
 
 
 def _report_details(plan: Plan, log: SearchLog, candidate: Candidate, failed: list[dict[str, Any]]) -> dict[str, Any]:

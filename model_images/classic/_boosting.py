@@ -14,6 +14,7 @@ with hidden_modules("sklearn"):
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numerai_contract.progress import Progress
     from numerai_contract.task import Task
 
+_FILE = "trees.ubj"
 _REPORTED = ("objective", "learning_rate", "max_depth", "max_bin", "colsample_bytree", "min_child_weight")
 
 
@@ -120,6 +122,19 @@ class BoostingParams(NamedTuple):
         }
         return BoostedModel(booster, trees, chosen)
 
+    def train_fixed(self, task: Task, training: xgboost.QuantileDMatrix, *, trees: int) -> BoostedModel:
+        """Grow a given number of trees on all rows."""
+        with task.progress.step(f"growing {trees:,} trees"):
+            booster = xgboost.train(
+                self.settings,
+                training,
+                num_boost_round=trees,
+                verbose_eval=False,
+                callbacks=[_ProgressCallback(task.progress, trees)],
+            )
+        chosen = {**{name: self.settings[name] for name in _REPORTED}, "trees": trees}
+        return BoostedModel(booster, trees, chosen)
+
 
 class BoostedModel(NamedTuple):
     """The trained model.
@@ -142,6 +157,16 @@ class BoostedModel(NamedTuple):
         """Predict rows, shape (rows, features), NaN where a value is missing; in (0, 1), shape (rows,)."""
         predictions = self.booster.inplace_predict(block, iteration_range=(0, self.trees))
         return np.asarray(predictions, dtype=np.float64)
+
+    def save(self, directory: Path) -> None:
+        """Save the trees in use, in XGBoost's binary JSON."""
+        self.booster[: self.trees].save_model(directory / _FILE)
+
+    @classmethod
+    def load(cls, directory: Path, threads: int) -> BoostedModel:
+        """Load what `save` has saved."""
+        booster = xgboost.Booster({"nthread": threads}, model_file=directory / _FILE)
+        return cls(booster, booster.num_boosted_rounds(), {})
 
 
 class _Passes(xgboost.DataIter):  # type: ignore[misc]  # XGBoost's class is untyped here
@@ -176,9 +201,10 @@ class _ProgressCallback(xgboost.callback.TrainingCallback):  # type: ignore[misc
 
     def after_iteration(self, _model: object, epoch: int, evals_log: dict[str, dict[str, list[float]]]) -> bool:
         """Log the number of trees; never stop the training."""
-        loss = evals_log["held_out"]["logloss"][-1]
         done = epoch + 1
-        self._progress.update(
-            done / self._max_trees, f"tree {done:,} of at most {self._max_trees:,}, held-out logloss {loss:.5f}"
-        )
+        position = f"tree {done:,} of {self._max_trees:,}"
+        if "held_out" in evals_log:
+            loss = evals_log["held_out"]["logloss"][-1]
+            position = f"tree {done:,} of at most {self._max_trees:,}, held-out logloss {loss:.5f}"
+        self._progress.update(done / self._max_trees, position)
         return False

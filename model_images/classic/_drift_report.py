@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
 _POINTS = 101
@@ -32,9 +32,9 @@ class Roc(NamedTuple):
     true_positive_rate: list[float]
 
 
-def roc(is_tournament: NDArray[np.bool_], similarity: NDArray[np.float32]) -> Roc:
-    """Compute the ROC curve of the similarity as a classifier of tournament rows; both of shape (rows,)."""
-    false_rates, true_rates, _ = roc_curve(is_tournament, similarity)
+def roc(is_later: NDArray[np.bool_], similarity: NDArray[np.float32]) -> Roc:
+    """Compute the ROC curve of the similarity as a classifier of later rows; both of shape (rows,)."""
+    false_rates, true_rates, _ = roc_curve(is_later, similarity)
     grid = np.linspace(0, 1, _POINTS)
     rates = np.interp(grid, false_rates, true_rates)
     rates[0] = 0.0
@@ -54,16 +54,16 @@ def drifting_features(task: Task, importances: Sequence[NDArray[np.float32]]) ->
     Returns
     -------
     list of dict
-        ``feature``; ``importance`` (its share, mean over the folds); ``shift`` (mean in the tournament table less mean
+        ``feature``; ``importance`` (its share, mean over the folds); ``shift`` (mean in the validation table less mean
         in the training table, in standard deviations of the latter); ``kolmogorov_smirnov`` (the largest difference
         between the two distribution functions, in [0, 1]). The last two use the known values, None without any.
     """
     mean = np.mean(np.vstack(importances), axis=0)
     order = np.argsort(-mean, kind="stable")[:_MAX_FEATURES]
-    training, tournament = (_columns(table, order, task.parameters.seed) for table in (task.training, task.tournament))
+    training, later = (_columns(table, order, task.parameters.seed) for table in (task.training, task.validation))
     described = []
     for column, feature in enumerate(order):
-        before, after = (side[:, column][~np.isnan(side[:, column])] for side in (training, tournament))
+        before, after = (side[:, column][~np.isnan(side[:, column])] for side in (training, later))
         known = len(before) > 0 and len(after) > 0
         spread = before.std() if known else 0.0
         described.append(
@@ -77,7 +77,7 @@ def drifting_features(task: Task, importances: Sequence[NDArray[np.float32]]) ->
     return described
 
 
-def _columns(table: Table, features: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
+def _columns(table: TableView, features: NDArray[np.intp], seed: int) -> NDArray[np.float32]:
     rows = eras.sample(table.era_numbers, np.zeros(len(table), dtype=np.int8), _ROWS, seed=seed)
     return np.vstack([block[:, features].astype(np.float32, copy=False) for _, block in table.batches(rows)])
 
@@ -91,9 +91,9 @@ def plot_roc(path: Path, curve: Roc, auc: float) -> None:
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="no difference (AUC 0.5)")
     axes.plot(*curve, color="tab:blue", linewidth=2, label=f"similarity (AUC {auc:.3f})")
     axes.set(
-        title="Training or tournament?",
+        title="Training or later rows?",
         xlabel="false positive rate (training rows)",
-        ylabel="true positive rate (tournament rows)",
+        ylabel="true positive rate (later rows)",
         xlim=(0, 1),
         ylim=(0, 1),
     )

@@ -7,13 +7,15 @@ slower on processors with wide registers (`benchmarks/neighbours.py`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import faiss
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -21,8 +23,13 @@ if TYPE_CHECKING:
 
 # neighbours of a row outside the embedding that determine its coordinates
 _NEIGHBOURS_OF_OTHERS = 15
+# further candidates, whose distances are computed again in 64 bits
+_SPARE = 10
+_CANDIDATES_AT_A_TIME = 4_096
 # rows that a block is compared with at a time
-_AT_A_TIME = 2_048
+_AT_A_TIME = 512
+# rows outside the embedding that a thread searches at a time
+_OTHERS_AT_A_TIME = 2_048
 
 
 class Neighbours(NamedTuple):
@@ -68,29 +75,116 @@ def search(
         Those of the embedded rows, k each, and those of the others, up to 15 each.
     """
     faiss.omp_set_num_threads(threads)
-    candidates = _CandidateBlock(space, embedded)
+    candidates = _StoredCandidates(space, embedded)
     total = len(embedded) + len(others)
     own = Neighbours(np.empty((len(embedded), k), np.int32), np.empty((len(embedded), k), np.float32))
     for part, block in space.blocks(embedded):
-        squares, found = candidates.nearest(block, k + 1)
+        squares, found = _nearest(candidates, block, k + 1)
         own.indices[part], own.distances[part] = _without_self(squares, found, part)
         report(part.stop / total, f"row {part.stop:,} of {total:,}")
-    few = min(_NEIGHBOURS_OF_OTHERS, len(embedded))
-    theirs = Neighbours(np.empty((len(others), few), np.int32), np.empty((len(others), few), np.float32))
-    for part, block in space.blocks(others):
-        squares, theirs.indices[part] = candidates.nearest(block, few)
-        theirs.distances[part] = np.sqrt(squares)
-        done = len(embedded) + part.stop
+
+    def report_others(share: float, _text: str) -> None:
+        done = len(embedded) + int(share * len(others))
         report(done / total, f"row {done:,} of {total:,}")
-    return own, theirs
+
+    return own, _search_others(candidates, space, embedded, space, others, threads, report_others)
 
 
-class _CandidateBlock:
+def search_others(
+    space: Space, embedded: NDArray[np.intp], placed: Space, threads: int, report: Callable[[float, str], object]
+) -> Neighbours:
+    """Find the neighbours of all rows of another matrix among the embedded rows, with little memory.
+
+    Parameters
+    ----------
+    space
+        The space of the embedding.
+    embedded
+        Positions of the embedded rows in the space.
+    placed
+        The same space with the other matrix.
+    threads
+        Cores to use; any number yields the same neighbours.
+    report
+        See `search`.
+
+    Returns
+    -------
+    Neighbours
+        Up to 15 each.
+    """
+    rows = np.arange(len(placed.matrix))
+    return _search_others(_StreamedCandidates(space, embedded), space, embedded, placed, rows, threads, report)
+
+
+def _search_others(
+    candidates: _Candidates,
+    space: Space,
+    embedded: NDArray[np.intp],
+    placed: Space,
+    rows: NDArray[np.intp],
+    threads: int,
+    report: Callable[[float, str], object],
+) -> Neighbours:
+    """Find the neighbours of rows of `placed` among embedded rows of `space`.
+
+    Distances in 32 bits, which depend on the processor's order of summation, only select candidates. The rows are
+    distributed over threads, each with a BLAS of one thread: on a busy machine, BLAS threads that wait for each other
+    make the search twice as long.
+    """
+    few = min(_NEIGHBOURS_OF_OTHERS, len(embedded))
+    found = Neighbours(np.empty((len(rows), few), np.int32), np.empty((len(rows), few), np.float32))
+
+    def search_part(start: int) -> None:
+        part = slice(start, start + _OTHERS_AT_A_TIME)
+        block = np.concatenate([columns for _, columns in placed.blocks(rows[part])])
+        _, near = _nearest(candidates, block, min(few + _SPARE, len(embedded)))
+        squares = _exact_squares(space, embedded, block, near)
+        order = np.lexsort((near, squares), axis=1)[:, :few]
+        found.indices[part] = np.take_along_axis(near, order, axis=1)
+        found.distances[part] = np.sqrt(np.take_along_axis(squares, order, axis=1))
+
+    starts = range(0, len(rows), _OTHERS_AT_A_TIME)
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool,
+    ):
+        for start, _ in zip(starts, pool.map(search_part, starts), strict=True):
+            done = min(start + _OTHERS_AT_A_TIME, len(rows))
+            report(done / len(rows), f"row {done:,} of {len(rows):,}")
+    return found
+
+
+def _exact_squares(
+    space: Space, embedded: NDArray[np.intp], block: NDArray[np.float32], near: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Compute the squares of the distances of rows from their candidates; both of shape (rows, candidates)."""
+    squares = np.empty(near.shape)
+    at_a_time = max(1, _CANDIDATES_AT_A_TIME // near.shape[1])
+    for start in range(0, len(block), at_a_time):
+        rows = slice(start, start + at_a_time)
+        of_rows = np.concatenate([columns for _, columns in space.blocks(embedded[near[rows].ravel()])])
+        differences = of_rows.reshape(*near[rows].shape, -1) - block[rows, np.newaxis].astype(np.float64)
+        squares[rows] = np.einsum("rkc,rkc->rk", differences, differences)
+    return squares
+
+
+class _Candidates(Protocol):
     """Rows of a space, arranged so that one matrix product computes their distances from other rows.
 
     The square of a distance is |a|² - 2ab + |b|². Each row has |b|² as a further column, and its product with (-2a, 1)
     is the square less |a|², which is the same for all of a's neighbours.
     """
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def parts(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the index of the first row of a part, and the part, shape (rows, dimensions + 1)."""
+
+
+class _StoredCandidates:
+    """Candidates in memory, for many searches."""
 
     def __init__(self, space: Space, rows: NDArray[np.intp]) -> None:
         # not an index, which would hold twice its size while it grows
@@ -98,21 +192,48 @@ class _CandidateBlock:
         for part, block in space.blocks(rows):
             self._columns[part, :-1], self._columns[part, -1] = block, _squares(block)
 
-    def nearest(self, block: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find the k nearest of each row of a block, the nearest first; returns squares of distances, and indices."""
-        heaps = faiss.ResultHeap(len(block), k)
-        sides = np.empty((len(block), block.shape[1] + 1), dtype=np.float32)
-        np.multiply(block, -2, out=sides[:, :-1])
-        sides[:, -1] = 1
-        # one buffer for all of them: a new allocation each time takes as long as the products of 50 dimensions
-        buffer = np.empty(len(block) * min(_AT_A_TIME, len(self._columns)), dtype=np.float32)
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def parts(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield parts of the stored columns."""
         for start in range(0, len(self._columns), _AT_A_TIME):
-            some = self._columns[start : start + _AT_A_TIME]
-            distances = buffer[: len(block) * len(some)].reshape(len(block), len(some))
-            np.matmul(sides, some.T, out=distances)
-            heaps.heaps.addn(len(some), faiss.swig_ptr(distances), start)
-        heaps.finalize()
-        return np.maximum(heaps.D + _squares(block)[:, np.newaxis], 0), heaps.I
+            yield start, self._columns[start : start + _AT_A_TIME]
+
+
+class _StreamedCandidates:
+    """Candidates that are computed for each search, a block at a time."""
+
+    def __init__(self, space: Space, rows: NDArray[np.intp]) -> None:
+        self._space, self._rows = space, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def parts(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Compute the columns of a part."""
+        for part, block in self._space.blocks(self._rows):
+            columns = np.column_stack([block, _squares(block)])
+            for start in range(0, len(columns), _AT_A_TIME):
+                yield part.start + start, columns[start : start + _AT_A_TIME]
+
+
+def _nearest(
+    candidates: _Candidates, block: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Find the k nearest of each row of a block, the nearest first; returns squares of distances, and indices."""
+    heaps = faiss.ResultHeap(len(block), k)
+    sides = np.empty((len(block), block.shape[1] + 1), dtype=np.float32)
+    np.multiply(block, -2, out=sides[:, :-1])
+    sides[:, -1] = 1
+    # one buffer for all of them: a new allocation each time takes as long as the products of 50 dimensions
+    buffer = np.empty(len(block) * min(_AT_A_TIME, len(candidates)), dtype=np.float32)
+    for start, some in candidates.parts():
+        distances = buffer[: len(block) * len(some)].reshape(len(block), len(some))
+        np.matmul(sides, some.T, out=distances)
+        heaps.heaps.addn(len(some), faiss.swig_ptr(distances), start)
+    heaps.finalize()
+    return np.maximum(heaps.D + _squares(block)[:, np.newaxis], 0), heaps.I
 
 
 def _squares(block: NDArray[np.float32]) -> NDArray[np.float32]:

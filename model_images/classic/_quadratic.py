@@ -64,6 +64,13 @@ class QuadraticForm(NamedTuple):
             sums[rows] = np.einsum("rf,rf->r", block @ self.products + self.linear, block)
         return sums + self.constant
 
+    def unscaled(self, means: NDArray[np.float64], scales: NDArray[np.float64]) -> QuadraticForm:
+        """Return the form of x that equals this form of (x - means) / scales; both of shape (features,)."""
+        products = self.products / np.outer(scales, scales)
+        linear = self.linear / scales
+        constant = self.constant - float(linear @ means) + float(means @ products @ means)
+        return QuadraticForm(products, linear - (products + products.T) @ means, constant)
+
 
 class Terms:
     """The standardised terms of a matrix's polynomial, the features of a linear model.

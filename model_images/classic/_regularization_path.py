@@ -1,7 +1,7 @@
 """A penalised linear model on the split, its cost C selected along a path by the validation part.
 
-Fits go from the strongest penalty to the weakest, each starts at the weights of the one before, and the path ends early
-when the validation logloss has risen twice in a row.
+The final fit has the selected cost, without a path. Fits of a path go from the strongest penalty to the weakest, each
+starts at the weights of the one before, and the path ends early when the validation logloss has risen twice in a row.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FittingData(NamedTuple):
     Attributes
     ----------
     matrix, validation : numpy.ndarray of float32, shape (rows, columns)
-        Features of the training and of the validation rows, imputed.
+        Features of the training and of the validation rows, imputed; the final fit has no validation rows.
     medians : Medians
         Of the training rows.
     terms : Terms
@@ -79,7 +79,7 @@ class FittingData(NamedTuple):
 
 
 class PathFit(NamedTuple):
-    """The best model of a path.
+    """The best model of a path, or the one of the final fit, whose path is empty.
 
     Attributes
     ----------
@@ -164,3 +164,21 @@ def fit_path(
                 break
     task.note(f"selected C = {best.cost:g} of {', '.join(f'{cost:g}' for cost in costs)}")
     return best
+
+
+def fit_cost(task: Task, terms: Terms, cost: float, *, loss: Loss, **fitting: Any) -> PathFit:
+    """Fit the model of the final fit, whose cost is known.
+
+    Parameters
+    ----------
+    task
+        For its log.
+    terms, cost, loss, fitting
+        See `Terms.fit`.
+    """
+
+    def log_iteration(iteration: int) -> None:
+        task.progress.update(0.0, f"C = {cost:g}: iteration {iteration:,}")
+
+    with task.progress.step(f"fitting {terms.count:,} terms with C = {cost:g}"):
+        return PathFit(terms.form(terms.fit(loss, cost, on_iteration=log_iteration, **fitting)), cost, [])

@@ -8,7 +8,7 @@ noise, and a few rows become neighbours of nearly all (one of 7,617 in 8,000 row
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
@@ -30,7 +30,7 @@ class Space(NamedTuple):
 
     Attributes
     ----------
-    matrix : numpy.ndarray of float32, shape (rows, features)
+    matrix : numpy.ndarray of float32 or int8, shape (rows, features)
         Without missing values.
     polynomial : bool
         Whether the columns are the features and their products of two, or the features alone.
@@ -38,7 +38,7 @@ class Space(NamedTuple):
         A column becomes (column - mean) * scale; a constant column has the scale 0.
     """
 
-    matrix: NDArray[np.float32]
+    matrix: NDArray[Any]
     polynomial: bool
     means: NDArray[np.float32]
     scales: NDArray[np.float32]
@@ -77,7 +77,8 @@ class Space(NamedTuple):
         at_a_time = min(_MAX_ROWS_AT_A_TIME, max(64, _BLOCK_BYTES // (4 * self.dimensions)))
         for start in range(0, len(rows), at_a_time):
             part = slice(start, min(start + at_a_time, len(rows)))
-            block = self.matrix[rows[part]]
+            # a copy, since the rows are selected by their indices
+            block = self.matrix[rows[part]].astype(np.float32, copy=False)
             if self.polynomial:
                 block = expand(block)
             block -= self.means

@@ -1,11 +1,12 @@
-"""Adversarial validation: the training rows most similar to the tournament's become the validation part of the split.
+"""Adversarial validation: the training rows most similar to the later rows become the validation part of the split.
 
-A classifier is trained to distinguish training rows from tournament rows. A training row that it classifies as a
-tournament row is a better predictor of a model's performance in the tournament than a random row. After Jim Fleming,
-"Adversarial Validation" (2016), based on an idea of FastML.
+A classifier is trained to distinguish training rows from the later rows of the validation table. A training row that it
+classifies as a later row is a better predictor of a model's performance than a random row. After Jim Fleming,
+"Adversarial Validation" (2016), based on an idea of FastML. The rows to predict are not used, so that one split serves
+all rounds of a fit.
 
-Training and tournament rows are divided into five stratified folds, and the rows of a fold are classified by a model
-that was not trained on them. The predicted probability of a training row is its *similarity* to the tournament (its
+The rows of both tables are divided into five stratified folds, and the rows of a fold are classified by a model that
+was not trained on them. The predicted probability of a training row is its *similarity* to the later rows (its
 propensity), and the share ``VALIDATION_SHARE`` of the rows with the highest similarity is the validation part of the
 split (``split.parquet``). The seed determines the order of rows with equal similarity.
 
@@ -36,7 +37,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from numerai_contract import batches, eras, targets
 from numerai_contract.exits import BadDataError
-from numerai_contract.split import Split, write_split
+from numerai_contract.split import Split, read_split, write_split
+from numerai_contract.tables import Table
 from numerai_contract.task import TrainingSummary
 
 from . import _drift_report
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
     from numerai_contract.task import Task
 
 METHODS = ("gradient_boosting", "extra_trees", "random_forest")
@@ -56,9 +57,9 @@ _TREES = 100
 _MIN_LEAF = 20
 
 
-def run(task: Task) -> None:
-    """Compute the similarity of every training row, and write the split."""
-    parameters = task.parameters
+def make(task: Task) -> TrainingSummary:
+    """Compute the similarity of every training row, and write the split into the directory of the fit."""
+    parameters, directory = task.parameters, task.model.path
     method = parameters.get_str("METHOD", METHODS[0], choices=METHODS)
     share = parameters.get_float("VALIDATION_SHARE", 0.1, at_least=0.01, at_most=0.5)
     folds_by = parameters.get_str("FOLDS_BY", "rows", choices=("rows", "eras"))
@@ -66,14 +67,13 @@ def run(task: Task) -> None:
     # before the work: later tasks cannot use a table without known targets, or with a single target value
     known = targets.values(task.training).rows
 
-    sides = _Sides(task.training, task.tournament)
+    sides = _Sides(task)
     folds = _folds(sides, folds_by, parameters.seed)
     sample = _sample(task, sides, limit)
     classifiers = _fit(task, _classifier_factory(method, task), sides, sample, folds)
     similarity = _similarity(task, sides, classifiers, folds)
 
-    is_tournament = sides.is_tournament
-    aucs = [float(roc_auc_score(is_tournament[folds == fold], similarity[folds == fold])) for fold in range(_FOLDS)]
+    aucs = [float(roc_auc_score(sides.is_later[folds == fold], similarity[folds == fold])) for fold in range(_FOLDS)]
     of_training = similarity[: len(task.training)]
     split = Split(of_training, _most_similar(of_training, known, share, parameters.seed))
     auc = float(np.mean(aucs))
@@ -83,27 +83,24 @@ def run(task: Task) -> None:
         f"{split.validation.sum():,} of {known.sum():,} training rows with a known target are the validation part; "
         f"their lowest similarity is {lowest:.4f}"
     )
-    curve = _drift_report.roc(is_tournament, similarity)
+    curve = _drift_report.roc(sides.is_later, similarity)
     drift = _drift_report.drifting_features(task, [importances for _, importances in classifiers])
-    _drift_report.plot_roc(parameters.storing / "plots" / "adversarial_validation.png", curve, auc)
-    path = write_split(parameters.storing, task.training.ids, split, parameters.inputs)
-    task.write_report(
-        TrainingSummary(
-            training_rows=int(len(task.training) - split.validation.sum()),
-            held_out_rows=int(split.validation.sum()),
-            chosen={
-                "method": method,
-                "folds_by": folds_by,
-                "validation_share": share,
-                "auc": auc,
-                "auc_of_folds": aucs,
-                "lowest_validation_similarity": lowest,
-                "roc": curve._asdict(),
-                "drifting_features": drift,
-            },
-            libraries=("scikit-learn", "scikit-learn-intelex", "xgboost-cpu"),
-        ),
-        f"a split of {len(task.training):,} rows in {path}",
+    _drift_report.plot_roc(directory / "plots" / "adversarial_validation.png", curve, auc)
+    write_split(directory, task.training.ids, split, parameters.inputs)
+    return TrainingSummary(
+        training_rows=int(len(task.training) - split.validation.sum()),
+        held_out_rows=int(split.validation.sum()),
+        chosen={
+            "method": method,
+            "folds_by": folds_by,
+            "validation_share": share,
+            "auc": auc,
+            "auc_of_folds": aucs,
+            "lowest_validation_similarity": lowest,
+            "roc": curve._asdict(),
+            "drifting_features": drift,
+        },
+        libraries=("scikit-learn", "scikit-learn-intelex", "xgboost-cpu"),
     )
 
 
@@ -115,31 +112,29 @@ def check_self_test(storing: Path) -> None:
     BadDataError
         When the validation part has a wrong size.
     """
-    from numerai_contract.split import read_split
-    from numerai_contract.tables import Table
-
     training = Table(storing / "training.parquet")
-    split = read_split(storing, training)
+    split = read_split(storing / "model", training)
     if split.validation.sum() != round(0.1 * len(training)):
         raise BadDataError(f"{split.validation.sum()} validation rows, of {len(training)}")
 
 
 class _Sides:
-    """Both tables as one, the training table's rows first."""
+    """The rows of the training table, and then the later rows, those of the validation table."""
 
-    def __init__(self, training: Table, tournament: Table) -> None:
-        self.training, self.tournament = training, tournament
-        self.is_tournament = np.arange(len(training) + len(tournament)) >= len(training)
+    def __init__(self, task: Task) -> None:
+        self.tables = (task.training, task.validation)
+        before, later = (len(table) for table in self.tables)
+        self.is_later = np.arange(before + later) >= before
         # eras of the two tables are different, even with the same number
-        self.eras = np.concatenate([training.era_numbers, tournament.era_numbers + 1_000_000_000])
+        self.eras = np.concatenate([task.training.era_numbers, task.validation.era_numbers + 1_000_000_000])
 
     def __len__(self) -> int:
-        return len(self.is_tournament)
+        return len(self.is_later)
 
     def batches(self, rows: NDArray[np.bool_] | None = None) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Read features a batch at a time, as `Table.batches` does; NaN where a value is missing."""
         first = 0
-        for table in (self.training, self.tournament):
+        for table in self.tables:
             wanted = None if rows is None else rows[first : first + len(table)]
             for positions, block in table.batches(wanted):
                 yield positions + first, block.astype(np.float32, copy=False)
@@ -148,28 +143,26 @@ class _Sides:
 
 def _folds(sides: _Sides, folds_by: str, seed: int) -> NDArray[np.intp]:
     """Assign each row of both tables to a fold, each with rows of both; shape (rows,)."""
-    smaller = min(sides.is_tournament.sum(), (~sides.is_tournament).sum())
-    if smaller < _FOLDS:
-        table = sides.training if len(sides.training) <= len(sides.tournament) else sides.tournament
+    smallest = min(sides.tables, key=len)
+    if len(smallest) < _FOLDS:
         raise BadDataError(
-            f"{table.path.name}: {smaller} rows are too few; {_FOLDS} folds need one each. Is it complete?"
+            f"{smallest.path.name}: {len(smallest)} rows are too few; {_FOLDS} folds need one each. Is it complete?"
         )
     folds = np.empty(len(sides), dtype=np.intp)
     no_features = np.zeros((len(sides), 0))
     if folds_by == "eras":
         split = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(
-            no_features, sides.is_tournament, sides.eras
+            no_features, sides.is_later, sides.eras
         )
     else:
-        split = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(no_features, sides.is_tournament)
+        split = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(no_features, sides.is_later)
     for fold, (_, held_out) in enumerate(split):
         folds[held_out] = fold
-        if len(np.unique(sides.is_tournament[held_out])) < 2:
-            of_training = len(np.unique(sides.eras[~sides.is_tournament]))
-            of_tournament = len(np.unique(sides.eras[sides.is_tournament]))
+        if len(np.unique(sides.is_later[held_out])) < 2:
+            counts = [f"{len(np.unique(table.era_numbers))} of {table.path.name}" for table in sides.tables]
             raise BadDataError(
-                f"{of_training} eras of {sides.training.path.name} and {of_tournament} of {sides.tournament.path.name} "
-                f"are not enough for {_FOLDS} folds with rows of both. Set FOLDS_BY=rows."
+                f"the eras, {' and '.join(counts)}, are not enough for {_FOLDS} folds with rows of both. Set "
+                "FOLDS_BY=rows."
             )
     return folds
 
@@ -184,7 +177,7 @@ def _sample(task: Task, sides: _Sides, limit: int) -> _Sample:
     marks = np.concatenate(
         [
             eras.sample(table.era_numbers, np.zeros(len(table), dtype=np.int8), limit, seed=task.parameters.seed)
-            for table in (sides.training, sides.tournament)
+            for table in sides.tables
         ]
     )
     rows = np.flatnonzero(marks)
@@ -233,11 +226,11 @@ def _fit(
     task: Task, make: Callable[[], Any], sides: _Sides, sample: _Sample, folds: NDArray[np.intp]
 ) -> list[tuple[Any, NDArray[np.float32]]]:
     """Fit a classifier for each fold on the rows of all others; return each with its feature importances."""
-    labels = sides.is_tournament[sample.rows]
+    labels = sides.is_later[sample.rows]
     # both tables have the same total weight: a similarity of one half then means "equally similar to both"
     weights = np.where(labels, 0.5 / labels.mean(), 0.5 / (~labels).mean())
     fitted = []
-    with task.progress.step("fitting classifiers of training and tournament rows"):
+    with task.progress.step("fitting classifiers of training and later rows"):
         for fold in range(_FOLDS):
             others = folds[sample.rows] != fold
             classifier = make().fit(sample.features[others], labels[others], sample_weight=weights[others])

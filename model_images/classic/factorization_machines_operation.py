@@ -4,7 +4,7 @@ Every product of two features has a weight, which is the product of two short ve
 
 The vectors are learned by variational inference with a probit link, which determines their penalty from the data. It
 learns classes on the split's training part; after each iteration the validation part is predicted, and the best
-iteration is used.
+iteration is used. The final fit has as many iterations, on all rows.
 
 Features and t-SNE's coordinates are standardised, and not expanded. The original used their polynomial of degree 2;
 measured on 20,000 rows with a known weak signal (a constant 0.5 has the logloss .6931), this was worse (.6936 against
@@ -38,16 +38,19 @@ from sklearn.preprocessing import StandardScaler
 
 from numerai_contract import targets
 from numerai_contract.embeddings import STANDARD
+from numerai_contract.fitting import Fitted
 from numerai_contract.imputation import Medians
 from numerai_contract.self_test import write_fixture_inputs
 from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
 from ._quadratic import QuadraticForm
-from ._split_utils import predict, row_limit
+from ._quadratic_model import QuadraticModel
+from ._split_utils import row_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from myfm import VariationalFMClassifier
     from numpy.typing import NDArray
@@ -63,8 +66,8 @@ _MAX_VALUES = 30_000_000
 _SEEDS = 2**31
 
 
-def run(task: Task) -> None:
-    """Fit on the split's training part and predict the tournament table."""
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Fit on the split's training part and select the best iteration; the final fit has as many iterations."""
     rank = task.parameters.get_int("RANK", 8, at_least=1, at_most=256)
     iterations = task.parameters.get_int("MAX_ITERATIONS", 100, at_least=1, at_most=10_000)
     early_stopping = task.parameters.get_int("EARLY_STOPPING", 20, at_least=1, at_most=10_000)
@@ -75,8 +78,8 @@ def run(task: Task) -> None:
         embeddings=_EMBEDDINGS,
         row_limit=row_limit(len(task.training.feature_names), _MAX_VALUES),
     )
-    rows, columns = len(tables.training_labels), len(tables.feature_names)
-    task.require_memory(_memory(rows, columns), f"{rows:,} rows of {columns:,} features and coordinates")
+    rows, columns, most = len(tables.training_labels), len(tables.feature_names), tables.most_rows
+    task.require_memory(_memory(most, columns), f"{most:,} rows of {columns:,} features and coordinates")
 
     with task.progress.step("reading the features"):
         matrix = tables.training_features()
@@ -84,33 +87,39 @@ def run(task: Task) -> None:
         scaler = StandardScaler(copy=False)
         training = _dense_rows(scaler.fit_transform(medians.fill(matrix)))
         del matrix
-        validation = scaler.transform(medians.fill(tables.validation_features()))
+        validation = medians.fill(tables.validation_features())
+
+    def unscaled(form: QuadraticForm) -> QuadraticForm:
+        return form.unscaled(scaler.mean_, scaler.scale_)
 
     def evaluate(form: QuadraticForm) -> float:
-        return tables.logloss(ndtr(form.compute(validation)))
+        return tables.logloss(ndtr(unscaled(form).compute(validation)))
 
-    best = BestIteration(evaluate, iterations, early_stopping, task.progress)
+    if earlier is not None:
+        iterations = earlier.choice
+    best = BestIteration(None if earlier else evaluate, iterations, early_stopping, task.progress)
     machine = _classifier(rank, deviation, task.parameters.seed)
     with task.progress.step(f"fitting vectors of {rank} on {rows:,} rows"):
         machine.fit(training, tables.training_labels, n_iter=iterations, callback=best)
     del training
+    model = QuadraticModel(tables.source, medians, unscaled(best.form), ndtr)
+    chosen = {"rank": rank, "initial_deviation": deviation, "iteration": best.iteration}
+    if earlier is not None:
+        return Fitted(model, TrainingSummary(training_rows=rows, chosen=chosen), best.iteration)
     task.note(f"best validation logloss {best.logloss:.5f} at iteration {best.iteration:,}")
-    probabilities = predict(task, tables, lambda block: ndtr(best.form.compute(scaler.transform(medians.fill(block)))))
-    task.write_predictions(
-        probabilities,
-        TrainingSummary(
-            training_rows=rows,
-            held_out_rows=len(validation),
-            chosen={
-                "rank": rank,
-                "initial_deviation": deviation,
-                "iteration": best.iteration,
-                "best_validation_logloss": best.logloss,
-            },
-            libraries=("myfm", "scikit-learn"),
-            split=tables.score(ndtr(best.form.compute(validation))),
-        ),
+    summary = TrainingSummary(
+        training_rows=rows,
+        held_out_rows=len(validation),
+        chosen={**chosen, "best_validation_logloss": best.logloss},
+        libraries=("myfm", "scikit-learn"),
+        split=tables.score(model.predict_block(validation)),
     )
+    return Fitted(model, summary, best.iteration)
+
+
+def load(task: Task, directory: Path) -> QuadraticModel:
+    """Load a saved model."""
+    return QuadraticModel.load(task, directory, ndtr)
 
 
 class BestIteration:
@@ -119,7 +128,8 @@ class BestIteration:
     Parameters
     ----------
     evaluate
-        Computes the validation logloss, in nats, of a machine's score function, which excludes the probit link.
+        Computes the validation logloss, in nats, of a machine's score function, which excludes the probit link. None
+        in the final fit: the last iteration is then the best.
     iterations, early_stopping
         Maximum number of iterations, and number without improvement after which the fit ends.
     progress
@@ -140,7 +150,11 @@ class BestIteration:
     logloss = math.inf
 
     def __init__(
-        self, evaluate: Callable[[QuadraticForm], float], iterations: int, early_stopping: int, progress: Progress
+        self,
+        evaluate: Callable[[QuadraticForm], float] | None,
+        iterations: int,
+        early_stopping: int,
+        progress: Progress,
     ) -> None:
         self._evaluate, self._iterations, self._early_stopping = evaluate, iterations, early_stopping
         self._progress = progress
@@ -149,6 +163,10 @@ class BestIteration:
         """Evaluate an iteration (a callback of myfm); return whether to stop."""
         done = index + 1
         form = score_function(fitted.w0, fitted.w, fitted.V)
+        if self._evaluate is None:
+            self.form, self.iteration = form, done
+            self._progress.update(done / self._iterations, f"iteration {done:,} of {self._iterations:,}")
+            return False, None
         loss = self._evaluate(form)
         if loss < self.logloss:
             self.form, self.iteration, self.logloss = form, done, loss

@@ -2,7 +2,7 @@
 
 The same model as scikit-learn's ``Pipeline(PolynomialFeatures(2), StandardScaler, LogisticRegression)``, without the
 table of terms: see `_quadratic`. It learns classes on the split's training part; a missing value becomes the
-median of the feature there.
+median of the feature there. The final fit learns from all rows, with the C that the first has selected.
 
 Environment variables:
 
@@ -18,20 +18,23 @@ Environment variables:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
 
 from numerai_contract.embeddings import STANDARD
+from numerai_contract.fitting import Fitted
 from numerai_contract.self_test import write_fixture_inputs
 from numerai_contract.task import TrainingSummary
 
 from ._quadratic import memory
-from ._regularization_path import FittingData, fit_path, read_costs, read_tables
-from ._split_utils import predict
+from ._quadratic_model import QuadraticModel
+from ._regularization_path import FittingData, fit_cost, fit_path, read_costs, read_tables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from numerai_contract.task import Task
@@ -43,30 +46,38 @@ prepare_self_test = write_fixture_inputs
 _EMBEDDINGS = tuple(embedding for embedding in STANDARD if embedding.polynomial)
 
 
-def run(task: Task) -> None:
-    """Fit on the split's training part and predict the tournament table."""
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Fit on the split's training part and select C; the final fit has the C of the first."""
     costs = read_costs(task.parameters)
     tables = read_tables(task, _EMBEDDINGS)
     labels, columns = tables.training_labels, len(tables.feature_names)
-    task.require_memory(memory(len(labels), columns), f"{len(labels):,} rows of {columns:,} features and coordinates")
+    most = tables.most_rows
+    task.require_memory(memory(most, columns), f"{most:,} rows of {columns:,} features and coordinates")
 
     data = FittingData.read(task, tables)
 
     def evaluate(form: QuadraticForm) -> float:
         return tables.logloss(expit(form.compute(data.validation)))
 
-    best = fit_path(task, data.terms, costs, evaluate, loss=logistic_loss(labels), weight=len(labels))
-    probabilities = predict(task, tables, lambda block: expit(best.form.compute(data.medians.fill(block))))
-    task.write_predictions(
-        probabilities,
-        TrainingSummary(
-            training_rows=len(labels),
-            held_out_rows=len(data.validation),
-            chosen={"C": best.cost, "path": best.path, "terms": data.terms.count},
-            libraries=("scipy",),
-            split=tables.score(expit(best.form.compute(data.validation))),
-        ),
+    fitting: dict[str, Any] = {"loss": logistic_loss(labels), "weight": len(labels)}
+    if earlier is None:
+        best = fit_path(task, data.terms, costs, evaluate, **fitting)
+    else:
+        best = fit_cost(task, data.terms, earlier.choice, **fitting)
+    model = QuadraticModel(tables.source, data.medians, best.form, expit)
+    summary = TrainingSummary(
+        training_rows=len(labels),
+        held_out_rows=len(data.validation),
+        chosen={"C": best.cost, "path": best.path, "terms": data.terms.count},
+        libraries=("scipy",),
+        split=tables.score(model.predict_block(data.validation)),
     )
+    return Fitted(model, summary, best.cost)
+
+
+def load(task: Task, directory: Path) -> QuadraticModel:
+    """Load a saved model."""
+    return QuadraticModel.load(task, directory, expit)
 
 
 def logistic_loss(labels: NDArray[np.int8]) -> Loss:

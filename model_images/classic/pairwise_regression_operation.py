@@ -8,7 +8,8 @@ fitted, by the loss of f(a) - f(b), which is the same as scikit-learn's with bot
 over a thousand partners needs one f of each row instead of a thousand runs of the model.
 
 It learns classes on the split's training part; a missing value becomes the median of the feature there. As each pair
-has one row of each class, its probabilities are those of a balanced target.
+has one row of each class, its probabilities are those of a balanced target. The final fit learns from all rows, with
+the C that the first has selected; the saved model has f of the partners, not their rows.
 
 Environment variables:
 
@@ -28,20 +29,23 @@ Environment variables:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
 
 from numerai_contract.embeddings import STANDARD
+from numerai_contract.fitting import Fitted
 from numerai_contract.self_test import write_fixture_inputs
 from numerai_contract.task import TrainingSummary
 
 from ._quadratic import memory
-from ._regularization_path import FittingData, fit_path, read_costs, read_tables
-from ._split_utils import predict
+from ._quadratic_model import QuadraticModel
+from ._regularization_path import FittingData, fit_cost, fit_path, read_costs, read_tables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from numerai_contract.task import Task
@@ -55,15 +59,15 @@ _EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynom
 _ROWS_AT_A_TIME = 2_048
 
 
-def run(task: Task) -> None:
-    """Fit on the split's training part and predict the tournament table."""
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Fit on the split's training part and select C; the final fit has the C of the first."""
     costs = read_costs(task.parameters)
     rounds = task.parameters.get_int("ROUNDS", 10, at_least=1, at_most=1_000)
     partners = task.parameters.get_int("PARTNERS", 1_000, at_least=1, at_most=100_000)
     tables = read_tables(task, _EMBEDDINGS)
-    labels, columns = tables.training_labels, len(tables.feature_names)
-    needed = memory(len(labels), columns) + _memory_of_pairs(labels, rounds)
-    task.require_memory(needed, f"{len(labels):,} rows of {columns:,} columns in {rounds:,} rounds of pairs")
+    labels, columns, most = tables.training_labels, len(tables.feature_names), tables.most_rows
+    needed = memory(most, columns) + _memory_of_pairs(labels, rounds) * most / len(labels)
+    task.require_memory(needed, f"{most:,} rows of {columns:,} columns in {rounds:,} rounds of pairs")
 
     random = np.random.default_rng(task.parameters.seed)
     data = FittingData.read(task, tables)
@@ -71,38 +75,39 @@ def run(task: Task) -> None:
     compared = data.matrix[random.permutation(len(data.matrix))[:partners]]
     task.note(f"{len(positive):,} pairs; every row is compared with {len(compared):,} partners")
 
-    def probabilities_of(form: QuadraticForm, block: NDArray[np.float32]) -> NDArray[np.float64]:
-        return mean_over_partners(form.compute(block), form.compute(compared))
-
     def evaluate(form: QuadraticForm) -> float:
-        return tables.logloss(probabilities_of(form, data.validation))
+        return tables.logloss(mean_over_partners(form.compute(data.validation), form.compute(compared)))
 
-    best = fit_path(
-        task,
-        data.terms,
-        costs,
-        evaluate,
-        loss=pairwise_loss(positive, negative, rounds),
-        weight=len(positive) / rounds,
-        intercept=False,
+    fitting: dict[str, Any] = {
+        "loss": pairwise_loss(positive, negative, rounds),
+        "weight": len(positive) / rounds,
+        "intercept": False,
+    }
+    if earlier is None:
+        best = fit_path(task, data.terms, costs, evaluate, **fitting)
+    else:
+        best = fit_cost(task, data.terms, earlier.choice, **fitting)
+    of_partners = best.form.compute(compared)
+    model = QuadraticModel(tables.source, data.medians, best.form, mean_over_partners, of_partners=of_partners)
+    summary = TrainingSummary(
+        training_rows=len(labels),
+        held_out_rows=len(data.validation),
+        chosen={
+            "C": best.cost,
+            "path": best.path,
+            "terms": data.terms.count,
+            "pairs": len(positive),
+            "partners": len(compared),
+        },
+        libraries=("scipy",),
+        split=tables.score(model.predict_block(data.validation)),
     )
-    probabilities = predict(task, tables, lambda block: probabilities_of(best.form, data.medians.fill(block)))
-    task.write_predictions(
-        probabilities,
-        TrainingSummary(
-            training_rows=len(labels),
-            held_out_rows=len(data.validation),
-            chosen={
-                "C": best.cost,
-                "path": best.path,
-                "terms": data.terms.count,
-                "pairs": len(positive),
-                "partners": len(compared),
-            },
-            libraries=("scipy",),
-            split=tables.score(probabilities_of(best.form, data.validation)),
-        ),
-    )
+    return Fitted(model, summary, best.cost)
+
+
+def load(task: Task, directory: Path) -> QuadraticModel:
+    """Load a saved model."""
+    return QuadraticModel.load(task, directory, mean_over_partners)
 
 
 def pairs(

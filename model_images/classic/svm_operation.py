@@ -15,7 +15,7 @@ machine is fitted on two of them and a sigmoid on the third, for each fold, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
@@ -23,8 +23,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from numerai_contract import batches, eras, targets
+from numerai_contract import eras, saved_state, targets
 from numerai_contract.exits import BadDataError
+from numerai_contract.fitting import Fitted
 from numerai_contract.imputation import Medians
 from numerai_contract.task import TrainingSummary
 
@@ -34,9 +35,11 @@ except ImportError:  # no build for this processor: scikit-learn's own is slower
     from sklearn.svm import SVC
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
 _FOLDS = 3
@@ -44,41 +47,53 @@ _FOLDS = 3
 _ROWS_AT_A_TIME = 8_192
 
 
-def run(task: Task) -> None:
-    """Fit on the training table and predict the tournament table."""
+class SvmModel(NamedTuple):
+    """Medians of the training rows, and scaling and calibrated machines in one pipeline of scikit-learn."""
+
+    medians: Medians
+    pipeline: Pipeline
+
+    def predict(self, task: Task, table: TableView) -> NDArray[np.float64]:
+        """Predict all rows of a table; shape (rows,)."""
+
+        def predict_block(block: NDArray[Any]) -> NDArray[np.float64]:
+            imputed = self.medians.fill(block.astype(np.float32))
+            probabilities: NDArray[np.float64] = self.pipeline.predict_proba(imputed)[:, 1]
+            return probabilities
+
+        return task.predict_rows(table, table.batches(), predict_block, _ROWS_AT_A_TIME)
+
+    def save(self, directory: Path) -> None:
+        """Save it as estimators of scikit-learn."""
+        saved_state.save_estimator(directory, self)
+
+
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:  # noqa: ARG001 - nothing is selected
+    """Fit on the training table."""
     cost = task.parameters.get_float("C", 0.1, at_least=1e-6, at_most=1e6)
     row_limit = task.parameters.get_int("ROW_LIMIT", 20_000, at_least=100, at_most=200_000)
-    training, tournament = task.training, task.tournament
-
+    training = task.training
     rows, labels = task.sample_rows(targets.classes(training), row_limit)
     folds = _folds(training, labels, training.era_numbers[rows])
     classifier = _calibrated(_svc(cost, task.parameters.threads), folds)
-    model = Pipeline([("scale", StandardScaler()), ("classify", classifier)])
+    pipeline = Pipeline([("scale", StandardScaler()), ("classify", classifier)])
     features = training.features(rows).astype(np.float32, copy=False)
     with task.progress.step(f"fitting the SVM on {len(labels):,} rows"):
         medians = Medians(features)
-        model.fit(medians.fill(features), labels)
-    del features
-
-    def predict(block: NDArray[Any]) -> NDArray[np.float64]:
-        imputed = medians.fill(block.astype(np.float32, copy=False))
-        probabilities: NDArray[np.float64] = model.predict_proba(imputed)[:, 1]
-        return probabilities
-
-    count = len(tournament)
-    with task.progress.step(f"predicting {count:,} rows"):
-        probabilities = batches.predict(
-            tournament.batches(), count, predict, report=task.progress.update, rows_at_a_time=_ROWS_AT_A_TIME
-        )
-    support_vectors = [fold.estimator.n_support_.sum() for fold in model["classify"].calibrated_classifiers_]
-    task.write_predictions(
-        probabilities,
-        TrainingSummary(
-            training_rows=len(labels),
-            chosen={"C": cost, "support_vectors": [int(count) for count in support_vectors]},
-            libraries=("scikit-learn", "scikit-learn-intelex"),
-        ),
+        pipeline.fit(medians.fill(features), labels)
+    support_vectors = [fold.estimator.n_support_.sum() for fold in pipeline["classify"].calibrated_classifiers_]
+    summary = TrainingSummary(
+        training_rows=len(labels),
+        chosen={"C": cost, "support_vectors": [int(count) for count in support_vectors]},
+        libraries=("scikit-learn", "scikit-learn-intelex"),
     )
+    return Fitted(SvmModel(medians, pipeline), summary)
+
+
+def load(task: Task, directory: Path) -> SvmModel:  # noqa: ARG001 - every operation has this signature
+    """Load a saved model."""
+    model: SvmModel = saved_state.load_estimator(directory)
+    return model
 
 
 def _svc(cost: float, threads: int) -> Any:
@@ -92,7 +107,7 @@ def _calibrated(svc: Any, folds: NDArray[np.intp]) -> CalibratedClassifierCV:
     return CalibratedClassifierCV(svc, method="sigmoid", cv=splits)
 
 
-def _folds(training: Table, labels: NDArray[Any], era_numbers: NDArray[np.int32]) -> NDArray[np.intp]:
+def _folds(training: TableView, labels: NDArray[Any], era_numbers: NDArray[np.int32]) -> NDArray[np.intp]:
     """Assign each row to a fold so that both parts of every split have both classes; shape (rows,)."""
     rarest = min(np.bincount(labels, minlength=2).tolist())
     if rarest < _FOLDS:

@@ -1,7 +1,8 @@
-"""t-SNE embeddings of all rows: training, validation and tournament together, in two dimensions.
+"""t-SNE embeddings of the training and validation rows together, in two dimensions.
 
 An embedding for each perplexity, of the features and again of the features with their products of two. Each is saved as
-soon as it is finished, so that a retry continues after the last finished one. Environment variables:
+soon as it is finished, so that a retry continues after the last finished one. The rows to predict are not used: they
+are placed in the finished embeddings, each among its 15 nearest rows. Environment variables:
 
 ``PERPLEXITIES`` (5,10,15,30,50)
     Approximate number of neighbours of a row. One search for neighbours serves all embeddings of a space.
@@ -14,7 +15,7 @@ soon as it is finished, so that a retry continues after the last finished one. E
     Of each embedding.
 ``ROW_LIMIT`` (400,000)
     Above it, a sample is embedded that keeps the share of each era and each table, and every other row is placed among
-    its 15 nearest in the sample.
+    its 15 nearest in the sample, as the rows to predict are.
 
 Features are imputed by their median; columns are standardised. Neighbours are exact. See `_tsne_optimizer` for the
 optimization and its measurements.
@@ -26,11 +27,10 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from scipy.stats import rankdata
 
-from numerai_contract import eras, outputs
-from numerai_contract.embeddings import PERPLEXITIES, STANDARD, Embedding, read_embedding, write_embedding
+from numerai_contract import eras, outputs, saved_state
+from numerai_contract.embeddings import LIVE, PERPLEXITIES, STANDARD, Embedding, read_embedding, write_embedding
 from numerai_contract.exits import BadParameterError, ModelFailureError
 from numerai_contract.imputation import Medians
 from numerai_contract.progress import duration
@@ -38,7 +38,7 @@ from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
 from numerai_contract.task import TrainingSummary
 
-from ._nearest_neighbors import Neighbours, interpolate, search, share_preserved
+from ._nearest_neighbors import Neighbours, interpolate, search, search_others, share_preserved
 from ._polynomial import count
 from ._scatter_plot import draw
 from ._standardized import Space, max_features
@@ -49,8 +49,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
+RESUMES = True
 SELF_TEST_PARAMETERS = {"ITERATIONS": "20", "POLYNOMIAL_FEATURES": "4"}
 
 _PERPLEXITY_3D = 30
@@ -60,42 +62,79 @@ _BASE_MEMORY, _BYTES_PER_NEIGHBOUR = 700, 90
 
 
 class _Rows(NamedTuple):
-    """All rows of both tables, the training table's first, and the indices of the embedded ones and of the others."""
+    """All rows of both tables, their imputed features, and the indices of the embedded ones and of the others."""
 
-    ids: pa.ChunkedArray
-    targets: NDArray[np.float32]
+    table: TableView
+    medians: Medians
     features: NDArray[np.float32]
     embedded: NDArray[np.intp]
     others: NDArray[np.intp]
 
 
-def run(task: Task) -> None:
-    """Compute every embedding that is not finished yet."""
-    parameters = task.parameters
+def make(task: Task) -> TrainingSummary:
+    """Compute every embedding that is not finished yet, and save what `apply` needs."""
+    parameters, directory = task.parameters, task.model.path
     requested = _requested(task)
     iterations = parameters.get_int("ITERATIONS", 250, at_least=10, at_most=100_000)
     most = parameters.get_int("POLYNOMIAL_FEATURES", 50, at_least=1, at_most=1_000)
     limit = parameters.get_int("ROW_LIMIT", 400_000, at_least=10, at_most=100_000_000)
+    selected = _selected_count(task, requested, most, limit)
+    rows = _read(task, limit)
+    features_of_space = {
+        polynomial: _space_features(task, rows, selected if polynomial else rows.features.shape[1])
+        for polynomial in _spaces(requested)
+    }
     figures: dict[str, Any] = {}
-    unfinished = []
+    finished: dict[Embedding, NDArray[np.float32]] = {}
     for embedding in requested:
-        if outputs.is_finished(embedding.path(parameters.storing), parameters.inputs):
+        if outputs.is_finished(embedding.path(directory), parameters.inputs):
             task.note(f"{embedding.name}: already finished, reused")
             figures[embedding.name] = {"reused": True}
-            _draw_missing_plot(task, embedding)
-        else:
-            unfinished.append(embedding)
-    if unfinished:
-        _embed(task, unfinished, iterations, most, limit, figures)
-    task.write_report(
-        TrainingSummary(
-            training_rows=len(task.training),
-            chosen={"iterations": iterations, "embeddings": figures},
-            libraries=("opentsne", "faiss-cpu", "scikit-learn", "scipy", "matplotlib"),
-        ),
-        f"{len(requested)} embeddings of {len(task.training) + len(task.tournament):,} rows in "
-        f"{parameters.storing}/tsne",
+            coordinates = read_embedding(directory, embedding, rows.table)
+            finished[embedding] = coordinates[rows.embedded]
+            if not _plot(directory, embedding).is_file():
+                _draw_plot(task, embedding, coordinates, rows, "finished by an earlier attempt")
+    arrays: dict[str, NDArray[Any]] = {
+        "features": rows.features[rows.embedded].astype(rows.table.feature_dtype, copy=False),
+        "medians": rows.medians.values,
+    }
+    for polynomial, features in features_of_space.items():
+        is_all = len(features) == rows.features.shape[1]
+        matrix = rows.features if is_all else np.ascontiguousarray(rows.features[:, features])
+        space = Space.of(matrix, polynomial=polynomial)
+        unfinished = [each for each in requested if each.polynomial == polynomial and each not in finished]
+        if unfinished:
+            finished |= _embed(task, unfinished, rows, space, iterations, figures)
+        arrays |= {_key(polynomial, "features"): features}
+        arrays |= {_key(polynomial, "means"): space.means, _key(polynomial, "scales"): space.scales}
+    arrays |= {embedding.name: finished[embedding] for embedding in requested}
+    saved_state.save(task.model.saved, arrays, {"embeddings": [embedding.name for embedding in requested]})
+    return TrainingSummary(
+        training_rows=len(rows.table),
+        chosen={"iterations": iterations, "embeddings": figures},
+        libraries=("opentsne", "faiss-cpu", "scikit-learn", "scipy", "matplotlib"),
     )
+
+
+def apply(task: Task) -> None:
+    """Place the rows to predict in every embedding, as `make` has placed the rows outside of its sample."""
+    arrays, settings = saved_state.load(task.model.saved)
+    embeddings = [each for name in settings["embeddings"] if (each := Embedding.parse(name)) is not None]
+    testing, parameters = task.testing, task.parameters
+    live = Medians.from_values(arrays["medians"]).fill(testing.features().astype(np.float32, copy=False))
+    embedded = np.arange(len(arrays["features"]))
+    for polynomial in _spaces(embeddings):
+        features = arrays[_key(polynomial, "features")]
+        scaling = (polynomial, arrays[_key(polynomial, "means")], arrays[_key(polynomial, "scales")])
+        space, placed = Space(arrays["features"][:, features], *scaling), Space(live[:, features], *scaling)
+        with task.progress.step(
+            f"placing {len(testing):,} rows among {len(embedded):,} in {space.dimensions:,} dimensions"
+        ):
+            nearest = search_others(space, embedded, placed, parameters.threads, task.progress.update)
+        for embedding in embeddings:
+            if embedding.polynomial == polynomial:
+                coordinates = interpolate(nearest, arrays[embedding.name])
+                write_embedding(parameters.storing / LIVE, embedding, testing.ids, coordinates, parameters.inputs)
 
 
 def prepare_self_test(storing: Path) -> None:
@@ -107,12 +146,24 @@ def prepare_self_test(storing: Path) -> None:
 
 def check_self_test(storing: Path) -> None:
     """Check that every embedding has all rows and an extent, and that its plot exists."""
-    training = Table(storing / "training.parquet")
-    tournament = Table(storing / "tournament.parquet")
+    training, validation, live = (Table(storing / f"{name}.parquet") for name in ("training", "validation", "live"))
+    fit = storing / "model"
     for embedding in STANDARD:
-        coordinates = [read_embedding(storing, embedding, table) for table in (training, tournament)]
-        if not float(np.min(np.std(np.vstack(coordinates), axis=0))) > 1e-3 or not _plot(storing, embedding).is_file():
+        coordinates = [read_embedding(fit, embedding, table) for table in (training, validation)]
+        coordinates.append(read_embedding(storing / LIVE, embedding, live))
+        is_point = not all(float(np.min(np.std(each, axis=0))) > 1e-3 for each in coordinates)
+        if is_point or not _plot(fit, embedding).is_file():
             raise ModelFailureError(f"self-test of tsne: {embedding.name} is a single point, or has no plot.")
+
+
+def _key(polynomial: bool, name: str) -> str:
+    """Name an array of a space in the saved state."""
+    return f"{'products' if polynomial else 'features'}_{name}"
+
+
+def _spaces(embeddings: list[Embedding]) -> list[bool]:
+    """List the spaces of embeddings, by whether they have products."""
+    return list(dict.fromkeys(embedding.polynomial for embedding in embeddings))
 
 
 def _requested(task: Task) -> list[Embedding]:
@@ -130,68 +181,83 @@ def _requested(task: Task) -> list[Embedding]:
     return requested
 
 
-def _embed(
-    task: Task, unfinished: list[Embedding], iterations: int, most: int, limit: int, figures: dict[str, Any]
-) -> None:
-    training, tournament = task.training, task.tournament
-    total, features = len(training) + len(tournament), len(training.feature_names)
+def _selected_count(task: Task, requested: list[Embedding], most: int, limit: int) -> int:
+    """Compute how many features have products, and check the memory.
+
+    The number depends on all embeddings, including those that an earlier attempt has finished, so that both have the
+    same features.
+    """
+    total, features = len(task.training) + len(task.validation), len(task.training.feature_names)
     embedded_count = min(total, limit)
-    k = min(embedded_count - 1, 3 * max(embedding.perplexity for embedding in unfinished))
+    k = _neighbours(embedded_count, requested)
     held = _BASE_MEMORY + (total * features * 4 + embedded_count * k * 8) / 2**20
     affinities = embedded_count * k * (_BYTES_PER_NEIGHBOUR - 8) / 2**20
-    spaces = list(dict.fromkeys(embedding.polynomial for embedding in unfinished))
+    spaces = _spaces(requested)
     selected = min(most, features)
     if True in spaces and task.parameters.memory_limit is not None:
         selected = max_features(embedded_count, at_most=selected, mebibytes=task.parameters.memory_limit - held)
     columns = max(features if False in spaces else 0, count(selected) if True in spaces else 0)
     index = embedded_count * columns * 4 / 2**20
     task.require_memory(held + max(affinities, index), f"{embedded_count:,} rows in {columns:,} dimensions")
+    return selected
 
-    rows = _read(task, limit)
+
+def _neighbours(embedded_rows: int, embeddings: list[Embedding]) -> int:
+    """Return the number of neighbours of a row that the embeddings need."""
+    return min(embedded_rows - 1, 3 * max(embedding.perplexity for embedding in embeddings))
+
+
+def _embed(
+    task: Task, embeddings: list[Embedding], rows: _Rows, space: Space, iterations: int, figures: dict[str, Any]
+) -> dict[Embedding, NDArray[np.float32]]:
+    """Compute, save and plot embeddings of a space; return the coordinates of the embedded rows."""
     perplexity = largest_perplexity(len(rows.embedded))
-    for polynomial in spaces:
-        part = [embedding for embedding in unfinished if embedding.polynomial == polynomial]
-        matrix = rows.features
-        if polynomial and selected < features:
-            matrix = np.ascontiguousarray(matrix[:, _most_informative(task, rows, selected)])
-            task.note(
-                f"products of the {selected:,} features, of {features:,}, that correlate most with the target "
-                "(POLYNOMIAL_FEATURES, or what fits in memory)"
-            )
-        space = Space.of(matrix, polynomial=polynomial)
-        with task.progress.step(
-            f"searching the {k:,} nearest neighbours of {len(rows.embedded):,} rows in {space.dimensions:,} dimensions"
-        ):
-            own, theirs = search(space, rows.embedded, rows.others, k, task.parameters.threads, task.progress.update)
-        components = space.principal_components(rows.embedded, max(embedding.dimensions for embedding in part))
-        for embedding in part:
-            if embedding.perplexity > perplexity:
-                task.note(f"{embedding.name}: {len(rows.embedded):,} rows allow a perplexity of {perplexity:.1f}")
-            positions = start(components[:, : embedding.dimensions], task.parameters.seed)
-            figures[embedding.name] = _compute_embedding(task, embedding, rows, own, theirs, positions, iterations)
-            figures[embedding.name]["space_dimensions"] = space.dimensions
+    k = _neighbours(len(rows.embedded), embeddings)
+    with task.progress.step(
+        f"searching the {k:,} nearest neighbours of {len(rows.embedded):,} rows in {space.dimensions:,} dimensions"
+    ):
+        own, theirs = search(space, rows.embedded, rows.others, k, task.parameters.threads, task.progress.update)
+    components = space.principal_components(rows.embedded, max(embedding.dimensions for embedding in embeddings))
+    finished = {}
+    for embedding in embeddings:
+        if embedding.perplexity > perplexity:
+            task.note(f"{embedding.name}: {len(rows.embedded):,} rows allow a perplexity of {perplexity:.1f}")
+        positions = start(components[:, : embedding.dimensions], task.parameters.seed)
+        finished[embedding], figures[embedding.name] = _compute_embedding(
+            task, embedding, rows, own, theirs, positions, iterations
+        )
+        figures[embedding.name]["space_dimensions"] = space.dimensions
+    return finished
 
 
 def _read(task: Task, limit: int) -> _Rows:
-    tables = (task.training, task.tournament)
-    ids = pa.chunked_array([chunk for table in tables for chunk in table.ids.chunks])
-    features = np.empty((len(ids), len(task.training.feature_names)), dtype=np.float32)
-    filled = 0
-    for table in tables:
-        for positions, block in table.batches():
-            features[filled + positions] = block
-        filled += len(table)
-    Medians(features).fill(features)
-    era_numbers = np.concatenate([table.era_numbers for table in tables])
-    sides = np.repeat(np.array([0, 1], dtype=np.int8), [len(table) for table in tables])
-    drawn = eras.sample(era_numbers, sides, limit, seed=task.parameters.seed)
+    """Read the rows of both tables, the training table's first, and draw those to embed."""
+    table = task.for_final_fit().training
+    features = np.empty((len(table), len(table.feature_names)), dtype=np.float32)
+    for positions, block in table.batches():
+        features[positions] = block
+    medians = Medians(features)
+    medians.fill(features)
+    sides = np.repeat(np.array([0, 1], dtype=np.int8), [len(task.training), len(task.validation)])
+    drawn = eras.sample(table.era_numbers, sides, limit, seed=task.parameters.seed)
     if not drawn.all():
         task.note(
             f"embedding {drawn.sum():,} of {len(drawn):,} rows, drawn evenly from all eras (ROW_LIMIT); "
             f"the other {(~drawn).sum():,} are placed among their nearest"
         )
-    targets = np.concatenate([table.targets for table in tables])
-    return _Rows(ids, targets, features, np.flatnonzero(drawn), np.flatnonzero(~drawn))
+    return _Rows(table, medians, features, np.flatnonzero(drawn), np.flatnonzero(~drawn))
+
+
+def _space_features(task: Task, rows: _Rows, selected: int) -> NDArray[np.intp]:
+    """Select the features of a space, and note it; indices in order, shape (selected,)."""
+    features = rows.features.shape[1]
+    if selected == features:
+        return np.arange(features)
+    task.note(
+        f"products of the {selected:,} features, of {features:,}, that correlate most with the target "
+        "(POLYNOMIAL_FEATURES, or what fits in memory)"
+    )
+    return _most_informative(task, rows, selected)
 
 
 def _most_informative(task: Task, rows: _Rows, limit: int) -> NDArray[np.intp]:
@@ -218,9 +284,9 @@ def _compute_embedding(
     theirs: Neighbours,
     positions: NDArray[np.float64],
     iterations: int,
-) -> dict[str, Any]:
-    """Compute, save and plot an embedding; return its figures for the report."""
-    seed, storing = task.parameters.seed, task.parameters.storing
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Compute, save and plot an embedding; return the coordinates of the embedded rows, and figures for the report."""
+    seed = task.parameters.seed
     began = time.monotonic()
 
     def report(iteration: int, divergence: float) -> None:
@@ -231,44 +297,34 @@ def _compute_embedding(
         optimised = optimise(own, embedding.perplexity, positions, iterations, task.parameters.threads, report)
     if not np.isfinite(optimised.coordinates).all():
         raise ModelFailureError(f"{embedding.name}: a coordinate is not a finite number. Please report it.")
-    coordinates = np.empty((len(rows.ids), embedding.dimensions), dtype=np.float32)
+    coordinates = np.empty((len(rows.table), embedding.dimensions), dtype=np.float32)
     coordinates[rows.embedded] = optimised.coordinates
     coordinates[rows.others] = interpolate(theirs, optimised.coordinates)
-    write_embedding(storing, embedding, rows.ids, coordinates, task.parameters.inputs)
+    write_embedding(task.model.path, embedding, rows.table.ids, coordinates, task.parameters.inputs)
     seconds = time.monotonic() - began
     share = share_preserved(own, optimised.coordinates, k=_COMPARED_NEIGHBOURS, sample=_COMPARED_ROWS, seed=seed)
     preserved = f"{share:.1%} of the {_COMPARED_NEIGHBOURS} nearest neighbours preserved"
     quality = f"KL divergence {optimised.divergence:.4f}, {preserved}"
     task.progress.log(f"saved {embedding.name}: {quality}, {duration(seconds)}")
-    _draw_plot(task, embedding, coordinates, rows.targets, quality)
-    return {
+    _draw_plot(task, embedding, coordinates, rows, quality)
+    figures = {
         "kl_divergence": optimised.divergence,
         "neighbours_preserved": share,
         "perplexity": float(optimised.perplexity),
         "iterations": iterations,
         "grown": optimised.grown,
         "seconds": seconds,
-        "rows": len(rows.ids),
+        "rows": len(rows.table),
         "embedded_rows": len(rows.embedded),
     }
+    return optimised.coordinates, figures
 
 
-def _draw_missing_plot(task: Task, embedding: Embedding) -> None:
-    """Draw the plot of a finished embedding if an attempt ended between the two."""
-    storing = task.parameters.storing
-    if not _plot(storing, embedding).is_file():
-        coordinates = [read_embedding(storing, embedding, table) for table in (task.training, task.tournament)]
-        targets = np.concatenate([task.training.targets, task.tournament.targets])
-        _draw_plot(task, embedding, np.vstack(coordinates), targets, "finished by an earlier attempt")
-
-
-def _draw_plot(
-    task: Task, embedding: Embedding, coordinates: NDArray[np.float32], targets: NDArray[np.float32], subtitle: str
-) -> None:
+def _draw_plot(task: Task, embedding: Embedding, coordinates: NDArray[np.float32], rows: _Rows, subtitle: str) -> None:
     space = "features and their products of two" if embedding.polynomial else "features"
     title = f"t-SNE of the {space}, perplexity {embedding.perplexity}"
-    draw(_plot(task.parameters.storing, embedding), coordinates, targets, title, subtitle, task.parameters.seed)
+    draw(_plot(task.model.path, embedding), coordinates, rows.table.targets, title, subtitle, task.parameters.seed)
 
 
-def _plot(storing: Path, embedding: Embedding) -> Path:
-    return storing / "plots" / f"tsne_{embedding.name}.png"
+def _plot(directory: Path, embedding: Embedding) -> Path:
+    return directory / "plots" / f"tsne_{embedding.name}.png"

@@ -15,8 +15,9 @@ Environment variables:
 ``EARLY_STOPPING`` (50), ``MIN_TREES`` (20)
     Stop after so many trees without improvement; keep at least so many trees, since on a very weak signal the first
     tree may be the best, and almost constant predictions are useless.
-``EMBARGO_ERAS`` (8)
-    Eras left out between the training and the held-out eras, as the targets of neighbouring eras overlap.
+
+The last fifth of the eras is held out for early stopping, after the run's EMBARGO. The final fit grows as many trees as
+the first has kept, on all rows.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numerai_contract import batches, eras, targets
+from numerai_contract import eras, targets
+from numerai_contract.fitting import Fitted
 from numerai_contract.task import TrainingSummary
 
-from ._boosting import BoostingParams
+from ._boosting import BoostedModel, BoostingParams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
 _HELD_OUT_SHARE = 0.2
@@ -44,45 +47,63 @@ _MANY_FEATURES = 200
 _FEW_BINS, _BINS = 8, 256
 
 
-def run(task: Task) -> None:
-    """Fit on the training table and predict the tournament table."""
-    features = len(task.training.feature_names)
+class XGBoostModel:
+    """Trees on the features of a table."""
+
+    def __init__(self, boosted: BoostedModel) -> None:
+        self._boosted = boosted
+
+    def predict(self, task: Task, table: TableView) -> NDArray[np.float64]:
+        """Predict all rows of a table; shape (rows,)."""
+        return task.predict_rows(table, table.batches(), self._boosted.predict)
+
+    def save(self, directory: Path) -> None:
+        """Save the trees in XGBoost's format."""
+        self._boosted.save(directory)
+
+
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Fit on the training table, with early stopping; the final fit has the number of trees of the first."""
+    training = task.training
+    features = len(training.feature_names)
     params = BoostingParams.read(
         task.parameters, learning_rate=0.02, max_depth=5, colsample=0.1 if features >= _MANY_FEATURES else 0.5
     )
-    embargo = task.parameters.get_int("EMBARGO_ERAS", 8, at_least=0, at_most=1_000)
-    training, tournament = task.training, task.tournament
-
+    params.settings["max_bin"] = _bins(training)
     rows, labels = targets.values(training)
+    if earlier is not None:
+        with task.progress.step("reading the features into histograms"):
+            histograms = params.histograms(_blocks(training, rows), labels)
+        boosted = params.train_fixed(task, histograms, trees=earlier.choice)
+        summary = TrainingSummary(training_rows=len(labels), chosen=boosted.chosen)
+        return Fitted(XGBoostModel(boosted), summary, boosted.trees)
     split = eras.hold_out_last(
-        training.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=embargo, seed=task.parameters.seed
+        training.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=task.parameters.embargo, seed=task.parameters.seed
     )
     task.note(
         f"{split.description}: {split.training.sum():,} training rows, {split.held_out.sum():,} for early stopping"
     )
     with task.progress.step("reading the features into histograms"):
-        params.settings["max_bin"] = _bins(training)
         histograms = params.histograms(_blocks(training, eras.within(rows, split.training)), labels[split.training])
         held_out = params.histograms(
             _blocks(training, eras.within(rows, split.held_out)), labels[split.held_out], bins_of=histograms
         )
-
-    model = params.train(task, histograms, held_out)
-    count = len(tournament)
-    with task.progress.step(f"predicting {count:,} rows"):
-        probabilities = batches.predict(tournament.batches(), count, model.predict, report=task.progress.update)
-    task.write_predictions(
-        probabilities,
-        TrainingSummary(
-            training_rows=int(split.training.sum()),
-            held_out_rows=int(split.held_out.sum()),
-            chosen={**model.chosen, "embargo_eras": split.embargo},
-            libraries=("xgboost-cpu",),
-        ),
+    boosted = params.train(task, histograms, held_out)
+    summary = TrainingSummary(
+        training_rows=int(split.training.sum()),
+        held_out_rows=int(split.held_out.sum()),
+        chosen={**boosted.chosen, "embargo_eras": split.embargo},
+        libraries=("xgboost-cpu",),
     )
+    return Fitted(XGBoostModel(boosted), summary, boosted.trees)
 
 
-def _bins(table: Table) -> int:
+def load(task: Task, directory: Path) -> XGBoostModel:
+    """Load a saved model."""
+    return XGBoostModel(BoostedModel.load(directory, task.parameters.threads))
+
+
+def _bins(table: TableView) -> int:
     """Return the number of bins of a feature, determined by the first rows; too few only cost precision."""
     if table.feature_dtype != np.int8:
         return _BINS
@@ -90,5 +111,5 @@ def _bins(table: Table) -> int:
     return _FEW_BINS if np.ptp(block.astype(np.int16)) < _FEW_BINS else _BINS
 
 
-def _blocks(table: Table, rows: NDArray[np.bool_]) -> Callable[[], Iterator[NDArray[Any]]]:
+def _blocks(table: TableView, rows: NDArray[np.bool_]) -> Callable[[], Iterator[NDArray[Any]]]:
     return lambda: (block for _, block in table.batches(rows))

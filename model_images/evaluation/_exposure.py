@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
 
     from ._targets import KnownTargets
 
@@ -74,14 +74,14 @@ class _Sums:
 
 
 def exposure(
-    table: Table, targets: KnownTargets, predictions: NDArray[np.float64], report: Callable[[float, str], object]
+    table: TableView, targets: KnownTargets, predictions: NDArray[np.float64], report: Callable[[float, str], object]
 ) -> Exposure:
     """Find each model's largest exposure in each era.
 
     Parameters
     ----------
     table
-        The tournament table.
+        The rows that are scored.
     targets
         Its rows with a known target; other rows are ignored.
     predictions
@@ -92,7 +92,8 @@ def exposure(
     eras, models, features = len(targets.eras), predictions.shape[1], len(table.feature_names)
     found = Exposure(np.full((eras, models), np.nan), np.zeros((eras, models), dtype=np.intp))
     era_of = np.full(len(table), -1)
-    centred = np.zeros_like(predictions)
+    # not zeros_like: a batch of its rows is read at a time, so these must be contiguous
+    centred = np.zeros(predictions.shape)
     norms = np.zeros((eras, models))
     for index, era in enumerate(targets.eras):
         era_of[era.rows] = index

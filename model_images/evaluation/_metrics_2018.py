@@ -19,9 +19,9 @@ from numerai_contract.predictions import CLIP_MARGIN
 from numerai_contract.scores import COIN_TOSS, logloss
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
 
-    from numerai_contract.tables import Table
+    from numpy.typing import NDArray
 
     from ._targets import Era
 
@@ -57,7 +57,7 @@ def losses(predictions: NDArray[np.float64], eras: tuple[Era, ...]) -> Losses:
     Parameters
     ----------
     predictions
-        Shape (rows of the tournament table,); rows where it is NaN are left out. All in [0, 1], or there is no logloss.
+        Shape (rows,); rows where it is NaN are left out. All in [0, 1], or there is no logloss.
     eras
         The known targets.
     """
@@ -93,11 +93,16 @@ class Concordance(NamedTuple):
     concordant: bool
 
 
-def concordance(predictions: NDArray[np.float64], table: Table) -> Concordance | None:
-    """Compare a model's predictions on validation, test and live rows; None unless two of them have predictions."""
-    parts = [predictions[table.of_type(data_type)] for data_type in COMPARED]
-    present = [part[~np.isnan(part)] for part in parts]
-    tests = [ks_2samp(first, second, method="asymp") for first, second in combinations(filter(len, present), 2)]
+def concordance(parts: Mapping[str, NDArray[np.float64]]) -> Concordance | None:
+    """Compare a model's predictions on validation, test and live rows; None unless two of them have predictions.
+
+    Parameters
+    ----------
+    parts
+        Data type, of `COMPARED` → predictions, shape (rows,).
+    """
+    present = [part for part in parts.values() if len(part)]
+    tests = [ks_2samp(first, second, method="asymp") for first, second in combinations(present, 2)]
     if not tests:
         return None
     differ = any(test.statistic >= MAX_DIFFERENCE and test.pvalue < SIGNIFICANT for test in tests)
@@ -110,15 +115,18 @@ def rank_correlations(predictions: NDArray[np.float64]) -> NDArray[np.float64]:
     Parameters
     ----------
     predictions
-        Without NaN, shape (rows, models).
+        Shape (rows, models); only rows that all models have are compared, the others have a NaN.
 
     Returns
     -------
     numpy.ndarray of float64, shape (models, models)
         NaN for a constant.
     """
-    ranks = rankdata(predictions, axis=0)
-    ranks -= ranks.mean(axis=0)
+    rows = ~np.isnan(predictions).any(axis=1)
+    ranks = np.empty((np.count_nonzero(rows), predictions.shape[1]), order="F")
+    for model in range(predictions.shape[1]):  # one at a time: the sort of all needs three times their memory
+        ranks[:, model] = rankdata(predictions[rows, model])
+        ranks[:, model] -= ranks[:, model].mean()
     norms = np.sqrt(np.sum(ranks**2, axis=0))
     ranks /= np.where(norms > 0, norms, np.nan)
     matrix: NDArray[np.float64] = np.clip(ranks.T @ ranks, -1.0, 1.0)

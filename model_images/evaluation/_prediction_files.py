@@ -1,7 +1,9 @@
-"""The predictions in a run's directory: complete files are read, all others are reported with their errors.
+"""The predictions of a run's models: complete files are read, all others are reported with their errors.
 
-A model that failed, or did not run, has no file there, or a file without a valid manifest. It is left out and reported:
-an error of one model must not prevent the evaluation of the others.
+A file of the folder ``validation/`` has a model's predictions of the validation table, a file of the same name in
+``predictions/`` its predictions of the live rows. A model that failed, or did not run, has no file there, or a file
+without a valid manifest. It is left out and reported: an error of one model must not prevent the evaluation of the
+others. The fit of a model may be older than the validation table: a file without rows of the newest eras is complete.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ from numerai_contract.exits import BadDataError, MissingInputError
 from numerai_contract.predictions import HEADER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import Table, TableView
 
-FOLDER = "predictions"
+VALIDATION, LIVE = "validation", "predictions"
+"""Folders, in the run's directory, of predictions of the validation table, and of the live rows."""
 ENSEMBLE_PREFIX = "ensemble_"
 Kind = Literal["model", "ensemble", "reference"]
 _TEXT_COLUMNS = ("id", "era", "data_type")
@@ -40,8 +44,8 @@ class Entry(NamedTuple):
         Name of the model.
     kind : {"model", "ensemble", "reference"}
         A reference is a baseline for the models.
-    predictions : numpy.ndarray of float64, shape (rows of the tournament table,)
-        In its order; a reference is NaN where it has no prediction.
+    predictions : numpy.ndarray of float64, shape (rows,)
+        In the table's order; NaN where it has no prediction.
     """
 
     name: str
@@ -55,52 +59,119 @@ class PredictionSet(NamedTuple):
     Attributes
     ----------
     entries : list of Entry
-        Sorted by name.
+        Sorted by name, references last.
+    values : numpy.ndarray of float64, shape (rows, entries)
+        The predictions of all entries, each a column.
     left_out : dict
         Name of a model → why its predictions are left out.
+    notes : list of str
+        For the report: the predictions that are left out, and models without predictions of the newest eras.
     """
 
     entries: list[Entry]
+    values: NDArray[np.float64]
     left_out: dict[str, str]
+    notes: list[str]
 
     def of_kind(self, kind: Kind) -> list[Entry]:
         """Return the entries of one kind."""
         return [entry for entry in self.entries if entry.kind == kind]
 
 
-def load_predictions(storing: Path, table: Table) -> PredictionSet:
-    """Read all predictions of a run's directory.
+def load_predictions(
+    folder: Path,
+    table: Table,
+    *,
+    may_lack_newest: bool = False,
+    ensembles: bool = True,
+    references: Sequence[Entry] = (),
+) -> PredictionSet:
+    """Read all predictions of a folder.
 
     Parameters
     ----------
-    storing
-        The run's directory.
+    folder
+        The folder ``validation`` or ``predictions`` of the run's directory.
     table
-        The tournament table; predictions must have its rows.
+        The table whose rows the predictions must have.
+    may_lack_newest
+        Whether predictions may lack the rows of the newest eras.
+    ensembles
+        Whether to read the ensembles as well.
+    references
+        Further entries; a model of the same name replaces one.
 
     Raises
     ------
     MissingInputError
         When no model has complete predictions.
     """
-    found = PredictionSet([], {})
-    for path in sorted((storing / FOLDER).glob("[!.]*.csv")):
+    paths = [path for path in sorted(folder.glob("[!.]*.csv")) if ensembles or _kind(path) == "model"]
+    # a column for each file, without copies: millions of rows of a dozen models are half a gigabyte
+    values = np.empty((len(table), len(paths) + len(references)), order="F")
+    named: list[tuple[str, Kind]] = []
+    left_out: dict[str, str] = {}
+    notes: list[str] = []
+    for path in paths:
+        column = values[:, len(named)]
         try:
-            predictions = _read_predictions(path, table)
+            column[:] = _read_predictions(path, table, may_lack_newest=may_lack_newest)
         except (BadDataError, OSError) as error:
-            found.left_out[path.stem] = str(error)
-        else:
-            kind: Kind = "ensemble" if path.stem.startswith(ENSEMBLE_PREFIX) else "model"
-            found.entries.append(Entry(path.stem, kind, predictions))
-    if not found.of_kind("model"):
-        reasons = "; ".join(f"{name}: {why}" for name, why in found.left_out.items()) or "the folder is empty"
-        raise MissingInputError(
-            f"{storing / FOLDER}: no model has predictions ({reasons}). Run at least one model first."
-        )
-    return found
+            left_out[path.stem] = str(error)
+            notes.append(f"left out: {path.stem} ({error})")
+            continue
+        lacking = int(np.count_nonzero(np.isnan(column)))
+        if lacking:
+            notes.append(
+                f"{path.stem}: its fit is older than {table.path.name}, and has no predictions of the newest "
+                f"{lacking:,} of {len(table):,} rows"
+            )
+        named.append((path.stem, _kind(path)))
+    if not any(kind == "model" for _, kind in named):
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "the folder is empty"
+        raise MissingInputError(f"{folder}: no model has predictions ({reasons}). Run at least one model first.")
+    taken = {name for name, _ in named}
+    for reference in references:
+        if reference.name not in taken:
+            values[:, len(named)] = reference.predictions
+            named.append((reference.name, reference.kind))
+    entries = [Entry(name, kind, values[:, column]) for column, (name, kind) in enumerate(named)]
+    return PredictionSet(entries, values[:, : len(named)], left_out, notes)
 
 
-def _read_predictions(path: Path, table: Table) -> NDArray[np.float64]:
+def read_live_predictions(storing: Path, name: str, live: Table) -> NDArray[np.float64]:
+    """Read a model's predictions of the live rows, in the table's order; shape (rows of `live`,).
+
+    Raises
+    ------
+    MissingInputError
+        When there is no such file.
+    BadDataError
+        When it is invalid or incomplete.
+    """
+    path = storing / LIVE / f"{name}.csv"
+    if not path.is_file():
+        raise MissingInputError(f"{path}: {name} has no predictions of the live rows. {outputs.rerun_hint(name)}")
+    return _read_predictions(path, live, may_lack_newest=False)
+
+
+def read_live_or_note(storing: Path, name: str, live: Table, notes: list[str]) -> NDArray[np.float64]:
+    """Read a model's predictions of the live rows; none, with a note, where the file is invalid."""
+    try:
+        return read_live_predictions(storing, name, live)
+    except MissingInputError:
+        pass
+    except (BadDataError, OSError) as error:
+        notes.append(f"left out: the live predictions of {name} ({error})")
+    return np.full(len(live), np.nan)
+
+
+def _kind(path: Path) -> Kind:
+    return "ensemble" if path.stem.startswith(ENSEMBLE_PREFIX) else "model"
+
+
+def _read_predictions(path: Path, table: Table, *, may_lack_newest: bool) -> NDArray[np.float64]:
+    """Read predictions of a table's rows, in its order; NaN for rows of the newest eras where they may lack."""
     if not outputs.verify(path, path.stem):
         raise BadDataError(f"{path.name}: it has no manifest, so it is incomplete")
     types = dict(zip(HEADER, (pa.string(), pa.float64()), strict=True))
@@ -111,14 +182,36 @@ def _read_predictions(path: Path, table: Table) -> NDArray[np.float64]:
     if tuple(found.column_names) != HEADER:
         raise BadDataError(f"{path.name}: its header is {','.join(found.column_names)!r}, not {','.join(HEADER)!r}")
     values = _for_rows(table, found["id"], _numbers(found["prediction"]))
-    if len(found) != len(table) or np.isnan(values).any():
-        raise BadDataError(f"{path.name}: it must have each id of {table.path.name} once, with a prediction")
-    if not ((values > 0) & (values < 1)).all():
+    present = ~np.isnan(values)
+    if np.count_nonzero(present) != len(found):
+        raise BadDataError(
+            f"{path.name}: it must have each id of {table.path.name} once, with a prediction "
+            f"({_describe_mismatch(found, table)})"
+        )
+    if not present.all() and not (may_lack_newest and _has_all_but_newest(table, present)):
+        lacking = f"{np.count_nonzero(~present):,} of {len(table):,} rows of {table.path.name} are missing"
+        raise BadDataError(f"{path.name}: {lacking}{', not only of the newest eras' if may_lack_newest else ''}")
+    if not ((values[present] > 0) & (values[present] < 1)).all():
         raise BadDataError(f"{path.name}: its predictions are not all strictly between 0 and 1")
     return values
 
 
-def read_optional(storing: Path, stem: str, table: Table) -> dict[str, NDArray[np.float64]] | None:
+def _has_all_but_newest(table: Table, present: NDArray[np.bool_]) -> bool:
+    """Check that every missing row is of a later era than all present rows."""
+    numbers = table.era_numbers
+    return bool(present.any()) and int(np.min(numbers[~present])) > int(np.max(numbers[present]))
+
+
+def _describe_mismatch(found: pa.Table, table: Table) -> str:
+    if np.isnan(_numbers(found["prediction"])).any():
+        return "a prediction is missing"
+    if pc.count_distinct(found["id"]).as_py() < len(found):
+        return "an id appears twice"
+    unknown = pc.index_in(found["id"].cast(pa.string()), value_set=table.ids.combine_chunks()).null_count
+    return f"{unknown:,} of its ids are not in the table"
+
+
+def read_optional(storing: Path, stem: str, table: TableView) -> dict[str, NDArray[np.float64]] | None:
     """Read a file ``<stem>.parquet`` or ``<stem>.csv`` of ids and numbers, if it exists.
 
     Parameters
@@ -128,7 +221,7 @@ def read_optional(storing: Path, stem: str, table: Table) -> dict[str, NDArray[n
     stem
         The file's name without its suffix.
     table
-        The tournament table.
+        The rows that are requested; the file may have others.
 
     Returns
     -------
@@ -157,7 +250,7 @@ def read_optional(storing: Path, stem: str, table: Table) -> dict[str, NDArray[n
     return {name: _for_rows(table, found["id"], _numbers(found[name])) for name in names}
 
 
-def _for_rows(table: Table, ids: pa.ChunkedArray, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _for_rows(table: TableView, ids: pa.ChunkedArray, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Reorder values to a table's rows; NaN for rows without a value."""
     ids = ids.cast(pa.string())
     if ids.equals(table.ids):

@@ -38,7 +38,7 @@ def objective(
     Parameters
     ----------
     parts
-        Probabilities or ranks, to be averaged, shape (rows of the tournament table, models).
+        Probabilities or ranks, to be averaged, shape (rows, models).
     eras
         The known targets.
     binary

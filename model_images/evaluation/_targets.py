@@ -1,7 +1,7 @@
-"""The known targets of the tournament table, era by era.
+"""The known targets of the scored rows, era by era.
 
-In a walk-forward run the targets of the predicted week are hidden from the models: they are NaN in the tournament
-table, and stored in ``targets.parquet`` (``id``, ``era``, ``target``), which only the evaluation reads.
+They are the validation table's. In a walk-forward run the targets of the live rows are hidden from the models: they are
+NaN in the live table, and stored in ``targets.parquet`` (``id``, ``era``, ``target``), which only the evaluation reads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
 
 FILE = "targets.parquet"
 
@@ -36,7 +36,7 @@ class Era(NamedTuple):
     number : int or None
         12 for ``era12`` and ``0012``; None for rows of an unknown era (``eraX``).
     rows : numpy.ndarray of int, shape (rows of the era,)
-        Their indices in the tournament table, ascending.
+        Their indices among the scored rows, ascending.
     targets : numpy.ndarray of float64, shape (rows of the era,)
         In [0, 1].
     """
@@ -54,8 +54,8 @@ class KnownTargets(NamedTuple):
     eras : tuple of Era
         In order; empty when no target is known.
     binary : bool
-        Whether all targets, those of the training table included, are 0 or 1.
-    era_numbers : numpy.ndarray of int32, shape (rows of the tournament table,)
+        Whether all of them are 0 or 1.
+    era_numbers : numpy.ndarray of int32, shape (rows of the table,)
         The era of each row, with a known target or not.
     """
 
@@ -74,13 +74,17 @@ class KnownTargets(NamedTuple):
         return np.concatenate([era.targets for era in self.eras]) if self.eras else np.empty(0)
 
 
-def known_targets(training: Table, tournament: Table, hidden: Path | None = None) -> KnownTargets:
+def known_targets(
+    table: TableView, *, usable: NDArray[np.bool_] | None = None, hidden: Path | None = None
+) -> KnownTargets:
     """Collect the known targets.
 
     Parameters
     ----------
-    training, tournament
-        The run's tables.
+    table
+        The rows that are scored.
+    usable
+        Marks of the rows to use, shape (rows of the table,); by default all.
     hidden
         Path of the hidden targets, if any; they take precedence over the table's.
 
@@ -89,23 +93,23 @@ def known_targets(training: Table, tournament: Table, hidden: Path | None = None
     BadDataError
         When this file exists and is invalid.
     """
-    targets = tournament.targets.astype(np.float64)
-    era_numbers = tournament.era_numbers.copy()
+    targets = table.targets.astype(np.float64)
+    era_numbers = table.era_numbers.copy()
     if hidden is not None and hidden.is_file():
-        _apply_hidden_targets(hidden, tournament, targets, era_numbers)
-    known = np.flatnonzero(~np.isnan(targets))
+        _apply_hidden_targets(hidden, table, targets, era_numbers)
+    is_known = ~np.isnan(targets)
+    known = np.flatnonzero(is_known if usable is None else is_known & usable)
     known = known[np.argsort(era_numbers[known], kind="stable")]
     numbers, first = np.unique(era_numbers[known], return_index=True)
     eras = tuple(
         Era(None if number == NO_ERA else int(number), rows, targets[rows])
         for number, rows in zip(numbers, np.split(known, first[1:]) if len(known) else [], strict=True)
     )
-    kinds = {target_kind(training.targets), target_kind(targets[known].astype(np.float32))}
-    return KnownTargets(eras, kinds == {TargetKind.BINARY}, era_numbers)
+    return KnownTargets(eras, target_kind(targets[known].astype(np.float32)) is TargetKind.BINARY, era_numbers)
 
 
 def _apply_hidden_targets(
-    path: Path, table: Table, targets: NDArray[np.float64], era_numbers: NDArray[np.int32]
+    path: Path, table: TableView, targets: NDArray[np.float64], era_numbers: NDArray[np.int32]
 ) -> None:
     """Overwrite targets and eras of the table with those of a file of hidden targets."""
     outputs.verify(path, "unzip")

@@ -9,7 +9,10 @@
     of the probabilities, by logloss, which is not defined for ranks. Otherwise of the ranks in the era, by mean CORR.
     It is selected on every second era with known targets, starting with the first, and scored on the others, so that
     the reported gain is out of sample. Targets reach over several weeks, so neighbouring eras are slightly dependent.
-    The targets that a walk-forward run hides from the models (``targets.parquet``) are hidden from it as well.
+
+The fit selects on the models' predictions of the validation table and predicts that table, or the rows of it that every
+model has: a fit of an earlier week has no predictions of the newest eras. It keeps the models and their weights in
+``weights.json``. The predictions of live rows combine those of exactly these models.
 
 With one model, with fewer than two eras of known targets, or when no model has a score on the first half, all weights
 are equal and the report has the reason.
@@ -17,20 +20,23 @@ are equal and the report has the reason.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import pyarrow as pa
 from scipy.stats import rankdata
 
 from numerai_contract import outputs
-from numerai_contract.exits import BadDataError
+from numerai_contract.exits import BadDataError, MissingInputError
 from numerai_contract.predictions import CLIP_MARGIN, write_predictions
 from numerai_contract.tables import DATA_TYPES, Table
 from numerai_contract.task import TrainingSummary
 
-from ._prediction_files import ENSEMBLE_PREFIX, FOLDER, load_predictions
+from ._prediction_files import ENSEMBLE_PREFIX, LIVE, VALIDATION, load_predictions, read_live_predictions
 from ._selection import objective, select
 from ._targets import known_targets
+from ._writers import write_json
 from .evaluate_operation import prepare_self_test as prepare_self_test  # noqa: PLC0414 (the same predictions)
 
 if TYPE_CHECKING:
@@ -45,30 +51,81 @@ if TYPE_CHECKING:
 
 GEOMETRIC_MEAN = f"{ENSEMBLE_PREFIX}geometric_mean"
 SELECTION = f"{ENSEMBLE_PREFIX}selection"
+WEIGHTS = "weights.json"
+
+Combined = Literal["probabilities", "ranks"]
 
 
-def run(task: Task) -> None:
-    """Write both ensembles."""
-    table, storing, inputs = task.tournament, task.parameters.storing, task.parameters.inputs
-    found = load_predictions(storing, table)
-    for name, why in found.left_out.items():
-        task.note(f"left out: {name} ({why})")
-    models = found.of_kind("model")
-    names = [model.name for model in models]
-    probabilities = np.column_stack([model.predictions for model in models])
-    targets = known_targets(task.training, table)
-    parts = probabilities if targets.binary else _ranks(probabilities, targets.era_numbers, table)
-    weights, details = _weights(task, names, parts, targets)
-    for name, predictions in ((GEOMETRIC_MEAN, geometric_mean(probabilities)), (SELECTION, parts @ weights)):
-        clipped = predictions.clip(CLIP_MARGIN, 1 - CLIP_MARGIN)
-        write_predictions(storing / FOLDER / f"{name}.csv", table.ids, clipped, inputs)
+class Weights(NamedTuple):
+    """All that later predictions need of a fit.
+
+    Attributes
+    ----------
+    models : list of str
+        The models of both ensembles, in the order of `weights`.
+    combines : {"probabilities", "ranks"}
+        The values that `SELECTION` is a weighted mean of.
+    weights : numpy.ndarray of float64, shape (models,)
+        Adding up to one.
+    """
+
+    models: list[str]
+    combines: Combined
+    weights: NDArray[np.float64]
+
+
+def make(task: Task) -> TrainingSummary:
+    """Select the weights, and write them and both ensembles' predictions of the validation table."""
+    table, storing, directory = Table(task.parameters.validation, ()), task.parameters.storing, task.model.path
+    found = load_predictions(storing / VALIDATION, table, may_lack_newest=True, ensembles=False)
+    for note in found.notes:
+        task.note(note)
+    names = [entry.name for entry in found.entries]
+    rows = ~np.isnan(found.values).any(axis=1)
+    left_out_rows = int(np.count_nonzero(~rows))
+    if left_out_rows:
+        task.note(
+            f"ensembles: selected on {len(table) - left_out_rows:,} of {len(table):,} rows of {table.path.name}; "
+            f"{left_out_rows:,} rows that not every model has are left out"
+        )
+    targets = known_targets(table, usable=rows)
+    combines: Combined = "probabilities" if targets.binary else "ranks"
+    geometric = geometric_mean(found.values)
+    parts = _parts(found.values, combines, table)
+    selected, details = _weights(task, names, parts, targets)
+    weights = Weights(names, combines, selected)
+    _write_weights(directory / WEIGHTS, weights, task.parameters.inputs)
+    ids = table.ids.filter(pa.array(rows))
+    for name, predictions in ((GEOMETRIC_MEAN, geometric), (SELECTION, parts @ selected)):
+        _write(directory / VALIDATION / f"{name}.csv", ids, predictions[rows], task.parameters.inputs)
     chosen = {
         GEOMETRIC_MEAN: {"models": names},
-        SELECTION: {"weights": dict(zip(names, weights.tolist(), strict=True)), **details},
+        SELECTION: {"weights": dict(zip(names, selected.tolist(), strict=True)), **details},
         "left_out": sorted(found.left_out),
+        "left_out_rows": left_out_rows,
     }
-    summary = TrainingSummary(len(targets.rows), chosen=chosen, libraries=("numerai-tools", "pandas", "scipy"))
-    task.write_report(summary, f"{GEOMETRIC_MEAN} and {SELECTION} of {len(models)} models")
+    libraries = ("numerai-tools", "pandas", "scipy")
+    return TrainingSummary(len(targets.rows), chosen=chosen, libraries=libraries, table=table)
+
+
+def apply(task: Task) -> None:
+    """Write both ensembles' predictions of the live rows."""
+    table, storing = task.testing, task.parameters.storing
+    weights = read_weights(task.model.path / WEIGHTS)
+    values = np.empty((len(table), len(weights.models)), order="F")
+    for column, name in enumerate(weights.models):
+        try:
+            values[:, column] = read_live_predictions(storing, name, table)
+        except MissingInputError as error:
+            raise MissingInputError(
+                f"{error} The ensembles of this fit need all of its {len(weights.models)} models; a run with "
+                "force, or with other models, selects new weights."
+            ) from error
+    geometric = geometric_mean(values)
+    selection = _parts(values, weights.combines, table) @ weights.weights
+    for name, predictions in ((GEOMETRIC_MEAN, geometric), (SELECTION, selection)):
+        _write(storing / LIVE / f"{name}.csv", table.ids, predictions, task.parameters.inputs)
+    task.progress.log(f"{GEOMETRIC_MEAN} and {SELECTION} of {len(weights.models)} models for {len(table):,} rows")
 
 
 def geometric_mean(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,32 +134,70 @@ def geometric_mean(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     Parameters
     ----------
     probabilities
-        In (0, 1), shape (rows, models).
+        In (0, 1), or NaN where unknown, shape (rows, models).
 
     Returns
     -------
     numpy.ndarray of float64, shape (rows,)
-        In (0, 1).
+        In (0, 1); NaN where one is unknown.
     """
-    clipped = probabilities.clip(CLIP_MARGIN, 1 - CLIP_MARGIN)
-    of_one, of_zero = np.exp(np.log(clipped).mean(axis=1)), np.exp(np.log1p(-clipped).mean(axis=1))
+    of_one, of_zero = np.zeros(len(probabilities)), np.zeros(len(probabilities))
+    for column in probabilities.T:  # a model at a time, for the memory
+        clipped = column.clip(CLIP_MARGIN, 1 - CLIP_MARGIN)
+        of_one += np.log(clipped)
+        of_zero += np.log1p(-clipped)
+    models = probabilities.shape[1]
+    of_one, of_zero = np.exp(of_one / models), np.exp(of_zero / models)
     mean: NDArray[np.float64] = of_one / (of_one + of_zero)
     return mean
 
 
-def _ranks(predictions: NDArray[np.float64], eras: NDArray[np.int32], table: Table) -> NDArray[np.float64]:
-    """Rank each model's predictions within their era, from 0 to 1, both excluded; ties share their mean rank.
+def _parts(predictions: NDArray[np.float64], combines: Combined, table: Table) -> NDArray[np.float64]:
+    """Return the values that are combined; ranks replace the predictions.
 
-    Rows of an unknown era are ranked with the rows of their data type.
+    Ranks are those within the era, from 0 to 1, both excluded; ties share their mean rank. Rows of an unknown era are
+    ranked with the rows of their data type.
     """
-    groups = eras.astype(np.int64) * len(DATA_TYPES)
+    if combines == "probabilities":
+        return predictions
+    groups = table.era_numbers.astype(np.int64) * len(DATA_TYPES)
     for code, data_type in enumerate(DATA_TYPES):
         groups[table.of_type(data_type)] += code
-    ranks = np.empty_like(predictions)
     order = np.argsort(groups, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        ranks[rows] = (rankdata(predictions[rows], axis=0) - 0.5) / len(rows)
-    return ranks
+        predictions[rows] = (rankdata(predictions[rows], axis=0) - 0.5) / len(rows)
+    return predictions
+
+
+def _write(path: Path, ids: pa.ChunkedArray, predictions: NDArray[np.float64], inputs: str | None) -> None:
+    write_predictions(path, ids, predictions.clip(CLIP_MARGIN, 1 - CLIP_MARGIN), inputs)
+
+
+def _write_weights(path: Path, weights: Weights, inputs: str | None) -> None:
+    write_json(path, weights._asdict(), inputs)
+
+
+def read_weights(path: Path) -> Weights:
+    """Read the weights of a finished fit.
+
+    Raises
+    ------
+    BadDataError
+        When the file is missing or damaged.
+    """
+    try:
+        has_manifest = outputs.verify(path)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        weights = np.array([float(weight) for weight in found["weights"]])
+        read = Weights([str(name) for name in found["models"]], found["combines"], weights)
+        is_valid = has_manifest and len(read.models) == len(weights) > 0 and read.combines in get_args(Combined)
+    except (BadDataError, OSError, ValueError, KeyError, TypeError):
+        is_valid = False
+    if not is_valid:
+        raise BadDataError(
+            f"{path}: the weights of this fit are missing or damaged. Start the run with force, which makes a new fit."
+        )
+    return read
 
 
 def _weights(
@@ -168,10 +263,13 @@ def _scored(
 
 
 def check_self_test(storing: Path) -> None:
-    """Check that both ensembles are complete and not constant."""
-    table = Table(storing / "tournament.parquet")
-    for name in (GEOMETRIC_MEAN, SELECTION):
-        found = {entry.name: entry for entry in load_predictions(storing, table).entries}.get(name)
-        if found is None or found.predictions.std() < CLIP_MARGIN:
-            raise BadDataError(f"self-test of ensemble: {name}.csv is missing or constant")
-        outputs.verify(storing / FOLDER / f"{name}.csv")
+    """Check that both ensembles are complete and not constant, on validation and on live rows."""
+    for table, folder in (("validation", storing / "model" / VALIDATION), ("live", storing / LIVE)):
+        rows = len(Table(storing / f"{table}.parquet", ()))
+        for name in (GEOMETRIC_MEAN, SELECTION):
+            path = folder / f"{name}.csv"
+            if not path.is_file() or not outputs.verify(path):
+                raise BadDataError(f"self-test of ensemble: {path.relative_to(storing)} or its manifest is missing")
+            predictions = [line.split(",")[1] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+            if len(predictions) != rows or len(set(predictions)) == 1:
+                raise BadDataError(f"self-test of ensemble: {path.relative_to(storing)} is incomplete or constant")

@@ -1,16 +1,18 @@
 """Evaluation: scores of each model, era by era, and the leaderboard.
 
-All complete predictions of the run's directory are scored on the rows with a known target: the tournament table's, and
-those of ``targets.parquet``, which a walk-forward run hides from the models. References for comparison are a constant
-0.5, and the example predictions if the dataset has them.
+The predictions of each model and ensemble are scored on the rows of the validation table with a known target. In a
+walk-forward run they are scored on the live rows, whose targets (``targets.parquet``) are hidden from the models. A
+model whose fit has no predictions of the newest validation eras is scored on the others. References for comparison are
+a constant 0.5, and the example predictions if the dataset has them.
 
 By era: CORR, MMC and BMC (numerai-tools), feature exposure, and logloss for targets of 0 and 1. Over all eras: mean,
 standard deviation, Sharpe ratio, maximum drawdown, share of positive eras, and the criteria of 2018 (`_metrics_2018`).
 An undefined score is null.
 
-The outputs are ``leaderboard.json`` and ``leaderboard.csv``, best first (by mean CORR, by logloss for targets of 0 and
-1), and for each model ``reports/evaluation/<model>.json`` with its eras and the distributions of its predictions.
-Optional files in the run's directory, each with ``id`` and columns of numbers, Parquet or CSV:
+The outputs, in the directory of the fit, are ``leaderboard.json`` and ``leaderboard.csv``, best first (by mean CORR, by
+logloss for targets of 0 and 1), and for each model ``evaluation/<model>.json`` with its eras and the distributions of
+its predictions, by data type, with those of the live rows where the run's directory has ``live.parquet``. Optional
+files there, each with ``id`` and columns of numbers, Parquet or CSV:
 
 ``example_predictions``
     A reference.
@@ -38,7 +40,7 @@ from . import _targets
 from ._exposure import Exposure, exposure
 from ._metrics import Series, contribution, corr
 from ._metrics_2018 import COMPARED, concordance, losses, originality, rank_correlations
-from ._prediction_files import FOLDER, Entry, load_predictions, read_optional
+from ._prediction_files import LIVE, VALIDATION, Entry, load_predictions, read_live_or_note, read_optional
 from ._writers import to_jsonable, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from ._targets import KnownTargets
 
 LEADERBOARD = "leaderboard"
-REPORTS = "reports/evaluation"
+REPORTS = "evaluation"
 CONSTANT, EXAMPLE = "constant_half", "example_predictions"
 COLUMNS = (
     *("rank", "model", "kind", "rows", "eras", "corr", "corr_std", "sharpe", "max_drawdown", "positive_eras"),
@@ -59,6 +61,7 @@ COLUMNS = (
     *("originality", "most_like", "original"),
 )
 _BINS = 40
+_LIVE_TABLE = "live.parquet"
 
 
 class _ByEra(NamedTuple):
@@ -70,24 +73,34 @@ class _ByEra(NamedTuple):
     exposure: Exposure
 
 
-def run(task: Task) -> None:
+def make(task: Task) -> TrainingSummary:
     """Score all predictions and write the leaderboard."""
-    table, storing = task.tournament, task.parameters.storing
-    found = load_predictions(storing, table)
-    for name, why in found.left_out.items():
-        task.note(f"left out: {name} ({why})")
-    targets = _targets.known_targets(task.training, table, storing / _targets.FILE)
+    storing, directory = task.parameters.storing, task.model.path
+    hidden = storing / _targets.FILE
+    is_walk_forward = hidden.is_file()
+    # float32: to find out whether int8 would do, all features are read
+    path = storing / _LIVE_TABLE if is_walk_forward else task.parameters.validation
+    table = Table(path, feature_dtype=np.float32)
+    found = load_predictions(
+        storing / (LIVE if is_walk_forward else VALIDATION),
+        table,
+        may_lack_newest=not is_walk_forward,
+        references=_references(task, table),
+    )
+    entries = found.entries
+    parts = [_by_data_type(storing, entry, table, found.notes) for entry in entries]
+    for note in found.notes:
+        task.note(note)
+    targets = _targets.known_targets(table, hidden=hidden)
     if not targets.eras:
         task.note("no row has a known target: there are only scores that need no targets")
-    entries = [*found.entries, *_references(task, {entry.name for entry in found.entries})]
-    by_era = _score(task, entries, targets)
+    by_era = _score(task, table, found.values, targets)
     compared = [index for index, entry in enumerate(entries) if entry.kind != "reference"]
     with task.progress.step("comparing the models"):
         similarities = np.full((len(entries), len(entries)), np.nan)
-        similarities[np.ix_(compared, compared)] = rank_correlations(
-            np.column_stack([entries[index].predictions for index in compared])
-        )
-        rows = [_row(index, entries, targets, by_era, similarities, table) for index in range(len(entries))]
+        # the references are the last columns
+        similarities[np.ix_(compared, compared)] = rank_correlations(found.values[:, : len(compared)])
+        rows = [_row(index, entries, targets, by_era, similarities, parts[index]) for index in range(len(entries))]
     best_first = sorted(rows, key=lambda row: _order(row, binary=targets.binary))
     for rank, row in enumerate(best_first, start=1):
         row["rank"] = rank
@@ -96,11 +109,10 @@ def run(task: Task) -> None:
         report = {
             **row,
             "by_era": _eras(index, targets, by_era, entry, table),
-            "distribution": _histogram(entry, table),
+            "distribution": _histogram(parts[index]),
         }
-        write_json(storing / REPORTS / f"{entry.name}.json", report, inputs)
-    _remove_stale_reports(storing, {entry.name for entry in entries})
-    write_csv(storing / f"{LEADERBOARD}.csv", [to_jsonable(row) for row in best_first], COLUMNS, inputs)
+        write_json(directory / REPORTS / f"{entry.name}.json", report, inputs)
+    write_csv(directory / f"{LEADERBOARD}.csv", [to_jsonable(row) for row in best_first], COLUMNS, inputs)
     board = {
         "target": "binary" if targets.binary else "graded",
         "sorted_by": "logloss" if targets.binary else "corr",
@@ -113,39 +125,37 @@ def run(task: Task) -> None:
             "matrix": similarities[np.ix_(compared, compared)],
         },
     }
-    write_json(storing / f"{LEADERBOARD}.json", board, inputs)
+    write_json(directory / f"{LEADERBOARD}.json", board, inputs)
     first = best_first[0]
+    task.progress.log(f"{LEADERBOARD}.json with {len(rows)} rows, {first['model']} first")
     chosen = {"models": len(found.of_kind("model")), "left_out": sorted(found.left_out), "best": first["model"]}
-    description = f"{LEADERBOARD}.json with {len(rows)} rows, {first['model']} first"
-    task.write_report(TrainingSummary(0, chosen=chosen, libraries=("numerai-tools", "pandas", "scipy")), description)
+    return TrainingSummary(0, chosen=chosen, libraries=("numerai-tools", "pandas", "scipy"), table=table)
 
 
-def _references(task: Task, taken: set[str]) -> list[Entry]:
-    """Collect the references; a model of the same name replaces one."""
-    table = task.tournament
+def _references(task: Task, table: Table) -> list[Entry]:
+    """Collect the references."""
     references = [Entry(CONSTANT, "reference", np.full(len(table), 0.5))]
-    example = _optional(task, EXAMPLE)
+    example = _optional(task, EXAMPLE, table)
     if example is not None:
         references.append(Entry(EXAMPLE, "reference", next(iter(example.values()))))
-    return [reference for reference in references if reference.name not in taken]
+    return references
 
 
-def _optional(task: Task, stem: str) -> dict[str, NDArray[np.float64]] | None:
+def _optional(task: Task, stem: str, table: Table) -> dict[str, NDArray[np.float64]] | None:
     """Read an optional file; a damaged file is left out with a note."""
     try:
-        return read_optional(task.parameters.storing, stem, task.tournament)
+        return read_optional(task.parameters.storing, stem, table)
     except BadDataError as error:
         task.note(f"left out: {error}")
         return None
 
 
-def _score(task: Task, entries: list[Entry], targets: KnownTargets) -> _ByEra:
-    """Score all entries in all eras."""
-    table = task.tournament
-    meta, benchmarks = _optional(task, "meta_model"), _optional(task, "benchmark_models")
-    predictions = np.column_stack([entry.predictions for entry in entries])
-    found = {name: np.full((len(targets.eras), len(entries)), np.nan) for name in ("corr", "mmc", "bmc")}
-    with task.progress.step(f"scoring {len(entries)} predictions on {len(targets.eras):,} eras"):
+def _score(task: Task, table: Table, predictions: NDArray[np.float64], targets: KnownTargets) -> _ByEra:
+    """Score all entries, the columns of `predictions`, in all eras."""
+    meta, benchmarks = _optional(task, "meta_model", table), _optional(task, "benchmark_models", table)
+    entries = predictions.shape[1]
+    found = {name: np.full((len(targets.eras), entries), np.nan) for name in ("corr", "mmc", "bmc")}
+    with task.progress.step(f"scoring {entries} predictions on {len(targets.eras):,} eras"):
         for index, era in enumerate(targets.eras):
             in_era = predictions[era.rows]
             found["corr"][index] = corr(in_era, era.targets)
@@ -179,7 +189,7 @@ def _row(
     targets: KnownTargets,
     by_era: _ByEra,
     similarities: NDArray[np.float64],
-    table: Table,
+    parts: dict[str, NDArray[np.float64]],
 ) -> dict[str, Any]:
     """Compute an entry's row of the leaderboard, without its rank."""
     entry = entries[index]
@@ -202,7 +212,7 @@ def _row(
         "logloss": loss.logloss,
         "consistency": loss.consistency,
     }
-    agreement = None if entry.name == CONSTANT else concordance(entry.predictions, table)
+    agreement = None if entry.name == CONSTANT else concordance(parts)
     others = [other for other, candidate in enumerate(entries) if candidate.kind == "model"]
     nearest = originality(index, similarities, [candidate.name for candidate in entries], others)
     return row | {
@@ -242,37 +252,41 @@ def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table
     return listed
 
 
-def _histogram(entry: Entry, table: Table) -> dict[str, Any]:
+def _by_data_type(storing: Path, entry: Entry, table: Table, notes: list[str]) -> dict[str, NDArray[np.float64]]:
+    """Divide an entry's predictions by the rows' data type; with those of the live table, where the run has one."""
+    parts = {data_type: entry.predictions[table.of_type(data_type)] for data_type in COMPARED}
+    path = storing / _LIVE_TABLE
+    if table.path != path and path.is_file() and entry.kind != "reference":
+        live = Table(path, feature_names=())
+        predictions = read_live_or_note(storing, entry.name, live, notes)
+        parts |= {data_type: predictions[live.of_type(data_type)] for data_type in COMPARED[1:]}
+    return {data_type: part[~np.isnan(part)] for data_type, part in parts.items()}
+
+
+def _histogram(parts: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
     """Count predictions in bins of equal width, by the rows' data type."""
-    present = ~np.isnan(entry.predictions)
-    if not present.any():
+    present = {name: part for name, part in parts.items() if len(part)}
+    if not present:
         return {}
-    edges = np.histogram_bin_edges(entry.predictions[present], _BINS)
-    parts = {data_type: entry.predictions[present & table.of_type(data_type)] for data_type in COMPARED}
-    return {"edges": edges, **{name: np.histogram(part, edges)[0] for name, part in parts.items() if len(part)}}
-
-
-def _remove_stale_reports(storing: Path, names: set[str]) -> None:
-    """Remove reports of models that no longer exist."""
-    for path in (storing / REPORTS).glob("*.json"):
-        if not path.name.endswith(outputs.MANIFEST_SUFFIX) and path.stem not in names:
-            outputs.manifest_path(path).unlink(missing_ok=True)
-            path.unlink()
+    edges = np.histogram_bin_edges(np.concatenate(list(present.values())), _BINS)
+    return {"edges": edges, **{name: np.histogram(part, edges)[0] for name, part in present.items()}}
 
 
 def prepare_self_test(storing: Path) -> None:
     """Write predictions of two models: one uses the features that the target depends on, the other does not."""
-    table = Table(storing / "tournament.parquet")
-    features = table.features()
-    informed = 0.5 + 0.2 * (features[:, 0] - features[:, 1])
-    for name, predictions in (("informed", informed), ("random", 0.3 + 0.4 * features[:, 2])):
-        write_predictions(storing / FOLDER / f"{name}.csv", table.ids, predictions.astype(np.float64), None)
+    for name, folder in (("validation", VALIDATION), ("live", LIVE)):
+        table = Table(storing / f"{name}.parquet")
+        features = table.features()
+        informed = 0.5 + 0.2 * (features[:, 0] - features[:, 1])
+        for model, predictions in (("informed", informed), ("random", 0.3 + 0.4 * features[:, 2])):
+            write_predictions(storing / folder / f"{model}.csv", table.ids, predictions.astype(np.float64), None)
 
 
 def check_self_test(storing: Path) -> None:
     """Check that the informed model is first."""
+    directory = storing / "model"
     for suffix in ("json", "csv"):
-        outputs.verify(storing / f"{LEADERBOARD}.{suffix}")
-    lines = (storing / f"{LEADERBOARD}.csv").read_text(encoding="utf-8").splitlines()
+        outputs.verify(directory / f"{LEADERBOARD}.{suffix}")
+    lines = (directory / f"{LEADERBOARD}.csv").read_text(encoding="utf-8").splitlines()
     if not lines[1].startswith("1,informed,"):
         raise BadDataError(f"self-test of evaluate: the leaderboard begins with {lines[1]!r}")

@@ -1,4 +1,4 @@
-"""Shared parts of the networks: scaling of features, batches, hidden layers, training with early stopping, prediction.
+"""Shared parts of the networks: scaling of features, batches, hidden layers, training, and trained models.
 
 Features are passed to a network with the type they have on disk (int8 if possible), a batch at a time, and are imputed
 and standardised inside it: only one batch is ever copied as float.
@@ -15,22 +15,27 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from numerai_contract import batches, eras, targets
+from numerai_contract import batches, eras, saved_state
 from numerai_contract.exits import ModelFailureError
 from numerai_contract.imputation import Medians
+from numerai_contract.split_tables import FeatureSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from typing import TypeAlias
 
     from numpy.typing import NDArray
 
+    from numerai_contract.fitting import Fitted
     from numerai_contract.parameters import Parameters
     from numerai_contract.progress import Progress
+    from numerai_contract.saved_state import SavedState
+    from numerai_contract.tables import TableView
+    from numerai_contract.targets import LabeledRows
     from numerai_contract.task import Task
 
     Features: TypeAlias = NDArray[np.int8] | NDArray[np.float32]
-    Blocks: TypeAlias = Iterable[tuple[NDArray[np.intp], Features]]
 
 _HELD_OUT_SHARE = 0.2
 _ROW_LIMIT = 500_000
@@ -40,6 +45,7 @@ _SHARE_OF_MEMORY = 0.5
 _ROWS_AT_A_TIME = 8_192
 # size of the columns whose statistics are computed at a time, in bytes of float32
 _COLUMNS_BYTES = 32 << 20
+_WEIGHT = "weight_{:04}"
 # for epochs of about a hundred batches; Keras's default of 0.99 is for epochs of thousands
 _MOMENTUM = 0.9
 
@@ -75,19 +81,24 @@ class Part(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Training rows, and held-out rows for early stopping."""
+    """Training rows, and held-out rows for early stopping; None in the final fit, which trains on all rows."""
 
     training: Part
-    held_out: Part
+    held_out: Part | None
+
+    @property
+    def held_out_rows(self) -> int:
+        """Number of held-out rows."""
+        return 0 if self.held_out is None else len(self.held_out.labels)
 
 
-def read_examples(task: Task, labeled: targets.LabeledRows) -> tuple[Examples, int]:
-    """Read the training table's features, at most ROW_LIMIT rows of them, and hold out the last eras.
+def read_examples(task: Task, labeled: LabeledRows) -> tuple[Examples, int]:
+    """Read the features of at most ROW_LIMIT training rows, and hold out the last eras, except in the final fit.
 
     Parameters
     ----------
     task
-        Provides the parameters ROW_LIMIT and EMBARGO_ERAS.
+        Provides the table, EMBARGO and ROW_LIMIT.
     labeled
         The rows of the table that the network may learn from.
 
@@ -98,11 +109,15 @@ def read_examples(task: Task, labeled: targets.LabeledRows) -> tuple[Examples, i
         Eras left out between the two parts.
     """
     table, parameters = task.training, task.parameters
-    embargo = parameters.get_int("EMBARGO_ERAS", 8, at_least=0, at_most=1_000)
     default = row_limit(table.feature_dtype.itemsize * len(table.feature_names), parameters)
     limit = parameters.get_int("ROW_LIMIT", default, at_least=100, at_most=100_000_000)
     rows, labels = task.sample_rows(labeled, limit)
-    split = eras.hold_out_last(table.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=embargo, seed=parameters.seed)
+    if task.is_final:
+        with task.progress.step("reading the features"):
+            return Examples(Part(table.features(rows), labels), None), 0
+    split = eras.hold_out_last(
+        table.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=parameters.embargo, seed=parameters.seed
+    )
     task.note(
         f"{split.description}: {split.training.sum():,} training rows, {split.held_out.sum():,} for early stopping"
     )
@@ -132,6 +147,11 @@ class Scaling(NamedTuple):
     medians: NDArray[np.float32]
     means: NDArray[np.float32]
     scales: NDArray[np.float32]
+
+    @classmethod
+    def from_state(cls, state: SavedState) -> Scaling:
+        """Restore the scaling of a saved model."""
+        return cls(**{name: state.arrays[name] for name in cls._fields})
 
     @classmethod
     def of(cls, features: Features) -> Scaling:
@@ -259,14 +279,6 @@ class Schedule(NamedTuple):
         )
 
 
-class Fitted(NamedTuple):
-    """The result of a training: epochs counted from 1, and the logloss of the best one on the held-out rows."""
-
-    epochs: int
-    best_epoch: int
-    best_loss: float
-
-
 def compiled(network: Any, optimizer: Any) -> Any:
     """Compile a network with logits as outputs to learn the target's value as a probability."""
     network.compile(
@@ -278,93 +290,113 @@ def compiled(network: Any, optimizer: Any) -> Any:
     return network
 
 
-def scale_and_fit(
-    task: Task, examples: Examples, schedule: Schedule, build: Callable[[Scaling], Any]
-) -> tuple[Any, Fitted]:
-    """Measure the features, build a network and train it on single rows; return it with the result of its training.
+def measure(task: Task, examples: Examples) -> Scaling:
+    """Measure the features of the training rows."""
+    with task.progress.step("measuring the features"):
+        return Scaling.of(examples.training.features)
+
+
+def train(
+    task: Task,
+    network: Any,
+    training: keras.utils.PyDataset,
+    held_out: keras.utils.PyDataset | None,
+    schedule: Schedule,
+    earlier: Fitted | None,
+) -> tuple[int, dict[str, Any]]:
+    """Train a compiled network, with early stopping or for a number of epochs.
 
     Parameters
     ----------
     task
-        For its seed, log and notes.
-    examples
-        Training rows, and held-out rows for early stopping.
-    schedule
-        Of the training.
-    build
-        Builds and compiles the network for a scaling of the features.
-    """
-    with task.progress.step("measuring the features"):
-        scaling = Scaling.of(examples.training.features)
-    network = build(scaling)
-    with task.progress.step(f"training {network.count_params():,} weights on the {device()}"):
-        shuffled = Batches(examples.training, schedule.batch_size, shuffle_seed=task.parameters.seed)
-        fitted = fit(network, shuffled, Batches(examples.held_out), schedule, task.progress)
-    task.note(f"best held-out logloss {fitted.best_loss:.5f} after epoch {fitted.best_epoch:,} of {fitted.epochs:,}")
-    return network, fitted
-
-
-def fit(
-    network: Any,
-    training: keras.utils.PyDataset,
-    held_out: keras.utils.PyDataset,
-    schedule: Schedule,
-    progress: Progress,
-) -> Fitted:
-    """Train a compiled network with early stopping on the held-out rows, and restore the weights of the best epoch.
-
-    Parameters
-    ----------
+        For its log and notes.
     network
         From `compiled`.
     training, held_out
-        Datasets of batches, such as `Batches`; `training` has another order every epoch.
+        Datasets of batches, such as `Batches`; `training` has another order every epoch. With held-out rows the
+        training ends early, and the network has the weights of the best epoch.
     schedule
         Its batch size is not used here: `training` determines the size of a batch.
-    progress
-        The progress log.
+    earlier
+        The first fit, in the final fit, which has no held-out rows: its choice is the number of epochs.
+
+    Returns
+    -------
+    epochs : int
+        The epochs of the weights, counted from 1.
+    chosen : dict
+        For the report.
     """
-    recorder = _ProgressCallback(progress, schedule.max_epochs)
+    is_final = earlier is not None
+    recorder = _ProgressCallback(task.progress, earlier.choice if earlier else schedule.max_epochs, held_out)
     stop = keras.callbacks.EarlyStopping(
         monitor="val_logloss", mode="min", patience=schedule.early_stopping, restore_best_weights=True
     )
-    network.fit(
-        training,
-        epochs=schedule.max_epochs,
-        # the datasets shuffle rows; Keras would shuffle whole batches only
-        shuffle=False,
-        validation_data=held_out,
-        callbacks=[recorder, stop],
-        verbose=0,
-    )
+    with task.progress.step(f"training {network.count_params():,} weights on the {device()}"):
+        network.fit(
+            training,
+            epochs=recorder.max_epochs,
+            # the datasets shuffle rows; Keras would shuffle whole batches only
+            shuffle=False,
+            validation_data=held_out,
+            callbacks=[recorder] if is_final else [recorder, stop],
+            verbose=0,
+        )
+    epochs = len(recorder.losses)
+    chosen = {"epochs": epochs, "device": device()}
+    if is_final:
+        return epochs, chosen
     best = int(np.argmin(recorder.losses))
-    return Fitted(epochs=len(recorder.losses), best_epoch=best + 1, best_loss=recorder.losses[best])
+    loss = recorder.losses[best]
+    task.note(f"best {recorder.noun} {loss:.5f} after epoch {best + 1:,} of {epochs:,}")
+    return best + 1, {**chosen, "best_epoch": best + 1, "best_held_out_logloss": loss}
+
+
+def train_on_rows(
+    task: Task, network: Any, examples: Examples, schedule: Schedule, earlier: Fitted | None
+) -> tuple[int, dict[str, Any]]:
+    """Train a compiled network on single rows, see `train`."""
+    shuffled = Batches(examples.training, schedule.batch_size, shuffle_seed=task.parameters.seed)
+    held_out = None if examples.held_out is None else Batches(examples.held_out)
+    return train(task, network, shuffled, held_out, schedule, earlier)
 
 
 class _ProgressCallback(keras.callbacks.Callback):  # type: ignore[misc]  # as above
-    """Logs the progress of a training, and records the held-out logloss of every epoch."""
+    """Logs the progress of a training, and records the logloss of every epoch.
 
-    def __init__(self, progress: Progress, max_epochs: int) -> None:
+    Parameters
+    ----------
+    progress
+        The progress log.
+    max_epochs
+        Maximum number of epochs.
+    held_out
+        The held-out rows; without them the logloss is that of the training rows.
+    """
+
+    def __init__(self, progress: Progress, max_epochs: int, held_out: object) -> None:
         super().__init__()
-        self._progress, self._max_epochs = progress, max_epochs
+        self.noun = "training logloss" if held_out is None else "held-out logloss"
+        self.max_epochs = max_epochs
         self.losses: list[float] = []
+        self._progress, self._measure = progress, "logloss" if held_out is None else "val_logloss"
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002 (Keras passes it by name)
         """Log the progress within an epoch, which can take minutes."""
         self._log(batch / self.params["steps"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:  # noqa: ARG002 (as above)
-        """Record the held-out logloss.
+        """Record the logloss.
 
         Raises
         ------
         ModelFailureError
             When it is not finite, because the weights diverged.
         """
-        loss = float(logs["val_logloss"])
+        loss = float(logs[self._measure])
         if not math.isfinite(loss):
             raise ModelFailureError(
-                f"the held-out logloss is {loss} after epoch {len(self.losses) + 1:,}: the weights "
+                f"the {self.noun} is {loss} after epoch {len(self.losses) + 1:,}: the weights "
                 "diverged. Set a smaller LEARNING_RATE."
             )
         self.losses.append(loss)
@@ -372,36 +404,58 @@ class _ProgressCallback(keras.callbacks.Callback):  # type: ignore[misc]  # as a
 
     def _log(self, part: float) -> None:
         done = len(self.losses)
-        loss = f", held-out logloss {self.losses[-1]:.5f}" if self.losses else ""
+        loss = f", {self.noun} {self.losses[-1]:.5f}" if self.losses else ""
         position = f"epoch {done + part:,.1f}" if part else f"epoch {done:,}"
-        self._progress.update((done + part) / self._max_epochs, f"{position} of at most {self._max_epochs:,}{loss}")
+        self._progress.update((done + part) / self.max_epochs, f"{position} of at most {self.max_epochs:,}{loss}")
 
 
-def predict(network: Any, blocks: Blocks, rows: int, progress: Progress) -> NDArray[np.float64]:
-    """Compute probabilities from a network's logits.
+class NetworkModel(NamedTuple):
+    """A trained network with its state.
 
-    Parameters
+    Attributes
     ----------
-    network
-        From features to a logit.
-    blocks
-        Positions of rows, and their features: `numerai_contract.tables.Table.batches`.
-    rows
-        Total number of rows.
-    progress
-        The progress log.
-
-    Returns
-    -------
-    numpy.ndarray of float64, shape (rows,)
+    network : keras.Model
+        From the features of a row to a logit.
+    trained : keras.Model
+        The network that was trained and whose weights are saved: `network`, or another one with the same layers.
+    settings : dict
+        JSON values by which the network is built again; the names of its embeddings, if any, are in ``embeddings``.
+    arrays : dict
+        NumPy arrays by which it is built again, such as the scaling of the features.
     """
 
-    def probabilities(block: Features) -> NDArray[np.float64]:
+    network: Any
+    trained: Any
+    settings: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+
+    def predict(self, task: Task, table: TableView) -> NDArray[np.float64]:
+        """Predict all rows of a table; shape (rows,)."""
+        names = self.settings.get("embeddings")
+        blocks = FeatureSource.from_names(task, names).batches(table) if names else table.batches()
+        return task.predict_rows(table, blocks, lambda block: probabilities(self.network, block), _ROWS_AT_A_TIME)
+
+    def save(self, directory: Path) -> None:
+        """Save the weights, in the order of the layers, and the state by which the network is built again."""
+        weights = {_WEIGHT.format(number): array for number, array in enumerate(self.trained.get_weights())}
+        saved_state.save(directory, {**self.arrays, **weights}, self.settings)
+
+
+def set_weights(trained: Any, state: SavedState) -> None:
+    """Set the weights of a network, built as before, to those that `NetworkModel.save` has saved."""
+    count = len(trained.get_weights())
+    trained.set_weights([state.arrays[_WEIGHT.format(number)] for number in range(count)])
+
+
+def probabilities(network: Any, features: Features) -> NDArray[np.float64]:
+    """Compute probabilities from a network's logits, for any number of rows; shape (rows,)."""
+
+    def of_block(block: Features) -> NDArray[np.float64]:
         logits = outputs(network, block)[:, 0].astype(np.float64)
         return np.asarray(1 / (1 + np.exp(-logits)))
 
-    with progress.step(f"predicting {rows:,} rows"):
-        return batches.predict(blocks, rows, probabilities, report=progress.update, rows_at_a_time=_ROWS_AT_A_TIME)
+    rows = len(features)
+    return batches.predict([(np.arange(rows), features)], rows, of_block, rows_at_a_time=_ROWS_AT_A_TIME)
 
 
 def outputs(network: Any, features: Features) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Training of a network on the split of adversarial validation: its inputs and its outputs."""
+"""Training of a network on the split of adversarial validation: its inputs and its summary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numerai_contract.search import table_to_predict
 from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
@@ -13,6 +14,8 @@ from . import _keras_utils
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from numerai_contract.embeddings import Embedding
     from numerai_contract.targets import LabeledRows
@@ -28,7 +31,7 @@ _ROW_BYTES = 400
 def read(
     task: Task, labeled: LabeledRows, embeddings: Sequence[Embedding]
 ) -> tuple[SplitTables, _keras_utils.Examples]:
-    """Read both parts of the split, with embeddings, at most ROW_LIMIT rows of each.
+    """Read both parts of the split, with embeddings, at most ROW_LIMIT rows of each; in the final fit, all as one part.
 
     Parameters
     ----------
@@ -48,54 +51,43 @@ def read(
     columns = len(task.training.feature_names) + sum(embedding.dimensions for embedding in embeddings)
     limit = _keras_utils.row_limit(4 * columns, task.parameters)
     tables = SplitTables(task, labeled, embeddings=embeddings, row_limit=limit)
-    rows, columns = len(tables.training_labels) + len(tables.validation_labels), len(tables.feature_names)
-    known = (len(task.training) + len(task.tournament)) * _ROW_BYTES
-    task.require_memory(_BASE_MEBIBYTES + ((rows * columns * 4 + known) >> 20), f"{rows:,} rows of {columns:,} columns")
+    if not task.is_final:
+        both_parts = len(tables.training_labels) + len(tables.validation_labels)
+        rows, columns = max(both_parts, tables.most_rows), len(tables.feature_names)
+        known = (len(task.training) + len(table_to_predict(task))) * _ROW_BYTES
+        needed = _BASE_MEBIBYTES + ((rows * columns * 4 + known) >> 20)
+        task.require_memory(needed, f"{rows:,} rows of {columns:,} columns")
     with task.progress.step("reading the features"):
         training = _keras_utils.Part(tables.training_features(), tables.training_labels.astype(np.float32))
-        held_out = _keras_utils.Part(tables.validation_features(), tables.validation_labels.astype(np.float32))
+        held_out = (
+            None
+            if task.is_final
+            else _keras_utils.Part(tables.validation_features(), tables.validation_labels.astype(np.float32))
+        )
     return tables, _keras_utils.Examples(training, held_out)
 
 
-def predict_and_write(
-    network: Any,
-    fitted: _keras_utils.Fitted,
-    task: Task,
+def summarize(
     tables: SplitTables,
     examples: _keras_utils.Examples,
     chosen: Mapping[str, Any],
-) -> None:
-    """Predict the rows of the tournament and of the validation part, and write predictions and report.
+    on_split: NDArray[np.float64] | None,
+) -> TrainingSummary:
+    """Summarize a training.
 
     Parameters
     ----------
-    network
-        From the features of a row to a logit.
-    fitted
-        The result of its training.
-    task, tables, examples
+    tables, examples
         Its inputs.
     chosen
-        For the report, in addition to the entries of every network.
+        For the report, beside the embeddings.
+    on_split
+        Predictions of the split's validation part, shape (rows,); None in the final fit.
     """
-    held_out = examples.held_out
-    rows = len(held_out.labels)
-    on_split = _keras_utils.predict(network, [(np.arange(rows), held_out.features)], rows, task.progress)
-    probabilities = _keras_utils.predict(network, tables.tournament_batches(), len(task.tournament), task.progress)
-    task.write_predictions(
-        probabilities,
-        TrainingSummary(
-            training_rows=len(examples.training.labels),
-            held_out_rows=rows,
-            chosen={
-                **chosen,
-                "embeddings": [embedding.name for embedding in tables.embeddings],
-                "epochs": fitted.epochs,
-                "best_epoch": fitted.best_epoch,
-                "best_held_out_logloss": fitted.best_loss,
-                "device": _keras_utils.device(),
-            },
-            libraries=("keras", "jax", "jaxlib"),
-            split=tables.score(on_split),
-        ),
+    return TrainingSummary(
+        training_rows=len(examples.training.labels),
+        held_out_rows=examples.held_out_rows,
+        chosen={**chosen, "embeddings": tables.source.names},
+        libraries=("keras", "jax", "jaxlib"),
+        split=None if on_split is None else tables.score(on_split),
     )

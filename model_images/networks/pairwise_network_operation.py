@@ -2,8 +2,8 @@
 
 After Jim Fleming's pairwise model, a Siamese network [1]_: both rows of a pair go through the same extractor (layers of
 16 and 8 units), and a classifier (16 units) combines both outputs. Pairs are drawn again in every epoch, a row above
-0.5 and a row below, in both orders; rows at exactly 0.5 are not used. A row of the tournament is compared with many
-rows of the training part, drawn by the seed; its prediction is the mean probability that its target is the higher one.
+0.5 and a row below, in both orders; rows at exactly 0.5 are not used. A row to predict is compared with many rows
+of the training part, drawn by the seed; its prediction is the mean probability that its target is the higher one.
 
 Extractor and normalisation process both rows of all pairs in one batch: with left and right rows in separate batches,
 each side would be normalised separately.
@@ -15,6 +15,8 @@ It has two differences, measured on generated rows of 50 features; the figures a
 22,000 rows where the best possible logloss is 0.6816, the second on 20,000 where it is 0.6392. A fifth of the units are
 dropped at random in training: 0.6895 and 0.6605 with dropout, 0.6906 and 0.6652 without. And steps and batches are
 larger: his LEARNING_RATE 0.0001 and BATCH_SIZE 128 resulted in 0.6916 and 0.6672, without dropout and in more steps.
+
+The final fit trains for as many epochs as were best, on all rows of both tables, and draws its partners from them.
 
 Environment variables:
 
@@ -49,14 +51,17 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from numerai_contract import targets
+from numerai_contract import saved_state, targets
 from numerai_contract.embeddings import Embedding
 from numerai_contract.exits import BadDataError
+from numerai_contract.fitting import Fitted
 from numerai_contract.self_test import write_fixture_inputs
 
 from . import _keras_utils, _split_training
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from numerai_contract.parameters import Parameters
@@ -72,30 +77,32 @@ _MOMENTUM = 0.99
 _PAIRS_AT_A_TIME = 4_096
 
 
-def run(task: Task) -> None:
-    """Fit on pairs of the split's training part and predict the tournament table."""
-    settings, seed = read_settings(task.parameters), task.parameters.seed
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Fit on pairs of the split's training part, with early stopping on pairs of its validation part.
+
+    The final fit trains on pairs of all rows for the best number of epochs.
+    """
+    settings, schedule, seed = read_settings(task.parameters), _read_schedule(task.parameters), task.parameters.seed
     _keras_utils.make_deterministic(task.parameters)
 
     tables, examples = _split_training.read(task, targets.classes(task.training), _EMBEDDINGS)
-    _require_both_classes(task, examples.held_out)
-    with task.progress.step("measuring the features"):
-        scaling = _keras_utils.Scaling.of(examples.training.features)
-    network = PairNetwork(settings, scaling)
-    with task.progress.step(f"training {network.of_pairs.count_params():,} weights on the {_keras_utils.device()}"):
-        fitted = _keras_utils.fit(
-            network.of_pairs,
-            Pairs(examples.training, settings.schedule.batch_size, seed=seed, redraw=True),
-            Pairs(examples.held_out, _PAIRS_AT_A_TIME, seed=seed, redraw=False),
-            settings.schedule,
-            task.progress,
-        )
-    task.note(
-        f"best logloss on held-out pairs {fitted.best_loss:.5f} after epoch {fitted.best_epoch:,} of {fitted.epochs:,}"
+    features, held_out = examples.training.features, examples.held_out
+    if held_out is not None:
+        _require_both_classes(task, held_out)
+    scaling = _keras_utils.measure(task, examples)
+    networks = PairNetwork(settings, scaling)
+    epochs, outcome = _keras_utils.train(
+        task,
+        networks.of_pairs,
+        Pairs(examples.training, schedule.batch_size, seed=seed, redraw=True),
+        None if held_out is None else Pairs(held_out, _PAIRS_AT_A_TIME, seed=seed, redraw=False),
+        schedule,
+        earlier,
     )
 
-    rows = len(examples.training.labels)
-    drawn = np.random.default_rng(seed).choice(rows, min(settings.partners, rows), replace=False)
+    drawn = np.random.default_rng(seed).choice(len(features), min(settings.partners, len(features)), replace=False)
+    partners = features[drawn]
+    network = networks.compared_with(partners)
     chosen = {
         "hidden_layers": settings.hidden_layers,
         "width": settings.width,
@@ -104,11 +111,24 @@ def run(task: Task) -> None:
         "dropout": settings.dropout,
         "weight_decay": settings.weight_decay,
         "learning_rate": settings.learning_rate,
-        "batch_size": settings.schedule.batch_size,
+        "batch_size": schedule.batch_size,
+        **outcome,
     }
-    _split_training.predict_and_write(
-        network.compared_with(examples.training.features[drawn]), fitted, task, tables, examples, chosen
-    )
+    on_split = None if held_out is None else _keras_utils.probabilities(network, held_out.features)
+    summary = _split_training.summarize(tables, examples, chosen, on_split)
+    state = {"network": settings._asdict(), "embeddings": tables.source.names}
+    arrays = {**scaling._asdict(), "partners": partners}
+    return Fitted(_keras_utils.NetworkModel(network, networks.of_pairs, state, arrays), summary, epochs)
+
+
+def load(task: Task, directory: Path) -> _keras_utils.NetworkModel:
+    """Load a saved model."""
+    _keras_utils.make_deterministic(task.parameters)
+    state = saved_state.load(directory)
+    networks = PairNetwork(Settings(**state.settings["network"]), _keras_utils.Scaling.from_state(state))
+    _keras_utils.set_weights(networks.of_pairs, state)
+    network = networks.compared_with(state.arrays["partners"])
+    return _keras_utils.NetworkModel(network, networks.of_pairs, state.settings, state.arrays)
 
 
 class Settings(NamedTuple):
@@ -121,7 +141,6 @@ class Settings(NamedTuple):
     dropout: float
     weight_decay: float
     learning_rate: float
-    schedule: _keras_utils.Schedule
 
 
 def read_settings(parameters: Parameters) -> Settings:
@@ -134,8 +153,11 @@ def read_settings(parameters: Parameters) -> Settings:
         dropout=parameters.get_float("DROPOUT", 0.2, at_least=0, at_most=0.9),
         weight_decay=parameters.get_float("WEIGHT_DECAY", 0.001, at_least=0, at_most=10),
         learning_rate=parameters.get_float("LEARNING_RATE", 0.001, at_least=1e-6, at_most=0.1),
-        schedule=_keras_utils.Schedule.read(parameters, batch_size=1024, max_epochs=200, early_stopping=10),
     )
+
+
+def _read_schedule(parameters: Parameters) -> _keras_utils.Schedule:
+    return _keras_utils.Schedule.read(parameters, batch_size=1024, max_epochs=200, early_stopping=10)
 
 
 def _require_both_classes(task: Task, held_out: _keras_utils.Part) -> None:

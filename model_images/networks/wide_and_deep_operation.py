@@ -19,10 +19,11 @@ Environment variables:
     The size of a step, and its number of rows.
 ``MAX_EPOCHS`` (100), ``PATIENCE`` (10)
     Maximum number of epochs; stop after so many epochs without improvement, and restore the best one.
-``EMBARGO_ERAS`` (8)
-    Eras left out between the training and the held-out eras, as the targets of neighbouring eras overlap.
 ``ROW_LIMIT`` (500,000, fewer where their features would fill more than half of MEMORY_LIMIT)
     Above the limit it learns from a sample that keeps every era's share.
+
+The last fifth of the eras is held out for early stopping, after the run's EMBARGO. The final fit trains for as many
+epochs as were best, on all rows.
 
 .. [1] Cheng et al., "Wide & Deep Learning for Recommender Systems", DLRS 2016, arXiv:1606.07792.
 .. [2] Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, arXiv:1711.05101.
@@ -36,12 +37,15 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from numerai_contract import targets
+from numerai_contract import saved_state, targets
+from numerai_contract.fitting import Fitted
 from numerai_contract.task import TrainingSummary
 
 from . import _keras_utils
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from numerai_contract.parameters import Parameters
@@ -50,40 +54,48 @@ if TYPE_CHECKING:
 SELF_TEST_PARAMETERS = {"MAX_EPOCHS": "3", "BATCH_SIZE": "64"}
 
 
-def run(task: Task) -> None:
-    """Fit on the training table and predict the tournament table."""
-    settings = _read_settings(task.parameters)
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Fit on the training table, with early stopping; the final fit trains for the best number of epochs."""
+    settings, schedule = _read_settings(task.parameters), _read_schedule(task.parameters)
     _keras_utils.make_deterministic(task.parameters)
 
     examples, embargo = _keras_utils.read_examples(task, targets.values(task.training))
     crosses = _crosses(len(task.training.feature_names), settings.crosses, seed=task.parameters.seed)
-    network, fitted = _keras_utils.scale_and_fit(
-        task, examples, settings.schedule, lambda scaling: _network(settings, scaling, crosses)
+    scaling = _keras_utils.measure(task, examples)
+    network = _network(settings, scaling, crosses)
+    optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    epochs, outcome = _keras_utils.train_on_rows(
+        task, _keras_utils.compiled(network, optimizer), examples, schedule, earlier
     )
+    summary = TrainingSummary(
+        training_rows=len(examples.training.labels),
+        held_out_rows=examples.held_out_rows,
+        chosen={
+            "hidden_layers": settings.hidden_layers,
+            "width": settings.width,
+            "dropout": settings.dropout,
+            "wide_crosses": crosses.shape[1],
+            "weight_decay": settings.weight_decay,
+            "learning_rate": settings.learning_rate,
+            "batch_size": schedule.batch_size,
+            "embargo_eras": embargo,
+            **outcome,
+        },
+        libraries=("keras", "jax", "jaxlib"),
+    )
+    arrays = {**scaling._asdict(), "crosses": crosses}
+    return Fitted(_keras_utils.NetworkModel(network, network, {"network": settings._asdict()}, arrays), summary, epochs)
 
-    probabilities = _keras_utils.predict(network, task.tournament.batches(), len(task.tournament), task.progress)
-    task.write_predictions(
-        probabilities,
-        TrainingSummary(
-            training_rows=len(examples.training.labels),
-            held_out_rows=len(examples.held_out.labels),
-            chosen={
-                "hidden_layers": settings.hidden_layers,
-                "width": settings.width,
-                "dropout": settings.dropout,
-                "wide_crosses": crosses.shape[1],
-                "weight_decay": settings.weight_decay,
-                "learning_rate": settings.learning_rate,
-                "batch_size": settings.schedule.batch_size,
-                "embargo_eras": embargo,
-                "epochs": fitted.epochs,
-                "best_epoch": fitted.best_epoch,
-                "best_held_out_logloss": fitted.best_loss,
-                "device": _keras_utils.device(),
-            },
-            libraries=("keras", "jax", "jaxlib"),
-        ),
-    )
+
+def load(task: Task, directory: Path) -> _keras_utils.NetworkModel:
+    """Load a saved model."""
+    _keras_utils.make_deterministic(task.parameters)
+    state = saved_state.load(directory)
+    scaling = _keras_utils.Scaling.from_state(state)
+    network = _network(_Settings(**state.settings["network"]), scaling, state.arrays["crosses"])
+    _keras_utils.set_weights(network, state)
+    return _keras_utils.NetworkModel(network, network, state.settings, state.arrays)
 
 
 class _Settings(NamedTuple):
@@ -95,7 +107,6 @@ class _Settings(NamedTuple):
     crosses: int
     weight_decay: float
     learning_rate: float
-    schedule: _keras_utils.Schedule
 
 
 def _read_settings(parameters: Parameters) -> _Settings:
@@ -106,8 +117,11 @@ def _read_settings(parameters: Parameters) -> _Settings:
         crosses=parameters.get_int("WIDE_CROSSES", 20, at_least=0, at_most=50),
         weight_decay=parameters.get_float("WEIGHT_DECAY", 0.1, at_least=0, at_most=10),
         learning_rate=parameters.get_float("LEARNING_RATE", 0.003, at_least=1e-6, at_most=0.1),
-        schedule=_keras_utils.Schedule.read(parameters, batch_size=1024, max_epochs=100, early_stopping=10),
     )
+
+
+def _read_schedule(parameters: Parameters) -> _keras_utils.Schedule:
+    return _keras_utils.Schedule.read(parameters, batch_size=1024, max_epochs=100, early_stopping=10)
 
 
 def _crosses(features: int, count: int, *, seed: int) -> NDArray[np.intp]:
@@ -120,7 +134,7 @@ def _crosses(features: int, count: int, *, seed: int) -> NDArray[np.intp]:
 
 
 def _network(settings: _Settings, scaling: _keras_utils.Scaling, crosses: NDArray[np.intp]) -> Any:
-    """Build and compile the network: from a table's features to a logit."""
+    """Build the network: from a table's features to a logit."""
     inputs = keras.Input((len(scaling.means),))
     features = scaling.apply(inputs)
     products = ops.take(features, crosses[0], axis=1) * ops.take(features, crosses[1], axis=1)
@@ -128,8 +142,4 @@ def _network(settings: _Settings, scaling: _keras_utils.Scaling, crosses: NDArra
     wide = layers.Dense(1, kernel_initializer="zeros")(ops.concatenate([features, products], axis=1))
     units = _keras_utils.hidden_layers(features, [settings.width] * settings.hidden_layers, dropout=settings.dropout)
     deep = layers.Dense(1, use_bias=False)(units)
-    network = keras.Model(inputs, wide + deep)
-
-    optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-    return _keras_utils.compiled(network, optimizer)
+    return keras.Model(inputs, wide + deep)

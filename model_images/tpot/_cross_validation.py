@@ -1,4 +1,4 @@
-"""Evaluation of a pipeline by cross-validation over eras, and predictions of a pipeline that is fitted on all rows."""
+"""Evaluation of a pipeline by cross-validation over eras, and its fit on all training rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
 
 from numerai_contract import batches
 from numerai_contract.exits import ModelFailureError
@@ -16,10 +17,15 @@ from numerai_contract.scores import COIN_TOSS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from numerai_contract.split_tables import SplitTables
+    from numerai_contract.tables import Table
+
     from ._training_data import TrainingData
 
 # nats: a pipeline whose loss on the first fold exceeds a constant's by more cannot become the best
 _EARLY_REJECT_MARGIN = 0.01
+# rows that the pipeline of the final fit must be able to predict
+_CHECKED_ROWS = 1_000
 
 
 class CvResult(NamedTuple):
@@ -37,17 +43,20 @@ class CvResult(NamedTuple):
     cut_short: bool
 
 
-class Predictions(NamedTuple):
-    """The predictions of a pipeline that is fitted on all training rows.
+class Trained(NamedTuple):
+    """A pipeline that is fitted on all training rows, and its predictions.
 
     Attributes
     ----------
-    tournament : numpy.ndarray of float64, shape (rows of the tournament,)
-    validation : numpy.ndarray of float64, shape (rows of the split's validation part,)
+    pipeline : sklearn.pipeline.Pipeline
+        Fitted, with the preprocessing.
+    predictions : numpy.ndarray of float64, shape (rows of the predicted table,)
+    on_split : numpy.ndarray of float64, shape (rows of the split's validation part,)
     """
 
-    tournament: NDArray[np.float64]
-    validation: NDArray[np.float64]
+    pipeline: Any
+    predictions: NDArray[np.float64]
+    on_split: NDArray[np.float64]
 
 
 def evaluate(pipeline: Any, data: TrainingData) -> CvResult:
@@ -58,29 +67,29 @@ def evaluate(pipeline: Any, data: TrainingData) -> CvResult:
     ModelFailureError
         When its predictions of a fold are constant.
     """
-    probabilities = np.empty(len(data.labels))
+    predicted = np.empty(len(data.labels))
     for fold in np.unique(data.folds):
         held_out = data.folds == fold
         fitted = clone(pipeline).fit(data.features[~held_out], data.labels[~held_out])
-        probabilities[held_out] = _probabilities(fitted, data.features[held_out])
-        _require_variation(probabilities[held_out])
-        loss = _loss(data.labels[held_out], probabilities[held_out])
+        predicted[held_out] = probabilities(fitted, data.features[held_out])
+        _require_variation(predicted[held_out])
+        loss = _loss(data.labels[held_out], predicted[held_out])
         if fold == 0 and loss > COIN_TOSS + _EARLY_REJECT_MARGIN:
             return CvResult(loss, cut_short=True)
-    return CvResult(_loss(data.labels, probabilities), cut_short=False)
+    return CvResult(_loss(data.labels, predicted), cut_short=False)
 
 
-def predict(pipeline: Any, data: TrainingData, rows: int) -> Predictions:
+def train(pipeline: Any, data: TrainingData, table: Table) -> Trained:
     """Fit a pipeline on all training rows and predict.
 
     Parameters
     ----------
     pipeline
-        Not fitted; it is not changed.
+        Not fitted, without the preprocessing; it is not changed.
     data
         The training data.
-    rows
-        Number of rows of the tournament table.
+    table
+        The table to predict.
 
     Raises
     ------
@@ -88,26 +97,57 @@ def predict(pipeline: Any, data: TrainingData, rows: int) -> Predictions:
         When the predictions are constant, or not probabilities.
     """
     fitted = clone(pipeline).fit(data.features, data.labels)
+    whole = make_pipeline(*_steps(data.preprocessing), *_steps(fitted))
+    predictions = batches.predict(
+        data.tables.source.batches(table), len(table), lambda block: probabilities(whole, block)
+    )
+    _require_variation(predictions)
+    return Trained(whole, predictions, probabilities(whole, data.tables.validation_features()))
 
-    def probabilities(block: NDArray[np.float32]) -> NDArray[np.float64]:
-        return _probabilities(fitted, data.preprocessing.transform(block))
 
-    tournament = batches.predict(data.tables.tournament_batches(), rows, probabilities)
-    _require_variation(tournament)
-    return Predictions(tournament, probabilities(data.tables.validation_features()))
+def train_again(pipeline: Any, tables: SplitTables) -> Any:
+    """Fit a pipeline on the training rows of the final fit.
+
+    Parameters
+    ----------
+    pipeline
+        With the preprocessing; it is not changed.
+    tables
+        The training rows.
+
+    Raises
+    ------
+    ModelFailureError
+        When its predictions of the first rows are constant, or not probabilities.
+    """
+    features = tables.training_features()
+    fitted = clone(pipeline).fit(features, tables.training_labels)
+    _require_variation(probabilities(fitted, features[:_CHECKED_ROWS]))
+    return fitted
 
 
-def _probabilities(fitted: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
+def probabilities(fitted: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Predict rows with a fitted pipeline; shape (rows,).
+
+    Raises
+    ------
+    ModelFailureError
+        When a prediction is not a number.
+    """
     found: NDArray[np.float64] = fitted.predict_proba(features)[:, 1].astype(np.float64)
     if not np.isfinite(found).all():
         raise ModelFailureError("a prediction is not a number")
     return found.clip(CLIP_MARGIN, 1 - CLIP_MARGIN)
 
 
-def _require_variation(probabilities: NDArray[np.float64]) -> None:
-    if len(probabilities) > 1 and probabilities.std() < MIN_STD:
-        raise ModelFailureError(f"it predicts {probabilities[0]:.6f} for every row")
+def _require_variation(predicted: NDArray[np.float64]) -> None:
+    if len(predicted) > 1 and predicted.std() < MIN_STD:
+        raise ModelFailureError(f"it predicts {predicted[0]:.6f} for every row")
 
 
-def _loss(labels: NDArray[np.int8], probabilities: NDArray[np.float64]) -> float:
-    return float(log_loss(labels, probabilities, labels=[0, 1]))
+def _steps(pipeline: Any) -> list[Any]:
+    return [step for _, step in pipeline.steps]
+
+
+def _loss(labels: NDArray[np.int8], predicted: NDArray[np.float64]) -> float:
+    return float(log_loss(labels, predicted, labels=[0, 1]))

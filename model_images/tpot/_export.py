@@ -1,4 +1,4 @@
-"""Export of the best pipeline as a Python module in the run's directory, for further use."""
+"""Export of the best pipeline as a Python module, for further use."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ The seed was {seed}, the version of scikit-learn {sklearn}.
 
 
 def export(task: Task, data: TrainingData, best: Candidate) -> Path:
-    """Write the pipeline, with its preprocessing, beside the report; return the path."""
+    """Write the pipeline, with its preprocessing, beside the report and into the directory of the fit; return its path.
+
+    The path is that beside the report; both files have the same name.
+    """
     parameters = task.parameters
     beside = parameters.reporting or parameters.storing / f"{parameters.operation}.json"
     path = beside.with_name(f"{beside.stem}_pipeline.py")
     preprocessing = [clone(step) for _, step in data.preprocessing.steps]
     whole = make_pipeline(*preprocessing, *(step for _, step in best.pipeline.steps))
-    embeddings = ", ".join(embedding.name for embedding in data.tables.embeddings)
+    embeddings = ", ".join(data.tables.source.names)
     docstring = _DOCSTRING.format(
         version=metadata.version("tpot"),
         loss=best.loss,
@@ -45,6 +48,8 @@ def export(task: Task, data: TrainingData, best: Candidate) -> Path:
         seed=parameters.seed,
         sklearn=metadata.version("scikit-learn"),
     )
-    with outputs.output(path, rows=None, columns=(), inputs=parameters.inputs) as part:
-        part.write_text(source(whole, docstring), encoding="utf-8")
+    text = source(whole, docstring)
+    for destination in (path, task.model.path / path.name):
+        with outputs.output(destination, rows=None, columns=(), inputs=parameters.inputs) as part:
+            part.write_text(text, encoding="utf-8")
     return path

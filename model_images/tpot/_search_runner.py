@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from numerai_contract.exits import ModelFailureError, NotEnoughMemoryError
-from numerai_contract.search import POLL_SECONDS, BackgroundPredictor, log_outcomes, log_progress
+from numerai_contract.search import POLL_SECONDS, BackgroundPredictor, log_outcomes, log_progress, table_to_predict
 from numerai_contract.workers import Limits, Worker, wait_for_any
 
-from ._cross_validation import evaluate, predict
+from ._cross_validation import evaluate, train
 from ._evolution import Evolution
 from ._pipelines import described, tidy
 from ._search_log import SearchLog
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numerai_contract.task import Task
     from numerai_contract.workers import Outcome
 
-    from ._cross_validation import Predictions
+    from ._cross_validation import Trained
     from ._plan import Plan
     from ._search_log import Candidate, Trial
     from ._training_data import ResourceBudget, TrainingData
@@ -47,7 +47,7 @@ class SearchRunner:
         self, task: Task, plan: Plan, budget: ResourceBudget, data: TrainingData, stop: Sequence[signal.Signals]
     ) -> None:
         self._task, self._plan, self._budget, self._data, self._stop = task, plan, budget, data, stop
-        self._rows = len(task.tournament)
+        self._table = table_to_predict(task)
         self._log = SearchLog()
         self._seconds = 0.0
         self._generation = 0
@@ -73,17 +73,17 @@ class SearchRunner:
             self._seconds = self._elapsed()
         self._log_summary()
 
-    def final_predictions(self) -> tuple[Candidate, Predictions]:
-        """Predict with the best pipeline; at a stop request, or out of time, return the last predictions."""
+    def result(self) -> tuple[Candidate, Trained]:
+        """Train the best pipeline; at a stop request, or out of time, return the last one that was trained."""
         self._predictor.finish(lambda: self._log.best, self._is_over)
-        candidate, predictions = self._predictor.result(
+        candidate, trained = self._predictor.result(
             self._task,
             self._stop,
             self._seconds,
             noun="pipeline",
             describe=lambda _candidate: "the best pipeline so far",
         )
-        return candidate, predictions
+        return candidate, trained
 
     def report_details(self, best: Candidate) -> dict[str, Any]:
         """Return the search and its result for the report."""
@@ -147,13 +147,7 @@ class SearchRunner:
         return within_limit and len(self._workers) < self._budget.jobs
 
     def _worker(self, work: Callable[[], Any], seconds: float) -> Worker:
-        def on_one_core(_send: object) -> Any:
-            warnings.simplefilter("ignore")
-            with threadpool_limits(1):
-                return work()
-
-        limits = Limits(seconds=seconds, memory=self._budget.memory)
-        return Worker(on_one_core, limits=limits, seed=self._plan.seed)
+        return start_worker(work, self._plan, self._budget.memory, seconds)
 
     def _end_if_over(self) -> None:
         plan, best = self._plan, self._log.best
@@ -206,7 +200,7 @@ class SearchRunner:
     def _start_predicting(self, candidate: Candidate, search_is_running: bool) -> Worker:  # noqa: ARG002 (no niceness)
         # predictions of a long table may take longer than the evaluation
         seconds = max(self._plan.last_moment - time.monotonic(), self._plan.seconds_per_pipeline)
-        return self._worker(functools.partial(predict, candidate.pipeline, self._data, self._rows), seconds)
+        return self._worker(functools.partial(train, candidate.pipeline, self._data, self._table), seconds)
 
     def _on_predicted(self, candidate: Candidate, outcome: Outcome) -> None:
         if outcome.status == "succeeded":
@@ -216,3 +210,14 @@ class SearchRunner:
             f"rejected the pipeline with logloss {candidate.loss:.5f}, which could not predict after a fit on all "
             f"rows: {outcome.reason}"
         )
+
+
+def start_worker(work: Callable[[], Any], plan: Plan, memory: int, seconds: float) -> Worker:
+    """Start a worker on one core, with the plan's seed and limits in MiB and seconds."""
+
+    def on_one_core(_send: object) -> Any:
+        warnings.simplefilter("ignore")
+        with threadpool_limits(1):
+            return work()
+
+    return Worker(on_one_core, limits=Limits(seconds=seconds, memory=memory), seed=plan.seed)

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from numerai_contract import eras, targets
 from numerai_contract.embeddings import Embedding
 from numerai_contract.exits import BadDataError
+from numerai_contract.search import table_to_predict
 from numerai_contract.split_tables import SplitTables
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class TrainingData(NamedTuple):
     Attributes
     ----------
     tables : SplitTables
-        The source of the data, and the tournament rows.
+        The source of the data.
     preprocessing : sklearn.pipeline.Pipeline
         Fitted imputation and standardisation. It precedes every pipeline; scikit-learn's own steps, since it is part of
         the exported module.
@@ -56,12 +57,17 @@ class TrainingData(NamedTuple):
 
 def load(task: Task, plan: Plan) -> TrainingData:
     """Read and preprocess the training rows, and divide them into folds."""
-    default = min(max(_MAX_VALUES // len(task.training.feature_names), 1_000), _MAX_ROWS)
-    tables = SplitTables(task, targets.classes(task.training), embeddings=_EMBEDDINGS, row_limit=default)
+    tables = load_tables(task)
     preprocessing = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
     features = preprocessing.fit_transform(tables.training_features())
     folds = _folds(task, plan, tables.training_labels, task.training.era_numbers[tables.training])
     return TrainingData(tables, preprocessing, features, tables.training_labels, folds)
+
+
+def load_tables(task: Task) -> SplitTables:
+    """Select the training rows: those of the split's training part, or of both tables in the final fit."""
+    default = min(max(_MAX_VALUES // len(task.training.feature_names), 1_000), _MAX_ROWS)
+    return SplitTables(task, targets.classes(task.training), embeddings=_EMBEDDINGS, row_limit=default)
 
 
 def _folds(task: Task, plan: Plan, labels: NDArray[np.int8], era_numbers: NDArray[np.int32]) -> NDArray[np.intp]:
@@ -93,6 +99,11 @@ class ResourceBudget(NamedTuple):
     jobs: int
     memory: int
 
+    @property
+    def whole_memory(self) -> int:
+        """MiB of one pipeline that runs alone."""
+        return self.jobs * self.memory
+
 
 def allocate(task: Task, data: TrainingData) -> ResourceBudget:
     """Allocate cores and memory: fewer pipelines at a time rather than pipelines with too little memory."""
@@ -101,7 +112,7 @@ def allocate(task: Task, data: TrainingData) -> ResourceBudget:
         return ResourceBudget(threads, _DEFAULT_MEMORY)
     rows, columns = data.features.shape
     table = data.features.nbytes >> 20
-    total_rows = len(task.training) + len(task.tournament)
+    total_rows = len(task.training) + len(table_to_predict(task))
     minimum, base = _MIN_MEMORY + 4 * table, _BASE_MEMORY + table + (total_rows * _BASE_MEMORY_PER_ROW >> 20)
     task.require_memory(base + minimum, f"TPOT and {rows:,} rows of {columns:,} columns")
     jobs = max(1, min(threads, (limit - base) // minimum))

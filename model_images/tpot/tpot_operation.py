@@ -2,11 +2,14 @@
 
 A classifier of target > 0.5 on the features and a t-SNE embedding, evaluated by its logloss in a cross-validation over
 consecutive eras of the split's training part. The search does not use the split's validation part, so that the score on
-it is unbiased. The best pipeline is fitted on all rows of the search, predicts, and is exported beside the report as
+it is unbiased. The best pipeline is fitted on all rows of the search, and is exported beside the report as
 ``<report>_pipeline.py``: a module whose ``build()`` creates it.
 
 Every pipeline is evaluated in a separate process with enforced limits of time and memory. The best one so far is fitted
-and predicts during the search, so that predictions are available whenever it ends, at its limit or at a stop request.
+and predicts the validation table during the search, so that a model is available whenever it ends, at its limit or at a
+stop request. After a stop request there is no final fit. Otherwise the final fit fits the best pipeline, with its
+preprocessing, on all rows of both tables, in at most the time of the search; where that fails, the model is that of the
+first fit, with a note.
 
 Environment variables, in addition to those of `numerai_contract.split_tables` (embeddings: ``perplexity_05``; rows:
 40,000, or fewer when they have more than 2,000,000 values):
@@ -27,9 +30,11 @@ Environment variables, in addition to those of `numerai_contract.split_tables` (
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from numerai_contract.fitting import Fitted
 from numerai_contract.progress import duration
+from numerai_contract.search import SearchedModel, table_to_predict
 from numerai_contract.self_test import write_fixture_inputs
 from numerai_contract.stopping import stop_requests
 from numerai_contract.task import TrainingSummary
@@ -37,22 +42,49 @@ from numerai_contract.task import TrainingSummary
 from ._plan import Plan
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numerai_contract.task import Task
+
+    from ._model import PipelineModel
+    from ._training_data import ResourceBudget
 
 SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "4"}
 prepare_self_test = write_fixture_inputs
 
 
-def run(task: Task) -> None:
-    """Search, and predict the tournament table with the best pipeline."""
+class Choice(NamedTuple):
+    """The limits of the search, and the pipeline that it has found, for the final fit."""
+
+    plan: Plan
+    budget: ResourceBudget
+    model: PipelineModel
+
+
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Search on the split's training part; the final fit fits the best pipeline on all rows."""
+    return _search(task) if earlier is None else _refit(task, earlier.choice)
+
+
+def load(task: Task, directory: Path) -> PipelineModel:
+    """Load a saved model."""
+    with task.progress.step("loading TPOT"):
+        from ._model import PipelineModel
+
+    return PipelineModel.load(directory)
+
+
+def _search(task: Task) -> Fitted:
     plan = Plan.read(task.parameters, began=time.monotonic())
     with task.progress.step("loading TPOT"):
         from ._export import export
+        from ._model import PipelineModel
         from ._search_runner import SearchRunner
         from ._training_data import allocate, load
 
     data = load(task, plan)
     budget = allocate(task, data)
+    table = table_to_predict(task)
     with stop_requests() as stop:
         runner = SearchRunner(task, plan, budget, data, stop)
         with task.progress.step(
@@ -60,16 +92,29 @@ def run(task: Task) -> None:
             f"each for at most {duration(plan.seconds_per_pipeline)} and in {budget.memory:,} MiB"
         ):
             runner.search()
-        with task.progress.step(f"predicting {len(task.tournament):,} rows"):
-            best, predictions = runner.final_predictions()
+        with task.progress.step(f"predicting {len(table):,} rows"):
+            best, trained = runner.result()
     exported = export(task, data, best)
-    task.write_predictions(
-        predictions.tournament,
-        TrainingSummary(
-            training_rows=len(data.labels),
-            held_out_rows=len(predictions.validation),
-            chosen={**runner.report_details(best), "exported": exported.name},
-            libraries=("tpot", "scikit-learn", "lightgbm", "xgboost-cpu"),
-            split=data.tables.score(predictions.validation),
-        ),
+    summary = TrainingSummary(
+        training_rows=len(data.labels),
+        held_out_rows=len(trained.on_split),
+        chosen={**runner.report_details(best), "exported": exported.name},
+        libraries=("tpot", "scikit-learn", "lightgbm", "xgboost-cpu"),
+        split=data.tables.score(trained.on_split),
     )
+    model = PipelineModel(trained.pipeline, data.tables.source.names)
+    return Fitted(
+        SearchedModel(model, table, trained.predictions), summary, Choice(plan, budget, model), is_last=bool(stop)
+    )
+
+
+def _refit(task: Task, choice: Choice) -> Fitted:
+    from ._model import refit
+    from ._training_data import load_tables
+
+    with stop_requests() as stop:
+        tables = load_tables(task)
+        rows = len(tables.training_labels)
+        with task.progress.step(f"fitting the best pipeline on {rows:,} rows"):
+            model = refit(task, choice.plan, choice.budget, choice.model, tables, stop)
+    return Fitted(model, TrainingSummary(training_rows=rows, chosen={"refitted": model is not choice.model}))

@@ -132,7 +132,7 @@ def test_page_finished_run_shows_all_sections_at_each_width_and_colour(
     assert len(charts) == 7
     for chart in charts:
         drawn(chart)
-    page.get_by_text("rows, sampled evenly from both tables").wait_for()
+    page.get_by_text("rows, sampled evenly from all tables").wait_for()
     for chart in charts:
         assert_has_ink(chart)
     take(page, f"finished-{width}-{scheme}")
@@ -199,7 +199,7 @@ def test_embeddings_can_be_selected_and_coloured(open_page: OpenPage, web_ui: We
     page.goto(address_of(web_ui, web_ui.finished))
     chart = page.locator(".chart.embedding")
     chart.scroll_into_view_if_needed()
-    page.get_by_text("rows, sampled evenly from both tables").wait_for()
+    page.get_by_text("rows, sampled evenly from all tables").wait_for()
     for colour in ("era", "split", "target"):
         before = drawn(chart)
         page.get_by_role("combobox", name="Coloured by").select_option(colour)
@@ -340,7 +340,7 @@ def test_static_file_shows_the_same_page(browser: Browser, tmp_path: Path) -> No
     assert column(page, "Model") == [row["model"] for row in board["models"]]
     chart = page.locator(".chart.embedding")
     chart.scroll_into_view_if_needed()
-    page.get_by_text("rows, sampled evenly from both tables").wait_for()
+    page.get_by_text("rows, sampled evenly from all tables").wait_for()
     drawn(chart)
     assert_has_ink(chart)
     take(page, "static")

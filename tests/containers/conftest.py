@@ -25,6 +25,9 @@ from numerai_pipeline.models.images import image_reference
 from tests.samples import ROOT, task
 
 TOURNAMENT_IDS = [f"n{number:04d}" for number in range(60)]
+VALIDATION_IDS, LIVE_IDS = TOURNAMENT_IDS[:40], TOURNAMENT_IDS[40:]
+NEXT_LIVE_IDS = [f"m{number:04d}" for number in range(21)]
+"""The live rows of a later round; the stub model tells the tables apart by their length."""
 
 
 @pytest.fixture(scope="session")
@@ -177,10 +180,15 @@ def log_on_stdout() -> Iterator[None]:
 
 
 def stub_registry(stub_images: Path, tmp_path: Path, tasks: dict[str, dict[str, Any]]) -> Path:
-    """Make a folder of images whose registry has these tasks, all of them of the stub model."""
+    """Make a folder of images whose registry has these tasks, all of them of the stub model.
+
+    They keep their model, unless an entry has ``keeps_model: false`` or reads CSV tables.
+    """
     entries = {}
     for name, entry in tasks.items():
-        parameters = {"IDS": ",".join(TOURNAMENT_IDS), **entry.pop("parameters", {})}
+        ids = {"VALIDATION_IDS": ",".join(VALIDATION_IDS), "IDS": f"{','.join(LIVE_IDS)};{','.join(NEXT_LIVE_IDS)}"}
+        parameters = {**ids, **entry.pop("parameters", {})}
+        entry.setdefault("keeps_model", entry.get("tables") != "csv")
         entries[name] = task(image="stub_model", parameters=parameters, **entry)
     registry = {"images": {"stub_model": {"description": "A stub."}}, "tasks": entries}
     images = tmp_path / "model_images"

@@ -17,7 +17,8 @@ from launcher.docker_cli import Docker
 from launcher.images import ModelImages
 from launcher.processes import Commands
 from numerai_pipeline.models.registry import load_registry
-from tests.containers.conftest import TOURNAMENT_IDS, Outcome
+from numerai_pipeline.storage.layout import RunLayout
+from tests.containers.conftest import LIVE_IDS, Outcome
 from tests.samples import ROOT
 
 pytestmark = [pytest.mark.containers, pytest.mark.usefixtures("classic_image")]
@@ -62,7 +63,8 @@ def test_example_is_part_of_the_pipeline_and_predicts(
     assert str(outcome.tasks[name].state) == "success"
     assert name in outcome.dag.task_dict["exploring"].upstream_task_ids
     summary = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
-    assert summary["models"][name]["rows"] == len(TOURNAMENT_IDS)
+    assert summary["models"][name]["rows"] == len(LIVE_IDS)
+    assert RunLayout(outcome.directory).validation_predictions(name).is_file()
 
 
 def test_examples_have_the_documented_length() -> None:

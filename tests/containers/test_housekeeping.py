@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,14 +12,15 @@ from typing import Any
 import docker
 import pytest
 
-from numerai_pipeline.containers.data_volume import find_data_volume, installation_id
+from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.containers.engine_backend import EngineBackend
-from numerai_pipeline.containers.housekeeping import Cleanup, mounted_by_containers, remove_containers
-from numerai_pipeline.containers.platforms import cleanup_backends
+from numerai_pipeline.containers.housekeeping import Cleanup, remove_containers
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.models.images import image_reference
 from numerai_pipeline.storage.layout import DataLayout, RunLayout
-from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
+from numerai_pipeline.storage.task_records import require_record
+from numerai_pipeline.storage.used_objects import RunRef
+from tests.generated_results import add_task
 from tests.samples import ROOT
 
 pytestmark = pytest.mark.containers
@@ -39,18 +41,17 @@ def start(engine: docker.DockerClient, stub_images: Path, data: DataLayout) -> I
     """Start a container as a run would; gives its id."""
     started = []
 
-    def container(lease: RunRef, *, ends: bool, installation: str | None = None, mounts: Path | None = None) -> str:
+    def container(run: RunRef, *, ends: bool, installation: str | None = None) -> str:
         labels = {
             "numerai": installation or installation_id(data.root),
-            "numerai.dag": lease.dag,
-            "numerai.run": lease.run,
+            "numerai.dag": run.dag,
+            "numerai.run": run.run,
             "numerai.task": "svm",
         }
         made = engine.containers.run(
             image_reference(stub_images, "stub_model"),
             entrypoint=["true" if ends else "sleep", "600"],
             labels=labels,
-            volumes=[f"{mounts}:/data"] if mounts else [],
             network_mode="none",
             detach=True,
         )
@@ -101,21 +102,6 @@ def test_containers_of_runs_that_are_over_go_and_all_others_stay(
     assert others <= left
 
 
-def test_a_directory_is_in_use_as_long_as_a_container_of_ours_works_in_it(
-    engine: docker.DockerClient, start: Start, data: DataLayout
-) -> None:
-    working, done = data.run("1000", "working").directory, data.run("1000", "done").directory
-    for directory in (working, done):
-        directory.mkdir(parents=True)
-    start(OVER, ends=False, mounts=working)
-    start(OVER, ends=True, mounts=done)
-    settings = load_settings()
-    backends = cleanup_backends(settings, lambda: engine.api)
-    mounted = mounted_by_containers(backends, installation_id(data.root), find_data_volume(settings, engine.api))
-    assert mounted(working)
-    assert not mounted(done)
-
-
 @pytest.fixture
 def going_on(airflow_database: None) -> Iterator[RunRef]:
     """Have a run in Airflow's database that is running."""
@@ -139,13 +125,18 @@ def going_on(airflow_database: None) -> Iterator[RunRef]:
         session.delete(session.merge(run))
 
 
-def old_run(data: DataLayout, round_name: str, lease: RunRef) -> Path:
+def old_run(data: DataLayout, round_name: str, run: RunRef) -> Path:
     layout: RunLayout = data.run(round_name, "0123456789ab")
-    mark_in_use(data, layout, lease)
-    layout.run_metadata.write_text('{"source": "numerai"}')
-    for path in [*layout.directory.rglob("*"), layout.directory]:
-        os.utime(path, (0, 0))
+    add_task(layout, "svm", prediction=lambda _: None, variant=round_name, dataset=round_name)
+    layout.run_metadata.write_text(json.dumps({"source": "numerai", "dag": run.dag, "run_id": run.run}))
+    for path in [*data.root.rglob("*"), data.root]:
+        os.utime(path, (0, 0), follow_symlinks=False)
     return layout.directory
+
+
+def keys_of(directory: Path) -> list[str]:
+    record = require_record(RunLayout(directory), "svm")
+    return sorted([record.fit, str(record.prediction)])
 
 
 def test_the_dag_removes_what_is_old_but_not_what_airflow_says_goes_on(
@@ -161,11 +152,14 @@ def test_the_dag_removes_what_is_old_but_not_what_airflow_says_goes_on(
     def run(**conf: Any) -> Any:
         done = dag.test(run_conf={"keep_rounds": 1, **conf}, logical_date=None)
         assert str(done.state) == "success"
-        return done.get_task_instance("runs").xcom_pull(task_ids="runs")
+        instance = done.get_task_instance("runs")
+        return tuple(instance.xcom_pull(task_ids=task)["removed"] for task in ("runs", "results"))
 
-    assert run(dry_run=True)["removed"] == ["rounds/1000/0123456789ab"]
+    results = [f"results/svm/{key}" for key in keys_of(over)]
+    assert run(dry_run=True) == (["rounds/1000/0123456789ab"], results)
     assert over.exists()
-    assert run(dry_run=False)["removed"] == ["rounds/1000/0123456789ab"]
+    assert run(dry_run=False) == (["rounds/1000/0123456789ab"], results)
     assert not over.exists()
+    assert all(data.result("svm", key).exists() for directory in (active, last) for key in keys_of(directory))
     assert active.exists()
     assert last.exists()

@@ -10,7 +10,8 @@ import pkgutil
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -23,14 +24,8 @@ from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
 from numerai_pipeline.leaderboard.run_view import read_run
 from numerai_pipeline.models.registry import ModelSpec
 from numerai_pipeline.storage.layout import RunLayout
-from numerai_pipeline.storage.locks import exclusive_lock
 from numerai_pipeline.storage.manifests import verified_manifest
-from numerai_pipeline.storage.run_markers import RunRef, runs_using
-from tests.containers.conftest import TOURNAMENT_IDS, Outcome
-from tests.samples import wait_until_contended
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.containers.conftest import LIVE_IDS, VALIDATION_IDS, Outcome
 
 pytestmark = pytest.mark.containers
 
@@ -44,20 +39,21 @@ def ids_of(predictions: Path) -> list[str]:
 
 def test_model_predicts_all_ids_in_order(run_dag: RunDag) -> None:
     # more cores than any machine has: the limit is then the machine's
-    outcome = run_dag({"svm": {}, "xgboost": {"cores": 256}})
+    outcome = run_dag({"svm": {}, "xgboost": {"cores": 256}, "tpot": {"keeps_model": False}})
     layout = RunLayout(outcome.directory)
     assert outcome.state == "success"
-    for model in ("svm", "xgboost"):
-        assert ids_of(layout.predictions(model)) == TOURNAMENT_IDS
+    for model in ("svm", "xgboost", "tpot"):
+        assert ids_of(layout.predictions(model)) == LIVE_IDS
+        assert ids_of(layout.validation_predictions(model)) == VALIDATION_IDS
         assert verified_manifest(layout.predictions(model))
+        assert verified_manifest(layout.validation_predictions(model))
     assert json.loads(layout.run_metadata.read_text())["round"] == "archive"
-    assert list(runs_using(outcome.directory)) == [RunRef("numerai_tournament", outcome.tasks["svm"].run_id)]
 
 
 def test_exploring_summarizes_predictions_of_every_model(run_dag: RunDag) -> None:
     outcome = run_dag({"svm": {}})
     summary = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
-    assert summary["models"]["svm"]["rows"] == len(TOURNAMENT_IDS)
+    assert summary["models"]["svm"]["rows"] == len(LIVE_IDS)
     assert summary["models"]["svm"]["predictions"] == str(RunLayout(outcome.directory).predictions("svm"))
 
 
@@ -81,7 +77,7 @@ def test_second_run_is_up_to_date_and_starts_no_container(run_dag: RunDag) -> No
     run_dag({"svm": {}})
     outcome = run_dag({"svm": {}})
     assert outcome.state == "success"
-    assert outcome.output.count("up to date: inputs, image and parameters unchanged") >= 1
+    assert "up to date: fit " in outcome.output
     assert "started container" not in outcome.output
 
 
@@ -134,15 +130,22 @@ def test_preprocessing_output_is_read_only_for_models(run_dag: RunDag) -> None:
     assert (outcome.directory / "tsne" / "map.txt").read_text() == "{}"
 
 
-def test_preprocessing_task_with_changed_output_runs_again(run_dag: RunDag) -> None:
+def test_image_of_2018_prepares_and_its_output_is_used_again(run_dag: RunDag) -> None:
+    tasks = copy.deepcopy(PREPROCESSED)
+    tasks["tsne"]["keeps_model"] = tasks["tpot"]["keeps_model"] = False
+    first = run_dag(copy.deepcopy(tasks))
+    assert (first.state, (first.directory / "tsne" / "map.txt").read_text()) == ("success", "{}")
+    second = run_dag(tasks)
+    assert second.state == "success"
+    assert "started container" not in second.output
+    assert (second.directory / "tsne" / "map.txt").read_text() == "{}"
+
+
+def test_model_follows_a_changed_preprocessing_task(run_dag: RunDag) -> None:
     run_dag(copy.deepcopy(PREPROCESSED))
-    outcome = run_dag(copy.deepcopy(PREPROCESSED))
-    assert outcome.state == "success"
-    assert "started container" not in outcome.output
-    (outcome.directory / "tsne" / "map.txt").write_text("[]")
-    outcome = run_dag(copy.deepcopy(PREPROCESSED))
-    assert outcome.output.count("started container") == 1
-    assert (outcome.directory / "tsne" / "map.txt").read_text() == "{}"
+    changed = copy.deepcopy(PREPROCESSED)
+    changed["tsne"]["parameters"]["ITERATIONS"] = 5
+    assert run_dag(changed).output.count("started container") == 2
 
 
 def test_preprocessing_task_without_declared_output_fails(run_dag: RunDag) -> None:
@@ -152,7 +155,7 @@ def test_preprocessing_task_without_declared_output_fails(run_dag: RunDag) -> No
     assert str(outcome.tasks["tsne"].state) == "failed"
     assert str(outcome.tasks["tpot"].state) == "upstream_failed"
     assert (
-        "tsne: the container ended without an error but did not produce tsne.json, split.parquet, tsne/map.txt"
+        "tsne: the container ended without an error but did not produce split.parquet, each with its manifest"
         in outcome.output
     )
 
@@ -212,19 +215,60 @@ def test_post_processing_without_successful_model_is_skipped(run_dag: RunDag, ar
 
 
 def test_post_processing_runs_again_when_an_input_changes(run_dag: RunDag) -> None:
-    tasks: dict[str, dict[str, Any]] = {
-        "svm": {},
-        "xgboost": {},
-        "evaluate": post_processing(optional_inputs=["targets.parquet"]),
-    }
-    run_dag(copy.deepcopy(tasks), models=["svm"])
+    tasks: dict[str, dict[str, Any]] = {"svm": {}, "xgboost": {}, "evaluate": post_processing()}
+    first = run_dag(copy.deepcopy(tasks), models=["svm"])
+    before = tree_of(first.directory)
     assert "started container" not in run_dag(copy.deepcopy(tasks), models=["svm"]).output
     outcome = run_dag(copy.deepcopy(tasks))
     assert outcome.output.count("started container") == 2  # xgboost, and evaluate for its predictions
-    targets = outcome.directory / "targets.parquet"
-    for content, started in (("one", 1), ("one", 0), ("another", 1)):
-        targets.write_text(content)
-        assert run_dag(copy.deepcopy(tasks)).output.count("started container") == started
+    assert tree_of(first.directory) == before
+
+
+def tree_of(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+RANKED: dict[str, dict[str, Any]] = {
+    "svm": {},
+    "xgboost": {},
+    "ensemble": {
+        "predicts": False,
+        "depends_on": ["models"],
+        "outputs": ["validation/ensemble_mean.csv"],
+        "live_outputs": ["predictions/ensemble_mean.csv"],
+        "parameters": {"MODE": "combine"},
+    },
+    "evaluate": {
+        "predicts": False,
+        "depends_on": ["models", "ensemble"],
+        "outputs": ["leaderboard.json"],
+        "parameters": {"MODE": "prepare", "OUTPUT": "leaderboard.json"},
+    },
+}
+
+
+def test_page_of_a_run_is_not_changed_by_later_runs(run_dag: RunDag) -> None:
+    first = run_dag(copy.deepcopy(RANKED))
+    assert first.state == "success"
+    before, board = tree_of(first.directory), read_run(RunLayout(first.directory))
+    assert {"leaderboard.html", "leaderboard.json", "predictions/ensemble_mean.csv"} <= set(before)
+    later_runs: list[dict[str, Any]] = [
+        {"models": ["svm"]},
+        {"force": True},
+        {"models": ["xgboost"], "force": True},
+        {"seed": 8},
+    ]
+    for choices in later_runs:
+        later = run_dag(copy.deepcopy(RANKED), **choices)
+        assert later.state == "success"
+        assert later.directory != first.directory
+        assert tree_of(first.directory) == before
+        assert read_run(RunLayout(first.directory)) == board
+        selected = choices.get("models", ["svm", "xgboost"])
+        assert f"predictions of: {', '.join(selected)}." in later.output or "up to date" in later.output
+        assert [
+            name for name in ("svm", "xgboost") if RunLayout(later.directory).predictions(name).exists()
+        ] == selected
 
 
 def test_post_processing_inputs_are_read_only(run_dag: RunDag) -> None:
@@ -233,17 +277,20 @@ def test_post_processing_inputs_are_read_only(run_dag: RunDag) -> None:
     assert verified_manifest(RunLayout(outcome.directory).predictions("svm"))
 
 
-def test_post_processing_failure_removes_old_outputs(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {}, "evaluate": post_processing()})
-    assert (outcome.directory / "tsne" / "map.txt").is_file()
+def test_post_processing_failure_has_no_outputs(run_dag: RunDag) -> None:
+    first = run_dag({"svm": {}, "evaluate": post_processing()})
+    assert (first.directory / "tsne" / "map.txt").is_file()
     outcome = run_dag({"svm": {}, "evaluate": post_processing(parameters={"MODE": "bad data"})})
-    assert not list((outcome.directory / "tsne").iterdir())
+    assert not (outcome.directory / "tsne").exists()
+    assert (first.directory / "tsne" / "map.txt").is_file()
 
 
 def test_image_of_2018_predicts(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {"parameters": {"MODE": "of 2018"}}})
+    outcome = run_dag({"svm": {"keeps_model": False, "parameters": {"MODE": "of 2018"}}})
+    layout = RunLayout(outcome.directory)
     assert outcome.state == "success"
-    assert RunLayout(outcome.directory).predictions("svm").read_text().startswith("id,prediction\nn0000,")
+    assert layout.validation_predictions("svm").read_text().startswith("id,prediction\nn0000,")
+    assert layout.predictions("svm").read_text().startswith("id,prediction\nn0040,")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +298,7 @@ def test_image_of_2018_predicts(run_dag: RunDag) -> None:
     [
         ("bad data", "svm: bad data (exit code 65): training.parquet: column 'era' is missing (found: id)"),
         ("unheard of", "svm: bad parameters (exit code 64): MODE 'unheard of' is not known"),
-        ("one missing", "svm.csv: 1 of 60 tournament ids have no prediction, the first is n0059"),
+        ("one missing", "svm.csv: 1 of 20 ids of the table have no prediction, the first is n0059"),
         ("constant", "svm.csv: all predictions are (almost) 0.5"),
         ("nothing", "svm.csv: the container succeeded without writing this file"),
     ],
@@ -290,7 +337,7 @@ def test_attempt_killed_during_cleanup_is_cleaned_up_by_the_next(
 
     def die_once(*arguments: Any) -> None:
         # only after the outputs were collected: a workspace is removed before the start as well
-        if not died and any((tmp_path / "data").glob("rounds/*/*/predictions/svm.csv")):
+        if not died and len(list((tmp_path / "data").glob("results/svm/*/result.json"))) == 2:
             died.append(True)
             raise RuntimeError("killed")
         real(*arguments)
@@ -300,8 +347,8 @@ def test_attempt_killed_during_cleanup_is_cleaned_up_by_the_next(
     assert died
     assert outcome.state == "success"
     assert outcome.tasks["svm"].try_number == 2
-    assert "up to date: inputs, image and parameters unchanged" in outcome.output
-    assert not (outcome.directory / ".work").exists()
+    assert "up to date: fit " in outcome.output
+    assert list((tmp_path / "data" / "work").glob("*/*/")) == []
     installation = (tmp_path / "data" / ".installation").read_text().strip()
     assert engine.containers.list(all=True, filters={"label": f"numerai={installation}"}) == []
 
@@ -313,17 +360,19 @@ def test_container_without_output_does_not_pass_with_old_output(run_dag: RunDag)
     assert not RunLayout(outcome.directory).predictions("svm").exists()
 
 
-def test_inputs_are_read_only_for_the_container(run_dag: RunDag) -> None:
+def test_inputs_are_read_only_for_the_container(run_dag: RunDag, tmp_path: Path) -> None:
     outcome = run_dag({"svm": {"parameters": {"MODE": "write inputs"}}})
     assert "Read-only file system" in outcome.output
-    assert verified_manifest(RunLayout(outcome.directory).training)
+    [training] = (tmp_path / "data").glob("datasets/*/training.parquet")
+    assert verified_manifest(training)
 
 
 def test_predictions_of_another_model_are_not_writable(run_dag: RunDag) -> None:
-    outcome = run_dag({"svm": {}, "xgboost": {"parameters": {"MODE": "write predictions of another"}}})
-    assert states(outcome)["xgboost"] == "failed"
+    mode = {"MODE": "write predictions of another"}
+    outcome = run_dag({"svm": {}, "xgboost": {"parameters": mode}, "tpot": {"keeps_model": False, "parameters": mode}})
+    assert outcome.state == "success"
+    # the other tasks have written to their own workspaces
     assert verified_manifest(RunLayout(outcome.directory).predictions("svm"))
-    assert not (outcome.directory / ".work").exists()
 
 
 def test_failed_container_log_tail_is_saved_with_the_run(run_dag: RunDag) -> None:
@@ -355,15 +404,18 @@ def test_run_start_removes_orphans_of_this_deployment_only(
                 container.remove(force=True)
 
 
-def test_targets_are_empty_for_models_without_declared_input(run_dag: RunDag) -> None:
-    directory = run_dag({"svm": {}}).directory
-    (directory / "targets.parquet").write_bytes(b"known targets")
-    outcome = run_dag({"svm": {"parameters": {"MODE": "peek"}}})
-    assert "found 0 bytes of targets" in outcome.output
-    assert (directory / "targets.parquet").read_bytes() == b"known targets"
-    # only an entry that declares them as an input gets them
-    declared = run_dag({"svm": {"parameters": {"MODE": "peek"}, "optional_inputs": ["targets.parquet"]}})
-    assert "found 13 bytes of targets" in declared.output
+def test_targets_are_mounted_for_tasks_with_the_declared_input_only(run_dag: RunDag, tmp_path: Path) -> None:
+    def hide_targets(dag: DAG) -> None:
+        def now(_context: Any) -> None:
+            for live in (tmp_path / "data").glob("rounds/*/*/live.parquet"):
+                live.with_name("targets.parquet").write_bytes(b"known targets")
+
+        dag.get_task("unzip").on_success_callback = [now]
+
+    outcome = run_dag({"svm": {"parameters": {"MODE": "peek"}}}, prepare=hide_targets)
+    assert "targets: none" in outcome.output
+    declared = {"svm": {"parameters": {"MODE": "peek"}, "optional_inputs": ["targets.parquet"]}}
+    assert "targets: 13" in run_dag(declared, prepare=hide_targets).output
 
 
 def test_out_of_memory_names_limit_and_setting(run_dag: RunDag) -> None:
@@ -393,7 +445,7 @@ def test_container_has_labels_limits_and_sandbox(run_dag: RunDag, engine: docker
     assert labels["numerai.dag"] == "numerai_tournament"
     assert labels["numerai.run"] == outcome.tasks["svm"].run_id
     assert labels["numerai.try"] == "1"
-    assert labels["numerai.inputs"]
+    assert labels["numerai.key"]
     assert host["Memory"] == host["MemorySwap"] == 128 * 2**20
     assert host["CpuQuota"] == host["CpuPeriod"] == 100_000
     assert host["NetworkMode"] == "none"
@@ -420,27 +472,3 @@ def test_execution_timeout_removes_the_container(run_dag: RunDag, monkeypatch: p
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "AirflowTaskTimeout" in outcome.output
-
-
-def test_runs_with_the_same_settings_compute_one_after_the_other(run_dag: RunDag) -> None:
-    first = run_dag({"svm": {}})
-    predictions = RunLayout(first.directory).predictions("svm")
-    written = predictions.stat().st_mtime_ns
-    holding, waited = threading.Event(), threading.Event()
-
-    def another_run() -> None:
-        with exclusive_lock(first.directory / "svm", "making it"):
-            holding.set()
-            wait_until_contended(first.directory / ".svm.lock")
-            # the other run has not started to write
-            assert predictions.stat().st_mtime_ns == written
-            waited.set()
-
-    other = threading.Thread(target=another_run)
-    other.start()
-    holding.wait()
-    second = run_dag({"svm": {}}, force=True)
-    other.join()
-    assert waited.is_set()
-    assert second.state == "success"
-    assert predictions.stat().st_mtime_ns > written

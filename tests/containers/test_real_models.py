@@ -17,7 +17,7 @@ import yaml
 
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.models.registry import load_registry
-from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.layout import DatasetLayout, RunLayout
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season
@@ -68,14 +68,22 @@ def practice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Practi
         yield server
 
 
+def dataset_of(layout: RunLayout) -> DatasetLayout:
+    return layout.data.dataset(json.loads(layout.run_metadata.read_text())["dataset"])
+
+
 def assert_predictions_are_complete(layout: RunLayout, model: str) -> None:
-    with layout.predictions(model).open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["id"] for row in rows] == pq.read_table(layout.tournament, columns=["id"])["id"].to_pylist()
-    assert all(0 < float(row["prediction"]) < 1 for row in rows)
-    # a search may end with a small tree, which has few different predictions, and a selection of one model only has
-    # the ranks of that model within each era
-    assert len({row["prediction"] for row in rows}) > (1 if model in FEW_DIFFERENT else len(rows) / 10)
+    for predictions, table in (
+        (layout.predictions(model), layout.live),
+        (layout.validation_predictions(model), dataset_of(layout).validation),
+    ):
+        with predictions.open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["id"] for row in rows] == pq.read_table(table, columns=["id"])["id"].to_pylist()
+        assert all(0 < float(row["prediction"]) < 1 for row in rows)
+        # a search may end with a small tree, which has few different predictions, and a selection of one model only has
+        # the ranks of that model within each era
+        assert len({row["prediction"] for row in rows}) > (1 if model in FEW_DIFFERENT else len(rows) / 10)
 
 
 def test_simulated_round_has_predictions_and_leaderboard(run_pipeline: RunPipeline, practice: PracticeServer) -> None:
@@ -114,7 +122,7 @@ def test_walk_forward_round_does_not_depend_on_later_targets(
     layout = RunLayout(outcome.directory)
     predictions = layout.predictions("svm").read_bytes()
     assert layout.directory.parent.name == str(number)
-    assert set(pq.read_table(layout.tournament)["era"].to_pylist()) == {f"{era:04d}"}
+    assert set(pq.read_table(layout.live)["era"].to_pylist()) == {f"{era:04d}"}
     assert_predictions_are_complete(layout, "svm")
     targets = pq.read_table(layout.targets)
     assert len(set(targets["target"].to_pylist())) == 5
@@ -161,7 +169,7 @@ def test_run_parameters_determine_features_eras_and_seed(run_pipeline: RunPipeli
     assert outcome.state == "success"
     report = json.loads(RunLayout(outcome.directory).report("xgboost").read_text())
     assert (report["features"], report["seed"]) == (10, 7)
-    training = pq.read_table(RunLayout(outcome.directory).training)
+    training = pq.read_table(dataset_of(RunLayout(outcome.directory)).training)
     eras = sorted({int(era) for era in training["era"].to_pylist()})
     assert eras == list(range(eras[0], eras[0] + 20, 4))
 
@@ -190,10 +198,11 @@ def test_archive_of_2017_all_models_predict(run_pipeline: RunPipeline, real_arch
     outcome = run_pipeline(quick_images, source="archive", archive=str(real_archive), automl_minutes=1)
     assert outcome.state == "success"
     run_summary = outcome.tasks["exploring"].xcom_pull(task_ids="exploring")
+    live_rows = pq.read_metadata(RunLayout(outcome.directory).live).num_rows
     for model in (*FAST, *SEARCHES, *BRANCH):
         assert_predictions_are_complete(RunLayout(outcome.directory), model)
         summary = run_summary["models"][model]
-        assert summary["rows"] == 2354
+        assert summary["rows"] == live_rows
         # too few rows to rank models, but a model much worse or much better than chance would be an error
         worst = 0.700 if model in ("svm", "xgboost") else 0.75
         assert 0.68 < summary["logloss"] < worst

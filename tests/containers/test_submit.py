@@ -18,6 +18,7 @@ import requests
 import yaml
 from numerai_tools.scoring import numerai_corr
 
+from numerai_pipeline.numerai_api.submission_files import find_predictions
 from numerai_pipeline.storage.layout import RunLayout
 from practice.accounts import Account
 from practice.model import SeasonSize
@@ -116,6 +117,7 @@ def test_a_round_is_played_and_scored(
     again = run_pipeline(folder(), source="practice", submit=True)
     assert again.tasks["submit"].xcom_pull(task_ids="submit") == result
     assert "started container" not in again.output
+    assert again.directory != outcome.directory
     assert len(server.requests.entries(on="upload")) == 2
     # weeks later, the standings are what anybody can compute from the season's files
     season.clock = SATURDAY + timedelta(weeks=5)
@@ -208,7 +210,8 @@ def test_somebody_can_look_first(
     somebody.join(timeout=10)
     assert (outcome.state, str(outcome.tasks["submit"].state)) == ("success", state)
     assert len(server.requests.entries(on="upload")) == uploads
-    assert "| mixed | ensemble_selection |" in asked[0]
+    predictions = find_predictions(RunLayout(outcome.directory), "ensemble_selection")
+    assert f"| mixed | ensemble_selection | {predictions.sha256[:12]} |" in asked[0]
     assert f"/numerai/leaderboard/?round={NUMBER}&run={outcome.directory.name}" in asked[0]
 
 
@@ -220,3 +223,30 @@ def test_nobody_is_asked_where_there_is_nothing_to_submit(
     outcome = run_pipeline(folder("svm"), source="practice")
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
     assert (outcome.state, states["approve"], states["submit"]) == ("success", "skipped", "skipped")
+
+
+def test_week_of_five_rounds_is_fitted_once_and_submitted_five_times(
+    run_pipeline: RunPipeline,
+    folder: Callable[..., Path],
+    server: PracticeServer,
+    season: MovingSeason,
+    keys: None,
+) -> None:
+    """Saturday fits; Tuesday to Friday, when the week's data is the same, only predict."""
+    images, fits, rounds = folder(), [], []
+    for number in range(NUMBER, NUMBER + 5):
+        season.clock = SeasonRound(number).opens + timedelta(hours=1)
+        server.requests.clear()
+        outcome = run_pipeline(images, source="practice", submit=True)
+        assert outcome.state == "success", outcome.output
+        result = outcome.tasks["submit"].xcom_pull(task_ids="submit")
+        assert {record["status"] for record in result["submissions"].values()} == {"on-time"}
+        rounds.append(result["round"])
+        fits.append({name: outcome.tasks[name].xcom_pull(task_ids=name)["fit"] for name in ("svm", "xgboost")})
+        assert ("final fit" in outcome.output) == (number == NUMBER)
+        downloaded = {Path(str(entry["name"])).name for entry in server.requests.entries(on="file")}
+        assert (downloaded == {"live.parquet"}) == (number != NUMBER)
+    assert rounds == list(range(NUMBER, NUMBER + 5))
+    assert fits == [fits[0]] * 5
+    for model in server.store.models():
+        assert sorted(each.round for each in server.store.submissions(model.id)) == rounds

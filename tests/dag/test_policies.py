@@ -101,7 +101,7 @@ def test_housekeeping_is_weekly_and_can_be_disabled(monkeypatch: pytest.MonkeyPa
     assert serialized(dag).timetable.summary == "0 3 * * 1"
     assert dag.max_active_runs == 1
     upstream = {task.task_id: task.upstream_task_ids for task in dag.tasks}
-    assert upstream == {"containers": set(), "runs": {"containers"}, "downloads": {"runs"}}
+    assert upstream == {"containers": set(), "runs": {"containers"}, "results": {"runs"}, "downloads": {"results"}}
     monkeypatch.setenv("NUMERAI_HOUSEKEEPING", "false")
     load_settings.cache_clear()
     assert load_dags()["numerai_housekeeping"].schedule is None
@@ -138,8 +138,7 @@ def test_container_task_is_docker_operator_with_limits_and_mount(dag: DAG) -> No
         assert container.mount_tmp_dir is False, name
         [mount] = container.mounts
         assert (mount["Target"], mount["Type"], mount["ReadOnly"]) == ("/data", "bind", False), name
-        assert mount["Source"].startswith(f"{load_settings().data_dir}/"), name
-        assert mount["Source"].endswith(f"/.work/{name}"), name
+        assert mount["Source"] == f"{load_settings().data_dir}/work/{name}", name
 
 
 def test_other_tasks_with_a_docker_image_do_not_exist(dag: DAG) -> None:
@@ -329,9 +328,42 @@ def test_templates_render_without_logical_date(dag: DAG) -> None:
         assert container.run_directory == "rounds/1335/0123456789ab"
         assert container.environment["SEED"] == "5"
         [mount] = container.mounts
-        workspace = f"rounds/1335/0123456789ab/.work/{container.task_id}"
-        assert mount["Source"] == str(load_settings().data_dir / workspace)
+        assert mount["Source"] == str(load_settings().data_dir / "work" / container.task_id)
         assert "{{" not in json.dumps(container.environment)
+
+
+def test_environment_names_the_tables_of_the_contract(
+    images_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = {
+        "images": {"classic": {"description": "x"}},
+        "tasks": {
+            "svm": task(keeps_model=True),
+            "tsne": task(keeps_model=True, predicts=False),
+            "trains_always": task(),
+            "of_2018": task(tables="csv"),
+        },
+    }
+    monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(images_folder(registry)))
+    load_settings.cache_clear()
+    names = ("TRAINING", "VALIDATION", "TESTING", "MODEL", "PREDICTING", "REPORTING")
+    found = {
+        container.task_id: [container.environment.get(name, "").removeprefix("/data/") for name in names]
+        for container in containers(load_dag())
+    }
+    tables = ["training.parquet", "validation.parquet"]
+    assert found == {
+        "svm": [*tables, "live.parquet", "model", "predictions/svm.csv", "reports/svm.json"],
+        "tsne": [*tables, "", "model", "", "reports/tsne.json"],
+        "trains_always": [
+            *("training.parquet", "", "tournament.parquet", ""),
+            *("predictions/trains_always.csv", "reports/trains_always.json"),
+        ],
+        "of_2018": [
+            *("training.csv", "", "tournament.csv", ""),
+            *("predictions/of_2018.csv", "reports/of_2018.json"),
+        ],
+    }
 
 
 def test_environment_of_a_search_has_time_limits(

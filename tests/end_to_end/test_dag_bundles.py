@@ -23,7 +23,6 @@ from launcher.processes import Services, wait_until
 from launcher.run_monitor import FINAL, task_log_lines
 from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.models.images import image_reference
-from numerai_pipeline.storage.layout import RunLayout
 from tests.containers.conftest import TOURNAMENT_IDS, archive
 from tests.samples import ROOT, task
 
@@ -242,8 +241,8 @@ def test_commit_during_a_run_does_not_change_the_run(
     second = repository.push(tasks_that_print("second", "svm"), "Go on")
     # until Airflow has parsed the new graph
     assert wait_until(lambda: "svm" in running.api.task_order(DAG), TIMEOUT, every=0.5)
-    directory = running.api.return_value(DAG, "one", "unzip")["directory"]
-    (RunLayout(running.data / directory).workspace("tsne") / "go").touch()
+    (workspace,) = (path for path in (running.data / "work" / "tsne").iterdir() if path.is_dir())
+    (workspace / "go").touch()
 
     one = running.ended("one")
     assert (one["state"], one["bundle_version"]) == ("success", first)

@@ -26,6 +26,7 @@ from tests.faults.scenario import FaultEnvironment
 from tests.samples import task
 
 IDS = [f"n{number:04d}" for number in range(200)]
+VALIDATION_IDS, LIVE_IDS = IDS[:150], IDS[150:]
 TICKS = 25
 
 
@@ -34,40 +35,54 @@ def classic_archive() -> bytes:
     generator = random.Random(5)
     features = [f"feature{number}" for number in range(1, 21)]
 
-    def table(ids: list[str], kind: str, eras: int) -> str:
+    def table(ids: dict[str, list[str]], eras: int) -> str:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(["id", "era", "data_type", *features, "target"])
-        for number, row_id in enumerate(ids):
-            values = [round(generator.random(), 5) for _ in features]
-            writer.writerow([row_id, f"era{number % eras + 1}", kind, *values, number % 2])
+        for kind, of_kind in ids.items():
+            for number, row_id in enumerate(of_kind):
+                values = [round(generator.random(), 5) for _ in features]
+                era, target = ("eraX", "") if kind == "live" else (f"era{number % eras + 1}", number % 2)
+                writer.writerow([row_id, era, kind, *values, target])
         return text.getvalue()
 
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as zipped:
-        zipped.writestr("numerai_training_data.csv", table([f"t{number}" for number in range(20_000)], "train", 20))
-        zipped.writestr("numerai_tournament_data.csv", table(IDS, "validation", 4))
+        training = [f"t{number}" for number in range(20_000)]
+        zipped.writestr("numerai_training_data.csv", table({"train": training}, 20))
+        zipped.writestr("numerai_tournament_data.csv", table({"validation": VALIDATION_IDS, "live": LIVE_IDS}, 4))
     return content.getvalue()
 
 
-def stub_registry(ticks: int) -> dict[str, object]:
-    """Make a registry with one task of each kind, which take this many tenths of a second each."""
+def stub_registry(ticks: int, later_ticks: int) -> dict[str, object]:
+    """Make a registry with one task of each kind.
+
+    Parameters
+    ----------
+    ticks : int
+        Tenths of a second that each fit takes.
+    later_ticks : int
+        Tenths of a second that the model takes to load its fit, and again to predict with it.
+    """
 
     def parameters(**more: str) -> dict[str, str | int]:
-        return {"IDS": ",".join(IDS), "TICKS": ticks, **more}
+        ids = {"IDS": ",".join(LIVE_IDS), "VALIDATION_IDS": ",".join(VALIDATION_IDS)}
+        return {**ids, "TICKS": ticks, "LATER_TICKS": later_ticks, **more}
 
     return {
         "images": {"stub_model": {"description": "A stub that takes some time."}},
         "tasks": {
             "tsne": task(
                 image="stub_model",
+                keeps_model=True,
                 predicts=False,
                 outputs=["tsne/map.txt"],
                 parameters=parameters(LEAVES="tsne/map.txt"),
             ),
-            "tpot": task(image="stub_model", depends_on=["tsne"], parameters=parameters()),
+            "tpot": task(image="stub_model", keeps_model=True, depends_on=["tsne"], parameters=parameters()),
             "evaluate": task(
                 image="stub_model",
+                keeps_model=True,
                 predicts=False,
                 depends_on=["models"],
                 outputs=["scores.txt"],
@@ -88,7 +103,7 @@ def fault_environment(
     builder : docker.DockerClient
         The engine that has the base image.
     ticks : int
-        Duration of a container, in tenths of a second.
+        Duration of a fit, in tenths of a second.
     dag_file : Path, optional
         A DAG file that replaces the pipeline's and the stock operator's, and may import them.
     """
@@ -96,7 +111,9 @@ def fault_environment(
     folder.chmod(0o755)
     images, stock_data = folder / "model_images", folder / "stock"
     shutil.copytree(Path(__file__).parent / "stub_model", images / "stub_model")
-    (images / "models.yaml").write_text(yaml.safe_dump(stub_registry(ticks), sort_keys=False))
+    # a comparison with other operators takes no other phases
+    registry = stub_registry(ticks, ticks if dag_file is None else 0)
+    (images / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     stock_data.mkdir(mode=0o777)
     image = image_reference(images, "stub_model")
     builder.images.build(path=str(images), dockerfile="stub_model/Dockerfile", tag=image, rm=True, forcerm=True)

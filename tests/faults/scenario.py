@@ -23,6 +23,8 @@ from tests.faults.engine import EngineProcess
 TASKS = {"tsne": "a preprocessing task", "tpot": "a model", "evaluate": "a post-processing task"}
 LONG_STAGES = ("download", "unzip", *TASKS)
 STAGES = ("wait_for_round", *LONG_STAGES, "leaderboard", "exploring")
+LATER_PHASES = {"tpot: fit finished": "loading ", "tpot: predicting": "predicting "}
+"""Stages of a model's container after its fit → the lines of its log; the stage ``tpot`` itself is its fit."""
 MIN_LINES = 4
 SEED = 5
 
@@ -42,7 +44,7 @@ class FaultEnvironment:
 
     def reset_data(self) -> None:
         """Remove the files of earlier runs, so that no task is up to date."""
-        for name in ("rounds", "downloads"):
+        for name in ("rounds", "downloads", "datasets", "results", "work"):
             shutil.rmtree(self.airflow.data / name, ignore_errors=True)
 
     def run_directory(self) -> Path:
@@ -53,14 +55,15 @@ class FaultEnvironment:
     def results(self) -> dict[str, bytes]:
         """The outputs of a run's containers: path → content."""
         directory = self.run_directory()
-        places = [*directory.glob("predictions/[!.]*.csv"), directory / "tsne/map.txt", directory / "scores.txt"]
+        names = ("predictions/tpot.csv", "validation/tpot.csv", "tsne/map.txt", "scores.txt")
+        places = [directory / name for name in names]
         return {str(path.relative_to(directory)): path.read_bytes() for path in places}
 
     def leftovers(self) -> list[str]:
         """List containers, processes and temporary files that should not exist after a run."""
         containers = [f"container {each['Id'][:12]} ({each['State']})" for each in self.engine.containers()]
-        files = [path for path in self.airflow.data.rglob("*") if path.name.endswith(".part") or path.name == ".work"]
-        return [*containers, *self.airflow.stray_processes(), *(f"file {path.name}" for path in files)]
+        files = [*self.airflow.data.rglob("*.part"), *self.airflow.data.glob("work/*/*/")]
+        return [*containers, *self.airflow.stray_processes(), *(f"file {path}" for path in files)]
 
     def wait_until_clean(self, timeout: float = 20) -> None:
         """Wait until there are no leftovers of a run."""
@@ -91,6 +94,11 @@ class Fault:
     inject: Inject = field(repr=False)
     live_restore: bool = False
     containers: int | None = None
+
+
+def task_of(stage: str) -> str:
+    """Return the task of a stage."""
+    return stage.partition(":")[0]
 
 
 def _to_task(number: signal.Signals) -> Inject:
@@ -183,27 +191,29 @@ FAULTS = (
 
 def wait_until_halfway(environment: FaultEnvironment, run: str, stage: str) -> None:
     """Wait until a stage of a run is in the middle of its work."""
+    task = task_of(stage)
     if stage == "download":
         assert environment.server.halfway.wait(timeout=120)
-    elif stage in TASKS:
-        wait_for_lines(environment, run, stage)
+    elif task in TASKS:
+        wait_for_lines(environment, run, task, phase=LATER_PHASES.get(stage, ""))
     else:
         environment.airflow.process_of(DAG, run, stage)
     # Airflow must also have recorded that it runs
     environment.airflow.wait_for(
-        lambda: environment.airflow.instance(DAG, run, stage)["state"] == "running", f"{stage} runs"
+        lambda: environment.airflow.instance(DAG, run, task)["state"] == "running", f"{stage} runs"
     )
 
 
-def wait_for_lines(environment: FaultEnvironment, run: str, task: str, dag: str = DAG) -> None:
-    """Wait until a task's container has logged some lines."""
+def wait_for_lines(environment: FaultEnvironment, run: str, task: str, dag: str = DAG, phase: str = "") -> None:
+    """Wait until a task's container has logged some lines of a phase."""
     labelled = "stock" if dag == "stock" else run
+    line = f"{task} {phase}0".encode()
 
     def has_lines() -> bool:
         assert environment.airflow.instance(dag, run, task)["state"] not in ("success", "failed"), f"{task} is over"
         with contextlib.closing(environment.engine.client) as client, contextlib.suppress(docker.errors.APIError):
             return any(
-                client.api.logs(container).count(b"\n") >= MIN_LINES
+                client.api.logs(container).count(line) >= MIN_LINES
                 for container in environment.monitor.running(labelled, task)
             )
         return False

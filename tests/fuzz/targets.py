@@ -21,32 +21,26 @@ from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
 from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.dataset.archive import extract
-from numerai_pipeline.dataset.benchmarks import REFERENCES, write_benchmarks
+from numerai_pipeline.dataset.benchmarks import METADATA, REFERENCES, write_benchmarks
 from numerai_pipeline.dataset.file_checks import check_for
 from numerai_pipeline.dataset.raw import RawDataset, RawFile
-from numerai_pipeline.dataset.unpack import unpack
+from numerai_pipeline.dataset.unpack import find_or_make_dataset
 from numerai_pipeline.leaderboard.run_view import read_run
 from numerai_pipeline.models.predictions import validate_predictions
-from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.manifests import (
     SUFFIX,
     file_sha256,
     manifest_path,
     read_manifest,
     verified_manifest,
-    write_manifest,
 )
 from numerai_pipeline.storage.reports import summary_of
 from tests.fuzz import corpus
 from tests.fuzz.mutations import any_table, damaged
 from tests.unit.dataset.raw_files import archive_dataset, classic_dataset, v5_files
+from tests.unit.dataset.unpacking import DATASET_FILES, LIVE_FILES, Volume
 
-TABLES = [
-    "tournament.parquet",
-    "tournament.parquet.manifest.json",
-    "training.parquet",
-    "training.parquet.manifest.json",
-]
 IDS = [f"n{number:03d}" for number in range(12)]
 
 
@@ -134,29 +128,41 @@ def _unpack(place: Path, role: str, content: bytes, files: Files) -> list[str]:
         (raw_dir / f"{role}{ending}").write_bytes(content)
         raw = v5_files(raw_dir)
     files.laid()
-    layout = RunLayout(place / "run")
-    unpacked = unpack(raw, layout, feature_set="small", target=None, every_nth_era=2, inputs="hash")
-    table = pq.read_table(layout.training)
-    assert table.num_rows == unpacked.training.rows
-    assert not any(column.null_count for column in table.columns)
-    return [f"run/{name}" for name in TABLES]
+    volume = Volume(place / "data")
+    try:
+        unpacked = volume.unpack(raw, every_nth_era=2)
+    finally:
+        # a dataset is complete where only the live rows are invalid
+        assert volume.files() in ([], DATASET_FILES, sorted(DATASET_FILES + LIVE_FILES))
+        files.laid()
+    dataset = unpacked.dataset
+    tables = {volume.training: dataset.training.rows, volume.validation: dataset.validation.rows}
+    for path, rows in {**tables, volume.live: unpacked.live.rows}.items():
+        table = pq.read_table(path)
+        assert table.num_rows == rows
+        assert rows
+        assert not any(column.null_count for column in table.columns)
+    return []
 
 
 def _compare(place: Path, role: str, content: bytes, files: Files) -> list[str]:
     """Read a file that models are compared with: it is used or reported, and raises nothing."""
-    path, layout = place / f"{role}.parquet", RunLayout(place / "run")
+    raw_dir, data = place / "raw", DataLayout(place / "data")
+    raw_dir.mkdir()
+    for name, whole in _whole_v5().items():
+        (raw_dir / name).write_bytes(whole)
+    dataset = find_or_make_dataset(v5_files(raw_dir), data, feature_set="small", target=None, every_nth_era=1)
+    path = raw_dir / f"{role}.parquet"
     path.write_bytes(content)
-    layout.directory.mkdir()
-    layout.tournament.write_bytes(_whole_v5()["validation.parquet"])
-    write_manifest(layout.tournament)
     files.laid()
     raw = RawDataset("v5", "practice", "100", "v5.3", {role: RawFile(str(path), file_sha256(path))})
-    benchmarks = write_benchmarks(raw, layout)
+    benchmarks = write_benchmarks(raw, dataset, data, data.run("100", "run"))
     assert role in benchmarks.unavailable or benchmarks.available
     for name in benchmarks.available:
-        assert pq.read_table(layout.reference(name)).num_rows
-    written = [layout.reference(name).name for name in REFERENCES]
-    return [f"run/{name}{suffix}" for name in written for suffix in ("", SUFFIX)]
+        assert pq.read_table(benchmarks.file(name)).num_rows
+    names = [METADATA, *(f"{name}.parquet{suffix}" for name in REFERENCES for suffix in ("", SUFFIX))]
+    root = benchmarks.directory.relative_to(place)
+    return [f"{root.parent}/.{root.name}.lock", *(f"{root}/{name}" for name in names)]
 
 
 @cache
@@ -250,8 +256,8 @@ def _accept(place: Path, role: str, content: bytes, files: Files) -> list[str]:
         predictions.write_bytes(corpus.predictions(IDS)["whole"])
         tournament.write_bytes(content)
     files.laid()
-    validate_predictions(predictions, tournament, inputs="abc")
-    assert verified_manifest(predictions, inputs="abc") is not None
+    validate_predictions(predictions, tournament)
+    assert verified_manifest(predictions) is not None
     return [manifest_path(predictions).name]
 
 

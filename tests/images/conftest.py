@@ -14,6 +14,7 @@ from typing import Any
 import docker
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from docker.models.containers import Container
@@ -22,6 +23,13 @@ from numpy.typing import NDArray
 
 # the image's own user for root, otherwise the user of the tests, who can then remove the files of a container
 USER = "10001:10001" if os.getuid() == 0 else f"{os.getuid()}:{os.getgid()}"
+
+# a fit on three tables, as the pipeline runs it; by default a run has two tables, and a temporary fit
+THREE_TABLES = {
+    "VALIDATION": "/data/validation.parquet",
+    "TESTING": "/data/live.parquet",
+    "MODEL": "/data/model",
+}
 
 PROGRAMS = Path(__file__).parent / "in_image"
 
@@ -216,6 +224,8 @@ def write_tables(
 ) -> None:
     """Write a run's tables: 3,000 training rows of 60 eras, 800 validation rows, 200 of test and live.
 
+    The last 1,000 are one table, ``tournament.parquet``, and again two, ``validation.parquet`` and ``live.parquet``.
+
     The target depends on the first four features; `shuffled` removes this dependence from the training table. `modify`
     changes the features after the targets are drawn.
     """
@@ -242,6 +252,15 @@ def write_tables(
             "target": targets,
         }
         pq.write_table(pa.table(table), directory / f"{name}.parquet")
+    divide_tournament(directory)
+
+
+def divide_tournament(directory: Path) -> None:
+    """Write the validation rows of ``tournament.parquet`` as ``validation.parquet``, the others as ``live.parquet``."""
+    table = pq.read_table(directory / "tournament.parquet")
+    is_validation = pc.equal(table["data_type"], "validation")
+    pq.write_table(table.filter(is_validation), directory / "validation.parquet")
+    pq.write_table(table.filter(pc.invert(is_validation)), directory / "live.parquet")
 
 
 def change_columns(path: Path, **columns: Any) -> None:

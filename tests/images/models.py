@@ -36,7 +36,7 @@ def known_signal(rows: int, *, on_split: bool = False) -> Callable[[Path], Known
     def write(directory: Path) -> KnownSignal:
         signal = write_known_signal(directory, rows)
         if on_split:
-            write_fixture_inputs(directory)
+            write_fixture_inputs(directory, "tournament")
         return signal
 
     return write
@@ -48,7 +48,7 @@ def shuffled_signal(rows: int, *, on_split: bool = False) -> Callable[[Path], No
     def write(directory: Path) -> None:
         write_known_signal(directory, rows, shuffled=True)
         if on_split:
-            write_fixture_inputs(directory)
+            write_fixture_inputs(directory, "tournament")
 
     return write
 
@@ -344,7 +344,7 @@ def _check_auto_sklearn_graded(finished: FinishedRun) -> None:
     assert finished.report["chosen"]["task"] == "regressor"
     assert finished.report["chosen"]["metric"] == "mean_squared_error"
     # a regressor also uses the rows at one half
-    assert finished.report["rows"] == {"training": 42 * 50, "held_out": 12 * 50, "tournament": 1_000}
+    assert finished.report["rows"] == {"training": 42 * 50, "held_out": 12 * 50, "testing": 1_000}
 
 
 def _check_auto_weka_signal(finished: FinishedRun) -> None:
@@ -427,7 +427,7 @@ def _check_tpot_graded(finished: FinishedRun) -> None:
 
 
 SPLIT_ROWS = {"training": 2_700, "held_out": 300}
-SIGNAL_SPLIT_ROWS = {"training": 4_500, "held_out": 500, "tournament": 1_100}
+SIGNAL_SPLIT_ROWS = {"training": 4_500, "held_out": 500, "testing": 1_100}
 SMALL_SIGNAL = small_tables(write_tables)
 # few trees, for quick tests
 FEW_TREES = {"LEARNING_RATE": "0.2", "EARLY_STOPPING": "10", "EMBEDDINGS": "perplexity_05,perplexity_30"}
@@ -445,7 +445,7 @@ MODELS = [
         "svm",
         "classic",
         signals=[
-            SignalTest(SMALL_SIGNAL, below(0.68), 0.2, 0.6, rows={"tournament": 1_000}, check=_check_classic_libraries),
+            SignalTest(SMALL_SIGNAL, below(0.68), 0.2, 0.6, rows={"testing": 1_000}, check=_check_classic_libraries),
             # a gain of .0233, which no seed changes (it learns from all rows); the linear part alone is worth .0238
             SignalTest(known_signal(10_000), below_constant(0.015), 0.17, 0.7, again=None),
         ],
@@ -460,7 +460,7 @@ MODELS = [
         "xgboost",
         "classic",
         signals=[
-            SignalTest(SMALL_SIGNAL, below(0.68), 0.2, 0.6, rows={"tournament": 1_000}, check=_check_classic_libraries),
+            SignalTest(SMALL_SIGNAL, below(0.68), 0.2, 0.6, rows={"testing": 1_000}, check=_check_classic_libraries),
             # a gain of .0292 to .0313 with four seeds
             SignalTest(known_signal(10_000), below_constant(0.02), 0.17, 0.7, again=None),
         ],
@@ -480,7 +480,7 @@ MODELS = [
                 below_constant(0.012),
                 0.15,
                 0.7,
-                rows={"training": 14_400, "held_out": 4_000, "tournament": 4_100},
+                rows={"training": 14_400, "held_out": 4_000, "testing": 4_100},
                 again=LESS_CPU,
                 check=_check_wide_and_deep,
             )
@@ -631,7 +631,7 @@ MODELS = [
                 lambda signal: signal.linear,
                 0.15,
                 1.0,
-                rows={"training": 36_000, "held_out": 10_000, "tournament": 10_100},
+                rows={"training": 36_000, "held_out": 10_000, "testing": 10_100},
                 environment={"TIME_LIMIT": "60", "THREADS": "2"},
                 again=None,
                 check=_check_auto_sklearn_signal,
@@ -663,7 +663,7 @@ MODELS = [
                 below_constant(0.012),
                 0.12,
                 0.6,
-                rows={"training": 10_000, "held_out": 0, "tournament": 2_100},
+                rows={"training": 10_000, "held_out": 0, "testing": 2_100},
                 environment={"TIME_LIMIT": "40", **TWO_SEARCHES},
                 again=None,
                 check=_check_auto_weka_signal,
@@ -694,7 +694,7 @@ MODELS = [
                 0.0,
                 0.7,
                 max_split_logloss=CONSTANT_LOGLOSS - 0.01,
-                rows={"training": 9_000, "held_out": 1_000, "tournament": 2_100},
+                rows={"training": 9_000, "held_out": 1_000, "testing": 2_100},
                 environment={"TIME_LIMIT": "20", "THREADS": "2"},
                 again=None,
                 check=_check_tpot_signal,

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from practice.hidden_groups import HiddenGroups, apply_signs
+from tests.images.conftest import divide_tournament
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,6 +147,7 @@ def _write_both(
     eras = [f"era{first + row * _VALIDATION_ERAS // validation}" for row in range(validation)] + ["eraX"] * 100
     data_types = ["validation"] * validation + ["live"] * 100
     _write(directory / "tournament.parquet", tournament.features, eras, data_types, targets)
+    divide_tournament(directory)
 
     known = slice(validation)
     return KnownSignal(

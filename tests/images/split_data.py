@@ -23,7 +23,7 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 def write_split_tables(directory: Path, *arguments: Any, **options: Any) -> None:
     """Write a run's tables as `write_tables` does, a split and the ten embeddings."""
     write_tables(directory, *arguments, **options)
-    write_fixture_inputs(directory)
+    write_fixture_inputs(directory, "tournament")
 
 
 def few_floats(random: np.random.Generator, rows: int) -> NDArray[np.float32]:

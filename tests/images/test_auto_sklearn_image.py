@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from tests.images.conftest import FinishedRun, Runner, assert_succeeded, write_tables
+from tests.images.conftest import THREE_TABLES, FinishedRun, Runner, assert_succeeded, write_tables
 from tests.images.models import FEW_CANDIDATES, check_auto_sklearn
+from tests.images.search_stops import assert_delivered, assert_stopped_in_search
 from tests.images.signals import write_known_signal
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
@@ -38,13 +39,46 @@ def test_auto_sklearn_run_limit_tries_the_same_candidates(runner: Runner) -> Non
 
 def test_auto_sklearn_stop_request_delivers_the_best_so_far(runner: Runner) -> None:
     write_tables(runner.directory)
-    container = runner.start(MODEL, TIME_LIMIT="600")
+    container = runner.start(MODEL, {}, TIME_LIMIT="600", **THREE_TABLES)
     next(line for line in container.logs(stream=True) if re.search(rb" [3-9] models tried", line))
     began = time.monotonic()
     container.stop(timeout=10)
     assert time.monotonic() - began < 3
-    finished = _assert_succeeded(runner.wait(container, MODEL))
-    assert any("stopped by SIGTERM after" in note for note in finished.report["notes"])
+    check_auto_sklearn(assert_stopped_in_search(runner.wait(container, MODEL)))
+
+
+# runs the operation with the test's outcome of every refit
+FAILING_REFIT = """
+import sys, time
+from numerai_contract import operations
+from numerai_contract.__main__ import main
+
+operations.load("auto_sklearn")
+from numerai_operations import _refit
+
+def fail(*_):
+    {failure}
+
+_refit._refit_one = fail
+sys.exit(main([]))
+"""
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["failed", "stopped"])
+def test_auto_sklearn_failed_refit_keeps_the_first_models(runner: Runner, is_stopped: bool) -> None:
+    write_tables(runner.directory)
+    failure = "time.sleep(600)" if is_stopped else "raise ValueError('singular')"
+    script = FAILING_REFIT.replace("{failure}", failure)
+    options = {"entrypoint": ["python", "-W", "ignore", "-c", script]}
+    container = runner.start(MODEL, options, TIME_LIMIT="600", RUN_LIMIT="2", ROW_LIMIT="1000", **THREE_TABLES)
+    if is_stopped:
+        next(line for line in container.logs(stream=True) if re.search(rb"fitting \d+ members on 1,000 rows", line))
+        container.stop(timeout=10)
+    finished = assert_delivered(runner.wait(container, MODEL))
+    members = finished.report["final"]["chosen"]["members"]
+    assert finished.report["final"]["chosen"]["refitted"] == 0
+    reason = " (stopped by SIGTERM)" if is_stopped else ""
+    assert finished.report["notes"][-1] == f"{members} of {members} members keep their model of the first fit{reason}"
 
 
 def test_auto_sklearn_early_stop_request_exits_with_75(runner: Runner) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
+import signal
 import sys
 import time
 from types import ModuleType, SimpleNamespace
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from tests.images.conftest import USER, FinishedRun, Runner, assert_succeeded, write_tables
+from tests.images.conftest import THREE_TABLES, USER, FinishedRun, Runner, assert_succeeded, write_tables
 from tests.images.models import FEW_RUNS, THREE_GIB, TWO_SEARCHES
+from tests.images.search_stops import assert_stopped_in_search
 from tests.samples import ROOT
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ def test_auto_weka_run_limit_tries_the_same_configurations(runner: Runner) -> No
 
 def _stopped_after(runner: Runner, line: bytes) -> FinishedRun:
     """Stop a long search after a line of its log."""
-    container = runner.start("auto_weka", THREE_GIB, TIME_LIMIT="300", **TWO_SEARCHES)
+    container = runner.start("auto_weka", THREE_GIB, TIME_LIMIT="300", **TWO_SEARCHES, **THREE_TABLES)
     next(printed for printed in container.logs(stream=True) if line in printed)
     began = time.monotonic()
     container.stop(timeout=10)
@@ -75,16 +78,15 @@ def test_auto_weka_early_stop_request_exits_with_75(runner: Runner) -> None:
     assert finished.code == 75
     assert re.search(r"stopped by SIGTERM after .*, before the first model had predicted anything", finished.lines[-1])
     assert {path.name for path in runner.directory.rglob("*") if path.is_file()} == {
-        "training.parquet",
-        "tournament.parquet",
+        f"{table}.parquet" for table in ("training", "validation", "live", "tournament")
     }
 
 
 def test_auto_weka_stop_request_delivers_ready_predictions(runner: Runner) -> None:
     write_tables(runner.directory)
-    stopped = assert_succeeded(_stopped_after(runner, b"ready for a stop request: "))
-    report, predictions = stopped.report, stopped.predictions_bytes
-    note = r"stopped by SIGTERM after .*: these are the predictions of weka\.\S+ \(error 0\..*in a search of 5 min 00 s"
+    stopped = assert_stopped_in_search(_stopped_after(runner, b"ready for a stop request: "))
+    report, predictions = stopped.report, stopped.predictions
+    note = r"stopped by SIGTERM after .*: using weka\.\S+ \(error 0\..*in a search of 5 min 00 s"
     assert re.match(note, report["notes"][-1])
     assert 0 < report["chosen"]["seconds_searched"] < 300
     assert report["validation"]["correlation"] > 0.1
@@ -93,7 +95,7 @@ def test_auto_weka_stop_request_delivers_ready_predictions(runner: Runner) -> No
     assert [report["chosen"][name] for name in ("learner", "options")] == [
         alone.report["chosen"][name] for name in ("learner", "options")
     ]
-    assert predictions == alone.predictions_bytes
+    assert predictions == {row: alone.predictions[row] for row in predictions}
 
 
 # simulates the kernel when a learner exceeds the memory
@@ -193,18 +195,20 @@ class TrainerRig:
 
     def __init__(self, load_module: Any, plan: Any, **failures: Exception) -> None:
         self.now, self.lines, self.started = 0.0, list[str](), list[str]()
+        self.discarded = list[str]()
         self._failures = failures
         self.trainer = load_module("_background").BackgroundTrainer(
             plan, self._work, self.lines.append, lambda: self.now
         )
 
-    def _work(self, candidate: Any, budget: Any) -> NDArray[np.float64]:
+    def _work(self, candidate: Any, budget: Any) -> Any:
         learner = candidate.learner.rpartition(".")[2]
         self.started.append(learner)
         budget.spent = 10.0
         if learner in self._failures:
             raise self._failures[learner]
-        return np.array([float(len(self.started))])
+        model = SimpleNamespace(discard=lambda: self.discarded.append(learner))
+        return SimpleNamespace(model=model, predictions=np.array([float(len(self.started))]))
 
     def update(self, log: Any) -> None:
         """Update, and wait for the end of the job that this starts."""
@@ -238,9 +242,11 @@ def test_background_trainer_uses_a_small_share_of_the_time(load_module: Any, pla
         rig.now = 600.0
         rig.update(better)
     assert rig.started == ["Fair", "Good"]
-    candidate, probabilities = trainer.predictor.latest
+    candidate, trained = trainer.predictor.latest
     assert candidate is better.ranked()[0]
-    assert probabilities.tolist() == [2.0]
+    assert trained.predictions.tolist() == [2.0]
+    # the replaced model, and only that
+    assert rig.discarded == ["Fair"]
 
 
 def test_background_trainer_failed_best_is_replaced_by_the_next(load_module: Any, plan: Any) -> None:
@@ -290,8 +296,49 @@ def test_finish_ready_best_is_not_trained_again(load_module: Any, plan: Any) -> 
     ready = best, np.array([0.5])
     lines: list[str] = []
     task = SimpleNamespace(note=lines.append, progress=SimpleNamespace(log=lines.append))
-    assert load_module("auto_weka_operation")._finish(task, plan, log, ready, lambda: False) == (ready, [])
+    found = load_module("auto_weka_operation")._finish(task, plan, None, log, ready, lambda: False)
+    assert found == (ready, [])
     assert lines[-1] == "weka.classifiers.Good was trained on all rows during the search"
+
+
+@pytest.mark.parametrize(
+    ("failure", "stop", "note"),
+    [
+        (None, [], None),
+        (("ProgramError", "it wrote no model"), [], "no final fit, using the first: it wrote no model"),
+        (("CancelledError", ""), [signal.SIGTERM], "no final fit, using the first: stopped by SIGTERM"),
+    ],
+)
+def test_train_again_failure_uses_the_first_model(
+    load_module: Any,
+    plan: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: tuple[str, str] | None,
+    stop: list[signal.Signals],
+    note: str | None,
+) -> None:
+    module = load_module("auto_weka_operation")
+    notes, discarded = list[str](), list[str]()
+
+    def model(name: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            check=lambda *_: None, discarded_on_error=contextlib.nullcontext, discard=lambda: discarded.append(name)
+        )
+
+    def train(*_: Any) -> SimpleNamespace:
+        if failure is not None:
+            raise getattr(load_module("_java"), failure[0])(failure[1])
+        return model("final")
+
+    monkeypatch.setattr(module.WekaModel, "train", train)
+    first = model("first")
+    task = SimpleNamespace(note=notes.append, training=None, progress=SimpleNamespace(step=contextlib.nullcontext))
+    candidate = _search_log(load_module, Good="0.48").ranked()[0]
+    fitted = module._train_again(task, module.Choice(plan, candidate, first), 3, stop)
+    assert (fitted.model is first) == (failure is not None)
+    assert fitted.summary.chosen == {"refitted": failure is None}
+    assert notes == ([] if note is None else [note])
+    assert discarded == (["first"] if failure is None else [])
 
 
 def test_java_run_limits_are_enforced(load_module: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import shutil
 import zipfile
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from docker.types import Mount
 
 from numerai_contract.predictions import write_predictions
 from tests.images.conftest import (
+    FinishedRun,
     Runner,
     assert_preprocessed,
     change_columns,
@@ -41,29 +44,95 @@ IMAGE = "evaluation"
 REFERENCE = "constant_half"
 
 
-def write_tables_of(directory: Path, kind: str) -> None:
-    """Write tables with targets of this kind, binary or graded."""
+def write_run(directory: Path, kind: str = "binary", **options: Any) -> None:
+    """Write a run's validation and live tables, with targets of this kind, binary or graded; no training table.
+
+    Further options are those of `write_tables`.
+    """
     if kind == "graded":
-        write_tables(directory, five_bins, graded)
+        write_tables(directory, five_bins, graded, **options)
     else:
-        write_tables(directory)
+        write_tables(directory, **options)
+    split_tournament(directory)
 
 
-def read_tournament(directory: Path) -> pa.Table:
-    return pq.read_table(directory / "tournament.parquet")
+def split_tournament(directory: Path) -> None:
+    """Replace a run's tables by its validation and its live table."""
+    table = pq.read_table(directory / "tournament.parquet")
+    is_validation = np.array(table["data_type"].to_pylist()) == "validation"
+    for name, rows in (("validation", is_validation), ("live", ~is_validation)):
+        pq.write_table(table.filter(pa.array(rows)), directory / f"{name}.parquet")
+    for name in ("training", "tournament"):
+        (directory / f"{name}.parquet").unlink()
+
+
+def read_rows(directory: Path) -> pa.Table:
+    """Read the rows of the validation table, then the live rows."""
+    return pa.concat_tables([pq.read_table(directory / f"{name}.parquet") for name in ("validation", "live")])
+
+
+def set_targets(directory: Path, targets: NDArray[Any]) -> None:
+    """Replace the targets of the validation table."""
+    change_columns(directory / "validation.parquet", target=targets[: validation_rows(directory)])
+
+
+def validation_rows(directory: Path) -> int:
+    return int(pq.read_metadata(directory / "validation.parquet").num_rows)
 
 
 def write_models(directory: Path, **models: NDArray[np.float64] | float) -> None:
-    """Write the predictions of models; a number means the same prediction for every row."""
-    ids = read_tournament(directory)["id"]
+    """Write the predictions of models for all rows; a number means the same prediction for every row."""
+    ids, known = read_rows(directory)["id"], validation_rows(directory)
     for name, values in models.items():
-        write_predictions(directory / "predictions" / f"{name}.csv", ids, np.broadcast_to(values, len(ids)), None)
+        predictions = np.broadcast_to(values, len(ids))
+        for folder, rows in (("validation", slice(known)), ("predictions", slice(known, None))):
+            path = directory / folder / f"{name}.csv"
+            write_predictions(path, pa.chunked_array([ids.combine_chunks()[rows]]), predictions[rows], None)
     directory.joinpath("predictions").chmod(0o777)
+
+
+def read_model(directory: Path, name: str) -> NDArray[np.float64]:
+    """Read a model's predictions of all rows."""
+    parts = [pa_csv.read_csv(directory / folder / f"{name}.csv") for folder in ("validation", "predictions")]
+    return np.concatenate([part["prediction"].to_numpy() for part in parts])
+
+
+def fit(runner: Runner, operation: str, **environment: str) -> FinishedRun:
+    """Run an operation as the first run of a week does, without a finished fit.
+
+    Later operations have its predictions of the validation table, as in the pipeline.
+    """
+    directory = fit_directory(runner.directory, operation)
+    shutil.rmtree(directory, ignore_errors=True)
+    inputs = {"VALIDATION": "/data/validation.parquet", "TESTING": "/data/live.parquet"}
+    finished = run_fit(runner, operation, None, **inputs | environment)
+    if (directory / "validation").is_dir():
+        shutil.copytree(directory / "validation", runner.directory / "validation", dirs_exist_ok=True)
+    return finished
+
+
+def predict(runner: Runner, operation: str, **environment: str) -> FinishedRun:
+    """Run an operation as the later runs of a week do: its fit is finished, and may not be written to."""
+    directory = fit_directory(runner.directory, operation)
+    mounts = [
+        Mount("/data", str(runner.directory), type="bind"),
+        Mount(f"/data/fits/{operation}", str(directory), type="bind", read_only=True),
+    ]
+    inputs = {"TRAINING": "", "TESTING": "/data/live.parquet"}
+    return run_fit(runner, operation, {"mounts": mounts}, **inputs | environment)
+
+
+def run_fit(runner: Runner, operation: str, options: dict[str, Any] | None = None, **environment: str) -> FinishedRun:
+    return runner.run(operation, options, MODEL=f"/data/fits/{operation}", PREDICTING="", **environment)
+
+
+def fit_directory(directory: Path, operation: str) -> Path:
+    return directory / "fits" / operation
 
 
 def informed(directory: Path, weight: float, seed: int = 0) -> NDArray[np.float64]:
     """Return predictions that use the features that the target depends on; less with a smaller weight."""
-    table = read_tournament(directory)
+    table = read_rows(directory)
     features = np.column_stack([table[f"feature{number}"].to_numpy() for number in range(1, 5)]).astype(np.float64)
     logits = features @ np.array([1, -1, 1, -1]) / np.max(features)
     noise = np.random.default_rng(seed).normal(0, 0.5, len(table))
@@ -71,9 +140,10 @@ def informed(directory: Path, weight: float, seed: int = 0) -> NDArray[np.float6
 
 
 def read_leaderboard(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "leaderboard.json").read_text())
+    folder = fit_directory(directory, "evaluate")
+    found: dict[str, Any] = json.loads((folder / "leaderboard.json").read_text())
     for name in ("leaderboard.json", "leaderboard.csv"):
-        assert (directory / f"{name}.manifest.json").is_file()
+        assert (folder / f"{name}.manifest.json").is_file()
     return found
 
 
@@ -82,8 +152,9 @@ def leaderboard_rows(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_report(directory: Path, model: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / "reports" / "evaluation" / f"{model}.json").read_text())
-    assert (directory / "reports" / "evaluation" / f"{model}.json.manifest.json").is_file()
+    folder = fit_directory(directory, "evaluate") / "evaluation"
+    found: dict[str, Any] = json.loads((folder / f"{model}.json").read_text())
+    assert (folder / f"{model}.json.manifest.json").is_file()
     return found
 
 
@@ -103,15 +174,15 @@ def corr_by_definition(predictions: NDArray[np.float64], targets: NDArray[np.flo
 
 def write_difficult_tables(directory: Path, kind: str) -> None:
     """Write tables with unknown targets, an era of one row, an era of one target; models with ties, and a constant."""
-    write_tables_of(directory, kind)
-    table = read_tournament(directory)
+    write_run(directory, kind)
+    table = read_rows(directory)
     random = np.random.default_rng(11)
     eras, targets = np.array(table["era"].to_pylist()), table["target"].to_numpy().copy()
     targets[(random.random(len(table)) < 0.1) & (eras != "eraX")] = np.nan
     alone = np.flatnonzero((eras == "era88") & ~np.isnan(targets))
     targets[alone[1:]] = np.nan
     targets[(eras == "era87") & ~np.isnan(targets)] = 1
-    change_columns(directory / "tournament.parquet", target=targets)
+    set_targets(directory, targets)
     tied = np.round(informed(directory, 0.5, seed=3), 1).clip(0.1, 0.9)
     write_models(
         directory, knowing=informed(directory, 0.9), guessing=informed(directory, 0.0, seed=2), tied=tied, constant=0.4
@@ -126,14 +197,14 @@ def assert_equal(ours: Any, theirs: Any) -> None:
 def test_evaluate_scores_equal_numerai_tools_and_scikit_learn(runner: Runner, kind: str) -> None:
     directory = runner.directory
     write_difficult_tables(directory, kind)
-    ids = read_tournament(directory)["id"].to_pylist()
+    ids = read_rows(directory)["id"].to_pylist()
     random = np.random.default_rng(4)
     meta = {"id": ids[:700], "era": ["x"] * 700, "numerai_meta_model": random.random(700)}
     pq.write_table(pa.table(meta), directory / "meta_model.parquet")
     # in another order, and with additional rows
     benchmark = {"id": [*ids[::-1], "more"], "v5_lgbm": random.random(len(ids) + 1)}
     pq.write_table(pa.table(benchmark), directory / "benchmark_models.parquet")
-    assert_preprocessed(runner.run("evaluate"))
+    assert_preprocessed(fit(runner, "evaluate"))
     found, rows = run_program(runner, "numerai_scores.py"), leaderboard_rows(directory)
     compared = 0
     for name in ("knowing", "guessing", "tied", "constant"):
@@ -164,29 +235,28 @@ def test_evaluate_scores_equal_numerai_tools_and_scikit_learn(runner: Runner, ki
 def test_evaluate_benchmark_without_values_does_not_change_bmc(runner: Runner, rest: float | None) -> None:
     directory = runner.directory
     write_difficult_tables(directory, "graded")
-    ids = read_tournament(directory)["id"].to_pylist()
+    ids = read_rows(directory)["id"].to_pylist()
     path, values = directory / "benchmark_models.parquet", np.random.default_rng(4).random(len(ids))
     found = []
     for more in ({}, {"v6_new": pa.array([rest] * len(ids), pa.float64())}):
         pq.write_table(pa.table({"id": ids, "v5_lgbm": values, **more}), path)
-        assert_preprocessed(runner.run("evaluate"))
+        assert_preprocessed(fit(runner, "evaluate"))
         found.append({name: row["bmc"] for name, row in leaderboard_rows(directory).items()})
     assert found[0]["knowing"] is not None
     assert found[0] == found[1]
     pq.write_table(pa.table({"id": ids, "v6_new": pa.array([rest] * len(ids), pa.float64())}), path)
-    assert_preprocessed(runner.run("evaluate"))
+    assert_preprocessed(fit(runner, "evaluate"))
     assert {row["bmc"] for row in leaderboard_rows(directory).values()} == {None}
 
 
 def test_evaluate_scores_equal_their_definitions(runner: Runner) -> None:
     directory = runner.directory
     write_difficult_tables(directory, "binary")
-    assert_preprocessed(runner.run("evaluate"))
-    table = read_tournament(directory)
+    assert_preprocessed(fit(runner, "evaluate"))
+    table = read_rows(directory)
     eras, targets = np.array(table["era"].to_pylist()), table["target"].to_numpy().astype(np.float64)
     for name in ("knowing", "tied"):
-        path = directory / "predictions" / f"{name}.csv"
-        predictions = pa_csv.read_csv(path)["prediction"].to_numpy()
+        predictions = read_model(directory, name)
         row, by_era = leaderboard_rows(directory)[name], read_report(directory, name)["by_era"]
         correlations, losses = [], []
         for era in by_era:
@@ -212,12 +282,12 @@ def test_evaluate_scores_equal_their_definitions(runner: Runner) -> None:
 
 def test_evaluate_exposure_missing_features_count_as_the_mean(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory, modify=with_missing_values)
+    write_run(directory, modify=with_missing_values)
     write_models(directory, random=np.random.default_rng(7).uniform(0.1, 0.9, 1_000))
-    assert_preprocessed(runner.run("evaluate"))
-    table = read_tournament(directory)
+    assert_preprocessed(fit(runner, "evaluate"))
+    table = read_rows(directory)
     features = np.column_stack([table[f"feature{number}"].to_numpy() for number in range(1, 51)]).astype(np.float64)
-    predictions = pa_csv.read_csv(directory / "predictions" / "random.csv")["prediction"].to_numpy()
+    predictions = read_model(directory, "random")
     for era in read_report(directory, "random")["by_era"]:
         in_era = np.array(table["era"].to_pylist()) == f"era{era['era']}"
         filled = features[in_era]
@@ -232,16 +302,16 @@ def test_evaluate_exposure_missing_features_count_as_the_mean(runner: Runner) ->
 @pytest.mark.parametrize("kind", ["graded", "binary"])
 def test_evaluate_leaderboard_is_sorted_with_references(runner: Runner, kind: str) -> None:
     directory = runner.directory
-    write_tables_of(directory, kind)
+    write_run(directory, kind)
     write_models(
         directory,
         a_guess=informed(directory, 0.0, seed=2),
         best=informed(directory, 1.0),
         good=informed(directory, 0.7),
     )
-    example = {"id": read_tournament(directory)["id"].to_pylist()[:500], "probability": informed(directory, 0.8)[:500]}
+    example = {"id": read_rows(directory)["id"].to_pylist()[:500], "probability": informed(directory, 0.8)[:500]}
     pa_csv.write_csv(pa.table(example), directory / "example_predictions.csv")
-    finished = assert_preprocessed(runner.run("evaluate", INPUTS="0f3a"))
+    finished = assert_preprocessed(fit(runner, "evaluate", INPUTS="0f3a"))
     found = read_leaderboard(directory)
     assert (found["target"], found["sorted_by"]) == (kind, "corr" if kind == "graded" else "logloss")
     models = [row["model"] for row in found["models"]]
@@ -257,12 +327,12 @@ def test_evaluate_leaderboard_is_sorted_with_references(runner: Runner, kind: st
         assert rows[REFERENCE]["logloss"] == pytest.approx(math.log(2), abs=1e-12)
         assert rows[REFERENCE]["consistency"] == 0
     assert rows["best"]["mmc"] is None is rows["best"]["bmc"]
-    with (directory / "leaderboard.csv").open() as file:
+    with (fit_directory(directory, "evaluate") / "leaderboard.csv").open() as file:
         listed = list(csv.DictReader(file))
     assert [row["model"] for row in listed] == models
     assert float(listed[0]["corr"]) == rows["best"]["corr"]
     assert listed[models.index(REFERENCE)]["corr"] == ""
-    assert '"inputs": "0f3a"' in (directory / "leaderboard.json.manifest.json").read_text()
+    assert '"inputs": "0f3a"' in (fit_directory(directory, "evaluate") / "leaderboard.json.manifest.json").read_text()
     assert finished.report["chosen"]["best"] == "best"
     distribution = read_report(directory, "best")["distribution"]
     assert [sum(distribution[part]) for part in ("validation", "test", "live")] == [800, 150, 50]
@@ -270,15 +340,16 @@ def test_evaluate_leaderboard_is_sorted_with_references(runner: Runner, kind: st
 
 def test_evaluate_copies_and_discordant_models_are_detected(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory)
+    write_run(directory)
     model = informed(directory, 0.3, seed=1)
     copy = (0.8 * model + 0.1 + 1e-3 * informed(directory, 0.0)).clip(0.01, 0.99)
     shifted = informed(directory, 0.3, seed=5)
     shifted[800:950] = 0.5 + shifted[800:950] / 2.1
     write_models(directory, model=model, copy=copy, shifted=shifted, ensemble_of_one=model)
-    assert_preprocessed(runner.run("evaluate"))
+    assert_preprocessed(fit(runner, "evaluate"))
     rows = leaderboard_rows(directory)
-    by_definition = np.corrcoef(mean_ranks(model.round(9)), mean_ranks(copy.round(9)))[0, 1]
+    # on the scored rows, the validation table's
+    by_definition = np.corrcoef(mean_ranks(model[:800].round(9)), mean_ranks(copy[:800].round(9)))[0, 1]
     assert_equal(rows["model"]["originality"], by_definition)
     assert (rows["model"]["most_like"], rows["model"]["original"]) == ("copy", False)
     assert rows["shifted"]["original"] is True
@@ -300,11 +371,14 @@ def test_evaluate_copies_and_discordant_models_are_detected(runner: Runner) -> N
 
 def write_damaged_models(directory: Path) -> dict[str, str]:
     """Write predictions, each with another damage; return the reason that the leaderboard must have for each."""
-    folder = directory / "predictions"
-    names = ("unfinished", "cut", "twice", "outside", "other_header", "no_csv", "no_manifest", "empty")
+    folder = directory / "validation"
+    names = (
+        *("unfinished", "cut", "twice", "outside", "other_header", "no_csv", "no_manifest", "empty", "no_rows"),
+        *("unknown_id", "no_value", "without_first_row", "without_first_era"),
+    )
     write_models(directory, **{name: informed(directory, 0.5) for name in names})
     text = (folder / "cut.csv").read_text()
-    first, second = text.splitlines()[1:3]
+    header, first, second, *_ = text.splitlines(keepends=True)
 
     def rewrite(name: str, content: str) -> None:
         (folder / f"{name}.csv").write_text(content)
@@ -316,7 +390,12 @@ def write_damaged_models(directory: Path) -> dict[str, str]:
     (folder / "unfinished.csv.manifest.json").unlink()
     (folder / "cut.csv").write_text(text[: len(text) // 2])
     rewrite("twice", text.replace(second, first))
-    rewrite("outside", text.replace(first.split(",")[1], "1.5", 1))
+    rewrite("outside", text.replace(first.split(",")[1], "1.5\n", 1))
+    rewrite("unknown_id", text.replace(first, "x" + first))
+    rewrite("no_value", text.replace(first.split(",")[1], "\n", 1))
+    rewrite("no_rows", header)
+    rewrite("without_first_row", text.replace(first, ""))
+    rewrite("without_first_era", "".join([header, *text.splitlines(keepends=True)[41:]]))
     rewrite("other_header", text.replace("prediction", "guess"))
     rewrite("no_csv", "id,prediction\na,b,c\n\0")
     rewrite("empty", "")
@@ -324,7 +403,12 @@ def write_damaged_models(directory: Path) -> dict[str, str]:
     return {
         "unfinished": "no manifest",
         "cut": "its content differs from its manifest",
-        "twice": "each id of tournament.parquet once",
+        "twice": "each id of validation.parquet once, with a prediction (an id appears twice)",
+        "unknown_id": "(1 of its ids are not in the table)",
+        "no_value": "(a prediction is missing)",
+        "no_rows": "800 of 800 rows of validation.parquet are missing",
+        "without_first_row": "1 of 800 rows of validation.parquet are missing, not only of the newest eras",
+        "without_first_era": "40 of 800 rows of validation.parquet are missing, not only of the newest eras",
         "outside": "strictly between 0 and 1",
         "other_header": "'id,guess'",
         "no_csv": "cannot be read as CSV",
@@ -335,13 +419,13 @@ def write_damaged_models(directory: Path) -> dict[str, str]:
 
 def test_post_processing_damaged_predictions_are_left_out(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory)
+    write_run(directory)
     expected = write_damaged_models(directory)
     write_models(directory, whole=informed(directory, 0.5))
-    (directory / "predictions" / ".whole.csv.0f3a.part").write_text("id,pred")
+    (directory / "validation" / ".whole.csv.0f3a.part").write_text("id,pred")
     (directory / "meta_model.parquet").write_text("no parquet")
     for operation in ("ensemble", "evaluate"):
-        finished = runner.run(operation)
+        finished = fit(runner, operation)
         assert finished.code == 0, finished.lines
         for name, reason in expected.items():
             assert any(f"left out: {name} " in note and reason in note for note in finished.report["notes"]), name
@@ -353,27 +437,27 @@ def test_post_processing_damaged_predictions_are_left_out(runner: Runner) -> Non
 @pytest.mark.parametrize("operation", ["evaluate", "ensemble"])
 def test_post_processing_without_models_exits_with_66(runner: Runner, operation: str) -> None:
     directory = runner.directory
-    write_tables(directory)
-    finished = runner.run(operation)
+    write_run(directory)
+    finished = fit(runner, operation)
     assert finished.code == 66
     assert "no model has predictions (the folder is empty). Run at least one model first." in finished.lines[-1]
     write_damaged_models(directory)
-    finished = runner.run(operation)
+    finished = fit(runner, operation)
     assert finished.code == 66
     assert "outside.csv: its predictions are not all strictly" in finished.lines[-1]
 
 
 def test_post_processing_without_targets_has_no_scores(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory)
-    change_columns(directory / "tournament.parquet", target=np.full(1_000, np.nan, dtype=np.float32))
+    write_run(directory)
+    set_targets(directory, np.full(800, np.nan, dtype=np.float32))
     write_models(directory, svm=informed(directory, 0.5), xgboost=informed(directory, 0.9))
-    ensembles = runner.run("ensemble")
+    ensembles = fit(runner, "ensemble")
     assert ensembles.code == 0, ensembles.lines
     selection = ensembles.report["chosen"]["ensemble_selection"]
     assert selection["weights"] == {"svm": 0.5, "xgboost": 0.5}
     assert "0 eras have known targets" in selection["equal_weights_because"]
-    finished = assert_preprocessed(runner.run("evaluate"))
+    finished = assert_preprocessed(fit(runner, "evaluate"))
     assert any("no row has a known target" in note for note in finished.report["notes"])
     row = leaderboard_rows(directory)["svm"]
     assert {row[score] for score in ("corr", "sharpe", "logloss", "consistency", "feature_exposure")} == {None}
@@ -383,76 +467,240 @@ def test_post_processing_without_targets_has_no_scores(runner: Runner) -> None:
 
 def test_evaluate_hidden_targets_are_not_used_by_the_ensemble(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory, five_bins, graded)
-    table = read_tournament(directory)
+    write_run(directory, "graded")
+    table = read_rows(directory)
     truth = np.random.default_rng(3).integers(0, 5, 200) / 4
     write_models(
         directory,
         knowing=np.concatenate([informed(directory, 0.9)[:800], 0.1 + truth * 0.8]),
         other=informed(directory, 0.8),
     )
-    before = runner.run("ensemble").report["chosen"]
-    # the hidden week with its era, an unknown row, and one validation row with another target
-    ids = [*table["id"].to_pylist()[800:], "unknown_row", table["id"].to_pylist()[0]]
-    hidden = {"id": ids, "era": ["0091"] * 201 + ["era70"], "target": [*truth, 1.0, 0.25]}
+    before = fit(runner, "ensemble").report["chosen"]
+    # the hidden week with its era, and an unknown row
+    ids = [*table["id"].to_pylist()[800:], "unknown_row"]
+    hidden = {"id": ids, "era": ["0091"] * 201, "target": [*truth, 1.0]}
     pq.write_table(pa.table(hidden), directory / "targets.parquet")
-    assert runner.run("ensemble").report["chosen"] == before
-    assert_preprocessed(runner.run("evaluate"))
-    eras = {era["era"]: era for era in read_report(directory, "knowing")["by_era"]}
-    assert (eras[91]["rows"], eras[70]["rows"], len(eras)) == (200, 40, 21)
-    assert eras[91]["corr"] > 0.9
-    in_era = np.array(table["era"].to_pylist()) == "era70"
-    targets = table["target"].to_numpy()[in_era].astype(np.float64)
-    targets[0] = 0.25
-    predictions = pa_csv.read_csv(directory / "predictions/knowing.csv")["prediction"].to_numpy()[in_era]
-    assert_equal(eras[70]["corr"], corr_by_definition(predictions, targets))
+    assert fit(runner, "ensemble").report["chosen"] == before
+    assert_preprocessed(fit(runner, "evaluate"))
+    # a walk-forward run is scored on its own week only
+    (era,) = read_report(directory, "knowing")["by_era"]
+    assert (era["era"], era["rows"]) == (91, 200)
+    assert era["corr"] > 0.9
 
 
 def test_evaluate_invalid_hidden_targets_exit_with_65(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory)
+    write_run(directory)
     write_models(directory, svm=informed(directory, 0.5))
     pq.write_table(pa.table({"id": ["to00001"], "era": ["91"], "target": [7.0]}), directory / "targets.parquet")
-    finished = runner.run("evaluate")
+    finished = fit(runner, "evaluate")
     assert finished.code == 65
     assert "targets.parquet: column 'target' has values outside [0, 1]" in finished.lines[-1]
 
 
-def test_post_processing_second_run_is_equal_and_removes_reports(runner: Runner) -> None:
+def contents(directory: Path) -> dict[Path, bytes]:
+    """Read all files of a directory except the report of the fit, which has its duration."""
+    files = [path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("report.json")]
+    return {path.relative_to(directory): path.read_bytes() for path in files}
+
+
+def test_post_processing_second_fit_is_equal_and_removes_files(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory)
+    write_run(directory)
     write_models(directory, svm=informed(directory, 0.5), xgboost=informed(directory, 0.9))
-    for operation in ("ensemble", "evaluate"):
-        assert runner.run(operation).code == 0
-    files = [
-        path
-        for path in directory.rglob("*")
-        if path.suffix in (".json", ".csv") and path.stem not in ("ensemble", "evaluate")
-    ]
-    before = {path: path.read_bytes() for path in files if not path.name.startswith(("ensemble.", "evaluate."))}
-    for operation in ("ensemble", "evaluate"):
-        assert runner.run(operation).code == 0
-    assert {path: path.read_bytes() for path in before} == before
-    (directory / "predictions" / "xgboost.csv.manifest.json").unlink()
-    assert runner.run("evaluate").code == 0
+    found = []
+    for _ in range(2):
+        for operation in ("ensemble", "evaluate"):
+            assert fit(runner, operation).code == 0
+        found.append(contents(directory / "fits") | contents(directory / "predictions"))
+    assert found[0] == found[1]
+    # an interrupted fit begins again, without the files of its earlier attempt
+    (fit_directory(directory, "evaluate") / "model.json").unlink()
+    (directory / "validation" / "xgboost.csv.manifest.json").unlink()
+    assert run_fit(runner, "evaluate", VALIDATION="/data/validation.parquet", TESTING="").code == 0
     assert "xgboost" not in leaderboard_rows(directory)
-    assert not list((directory / "reports" / "evaluation").glob("xgboost*"))
+    assert not list((fit_directory(directory, "evaluate") / "evaluation").glob("xgboost*"))
+
+
+def test_post_processing_reads_neither_training_nor_live_table(runner: Runner) -> None:
+    directory = runner.directory
+    write_run(directory)
+    write_models(directory, svm=informed(directory, 0.5), xgboost=0.5)
+    for folder in ("predictions", "fits"):
+        shutil.rmtree(directory / folder, ignore_errors=True)
+    (directory / "live.parquet").unlink()
+    assert {path.stem for path in directory.glob("*.parquet")} == {"validation"}
+    for operation in ("ensemble", "evaluate"):
+        finished = fit(runner, operation, TESTING="")
+        assert finished.code == 0, finished.lines
+        assert (fit_directory(directory, operation) / "model.json").is_file()
+    assert set(read_report(directory, "ensemble_selection")["distribution"]) == {"edges", "validation"}
+    assert leaderboard_rows(directory)["svm"]["concordance"] is None
+
+
+def shorten(directory: Path, name: str, rows: int) -> None:
+    """Keep the first rows of a model's predictions of the validation table, as those of an older fit."""
+    path = directory / "validation" / f"{name}.csv"
+    found = pa_csv.read_csv(path)
+    write_predictions(path, found["id"].slice(0, rows), found["prediction"].to_numpy()[:rows], None)
+
+
+@pytest.mark.parametrize("kind", ["graded", "binary"])
+def test_post_processing_models_of_older_fits_are_used(runner: Runner, kind: str) -> None:
+    directory = runner.directory
+    write_run(directory, kind)
+    same = informed(directory, 0.7)
+    write_models(directory, new=same, old=same, other=informed(directory, 0.4, seed=1))
+    shorten(directory, "old", 680)  # without the eras from 87 on
+    note = "old: its fit is older than validation.parquet, and has no predictions of the newest 120 of 800 rows"
+    ensembles = fit(runner, "ensemble")
+    assert ensembles.code == 0, ensembles.lines
+    assert ensembles.report["notes"][:2] == [
+        note,
+        "ensembles: selected on 680 of 800 rows of validation.parquet; 120 rows that not every model has are left out",
+    ]
+    chosen = ensembles.report["chosen"]
+    assert (chosen["left_out"], chosen["left_out_rows"]) == ([], 120)
+    assert max(chosen["ensemble_selection"]["selected_on"]["eras"]) == 86
+    ids = read_rows(directory)["id"].to_pylist()
+    for name in ("geometric_mean", "selection"):
+        validation, live = read_ensemble_parts(directory, name)
+        assert (list(validation), list(live)) == (ids[:680], ids[800:])
+    finished = assert_preprocessed(fit(runner, "evaluate"))
+    assert note in finished.report["notes"]
+    rows = leaderboard_rows(directory)
+    expected = {"new": (800, 20), "other": (800, 20), "old": (680, 17), "ensemble_selection": (680, 17)}
+    assert {name: (rows[name]["rows"], rows[name]["eras"]) for name in expected} == expected
+    assert_equal(rows["old"]["originality"], 1.0)
+    new, old = (read_report(directory, name)["by_era"] for name in ("new", "old"))
+    for mine, theirs in zip(new[:17], old[:17], strict=True):
+        for score in ("corr", "feature_exposure", "logloss"):
+            assert_equal(mine[score], theirs[score])
+    assert [(era["rows"], era["corr"], era["feature_exposure"], era["logloss"]) for era in old[17:]] == [
+        (0, None, None, None)
+    ] * 3
+
+
+@pytest.mark.parametrize("kind", ["graded", "binary"])
+def test_ensemble_later_runs_combine_with_the_weights_of_the_fit(runner: Runner, kind: str) -> None:
+    directory = runner.directory
+    write_run(directory, kind)
+    models = {f"model_{seed}": informed(directory, 0.5, seed) for seed in (1, 2, 3)}
+    write_models(directory, **models)
+    assert fit(runner, "ensemble").code == 0
+    names = ("ensemble_geometric_mean", "ensemble_selection")
+    paths = [directory / "predictions" / f"{name}.csv" for name in names]
+    first = [path.read_bytes() for path in paths]
+    shutil.rmtree(directory / "validation")
+    (directory / "validation.parquet").unlink()
+    for path in paths:
+        path.unlink()
+    assert_preprocessed(predict(runner, "ensemble"))
+    assert [path.read_bytes() for path in paths] == first
+    # other live rows, in another order; a model that the fit has not
+    table = pq.read_table(directory / "live.parquet").take(pa.array(np.arange(199, 49, -1)))
+    ids = pa.chunked_array([pa.array([f"next{row}" for row in range(150)])])
+    pq.write_table(table.set_column(0, "id", ids), directory / "live.parquet")
+    random = np.random.default_rng(8)
+    live = {name: random.uniform(0.1, 0.9, 150).round(9) for name in (*models, "another")}
+    for name, values in live.items():
+        write_predictions(directory / "predictions" / f"{name}.csv", ids, values, None)
+    assert_preprocessed(predict(runner, "ensemble"))
+    kept = json.loads((fit_directory(directory, "ensemble") / "weights.json").read_text())
+    assert (kept["models"], kept["combines"]) == (list(models), "ranks" if kind == "graded" else "probabilities")
+    parts = np.column_stack([live[name] for name in models])
+    geometric, selection = (pa_csv.read_csv(path)["prediction"].to_numpy() for path in paths)
+    of_one, of_zero = np.prod(parts, axis=1) ** (1 / 3), np.prod(1 - parts, axis=1) ** (1 / 3)
+    assert geometric == pytest.approx(of_one / (of_one + of_zero), abs=1e-9)
+    if kind == "graded":
+        data_types = np.array(table["data_type"].to_pylist())
+        for data_type in ("test", "live"):
+            rows = data_types == data_type
+            parts[rows] = (np.column_stack([mean_ranks(column) for column in parts[rows].T]) - 0.5) / rows.sum()
+    assert selection == pytest.approx(parts @ np.array(kept["weights"]), abs=1e-9)
+
+
+def test_ensemble_model_without_live_predictions_exits_with_66(runner: Runner) -> None:
+    directory = runner.directory
+    write_run(directory)
+    write_models(directory, svm=informed(directory, 0.5), xgboost=informed(directory, 0.9))
+    assert fit(runner, "ensemble").code == 0
+    path = directory / "predictions" / "xgboost.csv"
+    ids, values = read_rows(directory)["id"].slice(800), read_model(directory, "xgboost")[800:]
+    path.unlink()
+    finished = predict(runner, "ensemble")
+    assert finished.code == 66
+    assert "xgboost has no predictions of the live rows. Clear the task `xgboost`" in finished.lines[-1]
+    assert "The ensembles of this fit need all of its 2 models" in finished.lines[-1]
+    write_predictions(path, ids.slice(1), values[1:], None)
+    finished = predict(runner, "ensemble")
+    assert finished.code == 65
+    assert "xgboost.csv: 1 of 200 rows of live.parquet are missing" in finished.lines[-1]
+
+
+@pytest.mark.parametrize("damage", ['{"models": ["svm"]}', None])
+def test_ensemble_damaged_weights_exit_with_65(runner: Runner, damage: str | None) -> None:
+    directory = runner.directory
+    write_run(directory)
+    write_models(directory, svm=informed(directory, 0.5))
+    assert fit(runner, "ensemble").code == 0
+    weights = fit_directory(directory, "ensemble") / "weights.json"
+    if damage is None:
+        weights.with_name("weights.json.manifest.json").unlink()
+    else:
+        weights.write_text(damage)
+    finished = predict(runner, "ensemble")
+    assert finished.code == 65
+    assert "the weights of this fit are missing or damaged. Start the run with force" in finished.lines[-1]
+
+
+def test_evaluate_finished_fit_is_not_changed(runner: Runner) -> None:
+    directory = runner.directory
+    write_run(directory)
+    write_models(directory, svm=informed(directory, 0.5))
+    assert_preprocessed(fit(runner, "evaluate"))
+    before = contents(directory / "fits")
+    (directory / "validation.parquet").unlink()
+    assert_preprocessed(predict(runner, "evaluate"))
+    assert contents(directory / "fits") == before
+
+
+def test_evaluate_damaged_live_predictions_are_left_out(runner: Runner) -> None:
+    directory = runner.directory
+    write_run(directory)
+    write_models(directory, svm=informed(directory, 0.5), xgboost=informed(directory, 0.9))
+    (directory / "predictions" / "svm.csv").write_text("id,prediction\n")
+    finished = assert_preprocessed(fit(runner, "evaluate"))
+    assert [note.split(" (")[0] for note in finished.report["notes"]] == ["left out: the live predictions of svm"]
+    assert set(read_report(directory, "svm")["distribution"]) == {"edges", "validation"}
+    assert set(read_report(directory, "xgboost")["distribution"]) == {"edges", "validation", "test", "live"}
+    assert leaderboard_rows(directory)["svm"]["rows"] == 800
+
+
+def read_ensemble_parts(directory: Path, name: str) -> list[dict[str, float]]:
+    """Read an ensemble's predictions of validation rows and of live rows."""
+    parts = []
+    for folder in (fit_directory(directory, "ensemble") / "validation", directory / "predictions"):
+        assert (folder / f"ensemble_{name}.csv.manifest.json").is_file()
+        header, *rows = csv.reader((folder / f"ensemble_{name}.csv").read_text().splitlines())
+        assert header == ["id", "prediction"]
+        assert all(0 < float(row[1]) < 1 for row in rows)
+        parts.append({row[0]: float(row[1]) for row in rows})
+    return parts
 
 
 def read_ensemble(directory: Path, name: str) -> dict[str, float]:
-    header, *rows = csv.reader((directory / "predictions" / f"ensemble_{name}.csv").read_text().splitlines())
-    assert header == ["id", "prediction"]
-    assert [row[0] for row in rows] == read_tournament(directory)["id"].to_pylist()
-    assert all(0 < float(row[1]) < 1 for row in rows)
-    return {row[0]: float(row[1]) for row in rows}
+    validation, live = read_ensemble_parts(directory, name)
+    assert [*validation, *live] == read_rows(directory)["id"].to_pylist()
+    return validation | live
 
 
 def test_ensemble_geometric_mean_is_symmetric(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory)
+    write_run(directory)
     models = [informed(directory, weight, seed).round(9) for weight, seed in ((0.2, 1), (0.5, 2), (0.9, 3))]
     write_models(directory, **{f"model_{number}": model for number, model in enumerate(models)}, ensemble_selection=0.5)
-    assert runner.run("ensemble").code == 0
+    assert fit(runner, "ensemble").code == 0
     of_one, of_zero = (np.prod(side, axis=0) ** (1 / 3) for side in (models, [1 - model for model in models]))
     found = np.array(list(read_ensemble(directory, "geometric_mean").values()))
     assert found == pytest.approx(of_one / (of_one + of_zero), abs=1e-9)
@@ -461,12 +709,12 @@ def test_ensemble_geometric_mean_is_symmetric(runner: Runner) -> None:
 @pytest.mark.parametrize("kind", ["graded", "binary"])
 def test_ensemble_selection_prefers_informed_models(runner: Runner, kind: str) -> None:
     directory = runner.directory
-    write_tables_of(directory, kind)
+    write_run(directory, kind)
     # two informed ones with different errors, both overconfident, and three uninformed ones
     odds = {seed: (1 / informed(directory, 0.4, seed) - 1) ** 4 for seed in (1, 2)}
     models = {f"knows_{seed}": 1 / (1 + against) for seed, against in odds.items()}
     write_models(directory, **models, **{f"noise_{seed}": informed(directory, 0.0, seed) for seed in (3, 4, 5)})
-    finished = runner.run("ensemble")
+    finished = fit(runner, "ensemble")
     assert finished.code == 0, finished.lines
     selection = finished.report["chosen"]["ensemble_selection"]
     assert selection["weights"]["knows_1"] + selection["weights"]["knows_2"] > 0.6
@@ -479,13 +727,13 @@ def test_ensemble_selection_prefers_informed_models(runner: Runner, kind: str) -
     assert {name: round(weight, 6) for name, weight in weights.items()} == {
         name: weight for name, weight in selection["weights"].items() if weight
     }
-    table = read_tournament(directory)
+    table = read_rows(directory)
     groups = np.array(
         [f"{era} {kind}" for era, kind in zip(*(table[name].to_pylist() for name in ("era", "data_type")), strict=True)]
     )
     blend = np.zeros(1_000)
     for name, weight in weights.items():
-        values = pa_csv.read_csv(directory / "predictions" / f"{name}.csv")["prediction"].to_numpy()
+        values = read_model(directory, name)
         if kind == "graded":
             for group in set(groups):
                 in_era = groups == group
@@ -493,7 +741,7 @@ def test_ensemble_selection_prefers_informed_models(runner: Runner, kind: str) -
         else:
             blend += weight * values
     assert np.array(list(read_ensemble(directory, "selection").values())) == pytest.approx(blend, abs=1e-9)
-    assert_preprocessed(runner.run("evaluate"))
+    assert_preprocessed(fit(runner, "evaluate"))
     rows = leaderboard_rows(directory)
     assert rows["ensemble_selection"]["kind"] == "ensemble"
     assert rows["ensemble_selection"]["rank"] < min(rows[name]["rank"] for name in rows if name.startswith("noise"))
@@ -502,15 +750,11 @@ def test_ensemble_selection_prefers_informed_models(runner: Runner, kind: str) -
 @pytest.mark.parametrize("kind", ["graded", "binary"])
 def test_ensemble_selection_uninformed_models_have_no_gain(runner: Runner, kind: str) -> None:
     directory = runner.directory
-    write_tables_of(directory, kind)
-    change_columns(
-        directory / "tournament.parquet",
-        target=np.random.default_rng(6).permutation(read_tournament(directory)["target"].to_numpy()[:800]).tolist()
-        + [math.nan] * 200,
-    )
+    write_run(directory, kind)
+    set_targets(directory, np.random.default_rng(6).permutation(read_rows(directory)["target"].to_numpy()[:800]))
     random = np.random.default_rng(9)
     write_models(directory, **{f"noise_{number:02}": 0.5 + 0.05 * random.uniform(-1, 1, 1_000) for number in range(16)})
-    finished = runner.run("ensemble")
+    finished = fit(runner, "ensemble")
     assert finished.code == 0, finished.lines
     selection = finished.report["chosen"]["ensemble_selection"]
     selected_on, scored_on = selection["selected_on"], selection["scored_on"]
@@ -534,9 +778,9 @@ def test_ensemble_selection_equals_an_exhaustive_greedy_search(runner: Runner) -
 
 
 def hide_all_but_one_era(directory: Path) -> None:
-    table = read_tournament(directory)
+    table = read_rows(directory)
     targets = np.where(np.array(table["era"].to_pylist()) == "era75", table["target"].to_numpy(), np.nan)
-    change_columns(directory / "tournament.parquet", target=targets)
+    set_targets(directory, targets)
 
 
 @pytest.mark.parametrize(
@@ -550,10 +794,10 @@ def test_ensemble_selection_impossible_has_equal_weights(
     runner: Runner, models: dict[str, float], prepare: Callable[[Path], None], reason: str
 ) -> None:
     directory = runner.directory
-    write_tables(directory)
+    write_run(directory)
     prepare(directory)
     write_models(directory, **{name: informed(directory, weight) for name, weight in models.items()})
-    finished = runner.run("ensemble")
+    finished = fit(runner, "ensemble")
     assert finished.code == 0, finished.lines
     selection = finished.report["chosen"]["ensemble_selection"]
     assert set(selection["weights"].values()) == {1 / len(models)}
@@ -564,15 +808,15 @@ def test_ensemble_selection_impossible_has_equal_weights(
 
 def test_post_processing_constant_models_succeed(runner: Runner) -> None:
     directory = runner.directory
-    write_tables(directory, five_bins, graded)
+    write_run(directory, "graded")
     write_models(directory, svm=0.4, xgboost=0.6)
-    finished = runner.run("ensemble")
+    finished = fit(runner, "ensemble")
     assert finished.code == 0, finished.lines
     selection = finished.report["chosen"]["ensemble_selection"]
     assert selection["weights"] == {"svm": 0.5, "xgboost": 0.5}
     assert "no model has a score" in selection["equal_weights_because"]
     assert set(read_ensemble(directory, "geometric_mean").values()) == {0.5}
-    assert_preprocessed(runner.run("evaluate"))
+    assert_preprocessed(fit(runner, "evaluate"))
     assert {row["corr"] for row in leaderboard_rows(directory).values()} == {None}
 
 
@@ -584,11 +828,12 @@ def test_post_processing_real_rows_equal_numerai_tools(runner: Runner, real_arch
             numbers = {name: pa.float32() for name in table.column_names if name.startswith(("feature", "target"))}
             schema = pa.schema([(field.name, numbers.get(field.name, field.type)) for field in table.schema])
             pq.write_table(table.cast(schema), directory / f"{name}.parquet")
-    rows = len(read_tournament(directory))
+    split_tournament(directory)
+    rows = len(read_rows(directory))
     random = np.random.default_rng(2)
     write_models(directory, one=random.uniform(0.45, 0.55, rows), other=random.uniform(0.49, 0.51, rows))
-    assert runner.run("ensemble").code == 0
-    assert_preprocessed(runner.run("evaluate"))
+    assert fit(runner, "ensemble").code == 0
+    assert_preprocessed(fit(runner, "evaluate"))
     found, ours = run_program(runner, "numerai_scores.py"), leaderboard_rows(directory)
     for name in ("one", "other", "ensemble_geometric_mean", "ensemble_selection"):
         assert (ours[name]["rows"], ours[name]["eras"]) == (382, 12)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
+from docker.types import Mount
 
 from numerai_pipeline.models.registry import load_registry
 from tests.images.conftest import (
+    THREE_TABLES,
     Runner,
     assert_succeeded,
     binary,
@@ -63,6 +68,44 @@ def test_model_known_signal_is_learned(runner: Runner, model: Model, signal_test
         before = finished.predictions_bytes
         again = assert_succeeded(model.run(runner, signal_test.environment, signal_test.again))
         assert again.predictions_bytes == before
+
+
+@EVERY_MODEL
+def test_model_finished_fit_predicts_the_same_bytes(runner: Runner, model: Model) -> None:
+    features = (few_floats,) if model.narrow else ()
+    model.write(runner.directory, *features)
+    directory = runner.directory / "model"
+    finished = model.run(runner, model.environment | THREE_TABLES)
+    assert finished.code == 0, finished.lines
+    ids = pq.read_table(runner.directory / "live.parquet", columns=["id"])["id"].to_pylist()
+    assert list(finished.predictions) == ids
+    report = finished.report
+    assert report["final"]["training_rows"] > 0
+    assert report["rows"].items() >= {"validation": 800, "testing": 200}.items()
+    # complete, and scored with the targets of the table
+    validation = pa_csv.read_csv(directory / "validation.csv")
+    table = pq.read_table(runner.directory / "validation.parquet")
+    assert validation["id"].to_pylist() == table["id"].to_pylist()
+    chances = np.where(table["target"].to_numpy() > 0.5, *_both_classes(validation["prediction"].to_numpy()))
+    assert report["validation"]["logloss"] == pytest.approx(-np.log(chances).mean(), abs=1e-5)
+    assert report["validation"]["rows"] == 800
+    # without the tables of the fit, in a directory that cannot be written to
+    for name in ("training", "validation", "tournament"):
+        (runner.directory / f"{name}.parquet").unlink()
+    mounts = [
+        Mount("/data", str(runner.directory), type="bind"),
+        Mount("/data/model", str(directory), type="bind", read_only=True),
+    ]
+    no_tables = {"TRAINING": "", "VALIDATION": ""}
+    again = model.run(runner, model.environment | THREE_TABLES | no_tables, {"mounts": mounts})
+    assert again.code == 0, again.lines
+    assert again.predictions_bytes == finished.predictions_bytes
+    assert f"using the finished fit in {THREE_TABLES['MODEL']}" in again.lines
+    assert again.report["rows"] == {"testing": 200}
+
+
+def _both_classes(predictions: Any) -> tuple[Any, Any]:
+    return predictions, 1 - predictions
 
 
 @EVERY_MODEL

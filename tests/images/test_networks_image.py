@@ -55,7 +55,7 @@ def test_wide_and_deep_feature_constant_in_training_has_no_effect(runner: Runner
 
 def test_wide_and_deep_parameters_and_other_user_succeed(runner: Runner) -> None:
     write_tables(runner.directory, five_bins)
-    small = {"HIDDEN_LAYERS": "1", "WIDTH": "3", "DROPOUT": "0", "WIDE_CROSSES": "0", "EMBARGO_ERAS": "0"}
+    small = {"HIDDEN_LAYERS": "1", "WIDTH": "3", "DROPOUT": "0", "WIDE_CROSSES": "0", "EMBARGO": "0"}
     restricted: dict[str, Any] = {"pids_limit": 64} | ({"user": "54321:54321"} if os.getuid() == 0 else {})
     finished = assert_succeeded(runner.run(MODEL, restricted, **small, **SHORT))
     # wide 42 + 1; hidden 3 x 42, and 4 x 3 of its normalisation; output 3

@@ -9,8 +9,18 @@ import pyarrow as pa
 import pytest
 
 from numerai_contract.self_test import write_fixture_inputs
-from tests.images.conftest import FinishedRun, Runner, assert_succeeded, change_columns, five_bins, graded, write_tables
+from tests.images.conftest import (
+    THREE_TABLES,
+    FinishedRun,
+    Runner,
+    assert_succeeded,
+    change_columns,
+    five_bins,
+    graded,
+    write_tables,
+)
 from tests.images.models import FEW_PIPELINES, check_tpot, exported_pipeline
+from tests.images.search_stops import assert_delivered, assert_stopped_in_search
 from tests.images.signals import write_known_signal
 from tests.images.split_data import write_split_tables
 
@@ -49,7 +59,7 @@ threadpool_limits(1)
 pipeline.fit(tables.training_features(), tables.training_labels)
 with open("/data/predictions/tpot.csv", newline="") as stream:
     written = np.array([float(row["prediction"]) for row in csv.DictReader(stream)])
-for positions, block in tables.tournament_batches():
+for positions, block in tables.source.batches(task.testing):
     difference = np.abs(pipeline.predict_proba(block)[:, 1] - written[positions]).max()
     print(f"largest difference {difference:.1e}")
     assert difference < 1e-6
@@ -58,7 +68,7 @@ for positions, block in tables.tournament_batches():
 
 def test_tpot_exported_pipeline_refits_to_the_same_predictions(runner: Runner) -> None:
     write_known_signal(runner.directory, 10_000)
-    write_fixture_inputs(runner.directory)
+    write_fixture_inputs(runner.directory, "tournament")
     _assert_succeeded(runner.run(MODEL, {}, **FEW_PIPELINES))
     refitted = _python(runner, REFIT)
     assert refitted.code == 0, refitted.lines
@@ -68,7 +78,7 @@ def test_tpot_exported_pipeline_refits_to_the_same_predictions(runner: Runner) -
 def test_tpot_one_era_uses_random_folds(runner: Runner) -> None:
     write_tables(runner.directory, five_bins, graded)
     change_columns(runner.directory / "training.parquet", era=["era1"] * 3_000)
-    write_fixture_inputs(runner.directory)
+    write_fixture_inputs(runner.directory, "tournament")
     finished = _assert_succeeded(runner.run(MODEL, {}, **FEW_PIPELINES, SEARCH_SPACE="linear-light"))
     assert "too few eras for 3 folds of eras: using random folds" in finished.report["notes"]
     assert finished.report["validation"]["correlation"] > 0.1
@@ -132,12 +142,13 @@ def test_tpot_run_limit_tries_the_same_pipelines(runner: Runner) -> None:
 
 def test_tpot_stop_request_delivers_the_best_so_far(runner: Runner) -> None:
     write_split_tables(runner.directory)
-    container = runner.start(MODEL, TIME_LIMIT="600")
+    container = runner.start(MODEL, {}, TIME_LIMIT="600", **THREE_TABLES)
     # by then the first pipeline, which is fast, has predicted
     next(line for line in container.logs(stream=True) if re.search(rb" ([5-9]|\d\d) pipelines tried", line))
     container.stop(timeout=10)
-    finished = _assert_succeeded(runner.wait(container, MODEL))
-    assert any("stopped by SIGTERM after" in note for note in finished.report["notes"])
+    finished = assert_stopped_in_search(runner.wait(container, MODEL))
+    check_tpot(finished)
+    assert (runner.directory / "model/tpot_pipeline.py").read_text() == exported_pipeline(finished)
 
 
 # runs the operation with the test's pipelines instead of TPOT's evolution
@@ -169,6 +180,12 @@ class Bad(ClassifierMixin, BaseEstimator):
     def predict_proba(self, features):
         return np.full((len(features), 2), 0.5)
 
+class Late(LogisticRegression):
+    def fit(self, features, labels):
+        if len(labels) > 3_000:  # only in the final fit
+            {late}
+        return super().fit(features, labels)
+
 class FixedEvolution:
     def __init__(self, space, population, seed, evaluate, check):
         self._evaluate = evaluate
@@ -181,9 +198,28 @@ sys.exit(main([]))
 """
 
 
+def _fixed(pipelines: str, late: str = "pass") -> str:
+    return FIXED_PIPELINES.replace("{pipelines}", pipelines).replace("{late}", late)
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["failed", "stopped"])
+def test_tpot_failed_final_fit_uses_the_first(runner: Runner, is_stopped: bool) -> None:
+    write_split_tables(runner.directory)
+    late = "time.sleep(600)" if is_stopped else "raise ValueError('too many rows')"
+    script = _fixed("[make_pipeline(Late())]", late)
+    container = runner.start(MODEL, {"entrypoint": [*PYTHON, script]}, TIME_LIMIT="600", RUN_LIMIT="1", **THREE_TABLES)
+    if is_stopped:
+        next(line for line in container.logs(stream=True) if b"fitting the best pipeline on 3,800 rows" in line)
+        container.stop(timeout=10)
+    finished = assert_delivered(runner.wait(container, MODEL))
+    assert finished.report["final"]["chosen"] == {"refitted": False}
+    reason = "stopped by SIGTERM" if is_stopped else "too many rows"
+    assert finished.report["notes"][-1] == f"no final fit, using the first: {reason}"
+
+
 def test_tpot_early_stop_request_exits_with_75(runner: Runner) -> None:
     write_split_tables(runner.directory)
-    script = FIXED_PIPELINES.replace("{pipelines}", '[make_pipeline(Bad("hangs"))]')
+    script = _fixed('[make_pipeline(Bad("hangs"))]')
     container = runner.start(MODEL, {"entrypoint": [*PYTHON, script]}, TIME_LIMIT="600")
     next(line for line in container.logs(stream=True) if b"1 pipelines tried" in line)
     container.stop(timeout=10)
@@ -205,7 +241,7 @@ def test_tpot_failing_pipelines_do_not_end_the_search(runner: Runner, limit: str
         *(make_pipeline(Bad(how)) for how in ("hangs", "crashes", "fills the memory", "is constant")),
         make_pipeline(LogisticRegression(C=0.01)),
     ]"""
-    script = FIXED_PIPELINES.replace("{pipelines}", pipelines)
+    script = _fixed(pipelines)
     options = {"entrypoint": [*PYTHON, script], "mem_limit": container, "memswap_limit": container}
     # two at a time, each with a part of the memory that is full before its time limit
     limits = {"TIME_LIMIT": "200", "TIME_LIMIT_PART": "8", "RUN_LIMIT": "5", "MEMORY_LIMIT": limit, "THREADS": "2"}
@@ -233,7 +269,7 @@ def test_tpot_pipeline_with_constant_predictions_is_rejected(runner: Runner) -> 
     # in the training table the best single feature is among the first four
     pipelines = "[make_pipeline(SelectKBest(k=1), LogisticRegression()), make_pipeline(LogisticRegression(C=1e-5))]"
     limits = {"TIME_LIMIT": "200", "RUN_LIMIT": "2", "EMBEDDINGS": "none"}
-    finished = _assert_succeeded(_python(runner, FIXED_PIPELINES.replace("{pipelines}", pipelines), **limits))
+    finished = _assert_succeeded(_python(runner, _fixed(pipelines), **limits))
     assert any("rejected the pipeline with logloss" in note for note in finished.report["notes"])
     assert finished.report["chosen"]["pipeline"] == [{"LogisticRegression": {"C": 1e-05}}]
     assert "C=1e-05" in exported_pipeline(finished)

@@ -25,14 +25,14 @@ from launcher.processes import wait_until
 from numerai_pipeline.containers.check_data_volume import check_data_volume
 from numerai_pipeline.containers.data_volume import find_data_volume, installation_id
 from numerai_pipeline.containers.engine_backend import EngineBackend
-from numerai_pipeline.containers.housekeeping import Cleanup, mounted_by_containers, remove_containers
+from numerai_pipeline.containers.housekeeping import Cleanup, remove_containers
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.parameters import LONGEST_SEARCH
 from numerai_pipeline.core.settings import Settings, load_settings
 from numerai_pipeline.models.images import image_reference
 from numerai_pipeline.models.registry import ModelSpec
 from numerai_pipeline.storage.layout import RunLayout
-from tests.containers.conftest import TOURNAMENT_IDS, Outcome
+from tests.containers.conftest import LIVE_IDS, Outcome
 from tests.containers.test_data_volume import CHECK
 from tests.samples import ROOT
 from tests.server.conftest import PORT, SOCKET, Proxy, StartProxy
@@ -69,7 +69,7 @@ def test_proxy_passes_a_whole_run(run_dag: RunDag, through_proxy: Proxy) -> None
     assert outcome.state == "success", outcome.output
     assert "[ 50 %] svm with seed 5" in outcome.output
     for model in ("svm", "xgboost"):
-        assert len(RunLayout(outcome.directory).predictions(model).read_text().splitlines()) == len(TOURNAMENT_IDS) + 1
+        assert len(RunLayout(outcome.directory).predictions(model).read_text().splitlines()) == len(LIVE_IDS) + 1
     assert "403" not in through_proxy.log
 
 
@@ -180,9 +180,7 @@ def test_housekeeping_works_through_the_proxy(through_proxy: Proxy, start: Start
     start(labels=labels, volumes=[f"{data}/rounds:/data"])
     client, settings = docker.from_env().api, load_settings()
     backend = EngineBackend(lambda: client, settings)
-    mounted = mounted_by_containers([backend], labels["numerai"], find_data_volume(settings, client))
-    assert mounted(data / "rounds")
-    assert not mounted(data / "downloads")
+    assert find_data_volume(settings, client).host_path(data / "rounds").name == "rounds"
     cleanup = Cleanup(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
     remove_containers(cleanup, backend, labels["numerai"], keep_days=1, is_active=lambda _labels: False)
     assert len(cleanup.removed) == 1

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.numerai_api.submission_files import RunPredictions, find_predictions
 from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.manifests import write_manifest
+from numerai_pipeline.storage.task_records import TaskRecord
 from practice.season import VERSION, Season
 from practice.server import PracticeServer
 from practice.submission_store import RoundEntry
 from tests.clocked_season import NumeraisRound
+from tests.generated_results import DATASET, add_task
 
 KEYS = ("PUBLIC-ID-OF-TESTS", "secret-key-of-tests")
 NUMBER = 1334
@@ -24,26 +29,49 @@ MODELS = ("svm", "xgboost")
 PREDICTIONS = (*MODELS, "ensemble_selection")
 
 
-def make_run(season: Season, number: int = NUMBER) -> RunLayout:
-    """Make a run's directory, with the tournament table and the predictions of two models and an ensemble."""
-    layout = DataLayout(load_settings().data_dir).run(str(number), "0123456789ab")
+def make_run(season: Season, number: int = NUMBER, run: str = "0123456789ab") -> RunLayout:
+    """Make a run's directory with its live table, the dataset, and the results of two models and an ensemble."""
+    layout = DataLayout(load_settings().data_dir).run(str(number), run)
     layout.directory.mkdir(parents=True)
-    live, validation = (
-        pq.read_table(season.file(f"{VERSION}/{name}.parquet", number), columns=["id", "data_type", "era"])
-        for name in ("live", "validation")
-    )
-    table = pa.concat_tables([validation, live]).replace_schema_metadata(None)
-    pq.write_table(table, layout.tournament)
+    columns = ["id", "data_type", "era"]
+    for name, path in (("live", layout.live), ("validation", layout.data.dataset(DATASET).validation)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pq.read_table(season.file(f"{VERSION}/{name}.parquet", number), columns=columns)
+        pq.write_table(table.replace_schema_metadata(None), path)
     for index, name in enumerate(PREDICTIONS):
-        values = pa.array([(row * (index + 7) % 97 + 1) / 99 for row in range(table.num_rows)])
-        write_predictions(layout, name, pa.table({"id": table["id"], "prediction": values}))
+        write_predictions(layout, name, predictions_of(layout.live, index + 7), variant=("first", number))
     return layout
 
 
-def write_predictions(layout: RunLayout, name: str, table: pa.Table) -> None:
-    layout.predictions_directory.mkdir(exist_ok=True)
-    pa.csv.write_csv(table, layout.predictions(name), pa.csv.WriteOptions(quoting_style="none"))
-    write_manifest(layout.predictions(name), rows=table.num_rows)
+def predictions_of(path: Path, factor: int) -> pa.Table:
+    """Make predictions for the rows of a table."""
+    ids = pq.read_table(path, columns=["id"])["id"]
+    return pa.table({"id": ids, "prediction": [(row * factor % 97 + 1) / 99 for row in range(len(ids))]})
+
+
+def write_predictions(layout: RunLayout, name: str, live: pa.Table, *, variant: object = "another") -> TaskRecord:
+    """Give a run a new result with these predictions of its live rows; results of other keys stay."""
+    is_ensemble = name.startswith("ensemble_")
+    validation = predictions_of(layout.data.dataset(DATASET).validation, 5)
+
+    def fit(directory: Path) -> None:
+        _write(directory / (f"validation/{name}.csv" if is_ensemble else "validation.csv"), validation)
+
+    def predict(directory: Path) -> None:
+        _write(directory / "predictions" / f"{name}.csv", live)
+
+    return add_task(layout, "ensemble" if is_ensemble else name, fit=fit, prediction=predict, variant=variant)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(exist_ok=True)
+    pa.csv.write_csv(table, path, pa.csv.WriteOptions(quoting_style="none", quoting_header="none"))
+    write_manifest(path, rows=table.num_rows)
+
+
+def find_all(layout: RunLayout, chosen: Mapping[str, str]) -> dict[str, RunPredictions]:
+    """Find the predictions for models at Numerai, as the task `submit` does."""
+    return {name: find_predictions(layout, model) for name, model in chosen.items()}
 
 
 def read_predictions(layout: RunLayout, name: str) -> pa.Table:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     from docker import APIClient
     from docker.types import Mount
@@ -33,13 +34,17 @@ class ContainerRequest:
     environment : mapping
         The contract's variables.
     mounts : sequence of Mount
-        Its bind mounts; their sources are paths of this process on the data volume, or ``/dev/null``.
+        Its bind mounts; their sources are paths of this process on the data volume.
     workspace : Workspace
         The directory that it has as ``/data``.
     labels : ContainerLabels
         Its labels.
+    kept_keys : frozenset of str
+        Keys of results that other containers of the same task instance may be making.
     user : str
         Its user and group id, ``uid:gid``.
+    failure_log : Path
+        The file for the end of its log if it fails.
     time_limit : timedelta
         Its longest duration, from the attempt's start; then it is removed.
     memory : int
@@ -54,9 +59,11 @@ class ContainerRequest:
     workspace: Workspace
     labels: ContainerLabels
     user: str
+    failure_log: Path
     time_limit: timedelta
     memory: int
     cores: int
+    kept_keys: frozenset[str] = frozenset()
 
     @property
     def task(self) -> str:
@@ -116,15 +123,12 @@ class FoundContainer:
         Its status in the platform's words.
     has_ended : bool
         Whether it has ended.
-    sources : tuple of str
-        Host paths that it mounts.
     """
 
     id: str
     labels: ContainerLabels
     status: str
     has_ended: bool
-    sources: tuple[str, ...]
 
 
 class Backend(Protocol):

@@ -91,7 +91,6 @@ class EngineBackend:
                 labels=ContainerLabels.from_dict(each["Labels"]),
                 status=each["Status"],
                 has_ended=_PHASES.get(each["State"]) == "ended",
-                sources=tuple(mount["Source"] for mount in each["Mounts"] if mount.get("Source")),
             )
             for each in found
         ]

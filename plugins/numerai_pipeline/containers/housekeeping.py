@@ -1,9 +1,10 @@
-"""Finds and deletes old runs, downloads and containers.
+"""Finds and deletes old runs, results, downloads and containers.
 
 Nothing that is in use is removed:
 
-- the directory of a run that has a marker there (``run_markers.py``) and is queued or running in Airflow;
-- a directory that a running container of this deployment mounts;
+- the directory of a run that is queued or running in Airflow, by its metadata (``run.json``);
+- results and datasets that a kept run uses (``used_objects.py``), and results that a process
+  makes at present (its claim);
 - files written, and downloads requested, within ``keep_days``, at least seven days: the longest time that a run may
   take between two of its tasks;
 - the files of the last ``keep_rounds`` rounds of each source, at any age;
@@ -21,28 +22,26 @@ import logging
 import shutil
 import stat
 import uuid
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.containers.labels import deployment_filter
 from numerai_pipeline.containers.orphans import find_orphans
 from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.storage.disk import megabytes
 from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.locks import file_lock, lock_path
 from numerai_pipeline.storage.manifests import SUFFIX, discard, manifest_path
-from numerai_pipeline.storage.run_markers import RunRef, runs_using
+from numerai_pipeline.storage.results import RECORD, ResultStore
+from numerai_pipeline.storage.used_objects import RunRef, UsedObjects, read_metadata, run_ref, used_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numerai_pipeline.containers.backend import Backend
-    from numerai_pipeline.containers.data_volume import DataVolume
     from numerai_pipeline.containers.labels import ContainerLabels
 
 log = logging.getLogger(__name__)
@@ -111,6 +110,7 @@ class Cleanup:
 class _RunDirectory:
     path: Path
     source: str | None
+    run: RunRef | None
     since: datetime
     size: int
 
@@ -120,13 +120,7 @@ class _RunDirectory:
 
 
 def remove_runs(
-    cleanup: Cleanup,
-    data: DataLayout,
-    *,
-    keep_rounds: int,
-    keep_days: int,
-    mounted: Callable[[Path], bool],
-    is_active: Callable[[RunRef], bool],
+    cleanup: Cleanup, data: DataLayout, *, keep_rounds: int, keep_days: int, is_active: Callable[[RunRef], bool]
 ) -> None:
     """Remove the directories of old runs that are not in use and not of one of the last rounds.
 
@@ -138,54 +132,164 @@ def remove_runs(
         The data volume.
     keep_rounds, keep_days : int
         Number of rounds of each source, and age in days, to keep.
-    mounted : callable
-        Checks whether a container mounts a directory.
     is_active : callable
         Checks whether a run is queued or running in Airflow.
     """
-    for leftover in sorted(data.rounds.glob(f"{_REMOVED_PREFIX}*")):
+    _remove_leftovers(cleanup, data.rounds)
+    runs = list(_run_directories(data))
+    for run in _old_runs(cleanup, runs, keep_rounds=keep_rounds, keep_days=keep_days, is_active=is_active):
+        name = str(run.path.relative_to(data.root))
+        cleanup.remove(name, run.size, run.since, partial(_remove_run, run.path, data.rounds))
+
+
+def _old_runs(
+    cleanup: Cleanup,
+    runs: Sequence[_RunDirectory],
+    *,
+    keep_rounds: int,
+    keep_days: int,
+    is_active: Callable[[RunRef], bool],
+) -> list[_RunDirectory]:
+    """List the runs to remove; Airflow is queried before any is removed."""
+    return [
+        run
+        for run in _not_among_last_rounds(runs, keep_rounds)
+        if cleanup.older_than(run.since, keep_days) and not (run.run and is_active(run.run))
+    ]
+
+
+def remove_results(
+    cleanup: Cleanup, data: DataLayout, *, keep_rounds: int, keep_days: int, is_active: Callable[[RunRef], bool]
+) -> None:
+    """Remove results and datasets that no kept run uses, and the workspaces of lost containers.
+
+    Fits of the datasets that kept runs name stay as well: a run that starts now may use them.
+
+    Parameters
+    ----------
+    cleanup : Cleanup
+        The clean-up.
+    data : DataLayout
+        The data volume.
+    keep_rounds, keep_days, is_active
+        As for :func:`remove_runs`: the runs that it keeps. Files younger than ``keep_days`` stay.
+    """
+    runs = list(_run_directories(data))
+    old = _old_runs(cleanup, runs, keep_rounds=keep_rounds, keep_days=keep_days, is_active=is_active)
+    used = used_objects(data, [RunLayout(run.path) for run in runs if run not in old])
+    store = ResultStore(data)
+    for root in (data.results_root, data.datasets_root, data.work_root):
+        _remove_leftovers(cleanup, root)
+
+    for path, root, claimed in _unused(data, used):
+        size, since = _size_and_mtime(path)
+        if cleanup.older_than(since, keep_days):
+            with _claim(cleanup, store, path) if claimed else nullcontext(True) as held:
+                if held:
+                    name = str(path.relative_to(data.root))
+                    cleanup.remove(name, size, since, partial(_remove_directory, path, root))
+    _remove_stale_files(cleanup, data, keep_days)
+
+
+def _unused(data: DataLayout, used: UsedObjects) -> Iterator[tuple[Path, Path, bool]]:
+    """Yield the unused directories: each with its root, and whether a process may have a claim on it."""
+    for path in _directories(data.results_root, "*/*"):
+        if path not in used.results and not _is_usable_fit(path, used):
+            yield path, data.results_root, True
+    for path in _directories(data.datasets_root, "*"):
+        if path.name not in used.datasets:
+            yield path, data.datasets_root, False
+    for path in _directories(data.work_root, "*/*"):
+        yield path, data.work_root, True
+
+
+def _is_usable_fit(path: Path, used: UsedObjects) -> bool:
+    """Whether a result is a fit of a dataset that a kept run may predict with."""
+    try:
+        content = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        return bool(content["kind"] == "fit" and content["dataset"] in used.datasets)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@contextmanager
+def _claim(cleanup: Cleanup, store: ResultStore, path: Path) -> Iterator[bool]:
+    """Claim a result or its workspace for a removal; yields False when another process has the claim."""
+    task, key = path.parent.name, path.name
+    if cleanup.dry_run:
+        yield not store.is_claimed(task, key)
+    else:
+        with store.claim(task, key) as held:
+            yield held
+
+
+def _remove_stale_files(cleanup: Cleanup, data: DataLayout, keep_days: int) -> None:
+    """Remove old lock files, markers of lost containers, and unfinished directories of killed processes."""
+    hidden = (data.datasets_root, *_directories(data.results_root, "*"))
+    locks = [*data.work_root.glob("*/*.lock"), *(lock for folder in hidden for lock in folder.glob(".*.lock"))]
+    parts = [part for folder in hidden for part in folder.glob(".*.part")]
+    actions: dict[Path, Callable[[], object]] = {
+        **{lock: partial(_remove_lock, lock) for lock in locks if not _locked_path(lock).exists()},
+        **{marker: partial(marker.unlink, missing_ok=True) for marker in data.work_root.glob("*/*.continues.json")},
+        **{part: partial(shutil.rmtree, part) for part in parts if part.is_dir()},
+    }
+    for path, action in sorted(actions.items()):
+        with suppress(FileNotFoundError):  # published or removed meanwhile
+            size, since = _size_and_mtime(path)
+            if cleanup.older_than(since, keep_days):
+                cleanup.remove(str(path.relative_to(data.root)), size, since, action)
+
+
+def _locked_path(lock: Path) -> Path:
+    return lock.with_name(lock.name.removeprefix(".").removesuffix(".lock"))
+
+
+def _remove_lock(lock: Path) -> None:
+    with file_lock(lock, "exclusive", wait=False) as held:
+        if held:
+            lock.unlink(missing_ok=True)
+
+
+def _remove_leftovers(cleanup: Cleanup, root: Path) -> None:
+    """Remove the directories that a killed removal renamed."""
+    for leftover in sorted(root.glob(f"{_REMOVED_PREFIX}*")):
         size, since = _size_and_mtime(leftover)
         cleanup.remove(f"{leftover.name} (leftover)", size, since, partial(shutil.rmtree, leftover))
-    with nullcontext() if cleanup.dry_run else file_lock(data.rounds_lock, "exclusive"):
-        to_remove = [
-            run
-            for run in _not_among_last_rounds(list(_run_directories(data)), keep_rounds)
-            if cleanup.older_than(run.since, keep_days)
-            and not mounted(run.path)
-            and not any(map(is_active, runs_using(run.path)))
-        ]
-        renamed = {
-            run.path: run.path if cleanup.dry_run else _rename_for_removal(run.path, data.rounds) for run in to_remove
-        }
-    for run in to_remove:
-        name = str(run.path.relative_to(data.root))
-        cleanup.remove(name, run.size, run.since, partial(shutil.rmtree, renamed[run.path]))
 
 
-def _rename_for_removal(directory: Path, rounds: Path) -> Path:
-    """Rename a run's directory to a name that no run uses; remove the folder of its round if that is then empty."""
-    name = f"{_REMOVED_PREFIX}{directory.parent.name}-{directory.name}-{uuid.uuid4().hex[:8]}"
-    renamed = directory.rename(rounds / name)
-    if not any(directory.parent.iterdir()):
+def _remove_run(directory: Path, rounds: Path) -> None:
+    """Remove a run's directory, and the folder of its round if that is then empty."""
+    renamed = _rename_for_removal(directory, rounds)
+    with suppress(OSError):  # the round has other runs
         directory.parent.rmdir()
-    return renamed
+    shutil.rmtree(renamed)
+
+
+def _remove_directory(directory: Path, root: Path) -> None:
+    """Remove a directory; it disappears as a whole before its files do."""
+    shutil.rmtree(_rename_for_removal(directory, root))
+
+
+def _rename_for_removal(directory: Path, root: Path) -> Path:
+    """Rename a directory to a name in the root that no process uses."""
+    name = "-".join((*directory.relative_to(root).parts, uuid.uuid4().hex[:8]))
+    return directory.rename(root / f"{_REMOVED_PREFIX}{name}")
+
+
+def _directories(root: Path, pattern: str) -> Iterator[Path]:
+    """Yield the directories below a root; hidden ones and links are not included."""
+    for path in sorted(root.glob(pattern)):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.is_dir() and not path.is_symlink() and not hidden:
+            yield path
 
 
 def _run_directories(data: DataLayout) -> Iterator[_RunDirectory]:
-    for path in sorted(data.rounds.glob("*/*")):
-        hidden = path.name.startswith(".") or path.parent.name.startswith(".")
-        if path.is_dir() and not path.is_symlink() and not hidden:
-            size, since = _size_and_mtime(path)
-            yield _RunDirectory(path, _source(path), since, size)
-
-
-def _source(directory: Path) -> str | None:
-    """Return the source of a run; None if the run stopped before it wrote its metadata."""
-    try:
-        metadata = json.loads(RunLayout(directory).run_metadata.read_text(encoding="utf-8"))
-        return str(metadata["source"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    for path in _directories(data.rounds, "*/*"):
+        size, since = _size_and_mtime(path)
+        metadata = read_metadata(RunLayout(path))
+        source = metadata.get("source")  # unknown where the run stopped before it wrote its metadata
+        yield _RunDirectory(path, str(source) if source else None, run_ref(metadata), since, size)
 
 
 def _not_among_last_rounds(runs: Sequence[_RunDirectory], keep_rounds: int) -> Iterator[_RunDirectory]:
@@ -209,8 +313,7 @@ def _round_number(name: str) -> int:
 def remove_downloads(cleanup: Cleanup, data: DataLayout, *, keep_rounds: int, keep_days: int) -> None:
     """Remove downloads that no run requested within ``keep_days``, except the live data of the last rounds.
 
-    Unfinished files of that age are removed, too: interrupted downloads, and files of a killed container in a run's
-    directory.
+    Unfinished files of that age are removed, too, also those in a run's directory.
     """
     kept = _last_rounds(list(_run_directories(data)), keep_rounds)
     for file in sorted(_download_paths(data.downloads_root)):
@@ -289,14 +392,6 @@ def remove_containers(
             name = f"{backend.kind} {container.id[:12]} ({container.status}) of {labels.task}, {labels.run}"
             size = backend.written_bytes(container)
             cleanup.remove(name, size, since, partial(backend.request_removal, container.id))
-
-
-def mounted_by_containers(backends: Sequence[Backend], deployment: str, volume: DataVolume) -> Callable[[Path], bool]:
-    """Return a check whether a running container of a deployment mounts a directory of the data volume."""
-    containers = [each for backend in backends for each in backend.find([deployment_filter(deployment)])]
-    # a container mounts its workspace in the directory, and files of the directory
-    mounted = {PurePosixPath(source) for each in containers if not each.has_ended for source in each.sources}
-    return lambda directory: any(path.is_relative_to(volume.host_path(directory)) for path in mounted)
 
 
 def _size_and_mtime(folder: Path) -> tuple[int, datetime]:

@@ -28,8 +28,8 @@ class ContainerLabels:
         The task instance that the container belongs to.
     attempt : int
         The task's attempt that started it, from 1 on; 0 if it has no such label.
-    inputs : str
-        Fingerprint of its image, environment and inputs.
+    key : str
+        Key of the result that it makes.
     """
 
     deployment: str
@@ -37,7 +37,7 @@ class ContainerLabels:
     run: str
     task: str
     attempt: int = 0
-    inputs: str = ""
+    key: str = ""
 
     @classmethod
     def from_dict(cls, labels: Mapping[str, str]) -> ContainerLabels:
@@ -49,7 +49,7 @@ class ContainerLabels:
             run=labels.get("numerai.run", ""),
             task=labels.get("numerai.task", ""),
             attempt=int(attempt) if attempt.isdecimal() else 0,
-            inputs=labels.get("numerai.inputs", ""),
+            key=labels.get("numerai.key", ""),
         )
 
     @property
@@ -64,8 +64,12 @@ class ContainerLabels:
 
     def to_dict(self) -> dict[str, str]:
         """Return the labels as the engine takes them."""
-        return {**self.identity, "numerai.try": str(self.attempt), "numerai.inputs": self.inputs}
+        return {**self.identity, "numerai.try": str(self.attempt), "numerai.key": self.key}
 
     def filters(self) -> list[str]:
-        """Return the engine's label filters for the containers of all attempts of the task instance."""
-        return [f"{name}={value}" for name, value in self.identity.items()]
+        """Return the engine's label filters for the containers of the task in all runs."""
+        return [f"{name}={self.identity[name]}" for name in (DEPLOYMENT, "numerai.task")]
+
+    def is_same_task_instance(self, other: ContainerLabels) -> bool:
+        """Whether a container is of another attempt of the same task instance."""
+        return self.identity == other.identity

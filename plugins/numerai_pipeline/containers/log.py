@@ -25,13 +25,23 @@ class ContainerLog:
         Receives the timestamp of the last written line, every few seconds and from :meth:`checkpoint`.
     keep : int
         Number of last lines in :attr:`last_lines`, lines of earlier attempts included.
+    is_over : callable
+        Whether to stop following a stream, asked at each line.
     """
 
-    def __init__(self, seen: str, write: Callable[[str], object], store: Callable[[str], object], keep: int) -> None:
+    def __init__(
+        self,
+        seen: str,
+        write: Callable[[str], object],
+        store: Callable[[str], object],
+        keep: int,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._seen = self._stored = seen
         self._last_timestamp = ""
         self._write = write
         self._store = store
+        self._is_over = is_over
         self._stored_at = time.monotonic()
         self.last_lines: deque[str] = deque(maxlen=keep)
 
@@ -56,6 +66,8 @@ class ContainerLog:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._consume(line, seen, last_timestamp)
+            if until_end and self._is_over():
+                return
         if rest and not until_end:  # the last line has no line break
             self._consume(rest, seen, last_timestamp)
 

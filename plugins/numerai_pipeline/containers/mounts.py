@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from docker.types import Mount
-
-from numerai_pipeline.storage.layout import CONTAINER_RUN, RunLayout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,30 +13,25 @@ if TYPE_CHECKING:
     from numerai_pipeline.containers.data_volume import DataVolume
     from numerai_pipeline.containers.workspace import Workspace
 
+CONTAINER_DATA = PurePosixPath("/data")
+"""The workspace as a model's container sees it."""
 
-def workspace_mount(layout: RunLayout, task: str) -> Mount:
-    """Return the mount of a task's workspace, the only writable mount of its container."""
-    return Mount(str(CONTAINER_RUN.directory), str(layout.workspace(task)), type="bind")
+
+def data_mount(directory: Path) -> Mount:
+    """Return the mount of a directory of the data volume as ``/data``: the only writable one of a container."""
+    return Mount(str(CONTAINER_DATA), str(directory), type="bind")
 
 
 def workspace_mounts(workspace: Workspace) -> list[Mount]:
-    """Return all mounts of a container.
-
-    Files that it must not read are ``/dev/null`` there. Each source is a path of this process on the data volume.
-    """
-    sources = {path: str(path) for path in workspace.readable()}
-    sources |= dict.fromkeys(workspace.hidden, os.devnull)
-
-    def target(path: Path) -> str:
-        return str(CONTAINER_RUN.directory / path.relative_to(workspace.run.directory))
-
-    inputs = (Mount(target(path), source, "bind", read_only=True) for path, source in sources.items())
-    return [workspace_mount(workspace.run, workspace.task), *inputs]
+    """Return all mounts of a container. Each source is a path of this process on the data volume."""
+    inputs = (
+        Mount(str(CONTAINER_DATA / name), str(source), "bind", read_only=True)
+        for name, source in workspace.inputs.items()
+    )
+    return [data_mount(workspace.directory), *inputs]
 
 
 def mount_on_host(mount: Mapping[str, object], volume: DataVolume) -> Mount:
     """Translate the source of a mount to the path that the Docker host has for it."""
-    source = str(mount["Source"])
-    if source != os.devnull:
-        source = str(volume.host_path(Path(source)))
+    source = str(volume.host_path(Path(str(mount["Source"]))))
     return Mount(str(mount["Target"]), source, "bind", read_only=bool(mount.get("ReadOnly")))

@@ -31,13 +31,13 @@ def find_orphans(
     deployment : str
         Id of the deployment.
     is_active : callable
-        Whether the task of these labels is active; called once for each task.
+        Whether the task of these labels is active; called once for each task and result.
     """
-    answers: dict[tuple[str, str, str], bool] = {}
+    answers: dict[tuple[str, str, str, str], bool] = {}
     orphans = []
     for container in backend.find([deployment_filter(deployment)]):
         labels = container.labels
-        key = (labels.dag, labels.run, labels.task)
+        key = (labels.dag, labels.run, labels.task, labels.key)
         if key not in answers:
             answers[key] = is_active(labels)
         if not answers[key]:

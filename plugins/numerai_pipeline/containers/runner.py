@@ -3,8 +3,8 @@
 At most one container of a task runs at any time, in every state of the task's process:
 
 - When Airflow ends the task (marked failed, cleared, timed out, shut down), the runner removes the container.
-- When the process is killed, or loses its supervisor, the container keeps running. The next attempt finds it by its
-  labels and reattaches to it.
+- When the process is killed, or loses its supervisor, the container keeps running. The next attempt, or another run
+  that needs the same result, finds it by its labels and reattaches to it.
 - While the engine is unreachable the runner waits (``engine.py``), then fails without removing the container, so
   that the next attempt can reattach. A broken log stream is not treated as a failure of the container; only its state,
   as the engine reports it, is.
@@ -20,6 +20,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -46,6 +47,10 @@ _OOM_SECONDS = 1.0
 
 class SupervisorLostError(PipelineError):
     """Airflow's supervisor of this process is gone; Airflow starts another attempt, which reattaches."""
+
+
+class ContinuesError(PipelineError):
+    """The moment has come from which this task no longer follows its container, which keeps running."""
 
 
 class StateStore(Protocol):
@@ -75,6 +80,8 @@ class ContainerRunner:
         Receives each line of the container's log.
     warm_up : callable
         Prepares for the end of the container in a thread while the container starts; optional work only.
+    follow_until : datetime, optional
+        When to stop following the container, which then keeps running.
     """
 
     def __init__(
@@ -86,12 +93,14 @@ class ContainerRunner:
         state: StateStore | None,
         write_line: Callable[[str], object],
         warm_up: Callable[[], object],
+        follow_until: datetime | None = None,
     ) -> None:
         self.request = request
         self._backend = backend
         self._state = state
         self._write_line = write_line
         self._warm_up = warm_up
+        self._follow_until = follow_until
         self._engine = RetryingEngine(engine_timeout, self._is_stopped)
         self._container_id: str | None = None
         self._expired = self._kill_requested = self._is_new = self._has_warned = False
@@ -103,8 +112,8 @@ class ContainerRunner:
     def lifetime(self) -> Iterator[None]:
         """Prepare the platform for a container, limit the time of the block, and remove container and workspace after.
 
-        If the block fails, the end of the container's log is saved and its finished partial outputs are kept.
-        If the engine or the supervisor is gone, the container keeps running for the next attempt.
+        If the block fails, the end of the container's log is saved and a finished fit is kept.
+        If the engine or the supervisor is gone, or it is time to stop following, the container keeps running.
 
         Raises
         ------
@@ -121,14 +130,14 @@ class ContainerRunner:
         try:
             self._call_engine(partial(self._backend.prepare, self.request))
             yield
-        except (EngineUnavailableError, SupervisorLostError):
+        except (EngineUnavailableError, SupervisorLostError, ContinuesError):
             raise
         except BaseException as error:
             # without a supervisor, calls of Airflow fail as well: not a failure of the container
             self._raise_if_supervisor_lost()
             self._remove_best_effort()
             self._save_log_tail(error)
-            self.request.workspace.rescue_partial_outputs()
+            self.request.workspace.reset()
             raise
         finally:
             clock.cancel()
@@ -237,7 +246,7 @@ class ContainerRunner:
         for container in self._earlier_containers():
             if self._container_id is None and self._is_same_work(container):
                 self._container_id = container.id
-                log.info("reattaching to %s %s of an earlier attempt", self._backend.kind, container.id[:12])
+                log.info("reattaching to %s %s, which makes this result", self._backend.kind, container.id[:12])
             else:
                 log.info(
                     "removing %s %s of an earlier attempt (%s)",
@@ -263,10 +272,13 @@ class ContainerRunner:
         return created
 
     def _earlier_containers(self) -> list[FoundContainer]:
-        return self._backend.find(self.request.labels.filters())
+        """List the containers of any run that make this result, and all others of this task instance."""
+        own, kept = self.request.labels, self.request.kept_keys
+        found = [each for each in self._backend.find(own.filters()) if each.labels.key not in kept]
+        return [each for each in found if each.labels.key == own.key or own.is_same_task_instance(each.labels)]
 
     def _is_same_work(self, container: FoundContainer) -> bool:
-        if container.labels.inputs != self.request.labels.inputs:
+        if container.labels.key != self.request.labels.key:
             return False
         state = self._backend.inspect(container.id)
         return state.is_active or state.is_successful
@@ -278,7 +290,7 @@ class ContainerRunner:
         seen = stored["seen"] if isinstance(stored, dict) and stored.get("container") == container_id else ""
 
         store = partial(self._store_checkpoint, container_id)
-        return ContainerLog(str(seen), self._write_line, store, KEPT_LOG_LINES)
+        return ContainerLog(str(seen), self._write_line, store, KEPT_LOG_LINES, self._is_time_over)
 
     def _store_checkpoint(self, container_id: str, timestamp: str) -> None:
         """Store the timestamp of the last written line; a failure costs repeated lines in the next attempt only."""
@@ -292,6 +304,9 @@ class ContainerRunner:
             log.log(level, "could not store the position in the container's log: %s", error)
             self._has_warned = True
 
+    def _is_time_over(self) -> bool:
+        return self._follow_until is not None and datetime.now(tz=UTC) >= self._follow_until
+
     def _follow(self, container_id: str, container_log: ContainerLog) -> ContainerState:
         while True:
             self._raise_if_supervisor_lost()
@@ -300,6 +315,9 @@ class ContainerRunner:
             if state.phase == "ended":
                 self._call_engine(partial(self._backend.stream_log, container_id, container_log, until_end=False))
                 return self._wait_for_oom_flag(container_id, state)
+            if self._is_time_over():
+                msg = f"{self.request.task}: its {self._backend.kind} {container_id[:12]} continues"
+                raise ContinuesError(msg)
             container_log.checkpoint()
             try:
                 self._backend.stream_log(container_id, container_log, until_end=True)
@@ -337,7 +355,7 @@ class ContainerRunner:
     def _save_log_tail(self, error: BaseException) -> None:
         if self._log is None or not self._log.last_lines:
             return
-        file = self.request.workspace.run.failure_log(self.request.task, self.request.labels.attempt)
+        file = self.request.failure_log
         try:
             write_failure_log(file, error, self._log.last_lines)
             log.info("the end of the container's log is saved in %s", file)

@@ -59,11 +59,6 @@ def find_services(client: APIClient, filters: Sequence[str]) -> list[FoundContai
             labels=ContainerLabels.from_dict(service["Spec"]["Labels"]),
             status=status(service["ID"]),
             has_ended=status(service["ID"]) in _ENDED,
-            sources=tuple(
-                mount["Source"]
-                for mount in service["Spec"]["TaskTemplate"]["ContainerSpec"].get("Mounts", [])
-                if mount.get("Source")
-            ),
         )
         for service in services
     ]

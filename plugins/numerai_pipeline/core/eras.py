@@ -59,6 +59,17 @@ def era_of_round(opening: datetime) -> int:
     return (friday - FIRST_ERA).days // 7 + 1
 
 
+def refit_era(era: int, refit_every: int) -> int:
+    """Give the first of the weeks that share a fit with an era: the largest multiple of ``refit_every``."""
+    return era - era % refit_every
+
+
+def target_days(target: str | None) -> int:
+    """Give how many trading days a target looks ahead, from its name; 60, the widest, where the name has no number."""
+    found = _HORIZON.search(target or "")
+    return int(found[1]) if found else _WIDEST_HORIZON
+
+
 def weeks_until_target_known(target: str | None) -> int:
     """Give how many weeks after its round a target is known: its horizon, and two weeks until it is published.
 
@@ -88,5 +99,4 @@ def default_embargo(target: str) -> int:
 
 def _horizon_weeks(target: str | None) -> int:
     """Give how many weeks a target looks ahead, by the number of trading days at the end of its name."""
-    found = _HORIZON.search(target or "")
-    return -(-int(found[1] if found else _WIDEST_HORIZON) // _TRADING_DAYS_A_WEEK)
+    return -(-target_days(target) // _TRADING_DAYS_A_WEEK)

@@ -99,7 +99,23 @@ class RunParameters(BaseModel):
         ge=0,
         le=104,
     )
+    refit_every: int = _field(
+        1,
+        DATA,
+        "Refit every n weeks",
+        "Weeks that share one fit in walk-forward runs: each week is predicted by the fit of its group's first week,"
+        " which uses only data known at that time.",
+        ge=1,
+        le=104,
+    )
     models: list[str] = _field([], MODELS, "Models", "The models to run; all of them if none is selected.")
+    fit: Literal["auto", "always", "never"] = _field(
+        "auto",
+        MODELS,
+        "Fit",
+        "`auto`: a new fit when the dataset has changed and the round is Saturday's, else the newest finished fit."
+        " `always`: a new fit for a changed dataset on every day. `never`: the newest finished fit.",
+    )
     automl_minutes: int = _field(
         10, MODELS, "AutoML minutes", "Search time of each AutoML model: 1 minute to 3 days.", ge=1, le=LONGEST_SEARCH
     )

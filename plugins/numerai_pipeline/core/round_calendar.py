@@ -8,17 +8,26 @@ ROUND_DAYS = {"tue": "Tuesday", "wed": "Wednesday", "thu": "Thursday", "fri": "F
 """A day's name in settings → its English name, in the order of the week."""
 DEFAULT_DAYS = "sat"
 """The schedule's default: one round a week, which stays open longest."""
+ALL_DAYS = "all"
+"""The word for all five days."""
 FIRST_OPENING = time(12, 0, tzinfo=UTC)
 """A round opens no earlier than this, and most days a little later."""
 
+ROUNDS_A_WEEK = len(ROUND_DAYS)
+
+
+def is_saturday(opening: datetime) -> bool:
+    """Whether a round that opens at this moment is a Saturday's, whose window is the long one."""
+    return opening.astimezone(UTC).weekday() == list(ROUND_DAYS).index("sat") + 1
+
 
 def parse_days(text: str) -> tuple[str, ...]:
-    """Read a comma list of days.
+    """Read a comma list of days, or ``all`` of them.
 
     Parameters
     ----------
     text : str
-        Such as ``sat`` or ``tue, Thu,sat``, in any order.
+        Such as ``sat``, ``tue, Thu,sat`` in any order, or ``all``.
 
     Returns
     -------
@@ -31,10 +40,13 @@ def parse_days(text: str) -> tuple[str, ...]:
         Naming the entries that are not days on which rounds open.
     """
     named = [part.strip().lower() for part in text.split(",")]
+    if named == [ALL_DAYS]:
+        return tuple(ROUND_DAYS)
     wrong = [name for name in named if name not in ROUND_DAYS]
     if wrong:
         unknown = ", ".join(repr(name) for name in wrong)
-        msg = f"{unknown} is not a day on which rounds open; choose from {', '.join(ROUND_DAYS)}, by comma"
+        days = ", ".join(ROUND_DAYS)
+        msg = f"{unknown} is not a day on which rounds open; choose from {days}, by comma, or '{ALL_DAYS}'"
         raise ValueError(msg)
     return tuple(day for day in ROUND_DAYS if day in named)
 
@@ -60,8 +72,7 @@ def latest_opening(day_opens: datetime) -> datetime:
     datetime
         A day later, when the next round may open; after a Saturday two days, for its window is the long one.
     """
-    is_saturday = day_opens.weekday() == list(ROUND_DAYS).index("sat") + 1
-    return day_opens + timedelta(days=2 if is_saturday else 1)
+    return day_opens + timedelta(days=2 if is_saturday(day_opens) else 1)
 
 
 def next_opening(moment: datetime) -> datetime:

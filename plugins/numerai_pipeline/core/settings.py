@@ -233,9 +233,22 @@ class Settings(BaseSettings):
     )
     schedule: Annotated[str, AfterValidator(_days_or_off)] = Field(
         default=DEFAULT_DAYS,
-        description="Days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` (comma-separated), or `off`:"
-        " no scheduled runs, and backfills are of Saturday's rounds. The default is Saturday, whose round stays open"
-        " longest.",
+        description="Days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` (comma-separated), `all` five,"
+        " or `off`: no scheduled runs, and backfills are of Saturday's rounds. The default is Saturday, whose round"
+        " stays open longest.",
+    )
+    fallback_minutes: int = Field(
+        default=20,
+        ge=1,
+        le=720,
+        description="Minutes before a round closes at which a new fit that is not ready is left to continue, and the"
+        " newest finished fit predicts instead.",
+    )
+    fit_max_age_weeks: int = Field(
+        default=8,
+        ge=1,
+        le=104,
+        description="Age in weeks up to which a run predicts with an earlier fit instead of a new one.",
     )
     round_poll_seconds: float = Field(
         default=60.0,

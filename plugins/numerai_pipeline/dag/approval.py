@@ -13,13 +13,14 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.leaderboard_links import ADDRESS
-from numerai_pipeline.dag.submission import plan_submission
+from numerai_pipeline.dag.submission import APPROVED, approval_of, plan_submission
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
+    from numerai_pipeline.numerai_api.submission_files import RunPredictions
     from numerai_pipeline.storage.layout import RunLayout
 
 _COLUMNS = {"corr": "mean CORR", "sharpe": "Sharpe", "max_drawdown": "max drawdown", "logloss": "logloss"}
@@ -43,12 +44,18 @@ class SubmissionApproval(ApprovalOperator):
 
     @translate_errors()
     def execute(self, context: Context) -> Any:
-        """Show the planned submissions, and wait for an answer."""
+        """Show the planned submissions, and wait for an answer.
+
+        The shown results are the XCom ``approved``: `submit` refuses any other.
+        """
         from numerai_pipeline.numerai_api.account import Account
 
         planned = plan_submission(context["params"], context["ti"])
         chosen = planned.select(Account(planned.client()), self.predictions, self.models)
-        self.body = approval_text(planned.layout, planned.round, chosen, _leaderboard_address(planned.layout))
+        found, _ = planned.find_predictions(chosen)
+        approved = {name: approval_of(predictions) for name, predictions in found.items()}
+        context["ti"].xcom_push(key=APPROVED, value=approved)
+        self.body = approval_text(planned.layout, planned.round, chosen, found, _leaderboard_address(planned.layout))
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -60,7 +67,9 @@ class SubmissionApproval(ApprovalOperator):
             raise AirflowFailException(msg) from error
 
 
-def approval_text(layout: RunLayout, round_number: int, chosen: Mapping[str, str], link: str) -> str:
+def approval_text(
+    layout: RunLayout, round_number: int, chosen: Mapping[str, str], found: Mapping[str, RunPredictions], link: str
+) -> str:
     """Describe the planned submissions in Markdown, with the leaderboard row of each.
 
     Parameters
@@ -70,17 +79,28 @@ def approval_text(layout: RunLayout, round_number: int, chosen: Mapping[str, str
     round_number : int
     chosen : mapping
         Model at Numerai → model or ensemble of this pipeline.
+    found : mapping
+        Model at Numerai → the predictions to approve, for those that the run has.
     link : str
         Address of the run's leaderboard in the web UI.
     """
     rows, total = _leaderboard(layout)
     columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows.values())]
-    titles = ["Numerai model", "predictions of", *(["rank"] if rows else []), *(_COLUMNS[name] for name in columns)]
+    titles = [
+        "Numerai model",
+        "predictions of",
+        "SHA-256",
+        *(["rank"] if rows else []),
+        *(_COLUMNS[name] for name in columns),
+    ]
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     for name, model in chosen.items():
+        content = found[name].sha256[:12] if name in found else "no predictions"
         row = rows.get(model, {})
         rank = [f"{row.get('rank', '?')} of {total}"] if rows else []
-        lines.append(f"| {' | '.join([name, model, *rank, *(_digits(row.get(column)) for column in columns)])} |")
+        lines.append(
+            f"| {' | '.join([name, model, content, *rank, *(_digits(row.get(column)) for column in columns)])} |"
+        )
     board = f"[The whole leaderboard]({link})" if rows else "There is no leaderboard: `evaluate` failed."
     return "\n".join([f"Submissions for round {round_number}:", "", *lines, "", board])
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.containers.data_volume import find_data_volume, installation_id
+from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.containers.engine import NoConnectionError
 from numerai_pipeline.containers.housekeeping import (
     Cleanup,
-    mounted_by_containers,
     remove_containers,
     remove_downloads,
+    remove_results,
     remove_runs,
 )
 from numerai_pipeline.containers.platforms import cleanup_backends
@@ -21,14 +20,13 @@ from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.core.settings import LEAST_DAYS, Settings, load_settings
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.docker_connection import engine_client
-from numerai_pipeline.dag.orphan_cleanup import airflow_liveness_check, is_run_active
+from numerai_pipeline.dag.orphan_cleanup import is_run_active, liveness_check
 from numerai_pipeline.storage.layout import DataLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
-    from docker import APIClient
 
     from numerai_pipeline.containers.backend import Backend
 
@@ -54,7 +52,7 @@ def form_fields(settings: Settings) -> dict[str, dict[str, Any]]:
             "type": "integer",
             "minimum": LEAST_DAYS,
             "title": "Keep days",
-            "description_md": "Files of other rounds, and downloads, are removed when unused for this number of days.",
+            "description_md": "Files of other rounds, results and downloads are removed when unused for so many days.",
         },
     }
 
@@ -64,14 +62,14 @@ def clean_containers(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol)
     """Remove this deployment's containers without an active task; return the removed objects."""
     settings = load_settings()
     cleanup = _cleanup(params)
-    with _docker_engine(settings) as (_, backends):
+    with _docker_engine(settings) as backends:
         for backend in backends:
             remove_containers(
                 cleanup,
                 backend,
                 installation_id(settings.data_dir),
                 keep_days=settings.keep_container_days,
-                is_active=airflow_liveness_check(ti),
+                is_active=liveness_check(ti, settings.data_dir),
             )
         return cleanup.finish()
 
@@ -79,19 +77,27 @@ def clean_containers(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol)
 @translate_errors()
 def clean_runs(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
     """Remove the directories of old runs; return the removed objects."""
-    settings = load_settings()
+    return _clean_by_runs(params, ti, remove_runs)
+
+
+@translate_errors()
+def clean_results(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> dict[str, Any]:
+    """Remove results and datasets that no run uses; return the removed objects."""
+    return _clean_by_runs(params, ti, remove_results)
+
+
+def _clean_by_runs(
+    params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol, remove: Callable[..., None]
+) -> dict[str, Any]:
     cleanup = _cleanup(params)
-    with _docker_engine(settings) as (client, backends):
-        volume = find_data_volume(settings, client)
-        remove_runs(
-            cleanup,
-            DataLayout(settings.data_dir),
-            keep_rounds=params["keep_rounds"],
-            keep_days=params["keep_days"],
-            mounted=mounted_by_containers(backends, installation_id(settings.data_dir), volume),
-            is_active=partial(is_run_active, ti),
-        )
-        return cleanup.finish()
+    remove(
+        cleanup,
+        DataLayout(load_settings().data_dir),
+        keep_rounds=params["keep_rounds"],
+        keep_days=params["keep_days"],
+        is_active=lambda run: is_run_active(ti, run.dag, run.run),
+    )
+    return cleanup.finish()
 
 
 @translate_errors()
@@ -112,17 +118,17 @@ def _cleanup(params: Mapping[str, Any]) -> Cleanup:
 
 
 @contextmanager
-def _docker_engine(settings: Settings) -> Iterator[tuple[APIClient, list[Backend]]]:
+def _docker_engine(settings: Settings) -> Iterator[list[Backend]]:
     """Connect to the engine that runs the model containers, and to a swarm if that is set.
 
     Raises
     ------
     PipelineError
-        When it is unreachable: without it, it is unknown which directories are in use.
+        When it is unreachable.
     """
     try:
         with engine_client() as client:
-            yield client, cleanup_backends(settings, lambda: client)
+            yield cleanup_backends(settings, lambda: client)
     except NoConnectionError as error:
         msg = f"the Docker engine is unreachable ({error}): nothing was removed. Check that it is running"
         raise PipelineError(msg) from None

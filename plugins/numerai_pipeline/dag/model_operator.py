@@ -1,14 +1,14 @@
 """The operator of the container tasks: a ``DockerOperator`` for one entry of ``models.yaml``.
 
 It translates between Airflow and the pipeline: the entry becomes the arguments of a ``DockerOperator``; the attempt of
-a task becomes a container (``containers/runner.py``) with its inputs and outputs (``model_task.py``); the outcome is a
-return value or one of Airflow's exceptions.
+a task uses finished results (``task_plan.py``) or runs a container (``runner.py``) and collects its results
+(``result_collection.py``); the outcome is a return value or one of Airflow's exceptions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,22 +20,29 @@ from numerai_pipeline.containers import runner as container_runner
 from numerai_pipeline.containers.backend import ContainerRequest
 from numerai_pipeline.containers.data_volume import container_user, installation_id
 from numerai_pipeline.containers.labels import ContainerLabels
-from numerai_pipeline.containers.model_task import ModelTask
-from numerai_pipeline.containers.mounts import workspace_mount, workspace_mounts
+from numerai_pipeline.containers.mounts import CONTAINER_DATA, data_mount, workspace_mounts
 from numerai_pipeline.containers.platforms import runner_backend
-from numerai_pipeline.containers.runner import ContainerRunner
+from numerai_pipeline.containers.result_collection import ResultCollector, check_fit
+from numerai_pipeline.containers.runner import ContainerRunner, ContinuesError
+from numerai_pipeline.containers.task_plan import LIVE_TABLE, TRAINING_VARIABLES, RunFiles, TaskPlan, TaskPlanner
+from numerai_pipeline.containers.workspace import Workspace
+from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.parameters import LONGEST_SEARCH, parse_parameters
 from numerai_pipeline.core.settings import Settings, load_settings
 from numerai_pipeline.dag import docker_connection
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
-from numerai_pipeline.storage.layout import CONTAINER_RUN, RunLayout
-from numerai_pipeline.storage.locks import exclusive_lock
+from numerai_pipeline.dag.result_trigger import ResultTrigger
+from numerai_pipeline.storage.continuing_fits import ContinuingFit, continuing_fits
+from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.reports import summary_of
+from numerai_pipeline.storage.results import ResultStore
 from numerai_pipeline.storage.run_directory import TEMPLATE, RunDirectory
+from numerai_pipeline.storage.task_records import Fallback, remove_record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from airflow.sdk import Context
 
@@ -57,37 +64,49 @@ class TaskRun:
         Airflow's context of the attempt.
     settings : Settings
         The deployment's settings.
-    layout : RunLayout
-        The run's directory.
+    files : RunFiles
+        The run's files.
     parameters : RunParameters
         The run's parameters.
-    inputs : str
-        Fingerprint of image, environment and inputs.
     """
 
     context: Context
     settings: Settings
-    layout: RunLayout
+    files: RunFiles
     parameters: RunParameters
-    inputs: str
+
+    @property
+    def store(self) -> ResultStore:
+        """The results of the data volume."""
+        return ResultStore(self.files.data)
 
 
 def contract_environment(spec: ModelSpec) -> dict[str, str]:
     """Return the contract's variables (``docs/contract.md``) of a task; seed and search time are templates."""
-    run = CONTAINER_RUN
-    training, tournament = run.tables(spec.tables)
+    data = CONTAINER_DATA
     environment = {
         "OPERATION": spec.operation,
-        "TRAINING": str(training),
-        "TESTING": str(tournament),
-        "STORING": str(run.directory),
-        "REPORTING": str(run.report(spec.name)),
+        "STORING": str(data),
+        "REPORTING": str(data / "reports" / f"{spec.name}.json"),
         "THREADS": str(spec.cores),
         "MEMORY_LIMIT": str(spec.memory),
         "SEED": "{{ params.seed }}",
     }
+    if spec.keeps_model:
+        environment |= {
+            "TRAINING": str(data / "training.parquet"),
+            "VALIDATION": str(data / "validation.parquet"),
+            "MODEL": str(data / "model"),
+        }
+        if spec.reads_live_rows:
+            environment["TESTING"] = str(data / LIVE_TABLE)
+    else:
+        environment |= {
+            "TRAINING": str(data / f"training.{spec.tables}"),
+            "TESTING": str(data / f"tournament.{spec.tables}"),
+        }
     if spec.predicts:
-        environment["PREDICTING"] = str(run.predictions(spec.name))
+        environment["PREDICTING"] = str(data / "predictions" / f"{spec.name}.csv")
     if spec.search_parts:
         environment["TIME_LIMIT"] = "{{ params.automl_minutes * 60 }}"
         environment["TIME_LIMIT_PART"] = f"{{{{ params.automl_minutes * 60 // {spec.search_parts} }}}}"
@@ -132,8 +151,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         super().__init__(
             image=settings.image_registry + registry.image_names[spec.image],
             environment=contract_environment(spec),
-            # the run's inputs are mounted below it when the run's directory is known, each read-only
-            mounts=[workspace_mount(RunDirectory(TEMPLATE).layout(settings.data_dir), spec.name)],
+            # a workspace below this folder, with the inputs mounted in it read-only, once the result's key is known
+            mounts=[data_mount(DataLayout(settings.data_dir).work_root / spec.name)],
             mount_tmp_dir=False,
             mem_limit=f"{spec.memory}m",
             cpus=spec.cores,
@@ -157,7 +176,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         )
         self.spec = spec
         self.run_directory = TEMPLATE
-        self.model_task = ModelTask.from_registry(spec, registry)
+        self.planner = TaskPlanner(spec, registry)
         self.dependent_models = registry.dependent_models(spec.name)
         self.models = registry.models if spec.is_post_processing else ()
         self._runner: ContainerRunner | None = None
@@ -170,20 +189,26 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if not parameters.selects(self.dependent_models):
             msg = f"not needed: the selected models are {', '.join(parameters.models)}"
             raise AirflowSkipException(msg)
-        if self.spec.is_post_processing:
-            self._skip_unless_a_model_succeeded(context)
         settings = load_settings()
         layout = RunDirectory(self.run_directory).layout(settings.data_dir)
-        inputs = self.model_task.inputs_fingerprint(layout, self.image, self.environment)
-        run = TaskRun(context, settings, layout, parameters, inputs)
-        # two runs with the same settings share a directory: only one of them computes a task
-        with exclusive_lock(layout.directory / self.spec.name, "making it"):
-            if not parameters.force and self.model_task.is_up_to_date(layout, inputs):
-                self.log.info("up to date: inputs, image and parameters unchanged")
-                self._clean_up(run)
-            else:
-                self._run_container(run)
+        if self.run_directory:  # without, `unzip` failed
+            # until this attempt has succeeded, no later task uses the results of an earlier one
+            remove_record(layout, self.spec.name)
+        failed = self._failed_models(context) if self.spec.is_post_processing else frozenset()
+        files = RunFiles.read(DataLayout(settings.data_dir), layout, failed)
+        run = TaskRun(context, settings, files, parameters)
+        self._collect_continued_fits(run)
+        plan, fallback = self._make_results(run)
+        collector = self._collector(run, plan)
+        record = collector.record()
+        if fallback is not None:
+            record = replace(record, fallback=Fallback(fallback.dataset.key, fallback.fit_key, fallback.prediction_key))
+        collector.write_record(record)
         return summary_of(self.spec.name, layout) | {"image": self.image}
+
+    def execute_again(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 - of the trigger
+        """Continue after another run has finished a result that this one needs, or has given it up."""
+        return self.execute(context)
 
     def on_kill(self) -> None:
         """Remove the container at once, and start none: Airflow no longer needs it."""
@@ -191,38 +216,203 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if self._runner is not None:
             self._runner.kill()
 
-    def _skip_unless_a_model_succeeded(self, context: Context) -> None:
+    def _failed_models(self, context: Context) -> frozenset[str]:
+        """Return the models that have not succeeded in this run; skip the task if that is all of them."""
         ti = context["ti"]
         states = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(self.models), run_ids=[ti.run_id])
-        if "success" not in states.get(ti.run_id, {}).values():
+        found = states.get(ti.run_id, {})
+        failed = frozenset(name for name in self.models if found.get(name) != "success")
+        if len(failed) == len(self.models):
             msg = f"no model succeeded, so there are no predictions for {self.spec.name}"
             raise AirflowSkipException(msg)
+        return failed
 
-    def _run_container(self, run: TaskRun) -> None:
-        self.model_task.require_inputs(run.layout)
-        self._runner = self._new_runner(run)
+    def _plan(self, run: TaskRun) -> TaskPlan:
+        return self.planner.plan(run.files, self.image, self.environment, forced=run.parameters.force)
+
+    def _collector(self, run: TaskRun, plan: TaskPlan) -> ResultCollector:
+        return ResultCollector(plan, run.files, self.image)
+
+    def _make_results(self, run: TaskRun) -> tuple[TaskPlan, TaskPlan | None]:
+        """Make the results of the task that are not finished yet.
+
+        Returns
+        -------
+        plan : TaskPlan
+            Its finished results.
+        fallback : TaskPlan or None
+            The finished predictions of an earlier fit, where a new fit might not be ready before the round closes.
+        """
+        plan = self._plan(run)
+        if self._discard_damaged(run, plan):
+            plan = self._plan(run)
+        if plan.is_finished:
+            self.log.info("up to date: %s", self._describe(run, plan))
+            self._remove_leftovers(run, plan)
+            return plan, None
+        fallback, deadline = None, self._fit_deadline(run, plan)
+        if deadline is not None:
+            fallback = self.planner.fallback(run.files, self.image, self.environment)
+        if fallback is None:
+            return self._finish(run, self._plan), None
+        self.log.info("should the new fit not be ready by %s, %s predicts", deadline, self._describe(run, fallback))
+        # a container of an earlier attempt may be making the new fit
+        fallback = self._finish(run, self._plan_fallback, kept_keys=frozenset({plan.fit_key}))
+        try:
+            return self._finish(run, self._plan, deadline), fallback
+        except ContinuesError as error:
+            self.log.warning(
+                "%s; the round closes at %s, so %s predicts, and the next round uses the new fit",
+                error,
+                run.files.metadata.closes,
+                self._describe(run, fallback),
+            )
+            return fallback, None
+
+    def _finish(
+        self,
+        run: TaskRun,
+        make_plan: Callable[[TaskRun], TaskPlan],
+        deadline: datetime | None = None,
+        kept_keys: frozenset[str] = frozenset(),
+    ) -> TaskPlan:
+        """Make the results of a plan: by a container, or by waiting for the run that makes them; return the plan.
+
+        Raises
+        ------
+        ContinuesError
+            At the deadline; the container that makes the fit keeps running.
+        """
+        plan = make_plan(run)
+        while not plan.is_finished:
+            with run.store.claim(self.spec.name, plan.key) as held:
+                if not held:
+                    if deadline is not None and not plan.has_fit and datetime.now(tz=UTC) >= deadline:
+                        msg = f"{self.spec.name}: another run makes its new fit {plan.fit_key}"
+                        raise ContinuesError(msg)
+                    self.log.info("another run makes this result (%s): waiting without a pool slot", plan.key)
+                    until = deadline.isoformat() if deadline is not None and not plan.has_fit else None
+                    trigger = ResultTrigger(self.spec.name, plan.key, until)
+                    self.defer(trigger=trigger, method_name="execute_again")
+                # it may have been finished before the claim
+                key, plan = plan.key, make_plan(run)
+                if plan.key == key and not plan.is_finished:
+                    self._run_container(run, plan, deadline if not plan.has_fit else None, kept_keys)
+                    plan = make_plan(run)
+        self._remove_leftovers(run, plan)
+        return plan
+
+    def _discard_damaged(self, run: TaskRun, plan: TaskPlan) -> bool:
+        """Remove finished results whose files were changed since, to make them again; whether there are any."""
+        found = False
+        for key in filter(None, dict.fromkeys((plan.fit_key, plan.prediction_key))):
+            if run.store.has(self.spec.name, key) and not run.store.is_whole(self.spec.name, key):
+                with run.store.claim(self.spec.name, key) as held:
+                    if held:
+                        path = run.store.path(self.spec.name, key)
+                        self.log.warning("%s: its files do not match their manifests: making it again", path)
+                        run.store.discard(self.spec.name, key)
+                        found = True
+        return found
+
+    def _fit_deadline(self, run: TaskRun, plan: TaskPlan) -> datetime | None:
+        """Return until when a new fit may take, if the run submits to a round that is still open."""
+        closes = run.files.metadata.closes
+        if closes is None or not run.parameters.submit or plan.has_fit:
+            return None
+        moment = datetime.fromisoformat(closes)
+        if datetime.now(tz=UTC) >= moment:
+            return None
+        return moment - timedelta(minutes=run.settings.fallback_minutes)
+
+    def _plan_fallback(self, run: TaskRun) -> TaskPlan:
+        plan = self.planner.fallback(run.files, self.image, self.environment)
+        if plan is None:
+            msg = f"{self.spec.name}: the finished fit of before was removed meanwhile: clear `{self.spec.name}`"
+            raise BadInputError(msg)
+        return plan
+
+    def _collect_continued_fits(self, run: TaskRun) -> None:
+        """Publish the fits of earlier runs that were finished after their round had closed."""
+        data = run.files.data
+        for fit in continuing_fits(data, self.spec.name):
+            info = fit.info
+            workspace = Workspace(data.work(info.task, info.key), {}, keeps_parts=bool(self.spec.outputs))
+            with run.store.claim(info.task, info.key) as held:
+                if not held or (fit.is_in_time and not workspace.has_fit):
+                    continue
+                if workspace.has_fit and not run.store.has(info.task, info.key):
+                    try:
+                        check_fit(self.spec, run.files.dataset(info.dataset), workspace)
+                        run.store.publish(workspace.model, info)
+                        self.log.info("fit %s of round %s is ready", info.key, info.round)
+                    except BadInputError as error:
+                        self.log.warning("fit %s of round %s is not usable: %s", info.key, info.round, error)
+                self._new_runner(run, workspace, environment={}).remove_leftovers()
+                fit.remove(data)
+
+    def _describe(self, run: TaskRun, plan: TaskPlan) -> str:
+        fit = run.store.read(self.spec.name, plan.fit_key)
+        return f"fit {plan.fit_key} of round {fit.round}, finished at {fit.created_at}"
+
+    def _run_container(
+        self, run: TaskRun, plan: TaskPlan, deadline: datetime | None, kept_keys: frozenset[str]
+    ) -> None:
+        if plan.has_fit:
+            self.log.info("predicting with %s", self._describe(run, plan))
+        collector = self._collector(run, plan)
+        inputs = self.planner.inputs(plan, run.files)
+        collector.check_inputs(inputs)
+        directory = run.files.data.work(self.spec.name, plan.key)
+        workspace = Workspace(directory, inputs, keeps_parts=bool(self.spec.outputs))
+        self._runner = self._new_runner(run, workspace, self._environment_of(plan, inputs), deadline, kept_keys)
         if self._kill_requested:
             self._runner.kill()
         with self._runner.lifetime():
-            self.execute_resumable(run.context)
-            workspace = self._runner.request.workspace
-            self.model_task.collect_outputs(run.layout, workspace, self.image, run.inputs)
+            try:
+                self.execute_resumable(run.context)
+            except ContinuesError:
+                until = datetime.now(tz=UTC) + self._runner.request.time_limit
+                ContinuingFit(collector.describe("fit"), until.isoformat(timespec="seconds")).write(run.files.data)
+                raise
+            collector.collect(workspace)
 
-    def _clean_up(self, run: TaskRun) -> None:
-        """Remove the workspace and the container of an attempt that was killed after its outputs were collected."""
-        if run.layout.workspace(self.spec.name).exists():
-            self._new_runner(run).remove_leftovers()
-        else:
-            self.model_task.workspace(run.layout).remove()
+    def _environment_of(self, plan: TaskPlan, inputs: Mapping[str, Path]) -> dict[str, str]:
+        environment = {
+            **self.environment,
+            "INPUTS": plan.key,
+            "TARGET_DAYS": str(plan.dataset.target_days),
+            "EMBARGO": str(plan.dataset.embargo),
+        }
+        if LIVE_TABLE in inputs:
+            # also for the scores of a walk-forward run's rows
+            environment["TESTING"] = str(CONTAINER_DATA / LIVE_TABLE)
+        if plan.has_fit:
+            environment = {name: value for name, value in environment.items() if name not in TRAINING_VARIABLES}
+        return environment
 
-    def _new_runner(self, run: TaskRun) -> ContainerRunner:
-        workspace = self.model_task.workspace(run.layout)
-        mounts = workspace_mounts(workspace)
+    def _remove_leftovers(self, run: TaskRun, plan: TaskPlan) -> None:
+        """Remove the workspace and the container of an attempt that was killed after its results were collected."""
+        for key in filter(None, (plan.fit_key, plan.prediction_key)):
+            workspace = Workspace(run.files.data.work(self.spec.name, key), {})
+            if workspace.directory.exists():
+                with run.store.claim(self.spec.name, key) as held:
+                    if held:
+                        self._new_runner(run, workspace, environment={}).remove_leftovers()
+
+    def _new_runner(
+        self,
+        run: TaskRun,
+        workspace: Workspace,
+        environment: Mapping[str, str],
+        follow_until: datetime | None = None,
+        kept_keys: frozenset[str] = frozenset(),
+    ) -> ContainerRunner:
         ti = run.context["ti"]
         request = ContainerRequest(
             image=self.image,
-            environment={**self.environment, "INPUTS": run.inputs},
-            mounts=mounts,
+            environment=environment,
+            mounts=workspace_mounts(workspace),
             workspace=workspace,
             labels=ContainerLabels(
                 deployment=installation_id(run.settings.data_dir),
@@ -230,12 +420,14 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                 run=ti.run_id,
                 task=ti.task_id,
                 attempt=ti.try_number,
-                inputs=run.inputs,
+                key=workspace.directory.name,
             ),
             user=str(self.user),
+            failure_log=run.files.layout.failure_log(self.spec.name, ti.try_number),
             time_limit=timedelta(minutes=self.spec.minutes(run.parameters.automl_minutes)),
             memory=self.spec.memory,
             cores=self.spec.cores,
+            kept_keys=kept_keys,
         )
         return ContainerRunner(
             runner_backend(run.settings, partial(docker_connection.connect, lambda: self.hook)),
@@ -243,7 +435,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             engine_timeout=run.settings.engine_timeout_seconds,
             state=run.context.get("task_state_store"),
             write_line=partial(self.log.info, "%s"),
-            warm_up=self.model_task.warm_imports,
+            warm_up=_import_pyarrow if self.spec.predicts else _nothing,
+            follow_until=follow_until,
         )
 
     # ResumableJobMixin stores the container's id in Airflow's task state, and calls these from execute_resumable. All
@@ -277,3 +470,12 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
 
     def get_job_result(self, external_id: Any, context: Context) -> None:
         """Return nothing: the results of a container are files."""
+
+
+def _import_pyarrow() -> None:
+    """Import pyarrow, which the check of predictions needs, while the container runs."""
+    import numerai_pipeline.models.predictions  # noqa: F401
+
+
+def _nothing() -> None:
+    pass

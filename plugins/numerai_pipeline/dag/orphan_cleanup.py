@@ -16,10 +16,13 @@ from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.containers.engine import NoConnectionError
 from numerai_pipeline.containers.platforms import cleanup_backends
 from numerai_pipeline.dag.docker_connection import engine_client
-from numerai_pipeline.storage.run_markers import RunRef
+from numerai_pipeline.storage.continuing_fits import may_continue
+from numerai_pipeline.storage.layout import DataLayout
+from numerai_pipeline.storage.results import ResultStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
@@ -32,22 +35,29 @@ _ACTIVE_RUN_STATES = ["queued", "running"]
 _FINAL_TASK_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
-def is_run_active(ti: RuntimeTaskInstanceProtocol, run: RunRef) -> bool:
+def is_run_active(ti: RuntimeTaskInstanceProtocol, dag: str, run_id: str) -> bool:
     """Whether a run of Airflow is queued or running."""
-    return ti.get_dr_count(dag_id=run.dag, run_ids=[run.run], states=_ACTIVE_RUN_STATES) > 0
+    return ti.get_dr_count(dag_id=dag, run_ids=[run_id], states=_ACTIVE_RUN_STATES) > 0
 
 
-def airflow_liveness_check(ti: RuntimeTaskInstanceProtocol) -> Callable[[ContainerLabels], bool]:
-    """Return a function that queries Airflow whether the task of a container is active.
+def liveness_check(ti: RuntimeTaskInstanceProtocol, data_dir: Path) -> Callable[[ContainerLabels], bool]:
+    """Return a function that checks whether a container's result is claimed or, in Airflow, its task is active.
 
     Parameters
     ----------
     ti : RuntimeTaskInstanceProtocol
         The running task, whose connection to Airflow is used.
+    data_dir : Path
+        The data volume.
     """
+    data = DataLayout(data_dir)
+    store = ResultStore(data)
 
     def is_active(labels: ContainerLabels) -> bool:
-        if not is_run_active(ti, RunRef(labels.dag, labels.run)):
+        # another run may follow the container, as it needs the same result, or a later one will use its fit
+        if store.is_claimed(labels.task, labels.key) or may_continue(data, labels.task, labels.key):
+            return True
+        if not is_run_active(ti, labels.dag, labels.run):
             return False
         states = ti.get_task_states(dag_id=labels.dag, task_ids=[labels.task], run_ids=[labels.run])
         return str(states.get(labels.run, {}).get(labels.task)) not in _FINAL_TASK_STATES
@@ -62,7 +72,7 @@ def remove_orphans(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
     """
     if not (settings.data_dir / ".installation").exists():
         return 0  # a new deployment, which has had no container yet
-    deployment, is_active = installation_id(settings.data_dir), airflow_liveness_check(ti)
+    deployment, is_active = installation_id(settings.data_dir), liveness_check(ti, settings.data_dir)
     try:
         with engine_client() as client:
             return orphans.remove_orphans(cleanup_backends(settings, lambda: client), deployment, is_active)

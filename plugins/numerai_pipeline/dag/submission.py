@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from numerai_pipeline.core.errors import BadInputError, NetworkError, ProtocolError, RoundClosedError, SubmissionError
 from numerai_pipeline.core.parameters import RunParameters, parse_parameters
 from numerai_pipeline.core.settings import load_settings
-from numerai_pipeline.core.task_ids import DOWNLOAD, UNZIP
+from numerai_pipeline.core.task_ids import APPROVE, DOWNLOAD, UNZIP
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.credentials import Keys, credentials_hint, load_credentials
 from numerai_pipeline.dag.run_dates import BACKFILL
@@ -27,10 +27,14 @@ if TYPE_CHECKING:
     from numerai_pipeline.core.errors import PipelineError
     from numerai_pipeline.numerai_api.account import Account
     from numerai_pipeline.numerai_api.client import ApiClient
+    from numerai_pipeline.numerai_api.submission_files import RunPredictions
     from numerai_pipeline.numerai_api.submissions import SubmissionRecord
     from numerai_pipeline.storage.layout import RunLayout
 
 log = logging.getLogger(__name__)
+
+APPROVED = "approved"
+"""XCom key of the task ``approve``: what its user approved, ``{model at Numerai: {"model", "key", "sha256"}}``."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,64 @@ class SubmissionPlan:
             msg = f"none of the models to submit ({', '.join(wanted.values())}) is selected for this run"
             raise AirflowSkipException(msg)
         return chosen
+
+    def find_predictions(self, chosen: Mapping[str, str]) -> tuple[dict[str, RunPredictions], dict[str, PipelineError]]:
+        """Find the run's own predictions for the selected models at Numerai.
+
+        Parameters
+        ----------
+        chosen : mapping
+            Model at Numerai → model or ensemble, from :meth:`select`.
+
+        Returns
+        -------
+        found : dict
+            Model at Numerai → predictions.
+        errors : dict
+            Model at Numerai → the reason why the run has none.
+        """
+        from numerai_pipeline.numerai_api import submission_files
+
+        found: dict[str, RunPredictions] = {}
+        errors: dict[str, PipelineError] = {}
+        for name, model in chosen.items():
+            try:
+                found[name] = submission_files.find_predictions(self.layout, model)
+            except BadInputError as error:
+                log.error("%s: %s", name, error)  # noqa: TRY400 - the message is complete
+                errors[name] = error
+        return found, errors
+
+
+def approval_of(predictions: RunPredictions) -> dict[str, str]:
+    """Return the values that bind an approval to predictions: model or ensemble, key of the result, SHA-256."""
+    return {"model": predictions.model, "key": predictions.key, "sha256": predictions.sha256}
+
+
+def refuse_unapproved(chosen: Mapping[str, RunPredictions], approved: Mapping[str, Any]) -> dict[str, PipelineError]:
+    """Refuse the predictions that are not exactly the approved ones.
+
+    Returns
+    -------
+    dict
+        Model at Numerai → the error, which names the approved and the present result.
+    """
+    errors: dict[str, PipelineError] = {}
+    for name, predictions in chosen.items():
+        present, before = approval_of(predictions), approved.get(name)
+        if before == present:
+            continue
+        was = _describe(before) if isinstance(before, dict) else "none for it"
+        msg = (
+            f"not submitted: the approval is of other predictions (approved: {was}; present: {_describe(present)}):"
+            f" clear `{APPROVE}` to have the present ones approved"
+        )
+        errors[name] = BadInputError(msg)
+    return errors
+
+
+def _describe(approved: Mapping[str, Any]) -> str:
+    return f"{approved.get('model')}, result {approved.get('key')}, SHA-256 {str(approved.get('sha256'))[:12]}"
 
 
 def _no_submissions() -> BadInputError:
@@ -246,9 +308,12 @@ def submit(
         ``round``; ``submissions``, the record of each model at Numerai; ``late``, the names of late ones.
     """
     plan = plan_submission(params, ti)
+    approved = None
+    if load_settings().approve_submissions:
+        approved = ti.xcom_pull(task_ids=APPROVE, key=APPROVED) or {}
     try:
         with exclusive_lock(plan.layout.directory / "submissions", "submitting"):
-            return _submit_all(plan, dag_run.run_id, predictions, models)
+            return _submit_all(plan, dag_run.run_id, predictions, models, approved)
     except RoundClosedError as error:
         if dag_run.run_type != BACKFILL:
             raise
@@ -256,7 +321,13 @@ def submit(
         raise AirflowSkipException(msg) from None
 
 
-def _submit_all(plan: SubmissionPlan, run_id: str, predictions: Sequence[str], models: Sequence[str]) -> dict[str, Any]:
+def _submit_all(
+    plan: SubmissionPlan,
+    run_id: str,
+    predictions: Sequence[str],
+    models: Sequence[str],
+    approved: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     from numerai_pipeline.numerai_api.account import Account
     from numerai_pipeline.numerai_api.retries import RetryPolicy
     from numerai_pipeline.numerai_api.submissions import SubmissionBatch
@@ -265,7 +336,11 @@ def _submit_all(plan: SubmissionPlan, run_id: str, predictions: Sequence[str], m
     settings = load_settings()
     client = plan.client()
     account = Account(client)
-    chosen = plan.select(account, predictions, models)
+    chosen, missing = plan.find_predictions(plan.select(account, predictions, models))
+    refused = {} if approved is None else refuse_unapproved(chosen, approved)
+    for name, error in refused.items():
+        log.error("%s: %s", name, error)
+        del chosen[name]
     batch = SubmissionBatch(
         account,
         Tournament(client.with_policy(RetryPolicy(attempts=1))),
@@ -278,6 +353,7 @@ def _submit_all(plan: SubmissionPlan, run_id: str, predictions: Sequence[str], m
         run_id=run_id,
     )
     records, errors = batch.submit(chosen)
+    errors = {**missing, **refused, **errors}
     done: dict[str, Any] = {name: asdict(record) for name, record in records.items()}
     if settings.diagnostics:
         # not worth the attempts of a submission, which go on until the round closes
@@ -289,14 +365,16 @@ def _submit_all(plan: SubmissionPlan, run_id: str, predictions: Sequence[str], m
     return {"round": plan.round, "submissions": done, "late": [name for name in records if records[name].is_late]}
 
 
-def _add_diagnostics(plan: SubmissionPlan, account: Account, name: str, model: str, result: dict[str, Any]) -> None:
+def _add_diagnostics(
+    plan: SubmissionPlan, account: Account, name: str, predictions: RunPredictions, result: dict[str, Any]
+) -> None:
     """Add Numerai's diagnostics to a submission's result; no failure of theirs affects the submission."""
     from numerai_pipeline.numerai_api.submissions import diagnose
 
     timeout = load_settings().confirmation_seconds
     try:
         result["diagnostics"] = diagnose(
-            account, plan.layout, name, model, timeout_seconds=timeout, force=plan.parameters.force
+            account, plan.layout, name, predictions, timeout_seconds=timeout, force=plan.parameters.force
         )
     except Exception as error:  # noqa: BLE001 - the submission is accepted, in any case
         log.warning("%s: no diagnostics: %s", name, error)

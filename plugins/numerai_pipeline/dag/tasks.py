@@ -5,10 +5,9 @@ A task takes values of Airflow's context by name, calls the library, and returns
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseXCom
@@ -18,13 +17,14 @@ from numerai_pipeline.core.parameters import RunParameters, parse_parameters
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.core.task_ids import DOWNLOAD, UNZIP, WAIT_FOR_ROUND
 from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dag.fit_policy import FitPolicy
 from numerai_pipeline.dag.run_dates import SCHEDULED, run_date
 from numerai_pipeline.dataset.raw import RawDataset
 from numerai_pipeline.storage.layout import DataLayout, fingerprint
-from numerai_pipeline.storage.manifests import atomic_path
+from numerai_pipeline.storage.manifests import require_whole
 from numerai_pipeline.storage.reports import summary_of
 from numerai_pipeline.storage.run_directory import RunDirectory
-from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
+from numerai_pipeline.storage.run_metadata import RunMetadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,14 +92,22 @@ def _raw_dataset(
         round_number=round_number,
         run_date=date,
         walk_forward=walk_forward,
+        needs_live_only=_fit_policy(parameters).needs_live_only,
     )
+
+
+def _fit_policy(parameters: RunParameters) -> FitPolicy:
+    settings = load_settings()
+    return FitPolicy(parameters, DataLayout(settings.data_dir), settings.fit_max_age_weeks)
 
 
 @translate_errors()
 def unzip(
     params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol, dependent_models: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """Convert the raw files to the run's two tables; return the run's directory and metadata.
+    """Convert the raw files to the run's tables; return the run's directory and metadata.
+
+    Training and validation table are shared by the rounds of a week (``datasets/<key>``); the live table is the run's.
 
     Parameters
     ----------
@@ -112,49 +120,65 @@ def unzip(
         each would otherwise take a process only to skip itself.
     """
     from numerai_pipeline.dataset import benchmarks
-    from numerai_pipeline.dataset.unpack import unpack
+    from numerai_pipeline.dataset.unpack import find_or_make_dataset, write_live
 
     parameters = parse_parameters(params)
     raw = RawDataset.from_json(ti.xcom_pull(task_ids=DOWNLOAD))
-    settings = load_settings()
-    chosen = {
-        "source": raw.source,
-        "version": raw.version,
-        "feature_set": parameters.feature_set,
-        "target": parameters.target,
-        "every_nth_era": parameters.every_nth_era,
-    }
-    # archives are identified by their content, since two of them may have the same name
-    content = {role: file.sha256 for role, file in raw.files.items() if role not in benchmarks.ROLES}
-    identity: dict[str, Any] = dict(content) if raw.kind == "archive" else {}
-    if raw.era is not None:
-        identity = {"walk_forward": raw.era, "embargo": parameters.embargo}
-    data = DataLayout(settings.data_dir)
-    layout = data.run(raw.round, fingerprint({**chosen, **identity, "seed": parameters.seed}))
-    mark_in_use(data, layout, RunRef(ti.dag_id, ti.run_id))
-    unpacked = unpack(
-        raw,
+    data = DataLayout(load_settings().data_dir)
+    policy = _fit_policy(parameters)
+    is_live_only = set(raw.files) == {"live"}
+    if is_live_only:
+        dataset = policy.newest(raw)
+        log.info("%s", dataset)
+    else:
+        dataset = find_or_make_dataset(
+            raw,
+            data,
+            feature_set=parameters.feature_set,
+            target=parameters.target,
+            every_nth_era=parameters.every_nth_era,
+            embargo=parameters.embargo,
+            refit_every=parameters.refit_every,
+        )
+    layout = data.run(raw.round, fingerprint({"dag": ti.dag_id, "run": ti.run_id}))
+    live = write_live(raw, dataset, layout)
+    compared = None
+    if is_live_only:
+        compared = benchmarks.find_benchmarks(dataset, data)
+    elif raw.kind == "v5":
+        compared = benchmarks.write_benchmarks(raw, dataset, data, layout)
+    metadata = RunMetadata(
+        dag=ti.dag_id,
+        run_id=ti.run_id,
+        round=raw.round,
+        created_at=datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        closes=raw.closes,
+        dataset=dataset.key,
+        older_datasets=tuple(each.key for each in policy.older(raw, dataset)),
+        references=compared.key if compared else None,
+        live_sha256=require_whole(layout.live, "`unzip`").sha256,
+        prefers_finished=is_live_only,
+        may_fit=parameters.fit != "never",
+        source=raw.source,
+    ).write(
         layout,
-        feature_set=parameters.feature_set,
-        target=parameters.target,
-        every_nth_era=parameters.every_nth_era,
-        inputs=fingerprint({**chosen, **content, **identity, "payout_days": raw.payout_days}),
-        embargo=parameters.embargo,
-        force=parameters.force,
+        {
+            "version": raw.version,
+            "era": raw.era,
+            "feature_set": dataset.feature_set,
+            "target": dataset.target,
+            "every_nth_era": parameters.every_nth_era,
+            "seed": parameters.seed,
+            "training": asdict(dataset.training),
+            "validation": asdict(dataset.validation),
+            "live": live.to_json(),
+            "features": len(dataset.features),
+            "known_until": dataset.known_until,
+            "references_available": compared.available if compared else [],
+            "unavailable_comparisons": compared.unavailable if compared else {},
+        },
     )
-    compared = benchmarks.write_benchmarks(raw, layout) if raw.kind == "v5" else benchmarks.Benchmarks()
-    metadata = {
-        "round": raw.round,
-        "era": raw.era,
-        **chosen,
-        "seed": parameters.seed,
-        **asdict(unpacked),
-        "references": compared.available,
-        "unavailable_comparisons": compared.unavailable,
-    }
-    with atomic_path(layout.run_metadata) as temporary:
-        temporary.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
-    result = {**RunDirectory.of(layout, settings.data_dir).to_xcom(), **metadata}
+    result = {**RunDirectory.of(layout, data.root).to_xcom(), **metadata}
     skipped = [task for task, models in dependent_models.items() if not parameters.selects(models)]
     if skipped:
         log.info("skipped, since %s do not need them: %s", ", ".join(parameters.models), ", ".join(skipped))

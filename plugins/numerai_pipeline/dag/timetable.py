@@ -46,7 +46,7 @@ class NumeraiRounds(Timetable):
     Parameters
     ----------
     days : str
-        Any of ``tue``, ``wed``, ``thu``, ``fri``, ``sat``, comma-separated.
+        Any of ``tue``, ``wed``, ``thu``, ``fri``, ``sat``, comma-separated, or ``all``.
     on_demand : bool
         Whether runs are created by backfills only.
     clock : callable, optional

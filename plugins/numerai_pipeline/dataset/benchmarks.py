@@ -1,14 +1,16 @@
 """Published predictions that a run's models are compared with, where the dataset has them.
 
-Numerai publishes example predictions, its meta model and its benchmark models for the whole dataset. The run's
-directory gets the rows of its tournament table; ``evaluate`` reads them, models do not. None of these files is
-needed for a run: a file that is missing or cannot be used is a warning, and the leaderboard lists it.
+Numerai publishes example predictions, its meta model and its benchmark models for the whole dataset. The rows of the
+validation table and, in a walk-forward run, of the live table are a result of their own, which runs share.
+``evaluate`` reads them, models do not. None of these files is needed for a run: a file that is missing or cannot be
+used is a warning, and the leaderboard lists it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,134 +20,206 @@ import pyarrow.parquet as pq
 from numerai_pipeline.core.errors import BadInputError, PipelineError
 from numerai_pipeline.dataset.parquet_source import ParquetSource, is_number
 from numerai_pipeline.dataset.tables import KEYS, abbreviate
+from numerai_pipeline.storage.directories import atomic_directory, remove_directory
 from numerai_pipeline.storage.disk import translate_disk_errors
 from numerai_pipeline.storage.layout import fingerprint
-from numerai_pipeline.storage.manifests import atomic_path, discard, read_manifest, verified_manifest, write_manifest
+from numerai_pipeline.storage.locks import exclusive_lock
+from numerai_pipeline.storage.manifests import verified_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numerai_pipeline.dataset.raw import RawDataset
-    from numerai_pipeline.storage.layout import RunLayout
+    from numerai_pipeline.dataset.store import Dataset
+    from numerai_pipeline.storage.layout import DataLayout, RunLayout
 
 log = logging.getLogger(__name__)
 
 REFERENCES = {
-    "example_predictions": ("example_validation", "example_live"),
-    "meta_model": ("meta_model",),
-    "benchmark_models": ("benchmark_validation", "benchmark_live"),
+    "example_predictions": "example_validation",
+    "meta_model": "meta_model",
+    "benchmark_models": "benchmark_validation",
 }
-"""Name of the file in the run's directory → the roles of its raw files; a dataset need not have any of them."""
-ROLES = tuple(role for roles in REFERENCES.values() for role in roles)
-_UNAVAILABLE = "unavailable"
+"""Name of a comparison's file → the role of its raw file; a dataset need not have any of them."""
+TASK = "references"
+"""Name of the folder of the results."""
+METADATA = "references.json"
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Benchmarks:
-    """The comparisons of a run.
+    """A finished result: ``<name>.parquet`` for each available comparison, and ``references.json``.
 
     Attributes
     ----------
+    key : str
+        Hash of everything that decides the files; the name of the directory.
+    directory : Path
+        The directory.
     available : list of str
-        Names of the files that are in the run's directory.
+        Names of the files, without ``.parquet``.
     unavailable : dict
-        Role of a raw file, or name of a comparison without any → why its rows or columns are missing.
+        Role of a raw file, or name of a comparison without one → why there is no comparison.
     """
 
-    available: list[str] = field(default_factory=list)
-    unavailable: dict[str, str] = field(default_factory=dict)
+    key: str
+    directory: Path
+    available: list[str]
+    unavailable: dict[str, str]
+
+    def file(self, name: str) -> Path:
+        """Path of an available comparison: parquet with ``id`` and columns of numbers."""
+        return self.directory / f"{name}.parquet"
 
 
-def write_benchmarks(raw: RawDataset, layout: RunLayout) -> Benchmarks:
-    """Write the published predictions of the tournament rows into the run's directory.
+class _UnreadableError(Exception):
+    """The operating system failed to read a file; the next run may succeed."""
+
+    def __init__(self, role: str, reason: str) -> None:
+        super().__init__(reason)
+        self.role = role
+
+
+def write_benchmarks(raw: RawDataset, dataset: Dataset, data: DataLayout, run: RunLayout) -> Benchmarks:
+    """Return the published predictions of the validation rows and, in a walk-forward run, of the live rows.
+
+    They are written where they do not exist.
 
     Parameters
     ----------
     raw : RawDataset
         The raw files.
-    layout : RunLayout
-        Holds the finished tournament table.
+    dataset : Dataset
+        The run's dataset.
+    data : DataLayout
+        The data volume.
+    run : RunLayout
+        For a walk-forward run, holds the finished live table; otherwise not read.
 
     Returns
     -------
     Benchmarks
-        The comparisons that there are, and the reason for each raw file that is not used, or not as a whole.
+        The comparisons that there are, and the reason for each raw file that is not used.
 
     Raises
     ------
     DiskFullError, VolumeError
-        When the run's directory cannot be written. No content of a raw file raises an exception.
+        When the result cannot be written. No content of a raw file raises an exception.
     """
-    benchmarks = Benchmarks()
-    with translate_disk_errors(layout.directory):
-        for name, roles in REFERENCES.items():
-            if not {*raw.files, *raw.unavailable}.intersection(roles):
-                discard(layout.reference(name))
-                benchmarks.unavailable[name] = f"dataset {raw.version} has no such file"
-                continue
-            written, reasons = _write_one(name, roles, raw, layout)
-            if written:
-                benchmarks.available.append(name)
-            for role, reason in reasons.items():
-                log.warning("no comparison, or only in part: %s: %s", role, reason)
-            benchmarks.unavailable.update(reasons)
-    if benchmarks.available:
-        log.info("comparisons: %s", ", ".join(benchmarks.available))
-    return benchmarks
-
-
-def _write_one(name: str, roles: Sequence[str], raw: RawDataset, layout: RunLayout) -> tuple[bool, dict[str, str]]:
-    path = layout.reference(name)
-    present = [role for role in roles if role in raw.files]
-    reasons = {role: raw.unavailable[role] for role in roles if role in raw.unavailable}
-    if not present:
-        discard(path)
-        return False, reasons
-    tournament = read_manifest(layout.tournament)
-    made_from = {role: raw.files[role].sha256 for role in present}
-    inputs = fingerprint({**made_from, "rows": tournament.sha256 if tournament else None})
-    manifest = verified_manifest(path, inputs=inputs)
-    if manifest is not None:
-        return True, reasons | manifest.about.get(_UNAVAILABLE, {})
-    discard(path)
-    ids = pq.read_table(layout.tournament, columns=["id"])["id"].combine_chunks()
-    tables, failures = _read_tables(present, raw, ids)
-    if not tables:
-        return False, reasons | failures
-    lacking = _lacking_columns({role: raw.path(role).name for role in tables}, tables)
-    table = pa.concat_tables(list(tables.values()), promote_options="default")
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-    write_manifest(
-        path,
-        rows=table.num_rows,
-        columns=table.column_names,
-        # a file that could not be read is read again by the next run
-        inputs=None if failures else inputs,
-        about={_UNAVAILABLE: lacking},
-    )
-    return True, reasons | failures | lacking
-
-
-def _read_tables(roles: Iterable[str], raw: RawDataset, ids: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read the run's rows of each file, and collect the reasons where that fails."""
-    tables: dict[str, Any] = {}
-    failures = {}
-    for role in roles:
+    roles = {role: raw.files[role].sha256 for role in REFERENCES.values() if role in raw.files}
+    reasons = {role: raw.unavailable[role] for role in REFERENCES.values() if role in raw.unavailable}
+    if not (found := _find(_locate(raw, dataset, data, roles, reasons))):
+        for role in list(roles):
+            try:
+                raw.verify_checksums([role])
+            except (PipelineError, OSError) as error:
+                del roles[role]
+                reasons[role] = str(error)
+    while not found:
         try:
-            raw.verify_checksums([role])
-            table = _rows_of_run(raw.path(role), ids)
-            _require_unique_ids(raw.path(role).name, [*tables.values(), table])
-        except (PipelineError, OSError) as error:
-            failures[role] = str(error)
-        else:
-            tables[role] = table
-    return tables, failures
+            found = _make(raw, dataset, data, run, roles, reasons)
+        except _UnreadableError as error:
+            del roles[error.role]
+            reasons[error.role] = str(error)
+    for role in REFERENCES.values():
+        if role in found.unavailable and role in {*raw.files, *raw.unavailable}:
+            log.warning("no comparison: %s: %s", role, found.unavailable[role])
+    if found.available:
+        log.info("comparisons: %s", ", ".join(found.available))
+    return found
 
 
-def _rows_of_run(file: Path, ids: Any) -> Any:
-    """Read the rows whose ids are in the tournament table: ``id``, and the columns of numbers with values there."""
+def find_benchmarks(dataset: Dataset, data: DataLayout) -> Benchmarks | None:
+    """Return the newest comparisons that an earlier run has written for a dataset of live rounds."""
+    found = []
+    for file in (data.results_root / TASK).glob(f"[!.]*/{METADATA}"):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if (content["dataset"], content["era"]) == (dataset.key, None):
+                found.append((file.stat().st_mtime, file.parent))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+    return _find(max(found)[1]) if found else None
+
+
+def _locate(
+    raw: RawDataset, dataset: Dataset, data: DataLayout, roles: dict[str, str], reasons: dict[str, str]
+) -> Path:
+    key = fingerprint(
+        {
+            "format": _FORMAT,
+            "dataset": dataset.key,
+            "era": raw.era,
+            "version": raw.version,
+            "made_from": roles,
+            "unavailable": reasons,
+        }
+    )
+    return data.result(TASK, key)
+
+
+def _find(directory: Path) -> Benchmarks | None:
+    try:
+        content = json.loads((directory / METADATA).read_text(encoding="utf-8"))
+        found = Benchmarks(directory.name, directory, content["available"], content["unavailable"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if all(verified_manifest(found.file(name)) for name in found.available) else None
+
+
+def _make(
+    raw: RawDataset,
+    dataset: Dataset,
+    data: DataLayout,
+    run: RunLayout,
+    roles: dict[str, str],
+    reasons: dict[str, str],
+) -> Benchmarks:
+    directory = _locate(raw, dataset, data, roles, reasons)
+    with translate_disk_errors(data.results_root):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(directory, "writing the same comparisons"):
+            if found := _find(directory):
+                return found
+            if directory.exists():
+                log.warning("%s: damaged; writing it again", directory)
+                remove_directory(directory)
+            tables = [dataset.layout.validation, *([run.live] if raw.era is not None else [])]
+            ids = pa.concat_arrays([pq.read_table(path, columns=["id"])["id"].combine_chunks() for path in tables])
+            with atomic_directory(directory) as temporary:
+                made = Benchmarks(directory.name, temporary, [], dict(reasons))
+                for name, role in REFERENCES.items():
+                    if role not in roles:
+                        if role not in reasons:
+                            made.unavailable[name] = f"dataset {raw.version} has no such file"
+                        continue
+                    try:
+                        table = _rows_with_ids(raw.path(role), ids)
+                    except PipelineError as error:
+                        made.unavailable[role] = str(error)
+                        continue
+                    except OSError as error:
+                        raise _UnreadableError(role, str(error)) from error
+                    path = made.file(name)
+                    pq.write_table(table, path, compression="zstd")
+                    path.chmod(0o644)
+                    write_manifest(path, rows=table.num_rows, columns=table.column_names)
+                    made.available.append(name)
+                content = {
+                    "dataset": dataset.key,
+                    "era": raw.era,
+                    "version": raw.version,
+                    "made_from": roles,
+                    "available": made.available,
+                    "unavailable": made.unavailable,
+                }
+                (temporary / METADATA).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return Benchmarks(directory.name, directory, made.available, made.unavailable)
+
+
+def _rows_with_ids(file: Path, ids: Any) -> Any:
+    """Read the rows with these ids: ``id``, and the columns of numbers with values there."""
     with ParquetSource(file) as source:
         names = [name for name, kind in source.columns.items() if name not in KEYS and is_number(kind)]
         if not names:
@@ -155,12 +229,13 @@ def _rows_of_run(file: Path, ids: Any) -> Any:
         batches = [batch.filter(pc.is_in(batch["id"], value_set=ids)) for batch in source.read_columns(["id"], names)]
     table = pa.Table.from_batches(batches)
     if not table.num_rows:
-        msg = f"{file.name}: none of its ids is in the run's tournament table"
+        msg = f"{file.name}: none of its ids is in the validation table"
         raise BadInputError(msg)
+    _require_unique_ids(file.name, table["id"])
     table = _without_infinity(table)
     valued = [name for name in names if table[name].null_count < table.num_rows]
     if not valued:
-        msg = f"{file.name}: no value in any of the run's rows (columns: {abbreviate(names)})"
+        msg = f"{file.name}: no value in any row of the validation table (columns: {abbreviate(names)})"
         raise BadInputError(msg)
     return table.select(["id", *valued])
 
@@ -172,21 +247,9 @@ def _without_infinity(table: Any) -> Any:
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 
-def _require_unique_ids(file: str, tables: Sequence[Any]) -> None:
-    ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], pa.string())
+def _require_unique_ids(file: str, ids: Any) -> None:
     counts = pc.value_counts(ids)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
         msg = f"{file}: id {repeated[0]['values'].as_py()!r} is there more than once, {len(repeated):,} such ids in all"
         raise BadInputError(msg)
-
-
-def _lacking_columns(files: dict[str, str], tables: dict[str, Any]) -> dict[str, str]:
-    """Describe for each file the columns that it has no values of, though another file has."""
-    everything = dict.fromkeys(name for table in tables.values() for name in table.column_names)
-    lacking = {role: [name for name in everything if name not in table.column_names] for role, table in tables.items()}
-    return {
-        role: f"{files[role]}: no values of {abbreviate(names)}, which the other file has"
-        for role, names in lacking.items()
-        if names
-    }

@@ -15,7 +15,7 @@ from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.dataset.tables import KEYS, TableSchema, require_columns, require_unique_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 _BLOCK = 2**20
@@ -63,6 +63,10 @@ class CsvSource:
         wanted = {key: pa.string() for key in KEYS} | schema.features | {schema.target: pa.float32()}
         for batch in self._batches(wanted):
             yield pa.RecordBatch.from_arrays(batch.columns, schema=schema.arrow_schema)
+
+    def read_columns(self, texts: Collection[str], numbers: Collection[str]) -> Iterator[Any]:
+        """Yield some columns of all rows as record batches: texts as strings, numbers as doubles."""
+        yield from self._batches(dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64()))
 
     def read_text(self, column: str) -> Iterator[Any]:
         """Yield one text column as arrays of strings."""

@@ -1,4 +1,4 @@
-"""Detects duplicate row ids within and across a run's tables, exactly, with eight bytes of memory for each id."""
+"""Detects duplicate row ids within and across tables, exactly, with eight bytes of memory for each id."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from numerai_pipeline.dataset.tables import KEYS, TableSchema, require_columns, 
 from numerai_pipeline.storage.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -123,9 +123,18 @@ class ParquetSource:
         for batch in self._batches(wanted, _TEXT_ROWS):
             yield batch[column]
 
-    def columns_with_nulls(self, names: Collection[str]) -> set[str]:
+    def columns_with_nulls(self, names: Collection[str], selected: Callable[[Any], Any] | None = None) -> set[str]:
         """Return the number columns that have missing values.
 
+        Parameters
+        ----------
+        names : collection of str
+            The columns to read.
+        selected : callable, optional
+            Returns the rows of a batch to search, by the column ``era``; all rows by default.
+
+        Notes
+        -----
         The values are read: the footer's statistics would be faster, but reading them from a damaged footer makes Arrow
         abort the process.
         """
@@ -133,10 +142,12 @@ class ParquetSource:
         if not names:
             return set()
         types = {name: self.columns[name] for name in names}
+        keys = {} if selected is None else {"era": pa.string()}
         progress = Progress(log, f"{self.name}: searching for missing values", self.rows, "rows")
         found: set[str] = set()
-        for batch in self._batches(types, max(256, _SCAN_CELLS // len(types))):
-            found.update(name for name, column in zip(types, batch.columns, strict=True) if column.null_count)
+        for batch in self._batches(keys | types, max(256, _SCAN_CELLS // len(types))):
+            rows = batch if selected is None else selected(batch)
+            found.update(name for name in types if rows[name].null_count)
             progress.advance(batch.num_rows)
         return found
 

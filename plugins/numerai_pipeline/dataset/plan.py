@@ -1,19 +1,19 @@
-"""Selects the raw files, the features and the target of a run's tables.
+"""Selects the raw files, the rows, the features and the target of a dataset and of a live table.
 
-It reads headers, ``features.json`` and, of int8 features, whether values are missing.
+It reads headers, ``features.json``, which eras have known targets and, of int8 features, whether values are missing.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from numerai_pipeline.core.eras import default_embargo, week_of_era
+from numerai_pipeline.core.eras import default_embargo, refit_era, week_of_era
 from numerai_pipeline.core.errors import BadInputError, NotFoundError
 from numerai_pipeline.dataset.archive import extract
 from numerai_pipeline.dataset.csv_source import CsvSource
@@ -21,56 +21,79 @@ from numerai_pipeline.dataset.parquet_source import ParquetSource
 from numerai_pipeline.dataset.selection import RowFilter
 from numerai_pipeline.dataset.tables import (
     KEYS,
+    LIVE_TYPES,
     TOURNAMENT_TYPES,
     TRAINING_TYPES,
+    VALIDATION_TYPES,
     RowSource,
     TableSchema,
     abbreviate,
     era_number,
+    is_known,
     require_columns,
 )
 from numerai_pipeline.storage.disk import require_free_space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
     from numerai_pipeline.dataset.raw import RawDataset
+    from numerai_pipeline.dataset.store import Dataset
 
 log = logging.getLogger(__name__)
 
 TRAINING_CSV = "numerai_training_data.csv"
 TOURNAMENT_CSV = "numerai_tournament_data.csv"
 ARCHIVE_FEATURE_SET = "all"
+# the last fifth of the eras is held out; a file's validation eras are used where they are a tenth of all
+_HELD_OUT = 5
+_LEAST_VALIDATION = 10
 
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """The rows and columns of the tables.
+    """The rows and columns of a dataset.
 
     Attributes
     ----------
     schema : TableSchema
         Features, target and metadata of both tables.
-    training, tournament : sequence of RowFilter
+    embargo : int
+        Eras between the last known era and the first one predicted.
+    training, validation : sequence of RowFilter
         The rows of each table, in order.
-    walk_forward : bool
-        Whether the tournament rows are of a past era: their targets are known, and hidden from the models.
     """
 
     schema: TableSchema
+    embargo: int
     training: Sequence[RowFilter]
-    tournament: Sequence[RowFilter]
-    walk_forward: bool = False
+    validation: Sequence[RowFilter]
 
     @property
     def sources(self) -> list[RowSource]:
         """The files of the rows, without repetition."""
-        return list({id(part.source): part.source for part in (*self.training, *self.tournament)}.values())
+        return list({id(part.source): part.source for part in (*self.training, *self.validation)}.values())
 
 
-def make_plan(
+@dataclass(frozen=True)
+class LivePlan:
+    """The rows and columns of a run's live table.
+
+    Attributes
+    ----------
+    schema : TableSchema
+        The dataset's features, each with its type in the live table.
+    parts : sequence of RowFilter
+        The rows, in order.
+    """
+
+    schema: TableSchema
+    parts: Sequence[RowFilter]
+
+
+def plan_dataset(
     raw: RawDataset,
     opened: ExitStack,
     scratch: Path,
@@ -78,8 +101,9 @@ def make_plan(
     feature_set: str,
     target: str | None,
     embargo: int | None = None,
+    refit_every: int = 1,
 ) -> DatasetPlan:
-    """Select the inputs of the tables, and check that they exist.
+    """Select the inputs of a dataset, and check that they exist.
 
     Parameters
     ----------
@@ -94,23 +118,46 @@ def make_plan(
     target : str or None
         Target to learn; None for the default, which is logged.
     embargo : int, optional
-        Eras between training and the era of a walk-forward run; by default determined by the target's name.
+        Eras between training and the first era predicted; by default determined by the target's name.
+    refit_every : int
+        Weeks that share the dataset of a walk-forward run.
 
     Raises
     ------
     NotFoundError
-        When a file, the feature set or the target does not exist.
+        When a file, the feature set, the target or the era does not exist.
     BadInputError
-        When a file is damaged or lacks a required column.
+        When a file is damaged, lacks a required column or has fewer than two eras.
     DiskFullError
         When the volume has not enough space.
     """
     if raw.kind == "archive":
-        return _plan_archive(raw, scratch, target)
-    return _plan_v5(raw, opened, scratch, feature_set, target, embargo)
+        return _plan_archive(raw, scratch, target, embargo)
+    wanted, targets = _read_features_json(raw.path("features"), feature_set)
+    training, validation = (opened.enter_context(ParquetSource(raw.path(role))) for role in ("train", "validation"))
+    for source in (training, validation):
+        require_columns(source.name, KEYS, source.columns)
+        _require_feature_set(source, feature_set, wanted)
+    targets = _order_targets(training, targets, target)
+    if target is None and raw.payout_days is not None:
+        target = payout_target(training, targets, raw.payout_days)
+    chosen = _choose_target("features.json", targets, target)
+    for source in (training, validation):
+        require_columns(source.name, [chosen], source.columns)
+    in_set = set(wanted)
+    features = [name for name in training.columns if name in in_set]
+    needed = sum(source.packed_bytes([*KEYS, *features, chosen]) for source in (training, validation))
+    require_free_space(scratch, needed, "writing the dataset's tables")
+    embargo = default_embargo(chosen) if embargo is None else embargo
+    if raw.era is None:
+        parts = _split(training, validation, chosen)
+    else:
+        parts = plan_walk_forward(training, validation, chosen, raw.era, embargo, refit_every)
+    schema = TableSchema(_feature_types(features, [*parts[0], *parts[1]]), chosen, feature_set, raw.source)
+    return DatasetPlan(schema, embargo, *parts)
 
 
-def _plan_archive(raw: RawDataset, scratch: Path, target: str | None) -> DatasetPlan:
+def _plan_archive(raw: RawDataset, scratch: Path, target: str | None, embargo: int | None) -> DatasetPlan:
     archive = raw.path("archive")
     files = extract(archive, scratch / "archive")
     training_file, tournament_file = (_member(archive, files, name) for name in (TRAINING_CSV, TOURNAMENT_CSV))
@@ -127,7 +174,125 @@ def _plan_archive(raw: RawDataset, scratch: Path, target: str | None) -> Dataset
     require_columns(tournament.name, [*KEYS, chosen], tournament.columns)
     _require_same_features(training, tournament, features)
     schema = TableSchema(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
-    return DatasetPlan(schema, [RowFilter(training, TRAINING_TYPES)], [RowFilter(tournament, TOURNAMENT_TYPES)])
+    embargo = default_embargo(chosen) if embargo is None else embargo
+    return DatasetPlan(schema, embargo, *_split(training, tournament, chosen))
+
+
+def plan_live(raw: RawDataset, opened: ExitStack, scratch: Path, dataset: Dataset) -> LivePlan:
+    """Select the rows to predict, and check that they have the dataset's features.
+
+    Parameters
+    ----------
+    raw : RawDataset
+        The raw files; of ``v5`` only the live file is needed, except in a walk-forward run.
+    opened, scratch
+        See :func:`plan_dataset`.
+    dataset : Dataset
+        The dataset that the run's models are fitted on.
+
+    Raises
+    ------
+    NotFoundError
+        When a file or the era does not exist.
+    BadInputError
+        When a file is damaged, or lacks a feature or another required column.
+    DiskFullError
+        When the volume has not enough space.
+    """
+    features = list(dataset.features)
+    if raw.kind == "archive":
+        archive = raw.path("archive")
+        tournament = CsvSource(_member(archive, extract(archive, scratch / "archive"), TOURNAMENT_CSV))
+        require_columns(tournament.name, KEYS, tournament.columns)
+        _require_features(tournament, dataset)
+        parts = [RowFilter(tournament, TOURNAMENT_TYPES, data_types=LIVE_TYPES)]
+        types = dict.fromkeys(features, pa.float32())
+    else:
+        roles = ["live"] if raw.era is None else ["train", "validation"]
+        sources = [opened.enter_context(ParquetSource(raw.path(role))) for role in roles]
+        for source in sources:
+            require_columns(source.name, KEYS, source.columns)
+            _require_features(source, dataset)
+        needed = sum(source.packed_bytes([*KEYS, *features]) for source in sources) if raw.era is None else 0
+        require_free_space(scratch, needed, "writing the live table")
+        parts = [RowFilter(sources[0], ("live",))] if raw.era is None else _rows_of_era(sources[0], sources[1], raw.era)
+        types = _feature_types(features, parts)
+    return LivePlan(TableSchema(types, dataset.target, dataset.feature_set, dataset.source), parts)
+
+
+def _require_feature_set(source: ParquetSource, feature_set: str, wanted: list[str]) -> None:
+    missing = [name for name in wanted if name not in source.columns]
+    if len(missing) > 1:
+        msg = (
+            f"{source.name}: {len(missing):,} of the {len(wanted):,} features of the set {feature_set!r} are missing:"
+            f" {abbreviate(missing, 5)}. Choose another feature set. The simulator generates this one with"
+            f" --feature-set {feature_set}"
+        )
+        raise BadInputError(msg)
+    require_columns(source.name, wanted, source.columns)
+
+
+def _require_features(source: RowSource, dataset: Dataset) -> None:
+    missing = [name for name in dataset.features if name not in source.columns]
+    if missing:
+        columns = f"column {missing[0]!r} is" if len(missing) == 1 else f"columns {abbreviate(missing, 5)} are"
+        msg = (
+            f"{source.name}: {columns} missing, but dataset {dataset.key} ({dataset.version}, feature set"
+            f" {dataset.feature_set!r}) has {len(dataset.features):,} features: choose version {dataset.version}, or"
+            " make a new fit (parameter `fit`: `always`)"
+        )
+        raise BadInputError(msg)
+
+
+def _split(training: RowSource, validation: RowSource, target: str) -> tuple[Sequence[RowFilter], Sequence[RowFilter]]:
+    """Divide the files' rows into training and validation; hold training eras out where no validation row is known."""
+    _, known = _eras(validation, target, VALIDATION_TYPES)
+    everything = RowFilter(training, TRAINING_TYPES)
+    if known:
+        return [everything], [RowFilter(validation, TOURNAMENT_TYPES, data_types=VALIDATION_TYPES)]
+    numbers = _numbers(_eras(training, target, TRAINING_TYPES)[1])
+    if len(numbers) < 2:
+        msg = (
+            f"{validation.name} has no validation row with a known target {target!r}, and {training.name} has"
+            f" {len(numbers)} eras with one, but two are needed to hold one out: choose another target or dataset"
+        )
+        raise BadInputError(msg)
+    log.info("%s: no validation row with a known target", validation.name)
+    return _hold_out({training: everything}, {training: numbers})
+
+
+def _hold_out(
+    parts: Mapping[RowSource, RowFilter], known: Mapping[RowSource, set[int]]
+) -> tuple[Sequence[RowFilter], Sequence[RowFilter]]:
+    """Divide eras with known targets into training and, the last fifth, validation."""
+    numbers = sorted(set().union(*known.values()))
+    held_out = numbers[-max(1, len(numbers) // _HELD_OUT) :]
+    first, last = held_out[0], held_out[-1]
+    log.info("the validation table is the last fifth of %d eras: %04d to %04d", len(numbers), first, last)
+
+    def part_of(eras: range, new_type: str) -> list[RowFilter]:
+        return [
+            replace(part, eras=eras, new_type=new_type)
+            for source, part in parts.items()
+            if any(number in eras for number in known[source])
+        ]
+
+    return part_of(range(first), "train"), part_of(range(first, last + 1), "validation")
+
+
+def _eras(source: RowSource, target: str, data_types: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Return all eras of a file, and those with a known target in a row of one of these data types."""
+    every: set[str] = set()
+    known: set[str] = set()
+    for batch in source.read_columns(["era", "data_type"], [target]):
+        every.update(pc.unique(batch["era"]).to_pylist())
+        wanted = pc.is_in(batch["data_type"], value_set=pa.array(data_types, pa.string()))
+        known.update(pc.unique(batch["era"].filter(pc.and_(wanted, is_known(batch[target])))).to_pylist())
+    return every, known
+
+
+def _numbers(eras: Iterable[str | None]) -> set[int]:
+    return {number for era in eras if era and (number := era_number(era)) is not None}
 
 
 def _member(archive: Path, files: list[Path], wanted: str) -> Path:
@@ -165,34 +330,6 @@ def _choose_target(file: str, targets: Sequence[str], wanted: str | None) -> str
     return wanted
 
 
-def _plan_v5(
-    raw: RawDataset, opened: ExitStack, scratch: Path, feature_set: str, target: str | None, embargo: int | None
-) -> DatasetPlan:
-    wanted, targets = _read_features_json(raw.path("features"), feature_set)
-    training, validation, *live = sources = [
-        opened.enter_context(ParquetSource(raw.path(role)))
-        for role in ("train", "validation", "live")
-        if role in raw.files
-    ]
-    for source in sources:
-        require_columns(source.name, [*KEYS, *wanted], source.columns)
-    targets = _order_targets(training, targets, target)
-    if target is None and raw.payout_days is not None:
-        target = payout_target(training, targets, raw.payout_days)
-    chosen = _choose_target("features.json", targets, target)
-    for source in (training, validation):
-        require_columns(source.name, [chosen], source.columns)
-    in_set = set(wanted)
-    features = [name for name in training.columns if name in in_set]
-    needed = sum(source.packed_bytes([*KEYS, *features, chosen]) for source in sources)
-    require_free_space(scratch, needed, "writing the run's tables")
-    schema = TableSchema(_feature_types(features, sources), chosen, feature_set, raw.source)
-    if raw.era is not None:
-        return plan_walk_forward(schema, training, validation, raw.era, embargo)
-    tournament = [RowFilter(source, TOURNAMENT_TYPES) for source in (validation, *live)]
-    return DatasetPlan(schema, [RowFilter(training, TRAINING_TYPES)], tournament)
-
-
 def _order_targets(training: ParquetSource, listed: list[str], wanted: str | None) -> list[str]:
     """List the available targets, the default first.
 
@@ -209,69 +346,87 @@ def _order_targets(training: ParquetSource, listed: list[str], wanted: str | Non
 
 
 def plan_walk_forward(
-    schema: TableSchema, training: RowSource, validation: RowSource, era: int, embargo: int | None
-) -> DatasetPlan:
-    """Select the rows that were known when an era was live, and the rows of that era to predict.
+    training: RowSource, validation: RowSource, target: str, era: int, embargo: int, refit_every: int
+) -> tuple[Sequence[RowFilter], Sequence[RowFilter]]:
+    """Select the rows that were known when the fit of an era was made: training and validation.
+
+    The files' boundary divides them where validation has at least a tenth of the known eras; otherwise the last fifth
+    of the known eras is the validation table.
 
     Parameters
     ----------
-    schema : TableSchema
     training, validation : RowSource
         Today's files, which include later eras.
+    target : str
+        The target.
     era : int
         The era to predict.
-    embargo : int, optional
-        Eras between the last training era and this one; by default determined by the target's name.
+    embargo : int
+        Eras between the last known era and the first one that the fit predicts.
+    refit_every : int
+        Weeks that share a fit.
 
     Raises
     ------
     NotFoundError
-        When the files do not have this era, or no training era before it.
+        When the files do not have this era, or fewer than two known eras before it.
     """
-    if embargo is None:
-        embargo = default_embargo(schema.target)
-    last = era - embargo - 1
-    known = {source: _era_numbers(source) for source in (training, validation)}
-    available = set().union(*known.values())
-    if era not in available:
+    data_types = {training: TRAINING_TYPES, validation: VALIDATION_TYPES}
+    found = {source: _eras(source, target, types) for source, types in data_types.items()}
+    _require_era(era, {source: _numbers(every) for source, (every, _) in found.items()})
+    first = refit_era(era, refit_every)
+    last = first - embargo - 1
+    known = {source: {number for number in _numbers(eras) if number <= last} for source, (_, eras) in found.items()}
+    count = len(known[training] | known[validation])
+    if count < 2:
         msg = (
-            f"{training.name} and {validation.name} do not have era {era:04d}, the week of {week_of_era(era)}: a"
-            f" walk-forward run needs a week between {week_of_era(min(available))} and {week_of_era(max(available))}"
-        )
-        raise NotFoundError(msg)
-    if min(available) > last:
-        msg = (
-            f"no training data for era {era:04d}: the dataset begins with era {min(available):04d} and training must"
-            f" end with era {last:04d}, {embargo} eras before: choose a later week, or a smaller embargo"
+            f"no training data for era {era:04d}: training must end with era {max(last, 0):04d}, {embargo} eras before"
+            f" era {first:04d}, and the dataset has {count} eras with known targets until then, but training and"
+            " validation need two: choose a later week, or a smaller embargo"
         )
         raise NotFoundError(msg)
     log.info(
-        "walk-forward: training on eras %04d to %04d, embargo of %d eras, predicting era %04d (the week of %s)",
-        min(available),
+        "walk-forward: known are eras %04d to %04d, embargo of %d eras, predicting era %04d (the week of %s)",
+        min(known[training] | known[validation]),
         last,
         embargo,
         era,
         week_of_era(era),
     )
-    return DatasetPlan(
-        schema,
-        [
-            RowFilter(source, allowed, range(last + 1), "train")
-            for source, allowed in ((training, TRAINING_TYPES), (validation, TOURNAMENT_TYPES))
-            if min(known[source], default=era) <= last
-        ],
-        [
-            RowFilter(source, allowed, range(era, era + 1), "live")
-            for source, allowed in ((training, TRAINING_TYPES), (validation, TOURNAMENT_TYPES))
-            if era in known[source]
-        ],
-        walk_forward=True,
-    )
+    eras = range(last + 1)
+    parts = {
+        training: RowFilter(training, TRAINING_TYPES, eras),
+        validation: RowFilter(validation, TOURNAMENT_TYPES, eras, VALIDATION_TYPES),
+    }
+    if known[training] and len(known[validation]) * _LEAST_VALIDATION >= count:
+        return [parts[training]], [parts[validation]]
+    return _hold_out(parts, known)
 
 
-def _era_numbers(source: RowSource) -> set[int]:
-    eras = {era for values in source.read_text("era") for era in pc.unique(values).to_pylist() if era}
-    return {number for era in eras if (number := era_number(era)) is not None}
+def _rows_of_era(training: RowSource, validation: RowSource, era: int) -> list[RowFilter]:
+    """Select the rows of a past era, to predict them as live rows."""
+    allowed = {training: TRAINING_TYPES, validation: TOURNAMENT_TYPES}
+    available = {
+        source: _numbers(value for values in source.read_text("era") for value in pc.unique(values).to_pylist())
+        for source in allowed
+    }
+    _require_era(era, available)
+    return [
+        RowFilter(source, allowed[source], range(era, era + 1), new_type="live")
+        for source in allowed
+        if era in available[source]
+    ]
+
+
+def _require_era(era: int, available: Mapping[RowSource, set[int]]) -> None:
+    numbers = set().union(*available.values())
+    if era not in numbers:
+        files = " and ".join(source.name for source in available)
+        msg = (
+            f"{files} do not have era {era:04d}, the week of {week_of_era(era)}: a walk-forward run needs a week"
+            f" between {week_of_era(min(numbers))} and {week_of_era(max(numbers))}"
+        )
+        raise NotFoundError(msg)
 
 
 def payout_target(training: ParquetSource, targets: Sequence[str], days: int) -> str | None:
@@ -358,11 +513,12 @@ def _are_names(names: object) -> TypeGuard[list[str]]:
     return isinstance(names, list) and bool(names) and all(isinstance(name, str) and name for name in names)
 
 
-def _feature_types(features: list[str], sources: Sequence[ParquetSource]) -> dict[str, Any]:
-    """Return int8 for features that are int8 without missing values in each file, else float32 for NaN."""
-    complete = {name for name in features if all(source.columns[name] == pa.int8() for source in sources)}
-    for source in sources:
-        complete -= source.columns_with_nulls(complete)
+def _feature_types(features: list[str], parts: Sequence[RowFilter]) -> dict[str, Any]:
+    """Return int8 for features that are int8 without missing values in the selected eras, else float32 for NaN."""
+    files = [(part.source, part) for part in parts if isinstance(part.source, ParquetSource)]
+    complete = {name for name in features if all(source.columns[name] == pa.int8() for source, _ in files)}
+    for source, part in files:
+        complete -= source.columns_with_nulls(complete, None if part.eras is None else part.select_eras)
     if len(complete) < len(features):
         others = [name for name in features if name not in complete]
         log.info("%d of %d features are float32, not int8: %s", len(others), len(features), abbreviate(others))

@@ -37,8 +37,8 @@ class RawDataset:
         Dataset version such as ``v5.3``; for an archive the zip's file name.
     files : dict
         Role → file. Roles of ``v5``: features, train, validation, and live except in a walk-forward run; for
-        comparison, if the dataset has them: example_validation, example_live, meta_model, benchmark_validation,
-        benchmark_live. Role of ``archive``: archive.
+        comparison, if the dataset has them: example_validation, meta_model, benchmark_validation. A run that only
+        predicts has live alone. Role of ``archive``: archive.
     era : int, optional
         For a walk-forward run, the era it predicts, which lies in train or validation; None for a run on live data.
     payout_days : int, optional

@@ -1,4 +1,4 @@
-"""Checks the rows of a run's tables in batches; errors name file, row, column and value."""
+"""Checks the rows of the tables in batches; errors name file, row, column and value."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def check_rows(batch: Any, schema: TableSchema, allowed: Sequence[str], location
     if tuple(allowed) == TRAINING_TYPES:
         _check_eras_numbered(batch["era"], location)
     for name, kind in schema.features.items():
-        _check_feature(batch[name], name, kind, location)
+        if kind != pa.int8():
+            _check_feature(batch[name], name, location)
     _check_target(batch["target"], schema.target, location)
 
 
@@ -84,13 +85,19 @@ def _check_eras_numbered(eras: Any, location: RowLocation) -> None:
             raise location.error(first, "era", f"{reason}: repair the file or download it again")
 
 
-def _check_feature(values: Any, name: str, kind: Any, location: RowLocation) -> None:
-    if kind == pa.int8():
-        # features have this type because the file had no missing values when it was scanned
-        if values.null_count:
-            reason = "the value is missing, though it existed a moment ago: does another process write to the file?"
-            raise location.error(_first(pc.is_null(values)) or 0, name, reason)
-        return
+def require_complete_int8(batch: Any, schema: TableSchema, file: str) -> None:
+    """Check that the selected rows have all int8 features: the file had no missing values when it was scanned."""
+    for name, kind in schema.features.items():
+        if kind == pa.int8() and batch[name].null_count:
+            row_id = batch["id"][_first(pc.is_null(batch[name])) or 0].as_py()
+            msg = (
+                f"{file}: row {row_id!r}, column {name!r}: the value is missing, though it existed a moment ago: does"
+                " another process write to the file?"
+            )
+            raise BadInputError(msg)
+
+
+def _check_feature(values: Any, name: str, location: RowLocation) -> None:
     infinite = _first(pc.is_inf(values))
     if infinite is not None:
         reason = f"{exact_text(values[infinite])} is infinite or too large: features must be finite numbers, or empty"

@@ -26,34 +26,37 @@ class RowFilter:
         Data types that it may have.
     eras : range, optional
         Numbers of the selected eras; all rows by default.
-    data_type : str, optional
+    data_types : tuple of str, optional
+        Data types of the selected rows; all by default.
+    new_type : str, optional
         Data type of the rows in the table; as in the file by default.
     """
 
     source: RowSource
     allowed: tuple[str, ...]
     eras: range | None = None
-    data_type: str | None = None
+    data_types: tuple[str, ...] | None = None
+    new_type: str | None = None
 
-    def select(self, batch: Any, kept_eras: Collection[str] | None = None) -> Any:
-        """Return the selected rows of a batch.
+    def select_eras(self, batch: Any) -> Any:
+        """Return the rows of a batch in the selected eras."""
+        if self.eras is None:
+            return batch
+        return in_eras(batch, {era for era in pc.unique(batch["era"]).to_pylist() if era and self.includes(era)})
 
-        Parameters
-        ----------
-        batch : pyarrow.RecordBatch
-            Rows of the file, checked.
-        kept_eras : collection of str, optional
-            Further restriction to these eras.
-        """
-        if self.eras is not None:
-            batch = in_eras(batch, {era for era in pc.unique(batch["era"]).to_pylist() if self.includes(era)})
-        if kept_eras is not None:
-            batch = in_eras(batch, kept_eras)
-        if self.data_type is not None and batch.num_rows:
-            index = batch.schema.get_field_index("data_type")
-            data_types = pa.array([self.data_type] * batch.num_rows, pa.string())
-            batch = batch.set_column(index, batch.schema.field(index), data_types)
-        return batch
+    def select_types(self, batch: Any) -> Any:
+        """Return the rows of a batch with the selected data types."""
+        if self.data_types is None:
+            return batch
+        return batch.filter(pc.is_in(batch["data_type"], value_set=pa.array(self.data_types, pa.string())))
+
+    def with_new_type(self, batch: Any) -> Any:
+        """Return the rows of a batch with their data type in the table."""
+        if self.new_type is None or not batch.num_rows:
+            return batch
+        index = batch.schema.get_field_index("data_type")
+        data_types = pa.array([self.new_type] * batch.num_rows, pa.string())
+        return batch.set_column(index, batch.schema.field(index), data_types)
 
     def includes(self, era: str) -> bool:
         """Check whether the rows of an era are selected."""

@@ -1,4 +1,4 @@
-"""The run's two tables: their schema, their statistics, and the writer.
+"""The tables of datasets and runs: their schema, their statistics, and the writer.
 
 The rows of both data layouts are converted to batches of one schema (:class:`TableSchema`), checked
 (``row_checks.py``), counted, and written as parquet in row groups suited for streaming.
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 KEYS = ("id", "era", "data_type")
 TRAINING_TYPES = ("train",)
 TOURNAMENT_TYPES = ("validation", "test", "live")
+VALIDATION_TYPES = ("validation",)
+LIVE_TYPES = ("test", "live")
 METADATA_KEY = b"numerai"
 
 # small enough to stream in little memory, large enough that a table of thousands of columns keeps a small footer
@@ -38,7 +40,7 @@ _ERA_NUMBER = re.compile(r"(?:era)?(\d{1,9})")
 
 @dataclass(frozen=True)
 class TableSchema:
-    """Schema of both tables of a run.
+    """Schema of a table.
 
     Attributes
     ----------
@@ -69,8 +71,7 @@ class TableSchema:
     @property
     def row_bytes(self) -> int:
         """Approximate memory of one row."""
-        features: int = sum(kind.bit_width // 8 for kind in self.features.values())
-        return 64 + features
+        return _row_bytes(self.arrow_schema)
 
     @property
     def batch_rows(self) -> int:
@@ -86,8 +87,15 @@ class RowSource(Protocol):
     rows: int
     """Approximate number of rows."""
 
+    @property
+    def columns(self) -> Collection[str]:
+        """Names of the columns, in the file's order."""
+
     def read(self, schema: TableSchema) -> Iterator[Any]:
         """Yield all rows as record batches of ``schema.arrow_schema``, missing values as nulls."""
+
+    def read_columns(self, texts: Collection[str], numbers: Collection[str]) -> Iterator[Any]:
+        """Yield some columns of all rows as record batches: texts as strings, numbers as doubles."""
 
     def read_text(self, column: str) -> Iterator[Any]:
         """Yield one text column (``id`` or ``era``) as arrays of strings."""
@@ -108,9 +116,11 @@ class TableStats:
     missing : int
         Missing feature values (NaN).
     without_target : int
-        Training rows dropped because their target is unknown.
+        Rows whose target is unknown: dropped from a training table, NaN in a validation table.
     above, below : int
         Rows with a target above and below 0.5: the two classes.
+    newest : int
+        Largest number of an era with a known target; 0 without any.
     """
 
     rows: int = 0
@@ -120,6 +130,7 @@ class TableStats:
     without_target: int = 0
     above: int = 0
     below: int = 0
+    newest: int = 0
 
     def count(self, batch: Any) -> None:
         """Add the rows of a batch."""
@@ -129,6 +140,13 @@ class TableStats:
             self.data_types[entry["values"]] += entry["counts"]
         self.above += pc.sum(pc.greater(batch["target"], 0.5)).as_py() or 0
         self.below += pc.sum(pc.less(batch["target"], 0.5)).as_py() or 0
+        known = pc.unique(batch["era"].filter(is_known(batch["target"]))).to_pylist()
+        self.newest = max([self.newest, *(era_number(era) or 0 for era in known)])
+
+
+def is_known(values: Any) -> Any:
+    """Return the mask of the values that are neither null nor NaN."""
+    return pc.fill_null(pc.invert(pc.is_nan(values)), False)
 
 
 def abbreviate(names: Iterable[str], most: int = 8) -> str:
@@ -164,7 +182,7 @@ def require_columns(file: str, wanted: Iterable[str], found: Collection[str]) ->
 
 
 def fill_missing(batch: Any) -> Any:
-    """Replace null by NaN in features and targets, the only representation of a missing value in both tables."""
+    """Replace null by NaN in features and targets, the only representation of a missing value in the tables."""
     columns = [
         pc.fill_null(column, float("nan")) if column.null_count and pa.types.is_floating(column.type) else column
         for column in batch.columns
@@ -179,15 +197,19 @@ def count_missing(batch: Any, schema: TableSchema) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def _row_bytes(arrow_schema: Any) -> int:
+    numbers: int = sum(kind.bit_width // 8 for kind in arrow_schema.types if kind != pa.string())
+    return 60 + numbers
+
+
 class TableWriter:
     """Writes batches as one parquet file in row groups of up to 50,000 rows and 128 MiB.
 
     Equal rows in equal order give equal bytes, independent of their batches.
     """
 
-    def __init__(self, path: Path, schema: TableSchema) -> None:
-        arrow_schema = schema.arrow_schema
-        self._group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // schema.row_bytes))
+    def __init__(self, path: Path, arrow_schema: Any) -> None:
+        self._group_rows = max(1, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // _row_bytes(arrow_schema)))
         self._schema = arrow_schema
         self._pending: list[Any] = []
         self._pending_rows = 0

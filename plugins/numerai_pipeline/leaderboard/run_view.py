@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from numerai_pipeline.leaderboard.maps import embedding_names
+from numerai_pipeline.leaderboard.maps import embedding_names, tables_of
 from numerai_pipeline.leaderboard.searches import search_of
 from numerai_pipeline.storage.manifests import SUFFIX, manifest_path
 from numerai_pipeline.storage.untrusted_json import RunFiles, as_bool, as_float, as_int, as_list, as_str, get_in
+from numerai_pipeline.storage.used_objects import linked_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from numerai_pipeline.storage.layout import RunLayout
 
@@ -23,6 +26,7 @@ _PARTS = ("validation", "test", "live")
 _MOST_MODELS = 500
 _ADVERSARIAL = "adversarial_validation"
 _ENSEMBLE = "ensemble"
+_KEY_DIGITS = 8
 
 
 def read_run(layout: RunLayout) -> dict[str, Any]:
@@ -41,7 +45,8 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
         ``target``, ``sorted_by``, ``rows``, ``eras``, ``left_out``, ``correlations``
             As in ``leaderboard.json``.
         ``models``
-            Its rows, best first, each also with ``seconds``, ``memory`` (MiB), ``image`` and ``notes`` of its task.
+            Its rows, best first, each also with ``seconds``, ``memory`` (MiB), ``image``, ``fit`` (key, round and age,
+            as a text) and ``notes`` of its task.
         ``series``
             ``eras`` (numbers, ascending) and ``corr`` (model → CORR in each of these eras, None if missing).
         ``distributions``
@@ -51,7 +56,7 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
         ``embeddings``
             Names of the t-SNE embeddings.
         ``other_tasks``
-            Name, seconds and image of the tasks that do not predict.
+            Name, seconds, image and fit of the tasks that do not predict.
         ``missing``
             Missing results: pairs of the result and the task that produces it.
         ``unavailable_comparisons``
@@ -61,13 +66,18 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
     """
     files = RunFiles(layout.directory)
     run_metadata = files.read(layout.run_metadata) or {}
-    reports = dict(_reports(files, layout))
+    reports = dict(_json_files(files, layout.reports_directory))
     evaluations = dict(_evaluations(files, layout))
     board = files.read(layout.leaderboard)
     predicted = {path.stem for path in layout.predictions_directory.glob("[!.]*.csv") if manifest_path(path).is_file()}
-    images = {name: _image(files, layout, name) for name in {*reports, *predicted}}
+    by_task = {
+        **dict(_json_files(files, layout.image_record("x").parent)),
+        **dict(_json_files(files, layout.tasks_directory)),
+    }
+    records = {name: by_task.get(_task_of(layout, name), {}) for name in {*reports, *predicted}}
+    created_at = as_str(run_metadata.get("created_at"))
     listed = _rows(board) if board is not None else _unscored(predicted, reports)
-    rows = [row | _task_values(row["model"], reports, images) for row in listed]
+    rows = [row | _task_values(row["model"], reports, records, created_at) for row in listed]
     shown = {row["model"] for row in rows}
     return {
         "round": layout.directory.parent.name,
@@ -88,7 +98,7 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
         "ensemble": _ensemble(get_in(reports.get(_ENSEMBLE), "chosen", "ensemble_selection")),
         "embeddings": embedding_names(layout),
         "other_tasks": [
-            {"model": name, **_task_values(name, reports, images)} for name in reports if name not in shown
+            {"model": name, **_task_values(name, reports, records, created_at)} for name in reports if name not in shown
         ],
         "missing": list(_missing(layout, evaluated=board is not None, predicted=predicted)),
         "unavailable_comparisons": _texts(run_metadata.get("unavailable_comparisons")),
@@ -96,26 +106,48 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
     }
 
 
-def _reports(files: RunFiles, layout: RunLayout) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(layout.reports_directory.glob("[!.]*.json")):
-        if not path.name.endswith(SUFFIX) and (report := files.read(path)) is not None:
-            yield path.stem, report
+def _json_files(files: RunFiles, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(folder.glob("[!.]*.json")):
+        if not path.name.endswith(SUFFIX) and (content := files.read(path)) is not None:
+            yield path.stem, content
 
 
 def _evaluations(files: RunFiles, layout: RunLayout) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(layout.evaluation("x").parent.glob("[!.]*.json")):
-        if not path.name.endswith(SUFFIX) and (report := files.read(path)) is not None:
-            yield as_str(report.get("model")) or path.stem, report
+    for name, report in _json_files(files, layout.evaluation("x").parent):
+        yield as_str(report.get("model")) or name, report
 
 
-def _image(files: RunFiles, layout: RunLayout, task: str) -> str | None:
-    return as_str(get_in(files.read(layout.image_record(task)), "image"))
+def _task_of(layout: RunLayout, name: str) -> str:
+    """Return the task that made the predictions of this name, such as those of an ensemble."""
+    result = linked_result(layout.predictions(name))
+    return result[0] if result else name
+
+
+def _fit(record: Mapping[str, Any], created_at: str | None) -> str | None:
+    """Describe a fit, relative to the time of the run only, so that the page of an old run never changes."""
+    key, round_name = as_str(record.get("fit")), as_str(record.get("fit_round"))
+    if key is None:
+        return None
+    age = _age(as_str(record.get("fitted_at")), created_at)
+    return f"{key[:_KEY_DIGITS]}… of round {round_name or 'unknown'}{f', {age}' if age else ''}"
+
+
+def _age(fitted_at: str | None, created_at: str | None) -> str | None:
+    try:
+        age = datetime.fromisoformat(created_at or "") - datetime.fromisoformat(fitted_at or "")
+    except (ValueError, TypeError):  # no time, or one of them without a time zone
+        return None
+    seconds = age.total_seconds()
+    if seconds < 0:
+        return "made during this run"
+    number, unit = (age.days, "day") if age.days else (int(seconds // 3600), "hour")
+    return f"{number} {unit}{'' if number == 1 else 's'} before this run"
 
 
 def _metadata(content: Mapping[str, Any]) -> dict[str, Any]:
     sides = {
         side: {name: as_int(get_in(content, side, name)) for name in ("rows", "eras", "missing", "without_target")}
-        for side in ("training", "tournament")
+        for side in ("training", "validation", "live", "tournament")
     }
     return {
         **{name: as_str(content.get(name)) for name in ("source", "version", "feature_set", "target")},
@@ -159,12 +191,18 @@ def _unscored(predicted: set[str], reports: Mapping[str, dict[str, Any]]) -> lis
     return rows
 
 
-def _task_values(name: str, reports: Mapping[str, dict[str, Any]], images: Mapping[str, str | None]) -> dict[str, Any]:
-    report = reports.get(name)
+def _task_values(
+    name: str,
+    reports: Mapping[str, dict[str, Any]],
+    records: Mapping[str, dict[str, Any]],
+    created_at: str | None,
+) -> dict[str, Any]:
+    report, record = reports.get(name), records.get(name, {})
     return {
         "seconds": as_float(get_in(report, "seconds")),
         "memory": as_int(get_in(report, "peak_memory_mib")),
-        "image": images.get(name),
+        "image": as_str(record.get("image")),
+        "fit": _fit(record, created_at),
         "notes": [note for note in as_list(get_in(report, "notes"), as_str, 20) if note],
     }
 
@@ -253,7 +291,7 @@ def _ensemble(content: object) -> dict[str, Any] | None:
 def _missing(layout: RunLayout, *, evaluated: bool, predicted: set[str]) -> Iterator[tuple[str, str]]:
     if not layout.run_metadata.is_file():
         yield "the run's metadata (run.json)", "unzip"
-    if not (layout.training.is_file() and layout.tournament.is_file()):
+    if not all(table.is_file() for table in tables_of(layout)):
         yield "the tables", "unzip"
     if not predicted:
         yield "predictions", "the models"

@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.storage.layout import DataLayout, RunLayout
-from numerai_pipeline.storage.run_markers import RunRef, runs_using
 from numerai_pipeline.storage.untrusted_json import RunFiles, as_float, as_int, as_str, get_in
+from numerai_pipeline.storage.used_objects import RunRef, read_metadata, run_ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,9 +56,9 @@ def list_runs(data_dir: Path) -> list[dict[str, Any]]:
 
 
 def run_of_dag_run(data_dir: Path, dag: str, dag_run: str) -> RunLayout | None:
-    """Find the directory of an Airflow run by the run's marker there."""
+    """Find the directory of an Airflow run by its metadata."""
     reference = RunRef(dag, dag_run)
-    found = [layout for layout in all_runs(data_dir) if reference in runs_using(layout.directory)]
+    found = [layout for layout in all_runs(data_dir) if run_ref(read_metadata(layout)) == reference]
     return max(found, key=_changed, default=None)
 
 

@@ -1,4 +1,4 @@
-"""Checks a model's predictions against the tournament table before other tasks use them."""
+"""Checks a model's predictions against the rows of their table before other tasks use them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from numerai_pipeline.storage.manifests import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 COLUMNS = ["id", "prediction"]
@@ -30,7 +31,7 @@ MIN_STD = 1e-6
 _PLAIN = pa.csv.WriteOptions(quoting_style="none", quoting_header="none")
 
 
-def validate_predictions(predictions: Path, tournament: Path, *, inputs: str) -> Manifest:
+def validate_predictions(predictions: Path, *tables: Path) -> Manifest:
     """Check a model's predictions and return their manifest.
 
     The format of 2018 is accepted: its column ``probability`` is renamed and its missing manifest is written.
@@ -39,47 +40,68 @@ def validate_predictions(predictions: Path, tournament: Path, *, inputs: str) ->
     ----------
     predictions : Path
         CSV with the header ``id,prediction``.
-    tournament : Path
-        The table with the rows to predict.
-    inputs : str
-        Hash of the inputs of the predictions, for the manifest.
+    *tables : Path
+        The tables with the rows to predict, one after the other.
 
     Raises
     ------
     BadInputError
-        Naming the file, and the row or the id, when the ids are not exactly the tournament's in its order, a value
+        Naming the file, and the row or the id, when the ids are not exactly the table's in its order, a value
         is missing or not strictly between 0 and 1, or all values are (almost) equal. The file is kept for inspection,
         without a manifest, so that no task uses it.
     """
     try:
-        return _validated(predictions, tournament, inputs)
+        return _validated(predictions, tables)
     except BadInputError:
         # the container may have written a manifest: the next attempt must not treat the predictions as finished
         manifest_path(predictions).unlink(missing_ok=True)
         raise
 
 
-def _validated(predictions: Path, tournament: Path, inputs: str) -> Manifest:
+def _validated(predictions: Path, tables: Sequence[Path]) -> Manifest:
     if not predictions.is_file():
         msg = f"{predictions.name}: the container succeeded without writing this file"
         raise BadInputError(msg)
-    if read_manifest(predictions) is not None and verified_manifest(predictions, inputs=inputs) is None:
+    if read_manifest(predictions) is not None and verified_manifest(predictions) is None:
         msg = f"{predictions.name}: the file does not match its manifest; run the task again"
         raise BadInputError(msg)
     table = _read(predictions)
     try:
-        _check_ids(predictions.name, table["id"].combine_chunks(), _tournament_ids(tournament))
+        expected = pa.concat_arrays([_ids_of(each) for each in tables])
+        _check_ids(predictions.name, table["id"].combine_chunks(), expected)
     except BadInputError:
-        if read_manifest(tournament) is not None:  # the table may be damaged, not the predictions
-            require_whole(tournament, "`unzip`")
+        for each in tables:
+            if read_manifest(each) is not None:  # the table may be damaged, not the predictions
+                require_whole(each, "`unzip`")
         raise
     _check_values(predictions.name, table)
     if table.column_names == LEGACY_COLUMNS:
         with atomic_path(predictions) as temporary:
             pa.csv.write_csv(table.rename_columns(COLUMNS), temporary, _PLAIN)
-        return write_manifest(predictions, rows=table.num_rows, columns=COLUMNS, inputs=inputs)
-    manifest = verified_manifest(predictions, inputs=inputs)
-    return manifest or write_manifest(predictions, rows=table.num_rows, columns=COLUMNS, inputs=inputs)
+        return write_manifest(predictions, rows=table.num_rows, columns=COLUMNS)
+    manifest = verified_manifest(predictions)
+    return manifest or write_manifest(predictions, rows=table.num_rows, columns=COLUMNS)
+
+
+def split_predictions(predictions: Path, parts: Mapping[Path, Path]) -> None:
+    """Write the predictions of some tables' rows to files of their own, each with its manifest.
+
+    Parameters
+    ----------
+    predictions : Path
+        Validated predictions; they have the rows of all tables, one table after the other.
+    parts : mapping
+        File to write → its table, in the order of the rows.
+    """
+    table = _read(predictions)
+    start = 0
+    for path, of_table in parts.items():
+        count = len(_ids_of(of_table))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            pa.csv.write_csv(table.slice(start, count), temporary, _PLAIN)
+        write_manifest(path, rows=count, columns=COLUMNS)
+        start += count
 
 
 def _read(predictions: Path) -> pa.Table:
@@ -96,15 +118,15 @@ def _read(predictions: Path) -> pa.Table:
     return table
 
 
-def _tournament_ids(tournament: Path) -> pa.StringArray:
+def _ids_of(table: Path) -> pa.StringArray:
     try:
         # not read_table: it imports pyarrow.dataset, which takes a quarter of a second
-        with pq.ParquetFile(tournament) as file:
+        with pq.ParquetFile(table) as file:
             return file.read(columns=["id"])["id"].cast(pa.string()).combine_chunks()
     except (pa.ArrowException, ValueError, OSError, LookupError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        msg = f"{tournament.name}: cannot be read ({error}): clear `unzip` and run it again"
+        msg = f"{table.name}: cannot be read ({error}): clear `unzip` and run it again"
         raise BadInputError(msg) from error
 
 
@@ -113,13 +135,15 @@ def _check_ids(name: str, ids: pa.StringArray, expected: pa.StringArray) -> None
         return
     missing = pc.filter(expected, pc.invert(pc.is_in(expected, ids)))
     if len(missing):
-        msg = f"{name}: {len(missing)} of {len(expected)} tournament ids have no prediction, the first is {missing[0]}"
+        msg = (
+            f"{name}: {len(missing)} of {len(expected)} ids of the table have no prediction, the first is {missing[0]}"
+        )
         raise BadInputError(msg)
     if len(ids) != len(expected):
-        msg = f"{name}: {len(ids)} rows for {len(expected)} tournament ids: an id is duplicated or unknown"
+        msg = f"{name}: {len(ids)} rows for {len(expected)} ids of the table: an id is duplicated or unknown"
         raise BadInputError(msg)
     row = pc.index(pc.not_equal(ids, expected), value=True).as_py()
-    msg = f"{name}: row {row + 1} has id {ids[row]} where the tournament table has {expected[row]}: keep its order"
+    msg = f"{name}: row {row + 1} has id {ids[row]} where the table has {expected[row]}: keep its order"
     raise BadInputError(msg)
 
 

@@ -34,8 +34,8 @@ TableFormat = Literal["parquet", "csv"]
 RESERVED_NAMES = PIPELINE_TASKS | {ALL_MODELS}
 # Environment variables that the pipeline sets; a task's parameters must not override them.
 CONTRACT_VARIABLES = frozenset(
-    {"OPERATION", "TRAINING", "TESTING", "PREDICTING", "STORING", "REPORTING", "INPUTS"}
-    | {"TIME_LIMIT", "TIME_LIMIT_PART", "THREADS", "MEMORY_LIMIT", "SEED"}
+    {"OPERATION", "TRAINING", "VALIDATION", "TESTING", "PREDICTING", "MODEL", "STORING", "REPORTING", "INPUTS"}
+    | {"TIME_LIMIT", "TIME_LIMIT_PART", "THREADS", "MEMORY_LIMIT", "SEED", "TARGET_DAYS", "EMBARGO"}
 )
 _DEPRECATED_KEYS = {
     "about": "description",
@@ -73,8 +73,12 @@ class ModelSpec:
         Task group in the DAG's graph.
     predicts : bool
         Whether it produces predictions (a model) or not (a preprocessing or post-processing task).
+    keeps_model : bool
+        Whether it fits once and keeps its fit for later rounds. Otherwise it trains in every run, as in 2018.
     outputs : tuple of str
-        Files that it produces for downstream tasks, relative to the run's directory.
+        Files that its fit produces for downstream tasks, relative to the run's directory.
+    live_outputs : tuple of str
+        Files about the live rows that it produces for downstream tasks.
     optional_inputs : tuple of str
         Files there that it reads if they exist.
     memory : int
@@ -103,12 +107,19 @@ class ModelSpec:
     depends_on: tuple[str, ...] = (UNZIP,)
     group: str | None = None
     predicts: bool = True
+    keeps_model: bool = False
     outputs: tuple[str, ...] = ()
+    live_outputs: tuple[str, ...] = ()
     optional_inputs: tuple[str, ...] = ()
     cores: int = 1
     search_parts: int | None = None
     tables: TableFormat = "parquet"
     parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reads_live_rows(self) -> bool:
+        """Whether it has results of the live rows."""
+        return self.predicts or bool(self.live_outputs)
 
     @property
     def is_post_processing(self) -> bool:
@@ -118,9 +129,9 @@ class ModelSpec:
     def minutes(self, automl_minutes: int) -> int:
         """Return the minutes after which the task is stopped in a run with this search time.
 
-        Searches overrun by up to one and a half times their search time, as measured.
+        A search takes up to two and a half times its search time, as measured, and its final fit at most once more.
         """
-        return self.time_limit + (math.ceil(2.5 * automl_minutes) if self.search_parts else 0)
+        return self.time_limit + (math.ceil(3.5 * automl_minutes) if self.search_parts else 0)
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ class Registry:
     @property
     def predictions(self) -> tuple[str, ...]:
         """Names of all predictions: of the models, and derived by other tasks."""
-        outputs = (Path(file) for spec in self for file in spec.outputs)
+        outputs = (Path(file) for spec in self for file in spec.live_outputs)
         derived = (file.stem for file in outputs if file.parent.name == "predictions" and file.suffix == ".csv")
         return (*self.models, *derived)
 
@@ -184,14 +195,14 @@ class Registry:
             for name in self.upstream(spec.name):
                 yield name, spec.name
 
-    def upstream_outputs(self, name: str) -> tuple[str, ...]:
-        """Return the output files of all upstream tasks, direct and indirect."""
+    def preprocessing(self, name: str) -> tuple[str, ...]:
+        """Return the preprocessing tasks upstream of a task, direct and indirect."""
         found: set[str] = set()
         waiting = list(self.upstream(name))
         while waiting:
             spec = self.tasks.get(waiting.pop())
-            if spec is not None:
-                found.update(spec.outputs)
+            if spec is not None and not spec.predicts and not spec.is_post_processing and spec.name not in found:
+                found.add(spec.name)
                 waiting += self.upstream(spec.name)
         return tuple(sorted(found))
 
@@ -267,7 +278,9 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         depends_on=tuple(task.get("depends_on", (UNZIP,))),
         group=task.get("group"),
         predicts=task.get("predicts", True),
+        keeps_model=task.get("keeps_model", False),
         outputs=tuple(task.get("outputs", ())),
+        live_outputs=tuple(task.get("live_outputs", ())),
         optional_inputs=tuple(task.get("optional_inputs", ())),
         cores=task.get("cores", 1),
         search_parts=task.get("search_parts"),
@@ -298,8 +311,11 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
     if spec.is_post_processing and spec.predicts:
         msg = f"{place}.depends_on: a task that depends on {ALL_MODELS!r} cannot be a model; set predicts: false"
         raise BadInputError(msg)
-    if spec.outputs and spec.predicts:
+    if (spec.outputs or spec.live_outputs) and spec.predicts:
         msg = f"{place}.outputs: a model has no further outputs; set predicts: false, or remove the key"
+        raise BadInputError(msg)
+    if spec.keeps_model and spec.tables == "csv":
+        msg = f"{place}.tables: an image that keeps its model reads parquet tables; remove one of the two keys"
         raise BadInputError(msg)
     shadowed = sorted(CONTRACT_VARIABLES.intersection(spec.parameters))
     if shadowed:

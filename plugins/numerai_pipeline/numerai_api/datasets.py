@@ -1,7 +1,8 @@
 """Datasets of a round: versions, files and their verified download.
 
-The four files of :data:`ROLES` are needed by every run. Those of :data:`BENCHMARK_FILES` only serve to compare with: a
-file that is missing, refused or damaged costs a warning, never the run.
+A run that fits models needs the four files of :data:`ROLES`; a run that only predicts needs the live file. Those of
+:data:`BENCHMARK_FILES` only serve to compare with: a file that is missing, refused or damaged costs a warning, never
+the run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numerai_pipeline.numerai_api.client import CLASSIC, MissingError
 from numerai_pipeline.numerai_api.downloads import RemoteFile, fetch, remote_identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -40,10 +42,8 @@ ROLES = {
 
 BENCHMARK_FILES = {
     "example_validation": "validation_example_preds.parquet",
-    "example_live": "live_example_preds.parquet",
     "meta_model": "meta_model.parquet",
     "benchmark_validation": "validation_benchmark_models.parquet",
-    "benchmark_live": "live_benchmark_models.parquet",
 }
 """Predictions that models are compared with, by role; a version need not have any of them."""
 
@@ -164,6 +164,7 @@ class Datasets:
         round_number: int | None = None,
         run_date: datetime | None = None,
         walk_forward: bool = False,
+        needs_live_only: Callable[[Round], bool] = lambda _round: False,
     ) -> RawDataset:
         """Download all files of a run of a round.
 
@@ -182,6 +183,8 @@ class Datasets:
         walk_forward : bool
             What to do for a closed round whose live data is no longer served: download today's training and validation
             files and predict the round's era, instead of failing.
+        needs_live_only : callable
+            Whether a round whose live data is served needs the live file only: its run predicts with finished fits.
 
         Raises
         ------
@@ -194,6 +197,7 @@ class Datasets:
         # from here on, attempts go on until the round closes
         self._client.policy = replace(self._client.policy, deadline=the_round.close_time)
         era = self._walk_forward_era(the_round, version, walk_forward=walk_forward)
+        live_only = era is None and needs_live_only(the_round)
         # a closed round has no files: today's files include the data of that time
         served_round = the_round.number if era is None else None
         names = self.list_datasets(served_round)
@@ -217,12 +221,12 @@ class Datasets:
                 is_listed=True,
             )
             for role, file_name in ROLES.items()
-            if role != "live" or era is None
+            if (era is None if role == "live" else not live_only)
         }
         unavailable: dict[str, str] = {}
         listed = _versions(names).get(version, set())
         for role, file_name in BENCHMARK_FILES.items():
-            if file_name not in listed or (role.endswith("_live") and era is not None):
+            if file_name not in listed or live_only:
                 continue
             try:
                 files[role] = self._download_benchmark(f"{version}/{file_name}", destination(file_name), served_round)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.models.predictions import COLUMNS, MIN_STD, first_out_of_range
 from numerai_pipeline.storage.manifests import atomic_path, verified_manifest, write_manifest
+from numerai_pipeline.storage.task_records import require_record
+from numerai_pipeline.storage.used_objects import linked_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,25 +29,75 @@ class MissingPredictionsError(BadInputError):
     """A model has no predictions in this run, so there is nothing of it to submit."""
 
 
-def ids_of(layout: RunLayout, data_type: str) -> pa.StringArray:
-    """Read the ids of a run's rows of one type (``live`` or ``validation``), in the order of its table."""
-    table = pq.read_table(layout.tournament, columns=["id", "data_type"])
-    ids: pa.ChunkedArray = table.filter(pc.equal(table["data_type"], data_type))["id"].cast(pa.string())
+@dataclass(frozen=True)
+class RunPredictions:
+    """The predictions of a model or an ensemble in a run: files of results, which never change.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model or ensemble.
+    key : str
+        Key of the result with the predictions of the live rows.
+    dataset : str
+        Key of the dataset of the fit, whose validation rows are predicted, too.
+    sha256 : str
+        Of the file with the predictions of the live rows.
+    live, validation : Path
+        The two files.
+    """
+
+    model: str
+    key: str
+    dataset: str
+    sha256: str
+    live: Path
+    validation: Path
+
+
+def find_predictions(layout: RunLayout, model: str) -> RunPredictions:
+    """Find the predictions that a run has of a model or an ensemble, by the record of the task that made them.
+
+    Raises
+    ------
+    MissingPredictionsError
+        When the run has none, or they are damaged.
+    BadInputError
+        When the record of the task is missing or damaged.
+    """
+    link = layout.predictions(model)
+    result = linked_result(link)
+    if result is not None:
+        task, _ = result
+        record = require_record(layout, task)
+        if record.prediction is not None:
+            live = layout.data.result(task, record.prediction) / "predictions" / link.name
+            manifest = verified_manifest(live)
+            if manifest is not None:
+                validation = layout.validation_predictions(model)
+                return RunPredictions(model, record.prediction, record.dataset, manifest.sha256, live, validation)
+    msg = f"{model} has no predictions (predictions/{link.name} is missing or damaged): see its task's log"
+    raise MissingPredictionsError(msg)
+
+
+def read_ids(table: Path, data_type: str) -> pa.StringArray:
+    """Read the ids of a table's rows of one type (``live`` or ``validation``), in the order of the table."""
+    rows = pq.read_table(table, columns=["id", "data_type"])
+    ids: pa.ChunkedArray = rows.filter(pc.equal(rows["data_type"], data_type))["id"].cast(pa.string())
     return ids.combine_chunks()
 
 
-def write_submission(layout: RunLayout, model: str, destination: Path, ids: pa.StringArray) -> Path:
-    """Write the rows of one type of a model's predictions in Numerai's format, and check them as Numerai does.
+def write_submission(source: Path, destination: Path, ids: pa.StringArray) -> Path:
+    """Write rows of predictions in Numerai's format, and check them as Numerai does.
 
     Parameters
     ----------
-    layout : RunLayout
-    model : str
-        Name of the model or ensemble.
+    source : Path
+        The predictions: CSV with the header ``id,prediction``, with a manifest.
     destination : Path
         CSV with the header ``id,prediction``; written with a manifest. The same predictions give the same bytes.
     ids : pyarrow.StringArray
-        The rows to write, from :func:`ids_of`.
+        The rows to write, from :func:`read_ids`.
 
     Returns
     -------
@@ -54,14 +107,13 @@ def write_submission(layout: RunLayout, model: str, destination: Path, ids: pa.S
     Raises
     ------
     MissingPredictionsError
-        When the model has no complete predictions.
+        When the predictions are missing or damaged.
     BadInputError
         Naming the file and the id, when the ids are not exactly those of the table's rows, each once, a value does not
         lie strictly between 0 and 1, or all are (almost) the same.
     """
-    source = layout.predictions(model)
     if verified_manifest(source) is None:
-        msg = f"{model} has no predictions (predictions/{source.name} is missing or incomplete): see its task's log"
+        msg = f"{source.parent.name}/{source.name} is missing or damaged: see the task's log"
         raise MissingPredictionsError(msg)
     types = {"id": pa.string(), "prediction": pa.float64()}
     table = pa.csv.read_csv(source, convert_options=pa.csv.ConvertOptions(column_types=types)).select(COLUMNS)

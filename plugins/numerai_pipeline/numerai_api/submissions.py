@@ -27,7 +27,7 @@ from numerai_pipeline.core.errors import (
 from numerai_pipeline.core.round_calendar import next_opening
 from numerai_pipeline.numerai_api.account import LATE, NONE, ON_TIME, QUEUED
 from numerai_pipeline.numerai_api.retries import TRANSIENT, RetryPolicy
-from numerai_pipeline.numerai_api.submission_files import LIVE, VALIDATION, ids_of, write_submission
+from numerai_pipeline.numerai_api.submission_files import LIVE, VALIDATION, read_ids, write_submission
 from numerai_pipeline.storage.manifests import atomic_path, discard, file_sha256, verified_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from numerai_pipeline.numerai_api.account import Account, SubmissionEntry
+    from numerai_pipeline.numerai_api.submission_files import RunPredictions
     from numerai_pipeline.numerai_api.tournament import Tournament
     from numerai_pipeline.storage.layout import RunLayout
 
@@ -77,6 +78,8 @@ class SubmissionRecord:
     ----------
     model : str
         The model or ensemble whose predictions were uploaded.
+    key : str
+        Key of the result with these predictions.
     sha256 : str
         Of the uploaded file.
     requested_round : int
@@ -98,6 +101,7 @@ class SubmissionRecord:
     """
 
     model: str
+    key: str
     sha256: str
     requested_round: int
     account_model: str
@@ -123,7 +127,7 @@ class _Slot:
     """A model at Numerai, its file, and the state of its submission."""
 
     name: str
-    model: str
+    predictions: RunPredictions
     model_id: str
     record_path: Path
     file: Path
@@ -168,9 +172,10 @@ class SubmissionBatch:
     confirmation_seconds : float
         Seconds after an upload, or after the end of an outage, within which Numerai must list the submission.
     force : bool
-        Whether to upload files again that another run submitted before.
+        Whether to upload files again that another run submitted before. The run's own uploads are never repeated: the
+        task may be at its second attempt.
     run_id : str, optional
-        The run. Its own uploads are never repeated, also with ``force``: the task may be at its second attempt.
+        The run.
     policy : RetryPolicy, optional
         Attempts and delays of an upload. Its deadline is replaced: attempts go on until the round closes or, where late
         submissions are queued, until the next round opens.
@@ -202,13 +207,15 @@ class SubmissionBatch:
         self._clock = self._policy.clock
         self._set_close(closes)
 
-    def submit(self, chosen: Mapping[str, str]) -> tuple[dict[str, SubmissionRecord], dict[str, PipelineError]]:
+    def submit(
+        self, chosen: Mapping[str, RunPredictions]
+    ) -> tuple[dict[str, SubmissionRecord], dict[str, PipelineError]]:
         """Upload all, then confirm all.
 
         Parameters
         ----------
         chosen : mapping
-            Model at Numerai → the model or ensemble whose predictions it gets.
+            Model at Numerai → the predictions that it gets.
 
         Returns
         -------
@@ -225,12 +232,12 @@ class SubmissionBatch:
             When the account's models cannot be listed.
         """
         self._account.models()  # refused keys fail here, once
-        live_ids = ids_of(self._layout, LIVE)
+        live_ids = read_ids(self._layout.live, LIVE)
         errors: dict[str, PipelineError] = {}
         slots = []
-        for name, model in chosen.items():
+        for name, predictions in chosen.items():
             try:
-                slots.append(self._slot(name, model, live_ids))
+                slots.append(self._slot(name, predictions, live_ids))
             except BadInputError as error:
                 log.error("%s: %s", name, error)  # noqa: TRY400 - the message is complete
                 errors[name] = error
@@ -247,20 +254,33 @@ class SubmissionBatch:
         errors |= {slot.name: slot.error for slot in slots if slot.error}
         return {slot.name: slot.record for slot in slots if slot.record and not slot.error}, errors
 
-    def _slot(self, name: str, model: str, live_ids: pa.StringArray) -> _Slot:
+    def _slot(self, name: str, predictions: RunPredictions, live_ids: pa.StringArray) -> _Slot:
         model_id = self._account.model_id(name)
-        file = write_submission(self._layout, model, self._layout.submission(name), live_ids)
+        file = write_submission(predictions.live, self._layout.submission(name), live_ids)
         now = self._clock()
         path = self._layout.submission_record(name)
-        slot = _Slot(name, model, model_id, path, file, file_sha256(file), now, now + self._confirmation)
+        slot = _Slot(name, predictions, model_id, path, file, file_sha256(file), now, now + self._confirmation)
         record = _read(path)
-        is_repeated = self._force and (record is None or record.run_id is None or record.run_id != self._run_id)
-        if record and not is_repeated and record.matches(slot.sha256, self._round, model_id):
-            slot.record = record
+        if record is None and not self._force:
+            record = self._record_of_other_runs(name)
+        if record and record.matches(slot.sha256, self._round, model_id):
+            slot.save(record)
             log.info("%s: submitted before as %s: %s at %s", name, record.submission, record.status, record.at)
         else:
             discard(path)
         return slot
+
+    def _record_of_other_runs(self, name: str) -> SubmissionRecord | None:
+        """Return the newest record of a model at Numerai among the other runs of the round: theirs counts there."""
+        path = self._layout.submission_record(name).relative_to(self._layout.directory)
+        known = []
+        for directory in self._layout.directory.parent.glob("[!.]*"):
+            file = directory / path
+            record = _read(file)
+            # without an id, another run may be uploading it at present
+            if record and record.submission:
+                known.append((record.at, file.stat().st_mtime_ns, file, record))
+        return max(known)[-1] if known else None
 
     def _upload_and_confirm(self, slots: Sequence[_Slot]) -> None:
         while True:
@@ -306,7 +326,8 @@ class SubmissionBatch:
     def _upload_slot(self, slot: _Slot) -> None:
         filename = self._account.upload_file(slot.model_id, slot.file)
         record = SubmissionRecord(
-            model=slot.model,
+            model=slot.predictions.model,
+            key=slot.predictions.key,
             sha256=slot.sha256,
             requested_round=self._round,
             account_model=slot.model_id,
@@ -323,7 +344,7 @@ class SubmissionBatch:
         slot.save(replace(record, submission=submission, status=UPLOADED, at=self._timestamp()))
         slot.next_at = self._clock()
         slot.confirm_by = slot.next_at + self._confirmation
-        log.info("%s: uploaded the predictions of %s as submission %s", slot.name, slot.model, submission)
+        log.info("%s: uploaded the predictions of %s as submission %s", slot.name, slot.predictions.model, submission)
 
     def _find_created(self, slots: Sequence[_Slot]) -> None:
         """Find submissions that the server created although the reply, or the task that waited for it, was lost."""
@@ -369,11 +390,13 @@ class SubmissionBatch:
             return
         slot.save(replace(record, round=decided.round, status=decided.status, at=self._timestamp()))
         if decided.round == self._round and decided.status == ON_TIME:
-            log.info("%s: %s accepted for round %d (%s)", slot.name, slot.model, decided.round, decided.status)
+            log.info(
+                "%s: %s accepted for round %d (%s)", slot.name, slot.predictions.model, decided.round, decided.status
+            )
         else:
             log.warning(
                 "%s: %s came after the close of round %d: Numerai lists it as %r for round %d",
-                *(slot.name, slot.model, self._round, decided.status, decided.round),
+                *(slot.name, slot.predictions.model, self._round, decided.status, decided.round),
             )
 
     def _undecided(
@@ -467,16 +490,24 @@ class _LostError(SubmissionError):
 
 
 def diagnose(
-    account: Account, layout: RunLayout, numerai_model: str, model: str, *, timeout_seconds: float, force: bool = False
+    account: Account,
+    layout: RunLayout,
+    numerai_model: str,
+    predictions: RunPredictions,
+    *,
+    timeout_seconds: float,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Have a model's validation rows scored by Numerai, unless the same file was scored before.
 
     Returns
     -------
     dict
-        ``sha256``, ``model``, and the numbers of Numerai's diagnostics over all eras.
+        ``sha256``, ``model``, ``key`` of the result with the submitted predictions, and the numbers of Numerai's
+        diagnostics over all eras.
     """
-    file = write_submission(layout, model, layout.diagnostics_csv(numerai_model), ids_of(layout, VALIDATION))
+    ids = read_ids(layout.data.dataset(predictions.dataset).validation, VALIDATION)
+    file = write_submission(predictions.validation, layout.diagnostics_csv(numerai_model), ids)
     path = layout.diagnostics_record(numerai_model)
     sha256 = file_sha256(file)
     known = _content(path)
@@ -485,7 +516,7 @@ def diagnose(
         return known
     discard(path)
     answer = account.diagnose(account.model_id(numerai_model), file, timeout_seconds=timeout_seconds)
-    found: dict[str, Any] = {"sha256": sha256, "model": model}
+    found: dict[str, Any] = {"sha256": sha256, "model": predictions.model, "key": predictions.key}
     found |= {name: value for name, value in answer.items() if isinstance(value, (int, float, bool))}
     _write(path, found)
     log.info("%s: diagnostics done, mean CORR %s", numerai_model, found.get("validationCorrMean"))

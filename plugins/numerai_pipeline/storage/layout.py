@@ -3,6 +3,8 @@
 ::
 
     <data>/downloads/<dataset>/<name>       verified raw files, shared by runs, never changed in place
+    <data>/datasets/<key>/                  training and validation table, shared by runs, never changed
+    <data>/results/<task>/<key>/            a finished result, shared by runs, never changed
     <data>/rounds/<round>/<fingerprint>/    one run's directory; runs with the same settings share it
 """
 
@@ -39,15 +41,37 @@ class DataLayout:
         """Folder of the downloads of all datasets."""
         return self.root / "downloads"
 
+    def dataset(self, key: str) -> DatasetLayout:
+        """Layout of the dataset with this key."""
+        return DatasetLayout(self.datasets_root / key)
+
+    @property
+    def datasets_root(self) -> Path:
+        """Folder of all datasets."""
+        return self.root / "datasets"
+
+    def result(self, task: str, key: str) -> Path:
+        """Folder of a finished result of a task."""
+        return self.results_root / task / key
+
+    @property
+    def results_root(self) -> Path:
+        """Folder of the results of all tasks."""
+        return self.root / "results"
+
     @property
     def rounds(self) -> Path:
         """Folder of all rounds."""
         return self.root / "rounds"
 
+    def work(self, task: str, key: str) -> Path:
+        """Workspace of the container that makes a result (``workspace.py``); removed at its end."""
+        return self.work_root / task / key
+
     @property
-    def rounds_lock(self) -> Path:
-        """Lock that runs share while they write their markers, and that housekeeping holds exclusively."""
-        return self.root / ".rounds.lock"
+    def work_root(self) -> Path:
+        """Folder of all workspaces."""
+        return self.root / "work"
 
     def run(self, round_name: str, run_fingerprint: str) -> RunLayout:
         """Layout of the run of a round with these settings."""
@@ -55,8 +79,8 @@ class DataLayout:
 
 
 @dataclass(frozen=True)
-class RunLayout:
-    """One run's directory."""
+class DatasetLayout:
+    """The directory of a dataset; its name is the dataset's key."""
 
     directory: Path
 
@@ -66,13 +90,50 @@ class RunLayout:
         return self.directory / "training.parquet"
 
     @property
+    def validation(self) -> Path:
+        """Validation table: later rows than the training table's."""
+        return self.directory / "validation.parquet"
+
+    @property
+    def metadata(self) -> Path:
+        """Metadata of both tables: JSON."""
+        return self.directory / "dataset.json"
+
+    @property
+    def training_csv(self) -> Path:
+        """Training table for images of 2018; written when a task needs it."""
+        return self.directory / "training.csv"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """One run's directory."""
+
+    directory: Path
+
+    @property
+    def data(self) -> DataLayout:
+        """The data volume that the directory is on."""
+        return DataLayout(self.directory.parents[2])
+
+    @property
+    def training(self) -> Path:
+        """Training table."""
+        return self.directory / "training.parquet"
+
+    @property
     def tournament(self) -> Path:
-        """Tournament table: validation, test and live rows."""
+        """Validation and live rows in one table, for images that keep no model; written when a task needs it."""
         return self.directory / "tournament.parquet"
 
     @property
+    def live(self) -> Path:
+        """Live table: the rows to predict; their targets are unknown."""
+        return self.directory / "live.parquet"
+
+    @property
     def targets(self) -> Path:
-        """True targets of the tournament rows of a walk-forward run, hidden from the models."""
+        """True targets of the live rows of a walk-forward run, hidden from the models."""
         return self.directory / "targets.parquet"
 
     def reference(self, name: str) -> Path:
@@ -99,9 +160,17 @@ class RunLayout:
         return self.directory / "run.json"
 
     @property
-    def run_markers(self) -> Path:
-        """Folder of the markers of the Airflow runs that use this directory."""
-        return self.directory / ".runs"
+    def tasks_directory(self) -> Path:
+        """Folder of the records of the run's tasks."""
+        return self.directory / "tasks"
+
+    def task_record(self, task: str) -> Path:
+        """Record of the results that a task has in this run (``task_records.py``): JSON."""
+        return self.tasks_directory / f"{task}.json"
+
+    def validation_predictions(self, model: str) -> Path:
+        """Predictions of the validation table by a model or an ensemble: CSV with the header ``id,prediction``."""
+        return self.directory / "validation" / f"{model}.csv"
 
     @property
     def predictions_directory(self) -> Path:

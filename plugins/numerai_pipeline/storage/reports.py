@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.storage.manifests import read_manifest
+from numerai_pipeline.storage.task_records import read_record
 from numerai_pipeline.storage.untrusted_json import as_float, get_in
 
 if TYPE_CHECKING:
@@ -18,14 +19,23 @@ def summary_of(task: str, layout: RunLayout) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``predictions`` (path) and ``rows`` if it has predictions; of its report ``seconds``, ``logloss`` (natural
+        ``predictions`` (path) and ``rows`` if it has predictions; ``fit`` (key) and ``fitted_at`` (ISO 8601) if it has
+        a record; of its report ``seconds``, ``logloss`` (natural
         logarithm, validation rows), ``consistency`` (share of validation eras, 0 to 1), ``correlation`` (mean over
         validation eras); None where the report has no value.
+
+    Raises
+    ------
+    BadInputError
+        When the record of the task is damaged.
     """
     summary: dict[str, Any] = {}
     manifest = read_manifest(layout.predictions(task))
     if manifest is not None:
         summary |= {"predictions": str(layout.predictions(task)), "rows": manifest.rows}
+    record = read_record(layout, task)
+    if record is not None:
+        summary |= {"fit": record.fit, "fitted_at": record.fitted_at}
     report = _read_report(layout, task)
     scores = ("logloss", "consistency", "correlation")
     return summary | {

@@ -10,6 +10,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from numerai_pipeline.storage.layout import RunLayout
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -20,13 +22,43 @@ _LONGEST_TEXT = 2_000
 _Item = TypeVar("_Item")
 
 
+class LinkError(Exception):
+    """A link in a run's directory that must not be followed, or leads to a file that does not exist."""
+
+
+def check_link(path: Path, directory: Path) -> None:
+    """Check that a file of a run's directory is in it, or is a link to a result of the same data volume.
+
+    Raises
+    ------
+    LinkError
+        When it leads elsewhere, or to a file that does not exist.
+    FileNotFoundError
+        When there is neither a file nor a link.
+    """
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        if path.is_symlink():
+            msg = "a broken link: the result that it leads to was removed"
+            raise LinkError(msg) from None
+        raise
+    except RuntimeError:  # a loop of links
+        msg = "a link that leads to itself"
+        raise LinkError(msg) from None
+    allowed = (directory, RunLayout(directory).data.results_root)
+    if not any(target.is_relative_to(folder.resolve()) for folder in allowed):
+        msg = "a link to a file that is neither in the run's directory nor a result"
+        raise LinkError(msg)
+
+
 class RunFiles:
     """The JSON files of one run's directory.
 
     Parameters
     ----------
     directory : Path
-        The run's directory. Links of a container to files outside of it are not followed.
+        The run's directory. Links that lead elsewhere than to a result of the same data volume are not followed.
 
     Attributes
     ----------
@@ -42,14 +74,15 @@ class RunFiles:
         """Read a JSON object; None if it is missing or damaged."""
         name = path.relative_to(self.directory)
         try:
-            if not path.resolve(strict=True).is_relative_to(self.directory.resolve()):
-                self.problems.append(f"{name}: a link to a file outside of the run's directory")
-                return None
+            check_link(path, self.directory)
             if path.stat().st_size > LARGEST_FILE:
                 self.problems.append(f"{name}: larger than {LARGEST_FILE // 2**20} MiB")
                 return None
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            return None
+        except LinkError as error:
+            self.problems.append(f"{name}: {error}")
             return None
         except (OSError, ValueError, RecursionError) as error:
             self.problems.append(f"{name}: cannot be read ({error})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,23 +11,24 @@ from typing import TYPE_CHECKING
 from airflow.sdk import DAG, BaseOperator
 
 from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
-from numerai_pipeline.storage.layout import DataLayout, RunLayout
-from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
+from numerai_pipeline.storage.layout import RunLayout
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
 class PlayedModel(BaseOperator):
-    """Has a model operator's link, and notes itself as `unzip` does."""
+    """Has a model operator's link, and writes its run id as `unzip` does."""
 
     operator_extra_links = (LeaderboardLink(),)
     run_directory = os.environ.get("PLAYED_RUN", "rounds/1335/0123456789ab")
 
     def execute(self, context: Context) -> None:
-        """Note this run in its directory."""
-        ti, data = context["ti"], DataLayout(Path(os.environ["NUMERAI_DATA_DIR"]))
-        mark_in_use(data, RunLayout(data.root / self.run_directory), RunRef(ti.dag_id, ti.run_id))
+        """Write this run's id into the metadata of the directory."""
+        ti, data = context["ti"], Path(os.environ["NUMERAI_DATA_DIR"])
+        file = RunLayout(data / self.run_directory).run_metadata
+        content = json.loads(file.read_text()) | {"dag": ti.dag_id, "run_id": ti.run_id}
+        file.write_text(json.dumps(content))
 
 
 with DAG("numerai_tournament", schedule=None, start_date=datetime(2024, 1, 6, tzinfo=UTC)) as dag:

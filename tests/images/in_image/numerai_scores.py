@@ -19,8 +19,10 @@ DATA = Path("/data")
 
 def score(name: str) -> dict[str, Any]:
     """Score a model's predictions."""
-    table = pd.read_parquet(DATA / "tournament.parquet").set_index("id").sort_index()
-    table["prediction"] = pd.read_csv(DATA / "predictions" / f"{name}.csv").set_index("id")["prediction"]
+    tables = [pd.read_parquet(DATA / f"{part}.parquet") for part in ("validation", "live")]
+    table = pd.concat(tables).set_index("id").sort_index()
+    files = [pd.read_csv(DATA / folder / f"{name}.csv") for folder in ("validation", "predictions")]
+    table["prediction"] = pd.concat(files).set_index("id")["prediction"]
     for file in ("meta_model", "benchmark_models"):
         if (DATA / f"{file}.parquet").exists():
             table[file] = pd.read_parquet(DATA / f"{file}.parquet").set_index("id").iloc[:, -1]
@@ -53,5 +55,5 @@ def score(name: str) -> dict[str, Any]:
     return found
 
 
-names = sorted(path.stem for path in (DATA / "predictions").glob("*.csv"))
+names = sorted(path.stem for path in (DATA / "validation").glob("*.csv"))
 print(json.dumps({name: score(name) for name in names}))

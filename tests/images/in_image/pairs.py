@@ -9,7 +9,6 @@ import numpy as np
 
 from numerai_contract import operations
 from numerai_contract.parameters import Parameters
-from numerai_contract.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +49,7 @@ def in_training(both: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(network.of_pairs(both, training=True))
 
 
-fast = nets.predict(network.compared_with(partners), [(np.arange(_ROWS), ours)], _ROWS, Progress())
+fast = nets.probabilities(network.compared_with(partners), ours)
 loop = np.mean([chances(np.stack([ours, np.broadcast_to(one, ours.shape)], axis=1)) for one in partners], axis=0)
 
 whole = np.nan_to_num(np.stack([features(_ROWS), features(_ROWS)], axis=1))

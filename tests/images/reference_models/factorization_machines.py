@@ -19,7 +19,7 @@ task = Task(Parameters(os.environ))
 tables = SplitTables(task, targets.classes(task.training), embeddings=(), row_limit=1_000_000)
 scaler = StandardScaler()
 matrix = scaler.fit_transform(tables.training_features())
-rows = np.vstack([scaler.transform(block) for _, block in tables.tournament_batches()]).astype(np.float64)
+rows = np.vstack([scaler.transform(block) for _, block in tables.source.batches(task.testing)]).astype(np.float64)
 
 kept = json.loads(Path(os.environ["REPORTING"]).read_text())["chosen"]["iteration"]
 machine = VariationalFMClassifier(rank=8, init_stdev=0.01, random_seed=task.parameters.seed)

@@ -23,7 +23,7 @@ report = json.loads(Path(os.environ["REPORTING"]).read_text())["chosen"]
 tables = SplitTables(task, targets.values(task.training), embeddings=(), row_limit=1_000_000)
 polynomial = PolynomialFeatures(2, include_bias=False)
 terms = polynomial.fit_transform(tables.training_features())
-rows = polynomial.transform(np.vstack([block for _, block in tables.tournament_batches()]))
+rows = polynomial.transform(np.vstack([block for _, block in tables.source.batches(task.testing)]))
 settings = {
     "objective": "reg:logistic",
     "learning_rate": 0.05,

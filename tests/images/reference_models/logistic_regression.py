@@ -14,7 +14,7 @@ from numerai_contract.task import Task
 
 task = Task(Parameters(os.environ))
 tables = SplitTables(task, targets.classes(task.training), embeddings=(), row_limit=1_000_000)
-rows = np.vstack([block for _, block in tables.tournament_batches()]).astype(np.float64)
+rows = np.vstack([block for _, block in tables.source.batches(task.testing)]).astype(np.float64)
 
 model = make_pipeline(
     PolynomialFeatures(2, include_bias=False),

@@ -15,7 +15,7 @@ from numerai_contract.task import Task
 task = Task(Parameters(os.environ))
 tables = SplitTables(task, targets.classes(task.training), embeddings=(), row_limit=1_000_000)
 matrix = tables.training_features().astype(np.float64)
-rows = np.vstack([block for _, block in tables.tournament_batches()]).astype(np.float64)
+rows = np.vstack([block for _, block in tables.source.batches(task.testing)]).astype(np.float64)
 
 rounds = int(os.environ["ROUNDS"])
 # the same draws as the operation, since they are not part of the definition

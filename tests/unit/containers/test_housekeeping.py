@@ -7,19 +7,22 @@ import logging
 import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from numerai_pipeline.containers.housekeeping import Cleanup, remove_downloads, remove_runs
+from numerai_pipeline.containers.housekeeping import Cleanup, remove_downloads, remove_results, remove_runs
 from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.locks import file_lock, lock_path
 from numerai_pipeline.storage.manifests import manifest_path, verified_manifest, write_manifest
-from numerai_pipeline.storage.run_markers import RunRef, mark_in_use, runs_using
+from numerai_pipeline.storage.results import ResultStore
+from numerai_pipeline.storage.task_records import Fallback, TaskRecord, remove_record
+from numerai_pipeline.storage.used_objects import RunRef
+from tests.generated_results import add_task
 
 NOW = datetime(2026, 11, 23, 3, tzinfo=UTC)
 RUN = RunRef("numerai_tournament", "scheduled__2026-08-15T13:00:00+00:00")
@@ -34,18 +37,23 @@ def age(path: Path, days: float) -> None:
     """Set the age in days of a file, or of a folder with its content."""
     moment = (NOW - timedelta(days=days)).timestamp()
     for each in [path, *path.rglob("*")]:
-        os.utime(each, (moment, moment))
+        os.utime(each, (moment, moment), follow_symlinks=False)
 
 
 def make_run(
-    data: DataLayout, round_name: str, days: float, *, source: str = "numerai", lease: RunRef | None = None
+    data: DataLayout,
+    round_name: str,
+    days: float,
+    *,
+    source: str = "numerai",
+    run: RunRef | None = None,
+    **content: Any,
 ) -> Path:
     layout = data.run(round_name, "0123456789ab")
     layout.directory.mkdir(parents=True)
-    layout.training.write_bytes(b"x" * 1000)
-    layout.run_metadata.write_text(json.dumps({"source": source}))
-    if lease:
-        mark_in_use(data, layout, lease)
+    layout.live.write_bytes(b"x" * 1000)
+    of = {"dag": run.dag, "run_id": run.run} if run else {}
+    layout.run_metadata.write_text(json.dumps({"source": source, **of, **content}))
     age(layout.directory, days)
     return layout.directory
 
@@ -66,11 +74,18 @@ def clean_runs(
     *,
     keep_rounds: int = 1,
     dry_run: bool = False,
-    mounted: Callable[[Path], bool] = lambda _: False,
     is_active: Callable[[RunRef], bool] = lambda _: False,
 ) -> Cleanup:
     cleanup = Cleanup(NOW, dry_run)
-    remove_runs(cleanup, data, keep_rounds=keep_rounds, keep_days=60, mounted=mounted, is_active=is_active)
+    remove_runs(cleanup, data, keep_rounds=keep_rounds, keep_days=60, is_active=is_active)
+    return cleanup
+
+
+def clean_results(
+    data: DataLayout, *, dry_run: bool = False, is_active: Callable[[RunRef], bool] = lambda _: False
+) -> Cleanup:
+    cleanup = Cleanup(NOW, dry_run)
+    remove_results(cleanup, data, keep_rounds=1, keep_days=60, is_active=is_active)
     return cleanup
 
 
@@ -122,34 +137,19 @@ def test_remove_runs_old_run_without_metadata_is_removed(data: DataLayout) -> No
 
 
 def test_the_directory_of_an_active_run_stays(data: DataLayout) -> None:
-    make_run(data, "1000", days=100, lease=RUN)
-    make_run(data, "1001", days=100, lease=RunRef(RUN.dag, "manual__1"))
+    make_run(data, "1000", days=100, run=RUN)
+    make_run(data, "1001", days=100, run=RunRef(RUN.dag, "manual__1"))
     make_run(data, "1002", days=100)
-    assert clean_runs(data, is_active=lambda lease: lease == RUN).removed == ["rounds/1001/0123456789ab"]
-
-
-def test_two_runs_may_note_themselves_in_one_directory(data: DataLayout) -> None:
-    layout = data.run("1000", "abc")
-    for lease in (RUN, RunRef(RUN.dag, "manual__1"), RUN):
-        mark_in_use(data, layout, lease)
-    (layout.run_markers / "broken.json").write_text("[")
-    assert set(runs_using(layout.directory)) == {RUN, RunRef(RUN.dag, "manual__1")}
-
-
-def test_the_directory_of_a_working_container_stays(data: DataLayout) -> None:
-    directory = make_run(data, "1000", days=100)
-    make_run(data, "1001", days=100)
-    make_run(data, "1002", days=100)
-    assert clean_runs(data, mounted=lambda path: path == directory).removed == ["rounds/1001/0123456789ab"]
+    assert clean_runs(data, is_active=lambda run: run == RUN).removed == ["rounds/1001/0123456789ab"]
 
 
 def test_nothing_is_removed_when_airflow_does_not_answer(data: DataLayout) -> None:
     make_run(data, "1000", days=100)
-    make_run(data, "1001", days=100, lease=RUN)
+    make_run(data, "1001", days=100, run=RUN)
     make_run(data, "1002", days=100)
     before = everything_in(data.rounds)
 
-    def no_answer(_lease: RunRef) -> bool:
+    def no_answer(_run: RunRef) -> bool:
         msg = "no answer"
         raise ConnectionError(msg)
 
@@ -189,26 +189,7 @@ def test_a_killed_removal_leaves_no_half_run_and_the_next_one_ends_it(data: Data
     [left] = data.rounds.glob(".removed-1000-*")
     assert clean_runs(data).removed == [f"{left.name} (leftover)"]
     run = "1001/0123456789ab"
-    assert everything_in(data.rounds) == ["1001", run, f"{run}/run.json", f"{run}/training.parquet"]
-
-
-def test_a_run_that_begins_meanwhile_waits_and_gets_a_new_directory(data: DataLayout) -> None:
-    layout = RunLayout(make_run(data, "1000", days=100, lease=RUN))
-    make_run(data, "1001", days=100)
-    beginning = threading.Thread(target=mark_in_use, args=(data, layout, RunRef("d", "new")), daemon=True)
-
-    def decide(_lease: RunRef) -> bool:
-        # the other run starts between the check and the removal
-        beginning.start()
-        beginning.join(0.2)
-        assert beginning.is_alive()
-        return False
-
-    cleanup = clean_runs(data, is_active=decide)
-    beginning.join()
-    assert cleanup.removed == ["rounds/1000/0123456789ab"]
-    assert list(runs_using(layout.directory)) == [RunRef("d", "new")]
-    assert not layout.training.exists()
+    assert everything_in(data.rounds) == ["1001", run, f"{run}/live.parquet", f"{run}/run.json"]
 
 
 def test_links_out_of_the_volume_are_not_followed(data: DataLayout, tmp_path: Path) -> None:
@@ -222,6 +203,164 @@ def test_links_out_of_the_volume_are_not_followed(data: DataLayout, tmp_path: Pa
     make_run(data, "1001", days=100)
     assert clean_runs(data).removed == ["rounds/1000/0123456789ab"]
     assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def make_dataset(data: DataLayout, key: str, days: float) -> Path:
+    layout = data.dataset(key)
+    layout.directory.mkdir(parents=True)
+    layout.training.write_bytes(b"x" * 1000)
+    lock_path(layout.directory).touch()
+    age(lock_path(layout.directory), days)
+    age(layout.directory, days)
+    return layout.directory
+
+
+def make_task(layout: RunLayout, task: str, days: float, **options: Any) -> TaskRecord:
+    """Give a run a fit and a prediction of a task, of this age."""
+    record = add_task(layout, task, fit=write_fit, prediction=write_prediction, **options)
+    for result in results_of(layout, record):
+        age(result, days)
+    for path in (layout.task_record(task), layout.tasks_directory, layout.directory):
+        age(path, days)
+    return record
+
+
+def write_fit(directory: Path) -> None:
+    (directory / "report.json").write_text("{}")
+
+
+def write_prediction(directory: Path) -> None:
+    (directory / "prediction_report.json").write_text("{}")
+
+
+def results_of(layout: RunLayout, record: TaskRecord) -> list[Path]:
+    return [layout.data.result(record.task, str(key)) for key in (record.fit, record.prediction)]
+
+
+def test_remove_results_follows_the_runs_that_are_removed(data: DataLayout) -> None:
+    for name in ("a", "b", "c"):
+        make_dataset(data, name * 12, days=90)
+    old = RunLayout(make_run(data, "1000", days=90, dataset="a" * 12))
+    kept = RunLayout(make_run(data, "1001", days=90, dataset="b" * 12))
+    gone = results_of(old, make_task(old, "svm", 90, dataset="a" * 12, variant="old"))
+    shared = make_task(kept, "xgboost", 90, dataset="b" * 12)
+    make_task(old, "xgboost", 90, dataset="b" * 12)
+    names = sorted(str(path.relative_to(data.root)) for path in gone)
+    expected = [*names, f"datasets/{'a' * 12}", f"datasets/{'c' * 12}"]
+    # a dry run lists what goes with the runs that it lists
+    assert clean_runs(data, dry_run=True).removed == ["rounds/1000/0123456789ab"]
+    before = everything_in(data.root)
+    assert clean_results(data, dry_run=True).removed == expected
+    assert everything_in(data.root) == before
+    assert clean_runs(data).removed == ["rounds/1000/0123456789ab"]
+    assert clean_results(data).removed[: len(expected)] == expected
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in results_of(kept, shared))
+    assert data.dataset("b" * 12).training.exists()
+    assert list(data.results_root.glob(".*")) == list(data.datasets_root.glob(".removed*")) == []
+
+
+def test_remove_results_of_an_active_run_stay(data: DataLayout) -> None:
+    run = RunLayout(make_run(data, "1000", days=90, run=RUN))
+    make_run(data, "1001", days=90)
+    record = make_task(run, "svm", 90)
+    assert clean_results(data, is_active=lambda found: found == RUN).removed == []
+    assert clean_results(data).removed == sorted(str(path.relative_to(data.root)) for path in results_of(run, record))
+
+
+def test_remove_results_young_ones_stay(data: DataLayout) -> None:
+    layout = RunLayout(make_run(data, "1000", days=90))
+    record = make_task(layout, "svm", 59)
+    remove_record(layout, "svm")
+    make_dataset(data, "c" * 12, days=59)
+    assert clean_results(data).removed == []
+    assert all(path.exists() for path in results_of(layout, record))
+
+
+def test_remove_results_fallback_and_fits_of_older_datasets_stay(data: DataLayout) -> None:
+    for name in ("a", "b", "c", "d"):
+        make_dataset(data, name * 12, days=90)
+    layout = RunLayout(make_run(data, "1000", days=90, dataset="a" * 12, older_datasets=["b" * 12]))
+    earlier = make_task(layout, "svm", 90, dataset="c" * 12, variant="earlier")
+    newest = make_task(layout, "svm", 90, dataset="b" * 12, variant="newest")
+    fallback = Fallback(earlier.dataset, earlier.fit, earlier.prediction)
+    make_task(layout, "svm", 90, dataset="a" * 12, fallback=fallback)
+    fit, prediction = (str(path.relative_to(data.root)) for path in results_of(layout, newest))
+    # a run that starts now may use the fit of an older dataset, not the old predictions
+    assert clean_results(data).removed[:2] == [prediction, f"datasets/{'d' * 12}"]
+    assert (data.root / fit).exists()
+
+
+def test_remove_results_published_predictions_in_use_stay(data: DataLayout) -> None:
+    make_run(data, "1000", days=90, references="used")
+    for key in ("used", "unused"):
+        data.result("references", key).mkdir(parents=True)
+        age(data.result("references", key), days=90)
+    assert clean_results(data).removed == ["results/references/unused"]
+
+
+def test_remove_results_with_damaged_record_keeps_the_linked_ones(data: DataLayout) -> None:
+    layout = RunLayout(make_run(data, "1000", days=90))
+    record = make_task(layout, "svm", 90)
+    layout.task_record("svm").write_text("{")
+    kept, gone = results_of(layout, record)  # its prediction has no linked file
+    assert clean_results(data).removed == [str(gone.relative_to(data.root))]
+    assert kept.exists()
+
+
+def test_remove_results_claimed_ones_stay(data: DataLayout) -> None:
+    layout = RunLayout(make_run(data, "1000", days=90))
+    record = make_task(layout, "svm", 90)
+    remove_record(layout, "svm")
+    fit, prediction = results_of(layout, record)
+    with ResultStore(data).claim("svm", record.fit):
+        for dry_run in (True, False):
+            assert clean_results(data, dry_run=dry_run).removed == [str(prediction.relative_to(data.root))]
+    assert fit.exists()
+
+
+def test_remove_results_old_workspaces_and_lock_files_are_removed(data: DataLayout) -> None:
+    for key, days in {"old": 61, "young": 59, "working": 61}.items():
+        data.work("svm", key).mkdir(parents=True)
+        (data.work("svm", key) / "partial").write_text("x")
+        age(data.work("svm", key), days)
+    stale, fresh = (data.work("svm", name).with_suffix(".lock") for name in ("stale", "fresh"))
+    marker = data.work("svm", "lost").with_name("lost.continues.json")
+    for path, days in {stale: 61, fresh: 59, marker: 61}.items():
+        path.touch()
+        age(path, days)
+    with ResultStore(data).claim("svm", "working"):
+        assert clean_results(data).removed == ["work/svm/old", "work/svm/lost.continues.json", "work/svm/stale.lock"]
+    assert sorted(path.name for path in (data.work_root / "svm").iterdir() if path.is_dir()) == ["working", "young"]
+    assert fresh.exists()
+
+
+def test_remove_results_old_unfinished_datasets_are_removed(data: DataLayout) -> None:
+    for name, days in {".a.1.part": 61, ".b.1.part": 59}.items():
+        (data.datasets_root / name).mkdir(parents=True)
+        age(data.datasets_root / name, days)
+    assert clean_results(data).removed == ["datasets/.a.1.part"]
+
+
+def killed_removing_results(data: DataLayout) -> None:
+    """Remove results in a process that ends, as by SIGKILL, when the first file is to be unlinked."""
+    os.unlink = lambda *_args, **_kwargs: os._exit(9)
+    clean_results(data)
+
+
+def test_remove_results_killed_leaves_no_partial_result(data: DataLayout) -> None:
+    layout = RunLayout(make_run(data, "1000", days=90))
+    record = make_task(layout, "svm", 90)
+    remove_record(layout, "svm")
+    process = multiprocessing.get_context("fork").Process(target=killed_removing_results, args=(data,))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    fit, prediction = results_of(layout, record)
+    assert [fit.exists(), prediction.exists()].count(False) == 1
+    [leftover] = data.results_root.glob(".removed-svm-*")
+    assert clean_results(data).removed[0] == f"{leftover.name} (leftover)"
+    assert list(data.results_root.glob("*/*")) == list(data.results_root.glob(".*")) == []
 
 
 def test_remove_downloads_unrequested_files_and_folders_are_removed(data: DataLayout) -> None:
@@ -292,4 +431,5 @@ def test_what_cannot_be_removed_is_named_and_the_rest_goes_on() -> None:
 
 def test_an_empty_volume_is_no_error(data: DataLayout) -> None:
     assert clean_runs(data).finish()["removed"] == []
+    assert clean_results(data).finish()["removed"] == []
     assert sweep_downloads(data).finish()["removed"] == []

@@ -22,10 +22,9 @@ from numerai_pipeline.containers.log import ContainerLog
 from numerai_pipeline.containers.runner import LOG_STATE_KEY, ContainerRunner, SupervisorLostError
 from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.errors import PipelineError
-from numerai_pipeline.storage.layout import RunLayout
 
 RUNNING, SUCCESS, FAILURE = ContainerState("running"), ContainerState("ended"), ContainerState("ended", exit_code=70)
-LABELS = ContainerLabels("deployment", "dag", "run", "svm", attempt=2, inputs="inputs")
+LABELS = ContainerLabels("deployment", "dag", "run", "svm", attempt=2, key="0123")
 
 
 @dataclass
@@ -86,7 +85,7 @@ class MemoryBackend:
     def find(self, filters: Sequence[str]) -> list[FoundContainer]:
         self._call()
         return [
-            FoundContainer(each, labels, self.states[each].phase, self.states[each].phase == "ended", ())
+            FoundContainer(each, labels, self.states[each].phase, self.states[each].phase == "ended")
             for each, labels in list(self.labels.items())
             if labels.filters() == list(filters)
         ]
@@ -139,9 +138,7 @@ def backend() -> MemoryBackend:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    run = RunLayout(tmp_path / "run")
-    run.directory.mkdir()
-    return Workspace(run, "svm", outputs=("predictions/svm.csv",))
+    return Workspace(tmp_path / "work" / "svm" / "0123", {})
 
 
 def runner_of(
@@ -159,6 +156,7 @@ def runner_of(
         workspace=workspace,
         labels=LABELS,
         user=f"{os.getuid()}:{os.getgid()}",
+        failure_log=workspace.directory.parent / "failure.log",
         time_limit=time_limit,
         memory=512,
         cores=1,
@@ -191,11 +189,11 @@ def test_run_failure_removes_container_and_saves_log(backend: MemoryBackend, wor
     with pytest.raises(ContainerError, match=r"svm: a bug \(exit code 70\): the last line"):
         run(runner_of(backend, workspace))
     assert backend.states == {}
-    assert "the last line" in workspace.run.failure_log("svm", 2).read_text()
+    assert "the last line" in (workspace.directory.parent / "failure.log").read_text()
 
 
 @pytest.mark.parametrize("state", [RUNNING, SUCCESS])
-def test_reattach_or_start_same_inputs_reattaches(
+def test_reattach_or_start_same_result_reattaches(
     backend: MemoryBackend, workspace: Workspace, state: ContainerState
 ) -> None:
     backend.add("earlier", state, replace(LABELS, attempt=1))
@@ -208,7 +206,7 @@ def test_reattach_or_start_same_inputs_reattaches(
 @pytest.mark.parametrize(
     ("state", "labels"),
     [
-        (RUNNING, replace(LABELS, inputs="others")),
+        (RUNNING, replace(LABELS, key="4567")),
         (FAILURE, LABELS),
         (ContainerState("created"), LABELS),
         (ContainerState("removing"), LABELS),
@@ -223,6 +221,47 @@ def test_reattach_or_start_other_work_is_removed_before_the_start(
     assert list(backend.states) == ["new-0"]
 
 
+def test_reattach_or_start_container_of_another_run_is_used(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.add("of another run", RUNNING, replace(LABELS, run="another"))
+    backend.add("of another result", RUNNING, replace(LABELS, run="another", key="4567"))
+    runner = runner_of(backend, workspace)
+    assert runner.can_reattach("of another run")
+    assert not runner.can_reattach("of another result")
+    run(runner)
+    assert backend.created == []
+    assert list(backend.states) == ["of another result"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_run_failure_keeps_a_finished_fit_only(backend: MemoryBackend, workspace: Workspace, finished: bool) -> None:
+    backend.next_state = FAILURE
+
+    def fit() -> None:
+        (workspace.model / "saved").mkdir()
+        if finished:
+            (workspace.model / "model.json").write_text("{}")
+        (workspace.directory / "predictions" / "svm.csv").write_text("half")
+
+    backend.on_stream = fit
+    with pytest.raises(ContainerError):
+        run(runner_of(backend, workspace))
+    assert workspace.has_fit == finished
+    assert [path.name for path in workspace.directory.glob("*")] == (["model"] if finished else [])
+    assert workspace.directory.exists() == finished
+
+
+def test_remove_leftovers_removes_containers_of_the_result_and_the_attempt(
+    backend: MemoryBackend, workspace: Workspace
+) -> None:
+    backend.add("of this result", SUCCESS, replace(LABELS, run="another"))
+    backend.add("of this task instance", SUCCESS, replace(LABELS, attempt=1, key="4567"))
+    backend.add("of another run", RUNNING, replace(LABELS, run="another", key="4567"))
+    workspace.prepare(f"{os.getuid()}:{os.getgid()}")
+    runner_of(backend, workspace).remove_leftovers()
+    assert list(backend.states) == ["of another run"]
+    assert not workspace.directory.exists()
+
+
 def test_reattach_or_start_second_container_is_removed(backend: MemoryBackend, workspace: Workspace) -> None:
     backend.add("one", RUNNING)
     backend.add("two", RUNNING)
@@ -231,7 +270,11 @@ def test_reattach_or_start_second_container_is_removed(backend: MemoryBackend, w
 
 
 def test_containers_of_other_tasks_are_not_touched(backend: MemoryBackend, workspace: Workspace) -> None:
-    others = [replace(LABELS, task="xgboost"), replace(LABELS, run="another"), replace(LABELS, deployment="another")]
+    others = [
+        replace(LABELS, task="xgboost"),
+        replace(LABELS, run="another", key="4567"),
+        replace(LABELS, deployment="another"),
+    ]
     for number, labels in enumerate(others):
         backend.add(f"other-{number}", RUNNING, labels)
     run(runner_of(backend, workspace))

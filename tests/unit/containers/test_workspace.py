@@ -1,173 +1,156 @@
-"""A workspace: its inputs, the outputs that are collected, and its state after a kill of the container."""
+"""A workspace: its inputs, the state after a kill of its container, and its removal."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from numerai_pipeline.containers.mounts import workspace_mounts
 from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.storage.layout import RunLayout
-from numerai_pipeline.storage.manifests import manifest_path, verified_manifest, write_manifest
 
 USER = f"{os.getuid()}:{os.getgid()}"
 
 
-def write(path: Path, content: str, *, inputs: str | None = "inputs") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
-    write_manifest(path, inputs=inputs)
-    return path
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    source = tmp_path / "inputs"
+    (source / "tsne").mkdir(parents=True)
+    for name in ("live.parquet", "tsne/map.parquet"):
+        (source / name).write_text(name)
+    return {name: source / name for name in ("live.parquet", "tsne/map.parquet")}
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunLayout:
-    layout = RunLayout(tmp_path / "run")
-    write(layout.training, "training")
-    write(layout.predictions("xgboost"), "another model's")
-    return layout
+def workspace(tmp_path: Path, inputs: dict[str, Path]) -> Workspace:
+    return Workspace(tmp_path / "work" / "svm" / "0123", inputs)
 
 
-def workspace_of(run: RunLayout, task: str = "svm", **more: object) -> Workspace:
-    arguments: dict[str, object] = {
-        "read_only": (run.training,),
-        "outputs": (f"predictions/{task}.csv", f"reports/{task}.json"),
-        "reserved": frozenset({"tsne/map.txt"}),
+def fit(workspace: Workspace, *, finished: bool = True) -> None:
+    (workspace.model / "saved").mkdir(parents=True, exist_ok=True)
+    (workspace.model / "saved" / "state").write_text("state")
+    if finished:
+        (workspace.model / "model.json").write_text("{}")
+
+
+def files(workspace: Workspace) -> set[str]:
+    found = workspace.directory.rglob("*")
+    return {str(path.relative_to(workspace.directory)) for path in found if not path.is_dir()}
+
+
+def test_prepare_inputs_have_mount_targets(workspace: Workspace) -> None:
+    workspace.prepare(USER)
+    assert files(workspace) == {"live.parquet", "tsne/map.parquet"}
+    assert (workspace.directory / "live.parquet").read_bytes() == b""
+    folders = {path.name for path in workspace.directory.iterdir() if path.is_dir()}
+    assert folders == {"predictions", "reports", "live", "model", "tsne"}
+
+
+def test_prepare_finished_fit_is_mounted_as_a_folder(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "fit").mkdir()
+    predicting = Workspace(workspace.directory, {**workspace.inputs, "model": tmp_path / "fit"})
+    predicting.prepare(USER)
+    assert list(predicting.model.iterdir()) == []
+    mounts = {mount["Target"]: (mount["Source"], mount["ReadOnly"]) for mount in workspace_mounts(predicting)}
+    assert mounts == {
+        "/data": (str(workspace.directory), False),
+        "/data/live.parquet": (str(workspace.inputs["live.parquet"]), True),
+        "/data/tsne/map.parquet": (str(workspace.inputs["tsne/map.parquet"]), True),
+        "/data/model": (str(tmp_path / "fit"), True),
     }
-    return Workspace(run=run, task=task, **{**arguments, **more})  # type: ignore[arg-type]
 
 
-def test_prepare_inputs_have_manifests_and_mount_targets(run: RunLayout) -> None:
-    workspace = workspace_of(run)
-    workspace.prepare(USER)
-    assert workspace.readable() == (run.training, manifest_path(run.training))
-    assert (workspace.directory / "training.parquet").read_bytes() == b""
-    assert not (workspace.directory / "predictions" / "xgboost.csv").exists()
-
-
-def test_collect_outputs_moves_files_with_manifests_and_records_them(run: RunLayout) -> None:
-    workspace = workspace_of(run)
-    workspace.prepare(USER)
-    write(workspace.container_layout.predictions("svm"), "new")
-    write(workspace.container_layout.report("svm"), "{}")
-    (workspace.directory / "plots").mkdir()
-    (workspace.directory / "plots" / "svm.png").write_bytes(b"a picture")
-    workspace.collect_outputs("an-image")
-    workspace.remove()
-    assert run.predictions("svm").read_text() == "new"
-    assert verified_manifest(run.predictions("svm"), inputs="inputs")
-    assert run.training.read_text() == "training"
-    record = json.loads(run.image_record("svm").read_text())
-    assert record == {"image": "an-image", "files": ["plots/svm.png", "predictions/svm.csv", "reports/svm.json"]}
-    assert not (run.directory / ".work").exists()
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to another user")
+def test_prepare_folders_belong_to_the_user_of_the_container(workspace: Workspace) -> None:
+    workspace.prepare("10001:10001")
+    owners = {path.stat().st_uid for path in (workspace.directory, *workspace.directory.rglob("*")) if path.is_dir()}
+    assert owners == {10001}
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "predictions/xgboost.csv",
-        "reports/xgboost.json",
-        "reports/evaluation/xgboost.json",
-        "tsne/map.txt",
-        "run.json",
-        "leaderboard.json",
-        "submissions/model.csv",
-        "images/xgboost.json",
-        "logs/xgboost.try-1.log",
-    ],
+    ("finished", "keeps_parts", "kept"), [(True, False, True), (False, True, True), (False, False, False)]
 )
-def test_collect_outputs_undeclared_file_is_ignored(
-    run: RunLayout, name: str, caplog: pytest.LogCaptureFixture
+def test_prepare_keeps_a_finished_fit_or_its_parts_only(
+    workspace: Workspace, finished: bool, keeps_parts: bool, kept: bool
 ) -> None:
-    workspace = workspace_of(run)
+    again = Workspace(workspace.directory, workspace.inputs, keeps_parts=keeps_parts)
+    again.prepare(USER)
+    fit(again, finished=finished)
+    (again.directory / "predictions" / "svm.csv").write_text("half")
+    (again.directory / "stray").symlink_to("/etc")
+    (again.directory / "reports").rmdir()
+    (again.directory / "reports").symlink_to("/etc")
+    again.prepare(USER)
+    assert ("model/saved/state" in files(again)) == kept
+    assert files(again) & {"predictions/svm.csv", "stray"} == set()
+    assert again.has_fit == finished
+    assert not (again.directory / "reports").is_symlink()
+    assert Path("/etc/passwd").exists()
+
+
+@pytest.mark.parametrize("where", ["model.json", "model"])
+def test_has_fit_is_false_for_links(workspace: Workspace, tmp_path: Path, where: str) -> None:
+    other = Workspace(tmp_path / "another", {})
+    fit(other)
+    workspace.directory.mkdir(parents=True)
+    if where == "model":
+        workspace.model.symlink_to(other.model)
+    else:
+        fit(workspace, finished=False)
+        (workspace.model / "model.json").symlink_to(other.model / "model.json")
+    assert not workspace.has_fit
+    workspace.reset()
+    assert other.has_fit
+    assert files(workspace) == set()
+
+
+def test_remove_leaves_other_workspaces_and_inputs(workspace: Workspace) -> None:
+    other = Workspace(workspace.directory.with_name("4567"), {})
+    for each in (workspace, other):
+        each.prepare(USER)
+    workspace.remove()
+    assert not workspace.directory.exists()
+    assert other.directory.exists()
+    assert workspace.inputs["live.parquet"].read_text() == "live.parquet"
+    other.remove()
+    assert not other.directory.parent.exists()
+    other.remove()  # of an attempt that was killed right before its end
+
+
+def test_remove_that_fails_is_a_warning(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     workspace.prepare(USER)
-    before = (run.directory / name).read_text() if (run.directory / name).exists() else None
-    write(workspace.directory / name, "spoilt")
-    workspace.collect_outputs("an-image")
-    path = run.directory / name
-    assert (path.read_text() if path.exists() else None) == before
-    assert f"svm: ignoring undeclared output {name}" in caplog.text
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    with caplog.at_level(logging.WARNING):
+        workspace.remove()
+    assert "could not be removed: parts of it belong to another user" in caplog.text
 
 
-def test_collect_outputs_evaluation_writes_reports_of_other_models(run: RunLayout) -> None:
-    workspace = workspace_of(run, "evaluate", writes_evaluations=True)
+def test_check_plain_links_and_pipes_are_errors(workspace: Workspace, tmp_path: Path) -> None:
     workspace.prepare(USER)
-    write(workspace.container_layout.evaluation("xgboost"), "{}")
-    workspace.collect_outputs("an-image")
-    assert run.evaluation("xgboost").read_text() == "{}"
-
-
-def test_prepare_outputs_of_earlier_container_are_removed(run: RunLayout) -> None:
-    workspace = workspace_of(run, "evaluate", writes_evaluations=True)
-    for names in (("svm", "xgboost"), ("svm",)):
-        workspace.prepare(USER)
-        for name in names:
-            write(workspace.container_layout.evaluation(name), "{}")
-        workspace.collect_outputs("an-image")
-    assert run.evaluation("svm").exists()
-    assert not run.evaluation("xgboost").exists()
-    assert not manifest_path(run.evaluation("xgboost")).exists()
-
-
-def test_collect_outputs_links_are_not_followed(run: RunLayout, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("id,prediction\n")
-    workspace = workspace_of(run)
-    workspace.prepare(USER)
-    workspace.container_layout.predictions("svm").symlink_to(secret)
-    with pytest.raises(
-        BadInputError, match=r"predictions/svm\.csv: the container produced something other than a regular"
-    ):
-        workspace.check_plain(workspace.container_layout.predictions("svm"))
-    workspace.collect_outputs("an-image")
-    assert not run.predictions("svm").exists()
+    path = workspace.directory / "predictions" / "svm.csv"
+    workspace.check_plain(path)  # a missing file is another error
+    path.write_text("id,prediction\n")
+    workspace.check_plain(path)
+    path.unlink()
+    message = r"predictions/svm\.csv: the container produced something other than a regular file"
+    kinds: list[Callable[[], object]] = [partial(path.symlink_to, secret), partial(os.mkfifo, path), path.mkdir]
+    for make in kinds:
+        make()
+        with pytest.raises(BadInputError, match=message):
+            workspace.check_plain(path)
+        path.rmdir() if path.is_dir() else path.unlink()
     # a folder that was replaced by a link
-    workspace.remove()
-    workspace.prepare(USER)
-    workspace.container_layout.predictions_directory.rmdir()
-    workspace.container_layout.predictions_directory.symlink_to(run.predictions_directory)
-    write(run.predictions("svm"), "planted")
-    with pytest.raises(BadInputError):
-        workspace.check_plain(workspace.container_layout.predictions("svm"))
-    workspace.prepare(USER)
-    assert run.predictions("xgboost").read_text() == "another model's"
-
-
-def test_rescue_partial_outputs_keeps_finished_resumable_files_only(run: RunLayout) -> None:
-    names = ("tsne/one.txt", "tsne/two.txt")
-    workspace = workspace_of(run, "tsne", outputs=("reports/tsne.json", *names), resumable=names)
-    workspace.prepare(USER)
-    write(workspace.directory / names[0], "finished")
-    (workspace.directory / names[1]).write_text("ha")
-    (workspace.directory / "tsne" / ".two.txt.part").write_text("ha")
-    workspace.rescue_partial_outputs()
-    assert not workspace.directory.exists()
-    assert verified_manifest(run.directory / names[0])
-    assert not (run.directory / names[1]).exists()
-    workspace.prepare(USER)
-    assert verified_manifest(workspace.directory / names[0])
-    assert not (workspace.directory / names[1]).exists()
-
-
-def test_collect_outputs_interrupted_and_repeated_is_complete(run: RunLayout) -> None:
-    workspace = workspace_of(run)
-    workspace.prepare(USER)
-    write(workspace.container_layout.predictions("svm"), "new")
-    write(workspace.container_layout.report("svm"), "{}")
-    workspace.collect_outputs("an-image")
-    # a kill right before the last step: the next attempt has one file in the run's directory, one in the workspace
-    write(workspace.container_layout.report("svm"), "{}")
-    workspace.collect_outputs("an-image")
-    assert verified_manifest(run.predictions("svm"))
-    assert verified_manifest(run.report("svm"))
-    assert len(json.loads(run.image_record("svm").read_text())["files"]) == 2
-
-
-def test_prepare_old_outputs_are_removed_from_the_run(run: RunLayout) -> None:
-    write(run.predictions("svm"), "old")
-    workspace_of(run).prepare(USER)
-    assert not run.predictions("svm").exists()
-    assert run.predictions("xgboost").exists()
+    path.parent.rmdir()
+    (tmp_path / "svm.csv").write_text("id,prediction\n")
+    path.parent.symlink_to(tmp_path)
+    with pytest.raises(BadInputError, match=message):
+        workspace.check_plain(path)

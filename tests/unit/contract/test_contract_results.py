@@ -113,7 +113,7 @@ def test_task_write_predictions_writes_predictions_and_report(write: Writer, col
         "correlation": round(4 / math.sqrt(20), 6),
     }
     assert report["operation"] == "svm"
-    assert report["rows"] == {"training": 10, "held_out": 2, "tournament": 12}
+    assert report["rows"] == {"training": 10, "held_out": 2, "testing": 12}
     assert (report["features"], report["seed"], report["target"]) == (3, 67, "binary")
     assert report["chosen"] == {"C": 0.1}
     assert report["notes"][0] == "drew a sample"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import re
 import signal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from numerai_contract.exits import ModelFailureError, TryAgainError
 from numerai_contract.parameters import Parameters
 from numerai_contract.progress import Progress
-from numerai_contract.search import BackgroundPredictor, log_progress
+from numerai_contract.search import BackgroundPredictor, SearchedModel, log_progress, table_to_predict
 from numerai_contract.task import Task
 from numerai_contract.workers import Outcome
 
@@ -183,14 +186,14 @@ def test_result_after_a_stop_request_has_a_note() -> None:
     task, log = _task()
     result = rig.predictor.result(task, [signal.SIGTERM], 75.0, describe=lambda name: f"candidate {name}")
     assert result == ("a", "predictions of a")
-    assert log.getvalue() == "stopped by SIGTERM after 1 min 15 s: these are the predictions of candidate a\n"
+    assert log.getvalue() == "stopped by SIGTERM after 1 min 15 s: using candidate a\n"
 
 
 @pytest.mark.parametrize(
     ("stop", "error", "message"),
     [
         ([signal.SIGTERM], TryAgainError, "stopped by SIGTERM after 5.0 s, before the first pipeline had predicted"),
-        ([], ModelFailureError, "no pipeline could predict the tournament"),
+        ([], ModelFailureError, "no pipeline could predict anything"),
     ],
 )
 def test_result_without_predictions_raises(stop: list[Any], error: type[Exception], message: str) -> None:
@@ -210,3 +213,24 @@ def test_log_progress_uses_the_nearest_limit(run_limit: int | None, line: str) -
     task, log = _task()
     log_progress(task, spent=6, seconds=60, tried=3, run_limit=run_limit, noun="models", state="best 0.69")
     assert log.getvalue() == f"{line}\n"
+
+
+@pytest.mark.parametrize("has_validation", [True, False])
+def test_table_to_predict_is_the_validation_table_if_any(has_validation: bool) -> None:
+    task: Any = SimpleNamespace(has_validation=has_validation, validation="validation", testing="testing")
+    assert str(table_to_predict(task)) == ("validation" if has_validation else "testing")
+
+
+def test_searched_model_predicted_table_is_not_predicted_again(tmp_path: Path) -> None:
+    searched: Any = SimpleNamespace(
+        predict=lambda _task, table: f"predictions of {table.path}",
+        save=lambda directory: (directory / "model").touch(),
+    )
+    tables: list[Any] = [SimpleNamespace(path=Path(name)) for name in ("validation", "live")]
+    task: Any = None
+    predictions = np.array([0.4, 0.6])
+    model = SearchedModel(searched, tables[0], predictions)
+    assert model.predict(task, tables[0]) is predictions
+    assert str(model.predict(task, tables[1])) == "predictions of live"
+    model.save(tmp_path)
+    assert (tmp_path / "model").exists()

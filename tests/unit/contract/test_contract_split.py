@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_contract import outputs, self_test, targets
-from numerai_contract.embeddings import STANDARD, Embedding, read_embedding, write_embedding
+from numerai_contract.embeddings import LIVE, STANDARD, Embedding, read_embedding, write_embedding
 from numerai_contract.exits import BadDataError, BadParameterError, MissingInputError
 from numerai_contract.parameters import Parameters
 from numerai_contract.progress import Progress
@@ -37,8 +37,8 @@ def training(write: Writer, columns: Columns) -> Table:
 
 
 @pytest.fixture
-def tournament(write: Writer, columns: Columns) -> Table:
-    return Table(write(columns | {"id": [f"t{row}" for row in range(12)]}, "tournament.parquet"))
+def live(write: Writer, columns: Columns) -> Table:
+    return Table(write(columns | {"id": [f"t{row}" for row in range(12)]}, "live.parquet"))
 
 
 def _shuffled(table: Table) -> tuple[pa.ChunkedArray, Any]:
@@ -57,13 +57,13 @@ def test_read_split_other_row_order_is_aligned(training: Table, tmp_path: Path) 
     assert split.validation.tolist() == VALIDATION.tolist()
 
 
-def test_read_embedding_either_table_is_aligned(training: Table, tournament: Table, tmp_path: Path) -> None:
+def test_read_embedding_either_table_is_aligned(training: Table, live: Table, tmp_path: Path) -> None:
     coordinates = np.random.default_rng(1).normal(size=(24, 2)).astype(np.float32)
-    ids = pa.chunked_array([*training.ids.chunks, *tournament.ids.chunks])
+    ids = pa.chunked_array([*training.ids.chunks, *live.ids.chunks])
     order = np.random.default_rng(3).permutation(24)
     write_embedding(tmp_path, EMBEDDING, ids.take(pa.array(order)), coordinates[order], None)
     assert read_embedding(tmp_path, EMBEDDING, training).tolist() == coordinates[:12].tolist()
-    assert read_embedding(tmp_path, EMBEDDING, tournament).tolist() == coordinates[12:].tolist()
+    assert read_embedding(tmp_path, EMBEDDING, live).tolist() == coordinates[12:].tolist()
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_read_embedding_changed_file_raises_bad_data(training: Table, tmp_path: 
         read_embedding(tmp_path, EMBEDDING, training)
 
 
-def test_read_embedding_missing_row_is_named(training: Table, tournament: Table, tmp_path: Path) -> None:
+def test_read_embedding_missing_row_is_named(training: Table, live: Table, tmp_path: Path) -> None:
     write_embedding(tmp_path, EMBEDDING, training.ids, np.zeros((12, 2), dtype=np.float32), None)
-    with pytest.raises(BadDataError, match=r"12 of the 12 rows of tournament\.parquet .* row 1 \(id t0\)"):
-        read_embedding(tmp_path, EMBEDDING, tournament)
+    with pytest.raises(BadDataError, match=r"12 of the 12 rows of live\.parquet .* row 1 \(id t0\)"):
+        read_embedding(tmp_path, EMBEDDING, live)
     partial = write_embedding(tmp_path, EMBEDDING, training.ids.slice(0, 7), np.zeros((7, 2), dtype=np.float32), None)
     with pytest.raises(BadDataError, match=rf"{partial.name}: 5 of the 12 rows .* row 8 \(id n7\)"):
         read_embedding(tmp_path, EMBEDDING, training)
@@ -158,7 +158,7 @@ def _task(tmp_path: Path, **more: str) -> tuple[Task, io.StringIO]:
     environment = {
         "OPERATION": "logistic_regression",
         "TRAINING": str(tmp_path / "training.parquet"),
-        "TESTING": str(tmp_path / "tournament.parquet"),
+        "TESTING": str(tmp_path / "live.parquet"),
         "STORING": str(tmp_path),
         "REPORTING": str(tmp_path / "report.json"),
     }
@@ -166,7 +166,12 @@ def _task(tmp_path: Path, **more: str) -> tuple[Task, io.StringIO]:
 
 
 @pytest.fixture
-def fixture_inputs(training: Table, tournament: Table, tmp_path: Path) -> None:
+def validation(write: Writer, columns: Columns) -> Table:
+    return Table(write(columns | {"id": [f"v{row}" for row in range(12)]}, "validation.parquet"))
+
+
+@pytest.fixture
+def fixture_inputs(training: Table, validation: Table, live: Table, tmp_path: Path) -> None:
     self_test.write_fixture_inputs(tmp_path)
     write_split(tmp_path, training.ids, Split(SIMILARITY, VALIDATION), None)
 
@@ -177,7 +182,7 @@ def _split_tables(task: Task, row_limit: int = 1_000) -> SplitTables:
 
 
 @pytest.mark.usefixtures("fixture_inputs")
-def test_split_tables_features_include_the_embeddings(training: Table, tournament: Table, tmp_path: Path) -> None:
+def test_split_tables_features_include_the_embeddings(training: Table, live: Table, tmp_path: Path) -> None:
     task, log = _task(tmp_path)
     tables = _split_tables(task)
     names = ("perplexity_05_x", "perplexity_05_y", "perplexity_50_polynomial_x", "perplexity_50_polynomial_y")
@@ -186,15 +191,16 @@ def test_split_tables_features_include_the_embeddings(training: Table, tournamen
     assert tables.training.tolist() == (~VALIDATION).tolist()
     assert tables.training_labels.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0]
     assert tables.validation_labels.tolist() == [1, 0, 1]
-    coordinates = [read_embedding(tmp_path, embedding, training) for embedding in tables.embeddings]
+    coordinates = [read_embedding(tmp_path, embedding, training) for embedding in tables.source.embeddings]
     whole = np.hstack([training.features(), *coordinates])
     assert tables.training_features().dtype == np.float32
     assert tables.training_features().tolist() == whole[~VALIDATION].tolist()
     assert tables.validation_features().tolist() == whole[VALIDATION].tolist()
-    coordinates = [read_embedding(tmp_path, embedding, tournament) for embedding in tables.embeddings]
-    ((positions, block),) = tables.tournament_batches()
+    # the rows to predict were placed in the embeddings by another file
+    coordinates = [read_embedding(tmp_path / LIVE, embedding, live) for embedding in tables.source.embeddings]
+    ((positions, block),) = tables.source.batches(task.testing)
     assert positions.tolist() == list(range(12))
-    assert block.tolist() == np.hstack([tournament.features(), *coordinates]).tolist()
+    assert block.tolist() == np.hstack([live.features(), *coordinates]).tolist()
     assert "9 training rows, 3 validation rows; embeddings as features: perplexity_05, perp" in log.getvalue()
 
 
@@ -211,7 +217,7 @@ def test_split_tables_score_uses_the_validation_part(tmp_path: Path) -> None:
 def test_split_tables_embeddings_variable_selects_embeddings(training: Table, tmp_path: Path) -> None:
     assert _split_tables(_task(tmp_path, EMBEDDINGS="none")[0]).feature_names == training.feature_names
     selected = _split_tables(_task(tmp_path, EMBEDDINGS="perplexity_15, perplexity_10")[0])
-    assert [embedding.perplexity for embedding in selected.embeddings] == [15, 10]
+    assert [embedding.perplexity for embedding in selected.source.embeddings] == [15, 10]
     for invalid in ("perplexity", "perplexity_05,perplexity_05"):
         with pytest.raises(BadParameterError, match=f"EMBEDDINGS is '{invalid}': allowed are none, or different names"):
             _split_tables(_task(tmp_path, EMBEDDINGS=invalid)[0])
@@ -248,17 +254,6 @@ def test_require_memory_small_limit_names_a_sufficient_value(tmp_path: Path) -> 
     with pytest.raises(BadParameterError, match=r"is 1,024 MiB, and 12 rows need about 1,025\. .* to 1280 "):
         task.require_memory(1_025, "12 rows")
     _task(tmp_path)[0].require_memory(1e9, "12 rows")
-
-
-@pytest.mark.usefixtures("fixture_inputs")
-def test_task_write_report_writes_no_predictions(tmp_path: Path) -> None:
-    task, log = _task(tmp_path, INPUTS="0f3a")
-    task.write_report(TrainingSummary(training_rows=12, chosen={"auc": 0.5}), "a split of 12 rows")
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["rows"] == {"training": 12, "held_out": 0, "tournament": 12}
-    assert (report["chosen"], report["validation"], report["split"]) == ({"auc": 0.5}, None, None)
-    assert outputs.is_finished(tmp_path / "report.json", "0f3a")
-    assert log.getvalue().splitlines()[-1].endswith("MiB: a split of 12 rows")
 
 
 @pytest.mark.usefixtures("fixture_inputs")

@@ -15,7 +15,8 @@ import pytest
 
 from numerai_contract import outputs
 from numerai_contract.exits import BadDataError, MissingInputError
-from numerai_contract.tables import NO_ERA, Table, era_number
+from numerai_contract.sources import ParquetSource
+from numerai_contract.tables import NO_ERA, JoinedTable, Table, era_number
 
 Columns = dict[str, Any]
 Writer = Callable[..., Path]
@@ -87,6 +88,33 @@ def test_table_int8_without_statistics_stays_int8(columns: Columns, tmp_path: Pa
     path = tmp_path / "training.parquet"
     pq.write_table(pa.table(columns), path, write_statistics=False)
     assert Table(path).feature_dtype == np.int8
+
+
+def test_table_of_float32_reads_features_once(write: Writer, columns: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.arange(12, dtype=np.int8) % 5
+    path = write(columns | {"feature1": features, "feature2": features, "feature3": features})
+    monkeypatch.setattr(ParquetSource, "has_nulls", lambda *_: pytest.fail("the check for int8 reads all features"))
+    table = Table(path, feature_dtype=np.float32)
+    found = table.features()
+    assert table.feature_dtype == found.dtype == np.dtype(np.float32)
+    assert found.tolist() == [[value] * 3 for value in features.tolist()]
+
+
+def test_table_without_features_reads_the_other_columns(
+    write: Writer, columns: Columns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    batches = ParquetSource.batches
+
+    def recording(source: ParquetSource, names: list[str], rows: int) -> Any:
+        read.extend(names)
+        return batches(source, names, rows)
+
+    monkeypatch.setattr(ParquetSource, "batches", recording)
+    table = Table(write(columns), ())
+    assert table.ids.to_pylist() == columns["id"]
+    assert (table.feature_names, table.features().shape) == ((), (12, 0))
+    assert set(read) == {"id", "era", "data_type", "target"}
 
 
 def test_table_selected_rows_are_read_in_batches(
@@ -221,3 +249,45 @@ def test_table_unreadable_manifest_raises_bad_data(write: Writer, columns: Colum
     outputs.manifest_path(path).write_text(manifest)
     with pytest.raises(BadDataError, match="not a manifest"):
         Table(path)
+
+
+def _joined(write: Writer, columns: Columns, dtype: Any = np.float32) -> JoinedTable:
+    later = {name: values[:8] for name, values in columns.items()}
+    later |= {"id": [f"v{row}" for row in range(8)], "data_type": ["validation"] * 8}
+    later |= {f"feature{index + 1}": np.arange(8).astype(dtype) + index for index in range(3)}
+    training = Table(write(columns))
+    return JoinedTable(training, Table(write(later, "validation.parquet"), training.feature_names))
+
+
+def test_joined_table_has_the_rows_of_both_in_order(write: Writer, columns: Columns) -> None:
+    joined = _joined(write, columns)
+    assert len(joined) == 20
+    assert joined.ids.to_pylist() == [*columns["id"], *(f"v{row}" for row in range(8))]
+    assert joined.era_numbers.tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert joined.of_type("validation").tolist() == [False] * 12 + [True] * 8
+    assert joined.features()[:12, 0].tolist() == columns["feature1"].tolist()
+    assert joined.features()[12:].tolist() == [[row, row + 1, row + 2] for row in range(8)]
+    assert joined.describe_row(0) == "row 1 (id n0)"
+    assert joined.describe_row(12) == "row 1 (id v0)"
+    assert joined.describe_row(19) == "row 8 (id v7)"
+
+
+def test_joined_table_batches_have_positions_in_both(write: Writer, columns: Columns) -> None:
+    joined = _joined(write, columns)
+    rows = np.zeros(20, dtype=bool)
+    rows[[3, 11, 12, 19]] = True
+    batches = list(joined.batches(rows))
+    assert np.concatenate([positions for positions, _ in batches]).tolist() == [3, 11, 12, 19]
+    assert joined.features(rows).tolist() == joined.features()[rows].tolist()
+    rows[:12] = False
+    assert [positions.tolist() for positions, _ in joined.batches(rows)] == [[12, 19]]
+
+
+def test_joined_table_int8_and_float32_are_float32(write: Writer, columns: Columns) -> None:
+    mixed = _joined(write, columns, np.int8)
+    assert mixed.feature_dtype == np.float32
+    assert {block.dtype for _, block in mixed.batches()} == {np.dtype(np.float32)}
+    integers = columns | {f"feature{index + 1}": np.arange(12, dtype=np.int8) for index in range(3)}
+    both = _joined(write, integers, np.int8)
+    assert both.feature_dtype == np.int8
+    assert both.features().dtype == np.int8

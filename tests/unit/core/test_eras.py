@@ -6,7 +6,14 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from numerai_pipeline.core.eras import default_embargo, era_of_round, week_of_era, weeks_until_target_known
+from numerai_pipeline.core.eras import (
+    default_embargo,
+    era_of_round,
+    refit_era,
+    target_days,
+    week_of_era,
+    weeks_until_target_known,
+)
 from practice.rounds import SeasonRound
 
 
@@ -75,3 +82,16 @@ def test_default_embargo_leaves_out_every_unknown_target(days: int) -> None:
     """The last era trained on lies one more era back than the embargo; its target is known when the round opens."""
     target = f"target_ender_{days}"
     assert default_embargo(target) + 1 >= weeks_until_target_known(target)
+
+
+@pytest.mark.parametrize(
+    ("era", "refit_every", "first"),
+    [(100, 1, 100), (100, 4, 100), (103, 4, 100), (104, 4, 104), (103, 104, 0), (1233, 52, 1196)],
+)
+def test_refit_era_is_the_first_week_of_the_group(era: int, refit_every: int, first: int) -> None:
+    assert refit_era(era, refit_every) == first
+
+
+@pytest.mark.parametrize(("target", "days"), [("target_ender_20", 20), ("target_x_60", 60), ("target", 60), (None, 60)])
+def test_target_days_are_in_the_name_or_the_widest(target: str | None, days: int) -> None:
+    assert target_days(target) == days

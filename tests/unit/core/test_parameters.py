@@ -13,6 +13,7 @@ def test_defaults_run_everything_on_numerai() -> None:
     assert parameters.source == "numerai"
     assert parameters.models == []
     assert parameters.seed == 67
+    assert (parameters.fit, parameters.refit_every) == ("auto", 1)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,9 @@ def test_defaults_run_everything_on_numerai() -> None:
         ({"source": "yahoo"}, "source='yahoo': Input should be 'numerai', 'practice' or 'archive'"),
         ({"round": 0}, "round=0"),
         ({"seed": -1}, "seed=-1"),
+        ({"fit": "sometimes"}, "fit='sometimes': Input should be 'auto', 'always' or 'never'"),
+        ({"refit_every": 0}, "refit_every=0"),
+        ({"refit_every": 105}, "refit_every=105"),
         ({"automl_minutes": 5000}, "automl_minutes=5000"),
         ({"version": "5.3"}, "version='5.3'"),
         ({"target": "ender"}, "target='ender'"),

@@ -29,7 +29,14 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("value", "meaning"), [("off", "off"), (" Off", "off"), ("sat, TUE,sat", "tue,sat"), ("wed", "wed")]
+    ("value", "meaning"),
+    [
+        ("off", "off"),
+        (" Off", "off"),
+        ("sat, TUE,sat", "tue,sat"),
+        ("wed", "wed"),
+        (" All ", "tue,wed,thu,fri,sat"),
+    ],
 )
 def test_settings_schedule_is_days_or_off(monkeypatch: pytest.MonkeyPatch, value: str, meaning: str) -> None:
     monkeypatch.setenv("NUMERAI_SCHEDULE", value)
@@ -57,6 +64,8 @@ def test_settings_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPat
         ("NUMERAI_IMAGE_REGISTRY", "ghcr.io/me", "should match"),
         ("NUMERAI_SCHEDULE", "tue,sun", "'sun' is not a day on which rounds open; choose from tue, wed, thu, fri, sat"),
         ("NUMERAI_SCHEDULE", "0 13 * * 6", "or 'off'"),
+        ("NUMERAI_SCHEDULE", "all,sat", "'all' is not a day on which rounds open; choose from"),
+        ("NUMERAI_FIT_MAX_AGE_WEEKS", "105", "less than or equal to 104"),
         ("NUMERAI_ROUND_POLL_SECONDS", "0.5", "greater than or equal to 1"),
         ("NUMERAI_ENGINE", "podman", "'docker' or 'swarm'"),
         ("NUMERAI_SWARM_CONSTRAINTS", "numerai=models", "'numerai=models' is not a placement constraint"),

@@ -11,9 +11,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from numerai_pipeline.dag.approval import SubmissionApproval, approval_text
+from numerai_pipeline.numerai_api.submission_files import RunPredictions
 from numerai_pipeline.storage.layout import RunLayout
 
 LINK = "http://127.0.0.1:8080/numerai/leaderboard/?round=1335&run=0123456789ab"
+FOUND = {"beta": RunPredictions("ensemble_selection", "3f2a", "da7a", "0123456789abcdef" * 4, Path("a"), Path("b"))}
 CHOSEN = {"alpha": "svm", "beta": "ensemble_selection"}
 
 
@@ -29,22 +31,22 @@ def test_approval_text_shows_leaderboard_row_of_each_submission(layout: RunLayou
     ]
     layout.directory.mkdir(parents=True)
     layout.leaderboard.write_text(json.dumps({"models": rows}))
-    text = approval_text(layout, 1335, CHOSEN, LINK)
+    text = approval_text(layout, 1335, CHOSEN, FOUND, LINK)
     assert text.splitlines() == [
         "Submissions for round 1335:",
         "",
-        "| Numerai model | predictions of | rank | mean CORR | Sharpe |",
-        "|---|---|---|---|---|",
-        "| alpha | svm | ? of 2 |  |  |",
-        "| beta | ensemble_selection | 1 of 2 | 0.0213 | 0.9100 |",
+        "| Numerai model | predictions of | SHA-256 | rank | mean CORR | Sharpe |",
+        "|---|---|---|---|---|---|",
+        "| alpha | svm | no predictions | ? of 2 |  |  |",
+        "| beta | ensemble_selection | 0123456789ab | 1 of 2 | 0.0213 | 0.9100 |",
         "",
         f"[The whole leaderboard]({LINK})",
     ]
 
 
 def test_approval_text_without_leaderboard_lists_submissions(layout: RunLayout) -> None:
-    text = approval_text(layout, 1335, CHOSEN, LINK)
-    assert "| alpha | svm |" in text
+    text = approval_text(layout, 1335, CHOSEN, FOUND, LINK)
+    assert "| beta | ensemble_selection | 0123456789ab |" in text
     assert text.endswith("There is no leaderboard: `evaluate` failed.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,14 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.dag import submission
+from numerai_pipeline.dag.approval import SubmissionApproval
 from numerai_pipeline.dag.credentials import load_credentials
 from numerai_pipeline.dag.round_sensor import RoundSensor
 from numerai_pipeline.numerai_api.retries import RetryPolicy
+from numerai_pipeline.numerai_api.submission_files import find_predictions
 from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.manifests import verified_manifest
+from numerai_pipeline.storage.task_records import remove_record
 from practice import accounts
 from practice.faults import Fault
 from practice.server import PracticeServer, running
@@ -78,13 +82,18 @@ def submit(server: PracticeServer, layout: RunLayout) -> Submit:
     """Submit as the DAG's task does."""
 
     def attempt(
-        run_type: str = "manual", era: int | None = None, run_id: str = "first", **choices: Any
+        run_type: str = "manual",
+        era: int | None = None,
+        run_id: str = "first",
+        approved: dict[str, Any] | None = None,
+        directory: Path = layout.directory,
+        **choices: Any,
     ) -> dict[str, Any]:
-        directory = str(layout.directory.relative_to(load_settings().data_dir))
-        run = {"round": str(NUMBER), "era": era, "directory": directory}
+        directory = directory.relative_to(load_settings().data_dir)
+        run = {"round": str(NUMBER), "era": era, "directory": str(directory)}
         closes = NumeraisRound(NUMBER).closes.isoformat()
-        xcoms = {"unzip": run, "download": {"closes": closes}}
-        ti: Any = SimpleNamespace(xcom_pull=lambda task_ids: xcoms[task_ids])
+        xcoms = {("unzip", None): run, ("download", None): {"closes": closes}, ("approve", "approved"): approved}
+        ti: Any = SimpleNamespace(xcom_pull=lambda task_ids, key=None: xcoms[task_ids, key])
         params = {"source": "numerai", "submit": True, **choices}
         dag_run: Any = SimpleNamespace(run_type=run_type, run_id=run_id)
         return submission.submit(params, dag_run, ti, PREDICTIONS, MODELS)
@@ -97,32 +106,62 @@ def test_submit_uploads_live_rows_only(server: PracticeServer, submit: Submit, l
     for name, model in {"alpha": "svm", "beta": "ensemble_selection"}.items():
         (table,) = submitted(server, name)
         assert table["id"].to_pylist() == server.season.live_ids(NUMBER)
-        mine = read_predictions(layout, model)
-        assert table.equals(mine.filter(pc.is_in(mine["id"], table["id"])))
+        assert table.equals(read_predictions(layout, model))
         (counting,) = server.store.submissions(model_id(server, name))
         record = result["submissions"][name]
         assert (record["submission"], record["round"], record["status"]) == (counting.id, NUMBER, "on-time")
+        assert record["key"] == find_predictions(layout, model).key
         assert json.loads(layout.submission_record(name).read_text()) == record
         assert verified_manifest(layout.submission(name))
         assert verified_manifest(layout.submission_record(name))
     assert (result["round"], result["late"]) == (NUMBER, [])
 
 
+def inverted(table: pa.Table) -> pa.Table:
+    return table.set_column(1, "prediction", pc.subtract(1.0, table["prediction"]))
+
+
 def test_submit_of_the_same_file_uploads_once(server: PracticeServer, submit: Submit, layout: RunLayout) -> None:
     first = submit()
     assert submit() == first
     assert uploads(server) == 2
-    for _ in range(2):
-        submit(force=True, run_id="second")
-        assert uploads(server) == 4
-    table = read_predictions(layout, "svm")
-    write_predictions(layout, "svm", table.set_column(1, "prediction", pc.subtract(1.0, table["prediction"])))
+    write_predictions(layout, "svm", inverted(read_predictions(layout, "svm")))
     submit()
-    assert uploads(server) == 5
+    assert uploads(server) == 3
     assert (
         submitted(server, "alpha")[0]["prediction"].to_pylist()
         != submitted(server, "alpha")[1]["prediction"].to_pylist()
     )
+
+
+def test_submit_of_a_file_of_another_run_uploads_it_again_only_with_force(
+    server: PracticeServer, submit: Submit, season: ClockedSeason
+) -> None:
+    first = submit()
+    second = make_run(season, run="fedcba987654").directory
+    assert submit(directory=second, run_id="second") == first
+    assert uploads(server) == 2
+    third = make_run(season, run="aaaaaaaaaaaa").directory
+    for _ in range(2):
+        submit(directory=third, force=True, run_id="third")
+        assert uploads(server) == 4
+
+
+def test_submit_of_a_replaced_file_uploads_it_again(
+    server: PracticeServer, submit: Submit, season: ClockedSeason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to(monkeypatch, SUBMISSIONS="alpha=svm")
+    submit()
+    other = make_run(season, run="fedcba987654")
+    write_predictions(other, "svm", inverted(read_predictions(other, "svm")))
+    season.clock += timedelta(minutes=1)
+    submit(directory=other.directory, run_id="second")
+    season.clock += timedelta(minutes=1)
+    submit(directory=make_run(season, run="aaaaaaaaaaaa").directory, run_id="third")
+    assert uploads(server) == 3
+    newest, replaced, oldest = submitted(server, "alpha")
+    assert newest.equals(oldest)
+    assert not newest.equals(replaced)
 
 
 @pytest.mark.parametrize(("part", "damaged", "expected"), [("on-time", "ahead-of", 2), ("{", "[", 3)])
@@ -207,10 +246,101 @@ def test_submit_of_invalid_predictions_uploads_the_others(
 def test_submit_without_predictions_uploads_the_others(
     server: PracticeServer, submit: Submit, layout: RunLayout
 ) -> None:
-    layout.predictions("svm").unlink()
+    remove_record(layout, "svm")
     with pytest.raises(AirflowFailException, match=r"svm has no predictions .*see its task's log"):
         submit()
     assert len(submitted(server, "beta")) == 1
+
+
+def test_submit_of_damaged_result_uploads_the_others(server: PracticeServer, submit: Submit, layout: RunLayout) -> None:
+    path = find_predictions(layout, "svm").live
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(AirflowFailException, match=r"svm has no predictions .* is missing or damaged"):
+        submit()
+    assert submitted(server, "alpha") == []
+    assert len(submitted(server, "beta")) == 1
+
+
+def test_submit_after_force_in_another_run_uploads_its_own_bytes(
+    server: PracticeServer, submit: Submit, season: ClockedSeason, layout: RunLayout
+) -> None:
+    other = make_run(season, run="fedcba987654")
+    assert find_predictions(other, "svm") == replace(
+        find_predictions(layout, "svm"), validation=other.validation_predictions("svm")
+    )
+    before = find_predictions(layout, "svm").live.read_bytes()
+    # `force` in the other run removes its record and makes a new result
+    remove_record(other, "svm")
+    write_predictions(other, "svm", inverted(read_predictions(layout, "svm")))
+    submit()
+    assert layout.submission("alpha").read_bytes() == before
+    submit(directory=other.directory, run_id="other")
+    assert submitted(server, "alpha")[0].equals(inverted(submitted(server, "alpha")[1]))
+
+
+def approved_now(layout: RunLayout) -> dict[str, Any]:
+    chosen = {"alpha": "svm", "beta": "ensemble_selection"}
+    return {name: submission.approval_of(find_predictions(layout, model)) for name, model in chosen.items()}
+
+
+def test_submit_of_approved_results_uploads_them(
+    server: PracticeServer, submit: Submit, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to(monkeypatch, APPROVE_SUBMISSIONS="true")
+    assert set(submit(approved=approved_now(layout))["submissions"]) == {"alpha", "beta"}
+
+
+def test_approve_pushes_what_submit_then_accepts(
+    server: PracticeServer, submit: Submit, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to(monkeypatch, APPROVE_SUBMISSIONS="true", SUBMISSIONS="alpha=svm,beta=xgboost")
+    remove_record(layout, "xgboost")
+    pushed: dict[str, Any] = {}
+    run = {"round": str(NUMBER), "era": None, "directory": str(layout.directory.relative_to(layout.data.root))}
+    xcoms = {"unzip": run, "download": {}}
+    ti = SimpleNamespace(
+        xcom_pull=lambda task_ids: xcoms[task_ids], xcom_push=lambda key, value: pushed.update({key: value})
+    )
+    monkeypatch.setattr("airflow.providers.standard.operators.hitl.ApprovalOperator.execute", lambda *_: None)
+    approve = SubmissionApproval(task_id="approve", predictions=PREDICTIONS, models=MODELS, subject="?")
+    context: Any = {"params": {"source": "numerai", "submit": True}, "ti": ti}
+    approve.execute(context)
+    (approved,) = pushed.values()
+    assert list(approved) == ["alpha"]
+    assert f"| alpha | svm | {approved['alpha']['sha256'][:12]} |" in str(approve.body)
+    assert "| beta | xgboost | no predictions |" in str(approve.body)
+    set_to(monkeypatch, SUBMISSIONS="alpha=svm")
+    assert set(submit(approved=pushed[submission.APPROVED])["submissions"]) == {"alpha"}
+
+
+@pytest.mark.parametrize("change", ["key", "sha256", "model", None])
+def test_submit_of_unapproved_result_uploads_the_others(
+    server: PracticeServer, submit: Submit, layout: RunLayout, monkeypatch: pytest.MonkeyPatch, change: str | None
+) -> None:
+    set_to(monkeypatch, APPROVE_SUBMISSIONS="true")
+    approved = approved_now(layout)
+    present = approved["alpha"]["key"]
+    was = approved.pop("alpha")
+    if change:
+        approved["alpha"] = {**was, change: "another"}
+    expected = "approved: none for it" if change is None else "result another" if change == "key" else "another"
+    with pytest.raises(AirflowFailException, match=rf"alpha: not submitted.*{expected}.*{present}.*clear `approve`"):
+        submit(approved=approved)
+    assert submitted(server, "alpha") == []
+    assert len(submitted(server, "beta")) == 1
+
+
+def test_submit_after_a_new_result_is_refused_until_approved_again(
+    server: PracticeServer, submit: Submit, layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to(monkeypatch, APPROVE_SUBMISSIONS="true", SUBMISSIONS="alpha=svm")
+    approved = approved_now(layout)
+    write_predictions(layout, "svm", inverted(read_predictions(layout, "svm")))
+    with pytest.raises(AirflowFailException, match="the approval is of other predictions"):
+        submit(approved=approved)
+    assert uploads(server) == 0
+    submit(approved=approved_now(layout))
+    assert uploads(server) == 1
 
 
 def test_submit_leaves_out_models_not_selected(server: PracticeServer, submit: Submit) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.dag import tasks
 from numerai_pipeline.numerai_api.retries import RetryPolicy
+from numerai_pipeline.storage.run_directory import RunDirectory
+from numerai_pipeline.storage.run_metadata import RunMetadata
 from practice.faults import Fault
 from practice.model import SeasonSize
 from practice.rounds import SeasonRound
@@ -95,6 +97,56 @@ def test_download_closed_round_without_walk_forward_fails(download: Download) ->
         download("backfill", LONG_AGO, walk_forward=False)
     with pytest.raises(AirflowFailException, match="is no longer served"):
         download(round=1299, walk_forward=False)
+
+
+class OnFriday(datetime):
+    """The clock on the Friday of round 1333, while it is open."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # not of this class
+        return (TODAY - timedelta(days=1)).astimezone(tz)
+
+
+def unzip(raw: dict[str, Any], run_id: str, **choices: Any) -> tuple[dict[str, Any], RunMetadata]:
+    """Call the task `unzip`; return its return value and the run's metadata."""
+    ti: Any = SimpleNamespace(dag_id="numerai_tournament", run_id=run_id, xcom_pull=lambda **_: raw)
+    result = tasks.unzip({"source": "practice", **choices}, ti, {})
+    return result, RunMetadata.read(RunDirectory.from_xcom(result).layout(load_settings().data_dir))
+
+
+def test_weekday_run_with_known_dataset_needs_the_live_file_only(
+    download: Download, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "datetime", OnFriday)
+    friday: dict[str, Any] = {"run_type": "scheduled", "date": TODAY, "waited_for": 1333}
+    raw = download(**friday)
+    assert {"train", "validation", "features", "live"} <= set(raw["files"])
+    first, metadata = unzip(raw, "one")
+    assert (metadata.prefers_finished, metadata.may_fit, metadata.older_datasets) == (False, True, ())
+    later = download(**friday)
+    assert set(later["files"]) == {"live"}
+    second, metadata = unzip(later, "two")
+    assert (metadata.prefers_finished, metadata.may_fit) == (True, True)
+    assert (metadata.dataset, metadata.live_sha256) == (first["dataset"], first["live_sha256"])
+    # each run has a directory of its own, and both share the tables
+    assert first["directory"] != second["directory"]
+    assert len(list(load_settings().data_dir.glob("datasets/*/training.parquet"))) == 1
+    # a new fit on request, and on a Saturday
+    assert "train" in download(**friday, fit="always")["files"]
+    assert "train" in download("scheduled", TODAY, waited_for=1334)["files"]
+    never = download("scheduled", TODAY, waited_for=1334, fit="never")
+    assert set(never["files"]) == {"live"}
+    assert not unzip(never, "three", fit="never")[1].may_fit
+
+
+def test_unzip_of_equal_runs_makes_equal_tables_in_own_directories(download: Download) -> None:
+    raw = download()
+    (one, first), (two, second) = unzip(raw, "one"), unzip(raw, "two")
+    assert one["directory"] != two["directory"]
+    assert (first.dataset, first.live_sha256) == (second.dataset, second.live_sha256)
+    assert (first.run, second.run) == ("numerai_tournament/one", "numerai_tournament/two")
+    # a second attempt of a run continues in its directory
+    assert unzip(raw, "one")[0]["directory"] == one["directory"]
 
 
 def test_write_leaderboard_page_without_directory_is_skipped() -> None:

@@ -158,6 +158,7 @@ def test_next_dagrun_info_on_demand_yields_runs_for_backfills_only() -> None:
         assert [run.run_after for run in runs] == openings("sat", first, last)
         assert each.summary == "Saturday rounds, on demand"
     assert NumeraiRounds.of("tue,fri").summary == NumeraiRounds("tue,fri").summary
+    assert NumeraiRounds.of("all").serialize() == NumeraiRounds("tue,wed,thu,fri,sat").serialize()
     assert after(NumeraiRounds.of("tue,fri"), None, restriction(first, catchup=False)) is not None
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_pipeline.core.errors import BadInputError, DiskFullError, NotFoundError, PipelineError
-from numerai_pipeline.dataset import archive, id_checks, tables
-from numerai_pipeline.dataset import plan as dataset_plan
+from numerai_pipeline.dataset import id_checks, plan, tables
 from numerai_pipeline.dataset import unpack as dataset
+from numerai_pipeline.dataset.store import Dataset, find_datasets
 from numerai_pipeline.dataset.tables import era_number
-from numerai_pipeline.dataset.unpack import UnpackedDataset, unpack
+from numerai_pipeline.dataset.unpack import write_live
 from numerai_pipeline.storage import disk, manifests, progress
-from numerai_pipeline.storage.layout import RunLayout
-from numerai_pipeline.storage.manifests import read_manifest, verified_manifest
+from numerai_pipeline.storage.manifests import verified_manifest
 from tests.unit.dataset.raw_files import (
     FEATURES,
     TOURNAMENT,
@@ -47,6 +46,7 @@ from tests.unit.dataset.raw_files import (
     v5_tables,
     write_zip,
 )
+from tests.unit.dataset.unpacking import DATASET_FILES, LIVE_FILES, Unpacked, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,18 +55,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADER = ("id", "era", "data_type", *FEATURES, "target")
-OUTPUTS = ["tournament.parquet", "tournament.parquet.manifest.json"]
-OUTPUTS += ["training.parquet", "training.parquet.manifest.json"]
-
-
-def files_in(layout: RunLayout) -> list[str]:
-    directory = layout.directory
-    return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+OUTPUTS = sorted(DATASET_FILES + LIVE_FILES)
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> RunLayout:
-    return RunLayout(tmp_path / "run")
+def volume(tmp_path: Path) -> Volume:
+    return Volume(tmp_path / "data")
 
 
 @pytest.fixture
@@ -75,24 +69,24 @@ def raw_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def unpacked(layout: RunLayout) -> Callable[..., UnpackedDataset]:
+def unpacked(volume: Volume) -> Callable[..., Unpacked]:
     """Unpack with default parameters."""
 
-    def attempt(raw: RawDataset, **choices: Any) -> UnpackedDataset:
-        usual = {"feature_set": "small", "target": None, "every_nth_era": 1, "inputs": "hash"}
-        return unpack(as_downloaded(raw), layout, **{**usual, **choices})
+    def attempt(raw: RawDataset, **choices: Any) -> Unpacked:
+        return volume.unpack(as_downloaded(raw), **choices)
 
     return attempt
 
 
 @pytest.fixture
-def refused(layout: RunLayout, unpacked: Callable[..., UnpackedDataset]) -> Callable[..., str]:
-    """Unpack an invalid dataset; check that no file remains, and return the message."""
+def refused(volume: Volume, unpacked: Callable[..., Unpacked]) -> Callable[..., str]:
+    """Unpack an invalid dataset; check that no part of a dataset or of the run remains, and return the message."""
 
     def attempt(raw: RawDataset, error: type[PipelineError] = BadInputError, **choices: Any) -> str:
         with pytest.raises(error) as caught:
             unpacked(raw, **choices)
-        assert files_in(layout) == []
+        # where the live rows are invalid, the dataset is complete
+        assert volume.files() in ([], DATASET_FILES)
         return str(caught.value)
 
     return attempt
@@ -102,6 +96,12 @@ def read(path: Path) -> pa.Table:
     return pq.read_table(path)
 
 
+def missing_in(outcome: Unpacked) -> dict[str, int]:
+    """Count the missing features of each raw file."""
+    dataset = outcome.dataset
+    return {"train": dataset.training.missing, "validation": dataset.validation.missing, "live": outcome.live.missing}
+
+
 def rows_with(column: str, row: int, value: str, rows: list[list[str]]) -> str:
     """Set a value in one row (from 1) of a table."""
     rows[row - 1][HEADER.index(column)] = value
@@ -109,34 +109,43 @@ def rows_with(column: str, row: int, value: str, rows: list[list[str]]) -> str:
 
 
 class TestClassic:
-    def test_tables(self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
+    def test_tables(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         outcome = unpacked(classic_dataset(raw_dir))
 
-        training, tournament = read(layout.training), read(layout.tournament)
+        training, validation, live = read(volume.training), read(volume.validation), read(volume.live)
         assert training.schema.names == list(HEADER)
-        assert training.schema.equals(tournament.schema)
+        assert training.schema.equals(validation.schema)
+        assert training.schema.equals(live.schema)
         assert training.schema.types == [pa.string()] * 3 + [pa.float32()] * 4
         assert training["id"].to_pylist() == [row[0] for row in training_rows()]
         assert training["feature2"].to_pylist() == [0.22499999403953552] * 24
-        assert tournament["data_type"].to_pylist() == ["validation", "validation", "test", "live"]
-        assert tournament["era"].to_pylist() == ["era121", "era122", "eraX", "eraX"]
-        np.testing.assert_array_equal(tournament["target"].to_numpy(), np.array([0, 1, np.nan, np.nan], np.float32))
-        assert tournament["target"].null_count == 0, "unknown is NaN, not null"
+        assert validation["data_type"].to_pylist() == ["validation", "validation"]
+        assert validation["era"].to_pylist() == ["era121", "era122"]
+        assert validation["target"].to_pylist() == [0, 1]
+        assert live["data_type"].to_pylist() == ["test", "live"]
+        assert live["era"].to_pylist() == ["eraX", "eraX"]
+        assert np.isnan(live["target"].to_numpy()).all()
+        assert live["target"].null_count == 0, "unknown is NaN, not null"
         assert json.loads(training.schema.metadata[b"numerai"]) == {
             "target": "target",
             "feature_set": "all",
             "source": "archive",
         }
-        assert (outcome.training.rows, outcome.training.eras, outcome.features) == (24, 6, 3)
-        assert outcome.training.data_types == {"train": 24}
-        assert outcome.tournament.data_types == {"validation": 2, "test": 1, "live": 1}
-        assert UnpackedDataset.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
-        assert files_in(layout) == OUTPUTS
+        assert (outcome.dataset.training.rows, outcome.dataset.training.eras, len(outcome.dataset.features)) == (
+            24,
+            6,
+            3,
+        )
+        assert outcome.dataset.training.data_types == {"train": 24}
+        assert outcome.dataset.validation.data_types == {"validation": 2}
+        assert outcome.live.data_types == {"test": 1, "live": 1}
+        assert Dataset.read(outcome.dataset.layout) == outcome.dataset
+        assert volume.files() == OUTPUTS
 
-    def test_manifests(self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
+    def test_manifests(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         unpacked(classic_dataset(raw_dir))
-        for path, rows in ((layout.training, 24), (layout.tournament, 4)):
-            manifest = verified_manifest(path, inputs="hash")
+        for path, rows in ((volume.training, 24), (volume.validation, 2), (volume.live, 2)):
+            manifest = verified_manifest(path)
             assert manifest is not None
             assert (manifest.rows, manifest.columns) == (rows, list(HEADER))
 
@@ -149,9 +158,9 @@ class TestClassic:
         ],
     )
     def test_files_are_found_by_name(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], names: tuple[str, str]
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked], names: tuple[str, str]
     ) -> None:
-        assert unpacked(classic_dataset(raw_dir, names=names)).training.rows == 24
+        assert unpacked(classic_dataset(raw_dir, names=names)).dataset.training.rows == 24
 
     @pytest.mark.parametrize(
         "change",
@@ -166,19 +175,19 @@ class TestClassic:
     )
     def test_harmless_varieties(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         change: Callable[[str], str],
     ) -> None:
         training, tournament = change(csv_table(training_rows())), change(csv_table(tournament_rows()))
         outcome = unpacked(classic_dataset(raw_dir, training, tournament))
-        assert (outcome.training.rows, outcome.tournament.rows) == (24, 4)
-        assert read(layout.training)["id"][0].as_py() == "n001000"
-        assert np.isnan(read(layout.tournament)["target"].to_numpy()[3])
+        assert (outcome.dataset.training.rows, outcome.dataset.validation.rows, outcome.live.rows) == (24, 2, 2)
+        assert read(volume.training)["id"][0].as_py() == "n001000"
+        assert np.isnan(read(volume.live)["target"].to_numpy()).all()
 
     def test_other_column_orders_and_other_columns(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         order = [6, 5, 0, 1, 3, 2, 4]
         shuffled = [HEADER[place] for place in order]
@@ -186,8 +195,9 @@ class TestClassic:
             [[*(row[place] for place in order), "x"] for row in tournament_rows()], [*shuffled, "note"]
         )
         unpacked(classic_dataset(raw_dir, None, tournament))
-        assert read(layout.tournament).schema.names == list(HEADER)
-        assert read(layout.tournament)["feature3"][0].as_py() == pytest.approx(0.325)
+        for path in (volume.validation, volume.live):
+            assert read(path).schema.names == list(HEADER)
+            assert read(path)["feature3"][0].as_py() == pytest.approx(0.325)
 
     def several_targets(self, raw_dir: Path) -> RawDataset:
         header = (*HEADER[:-1], "target_bernie", "target_charles")
@@ -197,21 +207,21 @@ class TestClassic:
 
     def test_the_first_target_is_the_default(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         with caplog.at_level(logging.INFO):
-            assert unpacked(self.several_targets(raw_dir)).target == "target_bernie"
+            assert unpacked(self.several_targets(raw_dir)).dataset.target == "target_bernie"
         assert "using the default target 'target_bernie' of: target_bernie, target_charles" in caplog.text
-        assert read(layout.training).schema.names == list(HEADER)
-        assert read(layout.training)["target"].to_pylist()[:2] == [0, 1]
+        assert read(volume.training).schema.names == list(HEADER)
+        assert read(volume.training)["target"].to_pylist()[:2] == [0, 1]
 
-    def test_another_target(self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
-        assert unpacked(self.several_targets(raw_dir), target="target_charles").target == "target_charles"
-        assert read(layout.training)["target"].to_pylist()[:2] == [1, 0]
-        assert json.loads(read(layout.training).schema.metadata[b"numerai"])["target"] == "target_charles"
+    def test_another_target(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+        assert unpacked(self.several_targets(raw_dir), target="target_charles").dataset.target == "target_charles"
+        assert read(volume.training)["target"].to_pylist()[:2] == [1, 0]
+        assert json.loads(read(volume.training).schema.metadata[b"numerai"])["target"] == "target_charles"
 
     def test_an_unknown_target(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         message = refused(self.several_targets(raw_dir), NotFoundError, target="target_ken")
@@ -219,57 +229,55 @@ class TestClassic:
         assert "target_bernie, target_charles" in message
 
     def test_kazutsugi_and_named_features(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         header = ("id", "era", "data_type", "feature_wisdom1", "feature_charm1", "feature_wisdom2", "target_kazutsugi")
         raw = classic_dataset(raw_dir, csv_table(training_rows(), header), csv_table(tournament_rows(), header))
-        assert unpacked(raw).target == "target_kazutsugi"
-        assert read(layout.training).schema.names == [*header[:-1], "target"]
+        assert unpacked(raw).dataset.target == "target_kazutsugi"
+        assert read(volume.training).schema.names == [*header[:-1], "target"]
 
     @pytest.mark.parametrize(("nth", "kept"), [(2, [2, 4, 6]), (4, [2, 6]), (6, [6]), (52, [6])])
     def test_thinning_keeps_the_newest_eras(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         nth: int,
         kept: list[int],
     ) -> None:
         outcome = unpacked(classic_dataset(raw_dir), every_nth_era=nth)
-        assert sorted(set(read(layout.training)["era"].to_pylist())) == [f"era{era}" for era in kept]
-        assert outcome.training.rows == 4 * len(kept)
-        assert outcome.tournament.rows == 4
+        assert sorted(set(read(volume.training)["era"].to_pylist())) == [f"era{era}" for era in kept]
+        assert outcome.dataset.training.rows == 4 * len(kept)
+        assert (outcome.dataset.validation.rows, outcome.live.rows) == (2, 2)
 
-    def test_eras_are_ordered_by_number(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
-    ) -> None:
+    def test_eras_are_ordered_by_number(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         unpacked(classic_dataset(raw_dir, csv_table(training_rows(eras=11))), every_nth_era=5)
-        assert list(dict.fromkeys(read(layout.training)["era"].to_pylist())) == ["era1", "era6", "era11"]
+        assert list(dict.fromkeys(read(volume.training)["era"].to_pylist())) == ["era1", "era6", "era11"]
 
     def test_missing_features_become_nan_and_are_counted(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         outcome = unpacked(classic_dataset(raw_dir, rows_with("feature2", 3, "", training_rows())))
-        assert outcome.training.missing == 1
-        assert np.isnan(read(layout.training)["feature2"].to_numpy()[2])
+        assert outcome.dataset.training.missing == 1
+        assert np.isnan(read(volume.training)["feature2"].to_numpy()[2])
         assert "1 feature values are missing" in caplog.text
 
     def test_training_rows_without_a_target_are_left_out(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         outcome = unpacked(classic_dataset(raw_dir, rows_with("target", 3, "", training_rows())))
-        assert (outcome.training.rows, outcome.training.without_target) == (23, 1)
-        assert "n001002" not in read(layout.training)["id"].to_pylist()
+        assert (outcome.dataset.training.rows, outcome.dataset.training.without_target) == (23, 1)
+        assert "n001002" not in read(volume.training)["id"].to_pylist()
 
     def test_row_groups_do_not_depend_on_batches(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         from numerai_pipeline.dataset import csv_source
@@ -277,12 +285,12 @@ class TestClassic:
         raw = classic_dataset(raw_dir)
         monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 7)
         unpacked(raw)
-        first = layout.training.read_bytes()
+        first = volume.training.read_bytes()
         monkeypatch.setattr(csv_source, "_READ_BYTES", 100)
-        unpacked(raw, force=True)
-        metadata = pq.ParquetFile(layout.training).metadata
+        unpacked(replace(raw, version="other"))
+        metadata = pq.ParquetFile(volume.training).metadata
         assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [7, 7, 7, 3]
-        assert layout.training.read_bytes() == first
+        assert volume.training.read_bytes() == first
 
 
 BROKEN_TRAINING: dict[str, tuple[str | bytes, list[str]]] = {
@@ -424,7 +432,7 @@ class TestBrokenClassic:
     def test_a_dangerous_archive(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         raw_dir.mkdir()
         assert "leads out" in refused(archive_dataset(write_zip(raw_dir / "bad.zip", {"../../x": "y"})))
-        assert [path.name for path in raw_dir.parent.iterdir() if path.name not in {"raw", "run"}] == []
+        assert [path.name for path in raw_dir.parent.iterdir() if path.name not in {"raw", "data"}] == []
 
     def test_thinning_needs_numbered_eras(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         unnumbered = csv_table([[row[0], "eraX", *row[2:]] for row in training_rows()])
@@ -433,29 +441,33 @@ class TestBrokenClassic:
 
 
 class TestV5:
-    def test_tables(self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
+    def test_tables(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         outcome = unpacked(v5_dataset(raw_dir))
 
-        training, tournament = read(layout.training), read(layout.tournament)
+        training, validation, live = read(volume.training), read(volume.validation), read(volume.live)
         expected = ["id", "era", "data_type", "feature_b", "feature_a", "feature_c", "target"]
         assert training.schema.names == expected, "the source's order, not that of the feature set"
-        assert tournament.schema.equals(training.schema)
+        assert validation.schema.equals(training.schema)
+        assert live.schema.equals(training.schema)
         assert training.schema.types == [pa.string()] * 3 + [pa.int8()] * 3 + [pa.float32()]
         source = v5_tables()
         for name in expected:
             assert training[name].to_pylist() == source["train"][name].to_pylist()
-        assert tournament["id"].to_pylist() == source["validation"]["id"].to_pylist() + source["live"]["id"].to_pylist()
-        assert tournament["data_type"].to_pylist() == ["validation"] * 12 + ["live"] * 4
-        np.testing.assert_array_equal(np.isnan(tournament["target"].to_numpy()), [False] * 12 + [True] * 4)
-        assert (outcome.training.eras, outcome.tournament.eras, outcome.features) == (8, 4, 3)
-        assert outcome.feature_set == "small"
+        for name, table in (("validation", validation), ("live", live)):
+            assert table["id"].to_pylist() == source[name]["id"].to_pylist()
+            assert set(table["data_type"].to_pylist()) == {name}
+        assert not np.isnan(validation["target"].to_numpy()).any()
+        assert np.isnan(live["target"].to_numpy()).all()
+        assert (outcome.dataset.training.eras, outcome.dataset.validation.eras, outcome.live.eras) == (8, 3, ["0012"])
+        assert len(outcome.dataset.features) == 3
+        assert outcome.dataset.feature_set == "small"
 
     def test_another_feature_set_and_target(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         outcome = unpacked(v5_dataset(raw_dir), feature_set="all", target="target_ender_20")
-        assert (outcome.features, outcome.target) == (4, "target_ender_20")
-        training = read(layout.training)
+        assert (len(outcome.dataset.features), outcome.dataset.target) == (4, "target_ender_20")
+        training = read(volume.training)
         assert training.schema.names == ["id", "era", "data_type", *V5_FEATURES, "target"]
         assert training["target"].to_pylist()[:3] == [0.25, 0.5, 0.75]
         assert json.loads(training.schema.metadata[b"numerai"]) == {
@@ -465,26 +477,26 @@ class TestV5:
         }
 
     def test_the_default_target(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], caplog: pytest.LogCaptureFixture
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked], caplog: pytest.LogCaptureFixture
     ) -> None:
         features = features_json()
         features["targets"] = ["target_ender_20"]
         without = {kind: {"target": None} for kind in ("train", "validation", "live")}
         with caplog.at_level(logging.INFO):
-            assert unpacked(v5_dataset(raw_dir, features=features)).target == "target", "in the file, if not listed"
+            assert unpacked(v5_dataset(raw_dir, features=features)).dataset.target == "target", (
+                "in the file, if not listed"
+            )
             raw = v5_dataset(raw_dir, v5_tables(**without), features)
-            assert unpacked(raw, inputs="other").target == "target_ender_20", "else the first one listed"
+            assert unpacked(raw).dataset.target == "target_ender_20", "else the first one listed"
         assert "using the default target 'target_ender_20' of" in caplog.text
 
-    def test_live_without_targets(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
-    ) -> None:
+    def test_live_without_targets(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         unpacked(v5_dataset(raw_dir, v5_tables(live={"target": None, "target_ender_20": None})))
-        assert np.isnan(read(layout.tournament)["target"].to_numpy()[12:]).all()
+        assert np.isnan(read(volume.live)["target"].to_numpy()).all()
 
     @pytest.mark.parametrize("index", ["id", None], ids=["named id", "without a name"])
     def test_the_id_as_a_pandas_index(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], index: str | None
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked], index: str | None
     ) -> None:
         column = index or "__index_level_0__"
         stored = {}
@@ -494,15 +506,15 @@ class TestV5:
             pandas = {"index_columns": [column], "columns": [], "column_indexes": []}
             stored[kind] = renamed.replace_schema_metadata({b"pandas": json.dumps(pandas)})
         unpacked(v5_dataset(raw_dir, stored))
-        assert read(layout.training)["id"].to_pylist() == v5_tables()["train"]["id"].to_pylist()
+        assert read(volume.training)["id"].to_pylist() == v5_tables()["train"]["id"].to_pylist()
 
     @pytest.mark.parametrize("statistics", [True, False])
     @pytest.mark.parametrize("place", ["train", "validation", "live"])
-    def test_a_feature_with_nulls_is_float_in_both_tables(
+    def test_a_feature_with_nulls_is_float_in_its_tables(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         place: str,
         statistics: bool,
     ) -> None:
@@ -511,13 +523,14 @@ class TestV5:
         outcome = unpacked(
             v5_dataset(raw_dir, v5_tables(**{place: {"feature_a": feature}}), write_statistics=statistics)
         )
-        for path in (layout.training, layout.tournament):
-            schema = pq.read_schema(path)
-            assert schema.field("feature_a").type == pa.float32()
+        expected = {"training": place != "live", "validation": place != "live", "live": place == "live"}
+        for name, is_float in expected.items():
+            schema = pq.read_schema(getattr(volume, name))
+            assert schema.field("feature_a").type == (pa.float32() if is_float else pa.int8())
             assert schema.field("feature_b").type == pa.int8()
-        assert outcome.training.missing + outcome.tournament.missing == 1
+        assert missing_in(outcome) == {"train": 0, "validation": 0, "live": 0} | {place: 1}
 
-    def test_other_types(self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
+    def test_other_types(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         train = v5_tables()["train"]
         replaced = {
             "id": train["id"].cast(pa.large_string()),
@@ -527,57 +540,75 @@ class TestV5:
             "target": train["target"].cast(pa.float64()),
         }
         unpacked(v5_dataset(raw_dir, v5_tables(train=replaced)))
-        training = read(layout.training)
+        training = read(volume.training)
         assert training["era"].to_pylist() == train["era"].to_pylist()
-        assert training["feature_a"].type == pq.read_schema(layout.tournament).field("feature_a").type == pa.float32()
+        for path in (volume.training, volume.validation):
+            assert pq.read_schema(path).field("feature_a").type == pa.float32()
 
     @pytest.mark.parametrize("kind", [pa.null(), pa.int8(), pa.float64()])
     @pytest.mark.parametrize("place", ["train", "validation", "live"])
     def test_unpack_feature_without_values_is_missing_and_reported(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         caplog: pytest.LogCaptureFixture,
         place: str,
         kind: pa.DataType,
     ) -> None:
         rows = v5_tables()[place].num_rows
         outcome = unpacked(v5_dataset(raw_dir, v5_tables(**{place: {"feature_a": pa.nulls(rows, kind)}})))
-        table, side = (layout.training, "training") if place == "train" else (layout.tournament, "tournament")
-        missing = {"training": outcome.training.missing, "tournament": outcome.tournament.missing}
-        assert missing == {"training": 0, "tournament": 0} | {side: rows}
+        assert missing_in(outcome) == {"train": 0, "validation": 0, "live": 0} | {place: rows}
         assert f"{place}.parquet: 1 feature has no value in any of the {rows} rows: feature_a" in caplog.text
         assert f"{rows} feature values are missing and become NaN" in caplog.text
-        for path in (layout.training, layout.tournament):
-            assert pq.read_schema(path).field("feature_a").type == pa.float32()
-        values = read(table)["feature_a"].to_numpy()
-        assert np.isnan(values).sum() == rows
+        path = {"train": volume.training, "validation": volume.validation, "live": volume.live}[place]
+        assert pq.read_schema(path).field("feature_a").type == pa.float32()
+        assert np.isnan(read(path)["feature_a"].to_numpy()).sum() == rows
 
     def test_unpack_feature_with_one_value_is_not_reported_as_empty(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], caplog: pytest.LogCaptureFixture
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked], caplog: pytest.LogCaptureFixture
     ) -> None:
         nearly = pa.array([None, None, None, 1], pa.int8())
-        assert unpacked(v5_dataset(raw_dir, v5_tables(live={"feature_a": nearly}))).tournament.missing == 3
+        assert unpacked(v5_dataset(raw_dir, v5_tables(live={"feature_a": nearly}))).live.missing == 3
         assert "no value in any" not in caplog.text
 
     @pytest.mark.parametrize("kind", [pa.null(), pa.float32()])
-    def test_unpack_validation_target_without_values_is_unknown(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], kind: pa.DataType
+    def test_unpack_validation_without_targets_holds_out_training_eras(
+        self,
+        volume: Volume,
+        raw_dir: Path,
+        unpacked: Callable[..., Unpacked],
+        caplog: pytest.LogCaptureFixture,
+        kind: pa.DataType,
     ) -> None:
-        replaced = {"validation": {"target": pa.nulls(12, kind)}, "live": {"target": pa.nulls(4, kind)}}
-        assert unpacked(v5_dataset(raw_dir, v5_tables(**replaced))).tournament.rows == 16
-        assert np.isnan(read(layout.tournament)["target"].to_numpy()).all()
+        replaced = {"train": {}, "validation": {"target": pa.nulls(12, kind)}, "live": {"target": pa.nulls(4, kind)}}
+        raw = v5_dataset(raw_dir, {**v5_tables(**replaced), "train": v5_table("train", list(range(1, 13)))})
+        with caplog.at_level(logging.INFO):
+            outcome = unpacked(raw, every_nth_era=3)
+        assert sorted(set(read(volume.validation)["era"].to_pylist())) == ["0011", "0012"]
+        assert outcome.dataset.validation.data_types == {"validation": 8}
+        # thinned eras are counted from the newest that is not held out
+        assert sorted(set(read(volume.training)["era"].to_pylist())) == ["0001", "0004", "0007", "0010"]
+        assert outcome.dataset.known_until == "0012"
+        assert "the validation table is the last fifth of 12 eras: 0011 to 0012" in caplog.text
+
+    def test_unpack_validation_rows_without_a_target_stay(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
+        target = pa.array([0.25] * 8 + [None] * 4, pa.float32())
+        outcome = unpacked(v5_dataset(raw_dir, v5_tables(validation={"target": target})))
+        assert np.isnan(read(volume.validation)["target"].to_numpy()).tolist() == [False] * 8 + [True] * 4
+        assert (outcome.dataset.validation.without_target, outcome.dataset.known_until) == (4, "0010")
 
     def test_unpack_unrequested_columns_of_any_type_are_ignored(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         others = {"target_ender_20": pa.array(["x"] * 32), "feature_unused": pa.array([[1]] * 32)}
         raw = v5_dataset(raw_dir, v5_tables(train=others))
-        assert unpacked(replace(raw, payout_days=20)).target == "target"
+        assert unpacked(replace(raw, payout_days=20)).dataset.target == "target"
 
     def test_unpack_payout_target_is_found_beside_a_target_of_text(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         tables = v5_tables()
         for kind, table in tables.items():
@@ -586,7 +617,7 @@ class TestV5:
         features = features_json()
         features["targets"] += ["target_words", "target_alpha_20"]
         raw = v5_dataset(raw_dir, tables, features)
-        assert unpacked(replace(raw, payout_days=20)).target == "target_alpha_20"
+        assert unpacked(replace(raw, payout_days=20)).dataset.target == "target_alpha_20"
 
     @pytest.mark.parametrize(
         "convert",
@@ -601,17 +632,17 @@ class TestV5:
     )
     def test_unpack_numbers_of_any_type_keep_their_values(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         convert: Callable[[Any], Any],
     ) -> None:
         train = v5_tables()["train"]
         binary = pa.array([row % 2 for row in range(32)], pa.int8())
         replaced = {"feature_a": convert(train["feature_a"].combine_chunks()), "target": convert(binary)}
         unpacked(v5_dataset(raw_dir, v5_tables(train=replaced)))
-        assert read(layout.training)["feature_a"].to_pylist() == train["feature_a"].to_pylist()
-        assert read(layout.training)["target"].to_pylist() == binary.to_pylist()
+        assert read(volume.training)["feature_a"].to_pylist() == train["feature_a"].to_pylist()
+        assert read(volume.training)["target"].to_pylist() == binary.to_pylist()
 
     @pytest.mark.parametrize(
         "convert",
@@ -625,64 +656,68 @@ class TestV5:
     )
     def test_unpack_text_of_any_type_keeps_its_values(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         convert: Callable[[Any], Any],
     ) -> None:
         live = v5_tables()["live"]
         texts = {name: convert(live[name].combine_chunks()) for name in ("id", "era", "data_type")}
         unpacked(v5_dataset(raw_dir, v5_tables(live=texts)))
-        tournament = read(layout.tournament).slice(12)
         for name in texts:
-            assert tournament[name].to_pylist() == live[name].to_pylist()
+            assert read(volume.live)[name].to_pylist() == live[name].to_pylist()
 
     def test_unpack_unrequested_feature_sets_may_be_malformed(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], caplog: pytest.LogCaptureFixture
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked], caplog: pytest.LogCaptureFixture
     ) -> None:
         features = features_json()
         features["feature_sets"] |= {"v2_equivalent_features": [], "rain": None, "sunshine": [1, "feature_a"]}
         with caplog.at_level(logging.INFO):
-            assert unpacked(v5_dataset(raw_dir, features=features)).features == 3
+            assert unpacked(v5_dataset(raw_dir, features=features)).live.rows == 4
         assert "feature sets without a list of names, ignored: v2_equivalent_features, rain, sunshine" in caplog.text
 
     @pytest.mark.parametrize("targets", [None, [], "target", [None, 7, "", "era"]])
     def test_unpack_without_listed_targets_uses_those_of_the_file(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], targets: Any
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked], targets: Any
     ) -> None:
         raw = v5_dataset(raw_dir, features=features_json() | {"targets": targets})
-        assert unpacked(raw).target == "target"
-        assert unpacked(raw, target="target_ender_20", inputs="other").target == "target_ender_20"
+        assert unpacked(raw).dataset.target == "target"
+        assert unpacked(raw, target="target_ender_20").dataset.target == "target_ender_20"
 
     def test_unpack_unlisted_target_of_the_file_can_be_requested(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         raw = v5_dataset(raw_dir, features=features_json() | {"targets": [None, "target"]})
-        assert unpacked(raw, target="target_ender_20").target == "target_ender_20"
+        assert unpacked(raw, target="target_ender_20").dataset.target == "target_ender_20"
 
     def test_unpack_default_target_is_one_that_the_file_has(
-        self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         features = features_json() | {"targets": ["target_gone_20", "target_ender_20"]}
         without = {kind: {"target": None} for kind in ("train", "validation", "live")}
-        assert unpacked(v5_dataset(raw_dir, v5_tables(**without), features)).target == "target_ender_20"
+        assert unpacked(v5_dataset(raw_dir, v5_tables(**without), features)).dataset.target == "target_ender_20"
 
-    def test_thinning(self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
+    def test_thinning(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         outcome = unpacked(v5_dataset(raw_dir), every_nth_era=3)
-        assert list(dict.fromkeys(read(layout.training)["era"].to_pylist())) == ["0002", "0005", "0008"]
-        assert (outcome.training.rows, outcome.tournament.rows) == (12, 16)
+        assert list(dict.fromkeys(read(volume.training)["era"].to_pylist())) == ["0002", "0005", "0008"]
+        assert (outcome.dataset.training.rows, outcome.dataset.validation.rows, outcome.live.rows) == (12, 12, 4)
 
-    def test_rows_of_validation_may_be_test(self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
+    def test_unpack_test_rows_of_validation_are_dropped_and_logged(
+        self, raw_dir: Path, unpacked: Callable[..., Unpacked], caplog: pytest.LogCaptureFixture
+    ) -> None:
         replaced = {
             "data_type": pa.array(["validation"] * 8 + ["test"] * 4),
             "target": pa.array([0.5] * 8 + [None] * 4, pa.float32()),
         }
-        outcome = unpacked(v5_dataset(raw_dir, v5_tables(validation=replaced)))
-        assert outcome.tournament.data_types == {"validation": 8, "test": 4, "live": 4}
+        with caplog.at_level(logging.INFO):
+            outcome = unpacked(v5_dataset(raw_dir, v5_tables(validation=replaced)))
+        assert outcome.dataset.validation.data_types == {"validation": 8}
+        assert outcome.live.data_types == {"live": 4}
+        assert "validation.parquet: 4 rows have other types than validation" in caplog.text
 
-    def test_only_the_chosen_columns_are_read(self, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]) -> None:
+    def test_only_the_chosen_columns_are_read(self, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         broken = pa.array([float("inf")] * 32)
-        assert unpacked(v5_dataset(raw_dir, v5_tables(train={"feature_unused": broken}))).features == 3
+        assert unpacked(v5_dataset(raw_dir, v5_tables(train={"feature_unused": broken}))).live.rows == 4
 
 
 class TestBrokenV5:
@@ -696,6 +731,7 @@ class TestBrokenV5:
             ("train", "id", None, "train.parquet: column 'id' is missing (found: era, data_type"),
             ("live", "data_type", None, "live.parquet: column 'data_type' is missing"),
             ("validation", "feature_c", None, "validation.parquet: column 'feature_c' is missing"),
+            ("live", "feature_c", None, "live.parquet: column 'feature_c' is missing, but dataset"),
             ("validation", "target", None, "validation.parquet: column 'target' is missing"),
             ("train", "target", pa.nulls(32), "none of 32 rows has a known target"),
             ("live", "id", pa.nulls(4), "live.parquet: column 'id' has the type null: it is empty in every row"),
@@ -715,7 +751,7 @@ class TestBrokenV5:
             ("train", "target", pa.array([0.0] * 32), "0 are above 0.5 and 32 below"),
             ("train", "target", pa.nulls(32, pa.float32()), "none of 32 rows has a known target"),
             ("live", "id", pa.array(["live0", None, "c", "d"]), "live.parquet: row 2, column 'id'"),
-            ("live", "id", pa.array(["a", "train00007", "c", "d"]), "'train00007' is also in row 8 of train.parquet"),
+            ("validation", "id", pa.array(["train00007", *"bcdefghijkl"]), "'train00007' is also in row 8 of train"),
             ("live", "id", pa.array(["a", "b", "b", "d"]), "row 3, column 'id': 'b' is also in row 2 of live.parquet"),
             ("train", "era", pa.array(["0001"] * 31 + ["eraX"]), "row 32, column 'era': 'eraX' has no number"),
             ("train", "data_type", pa.array(["validation"] * 32), "train.parquet: row 1, column 'data_type'"),
@@ -756,12 +792,12 @@ class TestBrokenV5:
         path.write_bytes(content)
         assert "validation.parquet" in refused(raw)
 
-    def test_damaged_footers_never_end_the_process(self, raw_dir: Path, layout: RunLayout) -> None:
+    def test_damaged_footers_never_end_the_process(self, raw_dir: Path, volume: Volume) -> None:
         """Some Arrow functions abort the process for a damaged footer: they must not be used."""
         raw = v5_dataset(raw_dir)
         outcome = subprocess.run(
-            [sys.executable, "-c", DAMAGED_FOOTERS, json.dumps(raw.to_json()), str(layout.directory)],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")},
+            [sys.executable, "-c", DAMAGED_FOOTERS, json.dumps(raw.to_json()), str(volume.data.root)],
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"},
             capture_output=True,
             text=True,
             check=False,
@@ -769,7 +805,7 @@ class TestBrokenV5:
         )
         assert outcome.returncode == 0, outcome.stderr
         assert int(outcome.stdout) > 100, "many of them were refused"
-        assert files_in(layout) in ([], OUTPUTS)
+        assert set(volume.files()) <= set(OUTPUTS)
 
     def test_unpack_invalid_utf8_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         raw = v5_dataset(raw_dir, use_dictionary=False, compression="none", write_statistics=False)
@@ -792,6 +828,12 @@ class TestBrokenV5:
     def test_an_unknown_target(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         message = refused(v5_dataset(raw_dir), NotFoundError, target="target_nomi")
         assert "target 'target_nomi' does not exist: choose one of target, target_ender_20" in message
+
+    def test_unpack_feature_set_without_columns_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+        listed = {"feature_sets": {"medium": ["feature_a", "feature_y", "feature_z"]}, "targets": ["target"]}
+        message = refused(v5_dataset(raw_dir, features=listed), feature_set="medium")
+        expected = "train.parquet: 2 of the 3 features of the set 'medium' are missing: feature_y, feature_z. Choose"
+        assert message.startswith(expected)
 
     def test_unpack_listed_target_missing_in_file_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         features = features_json()
@@ -828,96 +870,296 @@ class TestBrokenV5:
 
 
 class TestUpToDate:
-    def test_unpack_up_to_date_is_logged_and_skipped(
-        self,
-        raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
-        caplog: pytest.LogCaptureFixture,
+    def test_unpack_up_to_date_reads_no_raw_file(
+        self, volume: Volume, raw_dir: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        raw = classic_dataset(raw_dir)
-        first = unpacked(raw)
-        raw.path("archive").unlink()
+        raw = v5_dataset(raw_dir)
+        first = volume.unpack(raw)
+        shutil.rmtree(raw_dir)
         with caplog.at_level(logging.INFO):
-            again = unpacked(raw)
-        assert again.up_to_date
-        assert not first.up_to_date
-        assert UnpackedDataset.from_json({**again.to_json(), "up_to_date": False}) == first
-        assert "up to date: training 24 rows in 6 eras" in caplog.text
+            again = volume.unpack(raw)
+        assert again == Unpacked(first.dataset, replace(first.live, up_to_date=True))
+        assert f"up to date: dataset {first.dataset.key}: training 32 rows in 8 eras" in caplog.text
+        assert "up to date: live 4 rows (live 4) of era 0012" in caplog.text
 
-    @pytest.mark.parametrize("change", ["inputs", "force", "training", "tournament", "manifest", "about"])
-    def test_unpack_changed_inputs_are_unpacked_again(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], change: str
+    def test_dataset_key_does_not_depend_on_live_file_or_round(self, volume: Volume, raw_dir: Path) -> None:
+        raw = v5_dataset(raw_dir)
+        first = volume.unpack(raw)
+        other = v5_dataset(raw_dir, {"live": v5_table("live", [13])})
+        second = volume.unpack(replace(other, round="101"), run=volume.data.run("101", "run"))
+        assert second.dataset == first.dataset
+        assert (first.live.eras, second.live.eras) == (["0012"], ["0013"])
+        assert second.dataset.round == "100"
+
+    @pytest.mark.parametrize(
+        "choices",
+        [
+            {"feature_set": "all"},
+            {"target": "target"},
+            {"target": "target_ender_20"},
+            {"every_nth_era": 2},
+            {"embargo": 16},
+            {"version": "v5.4"},
+            {"source": "numerai"},
+            {"payout_days": 20},
+        ],
+        ids=str,
+    )
+    def test_dataset_key_depends_on_each_parameter(
+        self, volume: Volume, raw_dir: Path, choices: dict[str, Any]
+    ) -> None:
+        raw = v5_dataset(raw_dir)
+        first = volume.unpack(raw).dataset
+        of_raw = {name: value for name, value in choices.items() if name in ("version", "source", "payout_days")}
+        others = {name: value for name, value in choices.items() if name not in of_raw}
+        other = volume.unpack(replace(raw, **of_raw), **others).dataset
+        assert other.key != first.key
+        assert Dataset.read(first.layout) == first
+
+    @pytest.mark.parametrize("role", ["features", "train", "validation"])
+    def test_dataset_key_depends_on_each_raw_file(self, volume: Volume, raw_dir: Path, role: str) -> None:
+        raw = v5_dataset(raw_dir)
+        first = volume.unpack(raw).dataset
+        if role == "features":
+            raw.path(role).write_text(json.dumps({**features_json(), "other": 1}))
+        else:
+            pq.write_table(read(raw.path(role)), raw.path(role), compression="none")
+        other = volume.unpack(as_downloaded(raw)).dataset
+        assert other.key != first.key
+        assert other.made_from != first.made_from
+
+    @pytest.mark.parametrize("change", ["training", "validation", "manifest", "metadata", "key"])
+    def test_unpack_damaged_dataset_is_made_again(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked], change: str
     ) -> None:
         raw = classic_dataset(raw_dir)
-        unpacked(raw)
-        choices: dict[str, Any] = {}
-        manifest = layout.training.with_name("training.parquet.manifest.json")
+        layout = unpacked(raw).dataset.layout
+        whole = volume.training.read_bytes(), volume.validation.read_bytes()
         match change:
-            case "inputs":
-                choices["inputs"] = "other"
-            case "force":
-                choices["force"] = True
             case "training":
-                layout.training.write_bytes(layout.training.read_bytes()[:-1] + b"?")
-            case "tournament":
-                layout.tournament.unlink()
+                volume.training.write_bytes(volume.training.read_bytes()[:-1] + b"?")
+            case "validation":
+                volume.validation.unlink()
+            case "manifest":
+                volume.training.with_name("training.parquet.manifest.json").unlink()
+            case "metadata":
+                layout.metadata.write_text("{")
+            case "key":
+                layout.metadata.write_text(json.dumps({**json.loads(layout.metadata.read_text()), "key": "other"}))
+        unpacked(raw)
+        assert volume.files() == OUTPUTS
+        assert (volume.training.read_bytes(), volume.validation.read_bytes()) == whole
+        assert Dataset.read(layout).key == layout.directory.name
+
+    @pytest.mark.parametrize("change", ["file", "table", "manifest", "about"])
+    def test_write_live_changed_inputs_or_damage_write_it_again(
+        self, volume: Volume, raw_dir: Path, change: str
+    ) -> None:
+        raw = v5_dataset(raw_dir)
+        volume.unpack(raw)
+        manifest = volume.live.with_name("live.parquet.manifest.json")
+        match change:
+            case "file":
+                raw = v5_dataset(raw_dir, {"live": v5_table("live", [13])})
+            case "table":
+                volume.live.write_bytes(volume.live.read_bytes()[:-1] + b"?")
             case "manifest":
                 manifest.unlink()
             case "about":
-                manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "about": {"unpacked": {}}}))
-        assert not unpacked(raw, **choices).up_to_date
-        assert files_in(layout) == OUTPUTS
-        assert unpacked(raw, **{**choices, "force": False}).up_to_date
+                manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "about": {"live": {}}}))
+        assert not volume.unpack(raw).live.up_to_date
+        assert set(read(volume.live)["era"].to_pylist()) == {"0013" if change == "file" else "0012"}
+        assert volume.unpack(raw).live.up_to_date
 
-    def test_the_same_inputs_give_the_same_bytes(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
-    ) -> None:
+    def test_the_same_inputs_give_the_same_bytes(self, raw_dir: Path, tmp_path: Path) -> None:
         raw = v5_dataset(raw_dir)
-        unpacked(raw)
-        first = layout.training.read_bytes(), layout.tournament.read_bytes()
-        unpacked(raw, force=True)
-        assert (layout.training.read_bytes(), layout.tournament.read_bytes()) == first
+        contents = []
+        for place in ("one", "two"):
+            volume = Volume(tmp_path / place)
+            volume.unpack(raw)
+            contents.append([path.read_bytes() for path in (volume.training, volume.validation, volume.live)])
+        assert contents[0] == contents[1]
 
-    def test_old_tables_survive_a_refusal(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+    def test_unpack_refusal_leaves_other_datasets_and_the_live_table(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         unpacked(classic_dataset(raw_dir))
         with pytest.raises(BadInputError):
-            unpacked(classic_dataset(raw_dir, "broken"), inputs="other")
-        assert files_in(layout) == OUTPUTS
-        assert verified_manifest(layout.training, inputs="hash")
-        assert verified_manifest(layout.tournament, inputs="hash")
+            unpacked(classic_dataset(raw_dir, "broken"))
+        assert volume.files() == OUTPUTS
+        assert all(verified_manifest(path) for path in (volume.training, volume.validation, volume.live))
 
-    def test_two_runs_with_the_same_settings_wait_for_each_other(
+    def test_dataset_two_runs_wait_for_each_other_and_one_makes_it(
         self,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        raw = classic_dataset(raw_dir)
-        inside, go_on = threading.Event(), threading.Event()
-        extract = archive.extract
+        raw = v5_dataset(raw_dir)
+        inside, go_on, made = threading.Event(), threading.Event(), []
+        plan_dataset = plan.plan_dataset
 
-        def slow(*arguments: Any) -> list[Path]:
+        def slow(*arguments: Any, **choices: Any) -> Any:
+            made.append(choices)
             inside.set()
             assert go_on.wait(60)
-            return extract(*arguments)
+            return plan_dataset(*arguments, **choices)
 
-        monkeypatch.setattr(dataset_plan, "extract", slow)
-        outcomes: dict[str, UnpackedDataset] = {}
+        monkeypatch.setattr(dataset, "plan_dataset", slow)
+        outcomes: dict[str, Unpacked] = {}
+
+        def run(name: str) -> None:
+            outcomes[name] = Volume(volume.data.root).unpack(raw, run=volume.data.run("100", name))
+
         with caplog.at_level(logging.INFO):
-            first = threading.Thread(target=lambda: outcomes.update(first=unpacked(raw)))
-            first.start()
+            threads = [threading.Thread(target=run, args=(name,)) for name in ("first", "second")]
+            threads[0].start()
             assert inside.wait(60)
-            second = threading.Thread(target=lambda: outcomes.update(second=unpacked(raw)))
-            second.start()
-            while "another task is unpacking the same data; waiting" not in caplog.text:
+            threads[1].start()
+            while "another task is making the same dataset; waiting" not in caplog.text:
                 time.sleep(0.01)
             go_on.set()
-            first.join(60)
-            second.join(60)
-        assert {name: outcome.up_to_date for name, outcome in outcomes.items()} == {"first": False, "second": True}
+            for thread in threads:
+                thread.join(60)
+        assert len(made) == 1
+        assert outcomes["first"] == outcomes["second"]
+
+
+class TestWeekday:
+    """Runs that only predict: the raw dataset has the live file alone."""
+
+    @staticmethod
+    def live_only(raw: RawDataset) -> RawDataset:
+        return replace(raw, files={"live": raw.files["live"]}, round="101")
+
+    def test_write_live_needs_the_live_file_only(self, volume: Volume, raw_dir: Path) -> None:
+        raw = v5_dataset(raw_dir)
+        whole = volume.unpack(raw)
+        expected = volume.live.read_bytes()
+        for role in ("train", "validation", "features"):
+            raw.path(role).unlink()
+        for path in (volume.training, volume.validation):
+            path.unlink()
+        run = volume.data.run("101", "run")
+        summary = write_live(self.live_only(raw), Dataset.read(whole.dataset.layout), run)
+        assert summary == whole.live
+        assert run.live.read_bytes() == expected
+        assert sorted(path.name for path in run.directory.iterdir()) == LIVE_FILES
+
+    def test_dataset_of_the_live_file_only_names_the_remedy(self, volume: Volume, raw_dir: Path) -> None:
+        raw = self.live_only(v5_dataset(raw_dir))
+        with pytest.raises(NotFoundError, match=r"a new dataset needs features, train, validation, which .*`download`"):
+            volume.unpack(raw)
+
+    def test_write_live_with_another_file_version_names_missing_features(self, volume: Volume, raw_dir: Path) -> None:
+        made = volume.unpack(v5_dataset(raw_dir)).dataset
+        table = v5_tables(live={"feature_a": None, "feature_c": None})["live"]
+        raw = self.live_only(v5_dataset(raw_dir, {"live": table}))
+        expected = rf"live\.parquet: columns feature_a, feature_c are missing, but dataset {made.key} \(v5\.3, .*`fit`"
+        with pytest.raises(BadInputError, match=expected):
+            write_live(raw, made, volume.data.run("101", "run"))
+
+    def test_write_live_features_are_in_the_order_of_the_dataset(self, volume: Volume, raw_dir: Path) -> None:
+        made = volume.unpack(v5_dataset(raw_dir)).dataset
+        live = v5_tables()["live"]
+        shuffled = live.select(["feature_c", "id", "feature_a", "target", "feature_b", "era", "data_type"])
+        run = volume.data.run("101", "run")
+        write_live(self.live_only(v5_dataset(raw_dir, {"live": shuffled})), made, run)
+        assert read(run.live).schema.names == read(volume.training).schema.names
+        assert read(run.live)["feature_c"].to_pylist() == live["feature_c"].to_pylist()
+
+    def test_write_live_hides_targets_that_the_file_has(self, volume: Volume, raw_dir: Path) -> None:
+        volume.unpack(v5_dataset(raw_dir, v5_tables(live={"target": pa.array([0.5] * 4, pa.float32())})))
+        assert np.isnan(read(volume.live)["target"].to_numpy()).all()
+
+    def test_write_live_archive_without_rows_to_predict_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str]
+    ) -> None:
+        raw = classic_dataset(raw_dir, tournament=csv_table(tournament_rows()[:2]))
+        assert f"{TOURNAMENT}: there is no row of type test or live to predict" in refused(raw)
+
+
+class TestHoldOut:
+    def test_dataset_archive_without_validation_rows_holds_out_eras(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
+        raw = classic_dataset(raw_dir, csv_table(training_rows(eras=11)), csv_table(tournament_rows()[2:]))
+        outcome = unpacked(raw)
+        assert list(dict.fromkeys(read(volume.validation)["era"].to_pylist())) == ["era10", "era11"]
+        assert set(read(volume.validation)["data_type"].to_pylist()) == {"validation"}
+        assert (outcome.dataset.training.eras, outcome.dataset.validation.rows) == (9, 8)
+
+    def test_dataset_of_one_era_without_validation_rows_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str]
+    ) -> None:
+        raw = classic_dataset(raw_dir, csv_table(training_rows(eras=1)), csv_table(tournament_rows()[2:]))
+        assert f"{TRAINING} has 1 eras with one, but two are needed" in refused(raw)
+
+    def test_dataset_held_out_rows_without_a_target_stay_out_of_training(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
+        rows = training_rows(eras=6)
+        for row in rows[20:]:
+            row[-1] = ""  # the sixth era is not known yet
+        outcome = unpacked(classic_dataset(raw_dir, csv_table(rows), csv_table(tournament_rows()[2:])))
+        assert outcome.dataset.known_until == "0005"
+        assert set(read(volume.validation)["era"].to_pylist()) == {"era5"}
+        assert set(read(volume.training)["era"].to_pylist()) == {"era1", "era2", "era3", "era4"}
+
+
+class TestFindDatasets:
+    WANTED: ClassVar[dict[str, Any]] = {
+        "source": "practice",
+        "version": "latest",
+        "feature_set": "small",
+        "target": None,
+        "every_nth_era": 1,
+    }
+
+    def test_find_datasets_returns_the_newest_first(self, volume: Volume, raw_dir: Path) -> None:
+        raw = v5_dataset(raw_dir)
+        rounds = [("99", "v5.2"), ("1001", "v5.4"), ("100", "v5.3")]
+        made = {number: volume.unpack(replace(raw, round=number, version=version)) for number, version in rounds}
+        found = find_datasets(volume.data, **self.WANTED)
+        assert found == [made[number].dataset for number in ("1001", "100", "99")]
+        assert find_datasets(volume.data, **{**self.WANTED, "version": "v5.3"}) == [made["100"].dataset]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"source": "numerai"},
+            {"version": "v5.2"},
+            {"feature_set": "all"},
+            # the default is another request than the same target by name
+            {"target": "target"},
+            {"every_nth_era": 2},
+            {"embargo": 16},
+            {"payout_days": 60},
+        ],
+        ids=str,
+    )
+    def test_find_datasets_of_other_parameters_returns_none(
+        self, volume: Volume, raw_dir: Path, change: dict[str, Any]
+    ) -> None:
+        volume.unpack(replace(v5_dataset(raw_dir), payout_days=20))
+        assert len(find_datasets(volume.data, **self.WANTED)) == 1
+        assert find_datasets(volume.data, **self.WANTED, payout_days=20)
+        assert find_datasets(volume.data, **{**self.WANTED, **change}) == []
+
+    def test_find_datasets_omits_damaged_and_unfinished_ones(
+        self, volume: Volume, raw_dir: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert find_datasets(volume.data, **self.WANTED) == []
+        made = volume.unpack(v5_dataset(raw_dir)).dataset
+        root = volume.data.datasets_root
+        shutil.copytree(made.layout.directory, root / f".{made.key}.abc.part")
+        (root / "damaged").mkdir()
+        (root / "damaged" / "dataset.json").write_text("[]")
+        (root / "empty").mkdir()
+        assert find_datasets(volume.data, **self.WANTED) == [made]
+        assert "damaged/dataset.json: damaged" in caplog.text
+        assert "empty: the dataset does not exist" in caplog.text
 
 
 class TestTrouble:
@@ -925,7 +1167,7 @@ class TestTrouble:
         self, raw_dir: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(disk, "RESERVED_BYTES", 2**70)
-        assert "writing the run's tables needs" in refused(v5_dataset(raw_dir), DiskFullError)
+        assert "writing the dataset's tables needs" in refused(v5_dataset(raw_dir), DiskFullError)
         assert "unpacking numerai_dataset_100.zip needs" in refused(classic_dataset(raw_dir), DiskFullError)
 
     def test_unpack_with_a_byte_too_little_names_both_sizes(
@@ -963,7 +1205,7 @@ class TestTrouble:
                 real = manifests.write_manifest
 
                 def second_fails(path: Path, **about: Any) -> Any:
-                    return fail() if path.name == "tournament.parquet" else real(path, **about)
+                    return fail() if path.name == "validation.parquet" else real(path, **about)
 
                 monkeypatch.setattr(dataset, "write_manifest", second_fails)
         message = refused(raw, error)
@@ -971,9 +1213,9 @@ class TestTrouble:
 
     def test_unpack_interrupted_removes_its_files(
         self,
-        layout: RunLayout,
+        volume: Volume,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def interrupt(*_: object) -> None:
@@ -982,7 +1224,7 @@ class TestTrouble:
         monkeypatch.setattr(tables.TableWriter, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             unpacked(classic_dataset(raw_dir))
-        assert files_in(layout) == []
+        assert volume.files() == []
 
     @pytest.mark.parametrize(
         "moment",
@@ -990,37 +1232,55 @@ class TestTrouble:
             "archive.Progress.advance",
             "tables.TableWriter.write",
             "id_checks.DuplicateIdDetector.check",
-            "unpack.manifest_path",
             "unpack.write_manifest",
             "unpack.write_manifest:2",
+            "unpack.shutil.rmtree",
+            "unpack.target_days",
         ],
     )
-    def test_killed_in_the_middle(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset], moment: str
+    def test_dataset_maker_killed_leaves_no_dataset_and_the_next_cleans_up(
+        self, volume: Volume, raw_dir: Path, moment: str
     ) -> None:
         raw = classic_dataset(raw_dir)
-        neighbour = layout.directory / ".split.parquet.abc.part"
-        layout.directory.mkdir()
+        neighbour = volume.data.datasets_root / ".other.abc.part" / "training.parquet"
+        neighbour.parent.mkdir(parents=True)
         neighbour.write_text("another task's")
-        self.kill_at(moment, raw, layout)
-        assert not (read_manifest(layout.training) and read_manifest(layout.tournament)), "nothing looks finished"
-        assert not unpacked(raw).up_to_date
-        assert files_in(layout) == [neighbour.name, *OUTPUTS], "leftovers are cleared away, but only our own"
+        self.kill_at(moment, raw, volume)
+        assert len([name for name in volume.files() if name.startswith("datasets/.")]) > 1
+        assert find_datasets(volume.data, **{**TestFindDatasets.WANTED, "source": "archive"}) == []
+        volume.unpack(raw)
+        left = str(neighbour.relative_to(volume.data.root))
+        assert volume.files() == sorted([left, *OUTPUTS]), "leftovers are removed, but only those of this dataset"
 
-    def test_unpack_killed_before_the_cleanup_is_up_to_date(
-        self, layout: RunLayout, raw_dir: Path, unpacked: Callable[..., UnpackedDataset]
+    def test_dataset_maker_killed_after_the_rename_leaves_a_dataset(self, volume: Volume, raw_dir: Path) -> None:
+        raw = classic_dataset(raw_dir)
+        self.kill_at("unpack.shutil.rmtree:2", raw, volume)
+        (found,) = find_datasets(volume.data, **{**TestFindDatasets.WANTED, "source": "archive"})
+        assert volume.files() == DATASET_FILES
+        assert volume.unpack(raw).dataset == found
+
+    @pytest.mark.parametrize("moment", ["plan.extract:2", "unpack.manifest_path", "unpack.write_manifest:3"])
+    def test_write_live_killed_leaves_no_finished_table_and_the_next_cleans_up(
+        self, volume: Volume, raw_dir: Path, moment: str
     ) -> None:
         raw = classic_dataset(raw_dir)
-        self.kill_at("unpack.shutil.rmtree", raw, layout)
-        assert [name for name in files_in(layout) if name.startswith(".unpacked.")]
-        assert unpacked(raw).up_to_date
-        assert files_in(layout) == OUTPUTS
+        self.kill_at(moment, raw, volume)
+        assert verified_manifest(volume.live) is None
+        assert not volume.unpack(raw).live.up_to_date
+        assert volume.files() == OUTPUTS
+
+    def test_write_live_killed_before_the_cleanup_is_up_to_date(self, volume: Volume, raw_dir: Path) -> None:
+        raw = classic_dataset(raw_dir)
+        self.kill_at("unpack.shutil.rmtree:3", raw, volume)
+        assert [name for name in volume.files() if name.startswith(".unpacked.")]
+        assert volume.unpack(raw).live.up_to_date
+        assert volume.files() == OUTPUTS
 
     @staticmethod
-    def kill_at(moment: str, raw: RawDataset, layout: RunLayout) -> None:
+    def kill_at(moment: str, raw: RawDataset, volume: Volume) -> None:
         died = subprocess.run(
-            [sys.executable, "-c", KILLED_AT, moment, json.dumps(raw.to_json()), str(layout.directory)],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")},
+            [sys.executable, "-c", KILLED_AT, moment, json.dumps(raw.to_json()), str(volume.data.root)],
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"},
             capture_output=True,
             text=True,
             check=False,
@@ -1031,7 +1291,7 @@ class TestTrouble:
     def test_unpack_logs_progress(
         self,
         raw_dir: Path,
-        unpacked: Callable[..., UnpackedDataset],
+        unpacked: Callable[..., Unpacked],
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
@@ -1054,10 +1314,9 @@ class TestTrouble:
 DAMAGED_FOOTERS = """
 import hashlib, json, sys
 from pathlib import Path
-from numerai_pipeline.dataset.unpack import unpack
 from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.dataset.raw import RawDataset, RawFile
-from numerai_pipeline.storage.layout import RunLayout
+from tests.unit.dataset.unpacking import Volume
 
 raw, directory = RawDataset.from_json(json.loads(sys.argv[1])), sys.argv[2]
 path = raw.path("train")
@@ -1071,8 +1330,7 @@ for position in range(len(whole) - 8 - footer, len(whole), 11):
         path.write_bytes(damaged)
         raw.files["train"] = RawFile(str(path), hashlib.sha256(damaged).hexdigest())
         try:
-            unpack(raw, RunLayout(Path(directory)), feature_set="small", target=None, every_nth_era=1, inputs="hash",
-                   force=True)
+            Volume(Path(directory)).unpack(raw)
         except PipelineError:
             refused += 1
 print(refused)
@@ -1081,9 +1339,8 @@ print(refused)
 KILLED_AT = """
 import importlib, json, os, signal, sys
 from pathlib import Path
-from numerai_pipeline.dataset.unpack import unpack
 from numerai_pipeline.dataset.raw import RawDataset
-from numerai_pipeline.storage.layout import RunLayout
+from tests.unit.dataset.unpacking import Volume
 
 moment, raw, directory = sys.argv[1:]
 place, _, call = moment.partition(":")
@@ -1102,7 +1359,7 @@ def kill(*arguments, **options):
 
 setattr(owner, name, kill)
 raw = RawDataset.from_json(json.loads(raw))
-unpack(raw, RunLayout(Path(directory)), feature_set="small", target=None, every_nth_era=1, inputs="hash")
+Volume(Path(directory)).unpack(raw)
 """
 
 
@@ -1154,13 +1411,16 @@ def test_era_number(era: str, number: int | None) -> None:
     assert era_number(era) == number
 
 
-def test_a_real_archive(layout: RunLayout, unpacked: Callable[..., UnpackedDataset], real_archive: Path) -> None:
+def test_a_real_archive(volume: Volume, unpacked: Callable[..., Unpacked], real_archive: Path) -> None:
     outcome = unpacked(archive_dataset(real_archive))
 
-    assert (outcome.training.rows, outcome.tournament.rows, outcome.features) == (3336, 2354, 50)
-    assert (outcome.training.eras, outcome.tournament.eras) == (120, 13)
-    assert outcome.tournament.data_types == {"validation": 382, "test": 1919, "live": 53}
-    tournament = read(layout.tournament)
-    assert tournament.schema.names == ["id", "era", "data_type", *(f"feature{n}" for n in range(1, 51)), "target"]
-    assert int(np.isnan(tournament["target"].to_numpy()).sum()) == 1919 + 53
-    assert read(layout.training)["target"].to_numpy().mean() == 0.5
+    dataset = outcome.dataset
+    assert (dataset.training.rows, dataset.validation.rows, outcome.live.rows) == (3336, 382, 1919 + 53)
+    assert (len(dataset.features), dataset.training.eras) == (50, 120)
+    assert dataset.validation.data_types == {"validation": 382}
+    assert outcome.live.data_types == {"test": 1919, "live": 53}
+    for path in (volume.training, volume.validation, volume.live):
+        columns = ["id", "era", "data_type", *(f"feature{n}" for n in range(1, 51)), "target"]
+        assert read(path).schema.names == columns
+    assert np.isnan(read(volume.live)["target"].to_numpy()).all()
+    assert read(volume.training)["target"].to_numpy().mean() == 0.5

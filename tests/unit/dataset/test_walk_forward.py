@@ -15,13 +15,13 @@ import pytest
 
 from numerai_pipeline.core.errors import BadInputError, NotFoundError
 from numerai_pipeline.dataset.raw import RawDataset
-from numerai_pipeline.dataset.unpack import UnpackedDataset, unpack
-from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.dataset.store import find_datasets
 from tests.unit.dataset.raw_files import v5_dataset, v5_table
+from tests.unit.dataset.unpacking import Unpacked, Volume
 from tests.volumes import flip_a_byte
 
 TRAIN, VALIDATION = range(1, 31), range(31, 61)
-Walk = Callable[..., UnpackedDataset]
+Walk = Callable[..., Unpacked]
 
 
 def tables(validation: pa.Table | None = None) -> dict[str, pa.Table]:
@@ -36,21 +36,16 @@ def dataset(directory: Path, era: int, validation: pa.Table | None = None) -> Ra
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> RunLayout:
-    return RunLayout(tmp_path / "run")
+def volume(tmp_path: Path) -> Volume:
+    return Volume(tmp_path / "data")
 
 
 @pytest.fixture
-def walk(tmp_path: Path, layout: RunLayout) -> Walk:
-    def attempt(era: int, validation: pa.Table | None = None, **choices: Any) -> UnpackedDataset:
-        usual: dict[str, Any] = {
-            "feature_set": "small",
-            "target": "target_ender_20",
-            "every_nth_era": 1,
-            "inputs": "hash",
-        }
+def walk(tmp_path: Path, volume: Volume) -> Walk:
+    def attempt(era: int, validation: pa.Table | None = None, **choices: Any) -> Unpacked:
         raw = choices.pop("raw", None) or dataset(tmp_path / "raw", era, validation)
-        return unpack(raw, choices.pop("layout", layout), **{**usual, **choices})
+        place: Volume = choices.pop("volume", volume)
+        return place.unpack(raw, **{"target": "target_ender_20", **choices})
 
     return attempt
 
@@ -60,50 +55,82 @@ def eras_of(path: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("choices", "era", "last"),
+    ("choices", "era", "first_held_out", "last"),
     [
-        ({}, 50, 41),
-        ({"target": "target"}, 50, 33),
-        ({"embargo": 0}, 50, 49),
-        ({"embargo": 3}, 31, 27),
-        ({}, 60, 51),
+        ({}, 50, 31, 41),
+        ({"embargo": 0}, 50, 31, 49),
+        ({}, 60, 31, 51),
+        # the validation file has less than a tenth of the known eras: the last fifth is held out
+        ({"target": "target"}, 50, 28, 33),
+        ({"embargo": 3}, 35, 26, 31),
         # a week so long ago that its rows are in the training file
-        ({}, 20, 11),
+        ({"embargo": 3}, 31, 23, 27),
+        ({}, 20, 10, 11),
+        # the earliest week: two eras are known
+        ({}, 11, 2, 2),
     ],
 )
-def test_training_ends_an_embargo_before_the_week_that_is_predicted(
-    walk: Walk, layout: RunLayout, choices: dict[str, Any], era: int, last: int
+def test_walk_forward_known_data_ends_an_embargo_before_the_week(
+    walk: Walk, volume: Volume, choices: dict[str, Any], era: int, first_held_out: int, last: int
 ) -> None:
     unpacked = walk(era, **choices)
-    assert eras_of(layout.training) == list(range(1, last + 1))
-    assert eras_of(layout.tournament) == [era]
-    assert unpacked.known_until == f"{last:04d}"
-    assert unpacked.training.data_types == {"train": 4 * last}
-    assert unpacked.tournament.data_types == {"live": 4}
+    assert eras_of(volume.training) == list(range(1, first_held_out))
+    assert eras_of(volume.validation) == list(range(first_held_out, last + 1))
+    assert eras_of(volume.live) == [era]
+    made = unpacked.dataset
+    assert (made.known_until, made.known_before) == (f"{last:04d}", era)
+    assert made.training.data_types == {"train": 4 * (first_held_out - 1)}
+    assert made.validation.data_types == {"validation": 4 * (last - first_held_out + 1)}
+    assert unpacked.live.data_types == {"live": 4}
 
 
-def test_the_targets_of_the_week_are_put_away(walk: Walk, layout: RunLayout) -> None:
+def test_walk_forward_weeks_of_a_group_share_a_dataset(walk: Walk, volume: Volume) -> None:
+    """Eras 48 to 51 are a group of four: what was known in week 48 decides the fit of all."""
+    made = {era: walk(era, refit_every=4) for era in (47, 48, 49, 51, 52)}
+    assert len({made[era].dataset.key for era in (48, 49, 51)}) == 1
+    assert len({made[era].dataset.key for era in (47, 48, 52)}) == 3
+    known = {era: unpacked.dataset.known_until for era, unpacked in made.items()}
+    assert known == {47: "0035", 48: "0039", 49: "0039", 51: "0039", 52: "0043"}
+    assert [made[era].live.eras for era in (48, 49, 51)] == [["0048"], ["0049"], ["0051"]]
+    assert len(list(volume.data.datasets_root.glob("[!.]*"))) == 3
+    assert (
+        find_datasets(
+            volume.data,
+            source="practice",
+            version="latest",
+            feature_set="small",
+            target="target_ender_20",
+            every_nth_era=1,
+        )
+        == []
+    ), "a live run must not predict with the fit of a past week"
+
+
+def test_the_targets_of_the_week_are_put_away(walk: Walk, volume: Volume) -> None:
     walk(50)
-    tournament, targets = pq.read_table(layout.tournament), pq.read_table(layout.targets)
+    live, targets = pq.read_table(volume.live), pq.read_table(volume.run.targets)
     raw = v5_table("validation", VALIDATION)
     then = raw.filter(pc.equal(raw["era"], "0050"))
-    assert np.isnan(tournament["target"].to_numpy()).all()
-    assert set(tournament["data_type"].to_pylist()) == {"live"}
+    assert np.isnan(live["target"].to_numpy()).all()
+    assert set(live["data_type"].to_pylist()) == {"live"}
     assert targets.column_names == ["id", "era", "target"]
-    assert targets["id"].to_pylist() == tournament["id"].to_pylist() == then["id"].to_pylist()
+    assert targets["id"].to_pylist() == live["id"].to_pylist() == then["id"].to_pylist()
     assert targets["target"].to_pylist() == then["target_ender_20"].to_pylist()
-    assert tournament["feature_a"].to_pylist() == then["feature_a"].to_pylist()
+    assert live["feature_a"].to_pylist() == then["feature_a"].to_pylist()
 
 
-def test_what_came_later_changes_nothing(walk: Walk, layout: RunLayout, tmp_path: Path) -> None:
-    """Poison every row from the embargo on, except the features of the week itself: both tables stay as they are."""
-    walk(50)
-    before = [layout.training.read_bytes(), layout.tournament.read_bytes()]
+@pytest.mark.parametrize(("refit_every", "last"), [(1, 41), (4, 39)])
+def test_walk_forward_later_eras_poisoned_leave_the_same_bytes(
+    walk: Walk, volume: Volume, tmp_path: Path, refit_every: int, last: int
+) -> None:
+    """Poison every row after the known eras, except the features of the week itself, with values and with gaps."""
+    walk(50, refit_every=refit_every)
+    before = [path.read_bytes() for path in (volume.training, volume.validation, volume.live)]
     table = v5_table("validation", VALIDATION)
     numbers = np.array([int(era) for era in table["era"].to_pylist()])
-    poisoned_targets, poisoned_features = numbers > 41, (numbers > 41) & (numbers != 50)
+    poisoned_targets, poisoned_features = numbers > last, (numbers > last) & (numbers != 50)
 
-    def poison(column: str, value: float, mask: Any) -> pa.Array:
+    def poison(column: str, value: float | None, mask: Any) -> pa.Array:
         original = table[column]
         return pc.if_else(pa.array(mask), pa.scalar(value, original.type), original)
 
@@ -113,30 +140,35 @@ def test_what_came_later_changes_nothing(walk: Walk, layout: RunLayout, tmp_path
         replaced={
             "target": poison("target", 1, poisoned_targets),
             "target_ender_20": poison("target_ender_20", 1, poisoned_targets),
-            **{name: poison(name, 4, poisoned_features) for name in ("feature_a", "feature_b", "feature_c")},
+            **{name: poison(name, 4, poisoned_features) for name in ("feature_a", "feature_b")},
+            "feature_c": poison("feature_c", None, poisoned_features),
         },
     )
-    elsewhere = RunLayout(tmp_path / "poisoned")
-    walk(50, raw=dataset(tmp_path / "poisoned-raw", 50, poisoned), layout=elsewhere)
-    assert [elsewhere.training.read_bytes(), elsewhere.tournament.read_bytes()] == before
-    assert set(pq.read_table(elsewhere.targets)["target"].to_pylist()) == {1.0}
+    elsewhere = Volume(tmp_path / "poisoned")
+    walk(50, raw=dataset(tmp_path / "poisoned-raw", 50, poisoned), volume=elsewhere, refit_every=refit_every)
+    assert [path.read_bytes() for path in (elsewhere.training, elsewhere.validation, elsewhere.live)] == before
+    assert set(pq.read_table(elsewhere.run.targets)["target"].to_pylist()) == {1.0}
 
 
-def test_thinned_eras_are_counted_from_the_newest_that_was_known(walk: Walk, layout: RunLayout) -> None:
+def test_thinned_eras_are_counted_from_the_newest_that_was_known(walk: Walk, volume: Volume) -> None:
     walk(50, every_nth_era=10)
-    assert eras_of(layout.training) == [1, 11, 21, 31, 41]
+    assert eras_of(volume.training) == [10, 20, 30]
+    assert eras_of(volume.validation) == list(range(31, 42))
 
 
-def test_targets_with_a_turned_byte_are_put_away_again(walk: Walk, layout: RunLayout) -> None:
+@pytest.mark.parametrize("damage", [flip_a_byte, lambda path: path.write_bytes(b"damaged"), Path.unlink])
+def test_write_live_damaged_targets_are_written_again(
+    walk: Walk, volume: Volume, damage: Callable[[Path], object]
+) -> None:
     walk(50)
-    whole = layout.targets.read_bytes()
-    assert walk(50).up_to_date
-    flip_a_byte(layout.targets)
-    assert not walk(50).up_to_date
-    assert layout.targets.read_bytes() == whole
+    whole = volume.run.targets.read_bytes()
+    assert walk(50).live.up_to_date
+    damage(volume.run.targets)
+    assert not walk(50).live.up_to_date
+    assert volume.run.targets.read_bytes() == whole
 
 
-def test_a_week_whose_targets_are_not_known_yet_is_predicted_all_the_same(walk: Walk, layout: RunLayout) -> None:
+def test_a_week_whose_targets_are_not_known_yet_is_predicted_all_the_same(walk: Walk, volume: Volume) -> None:
     rows = 4 * len(VALIDATION)
     newest = np.arange(rows) >= rows - 4 * 5
     table = v5_table("validation", VALIDATION)
@@ -146,12 +178,8 @@ def test_a_week_whose_targets_are_not_known_yet_is_predicted_all_the_same(walk: 
     }
     kinds = pa.array(["test" if new else "validation" for new in newest])
     walk(58, v5_table("validation", VALIDATION, replaced={**masked, "data_type": kinds}))
-    assert (
-        pq.read_table(layout.targets)["target"].null_count
-        + np.isnan(pq.read_table(layout.targets)["target"].to_numpy()).sum()
-        == 4
-    )
-    assert eras_of(layout.training) == list(range(1, 50))
+    assert np.isnan(pq.read_table(volume.run.targets)["target"].to_numpy()).sum() == 4
+    assert (eras_of(volume.training), eras_of(volume.validation)) == (list(range(1, 31)), list(range(31, 50)))
 
 
 def test_weeks_that_are_not_there(walk: Walk) -> None:
@@ -159,18 +187,12 @@ def test_weeks_that_are_not_there(walk: Walk) -> None:
         NotFoundError, match=r"do not have era 0061, the week of 2004-02-27: .* 2003-01-03 and 2004-02-20"
     ):
         walk(61)
-    with pytest.raises(NotFoundError, match=r"no training data for era 0009: .*training must end with era 0000"):
-        walk(9)
-
-
-def test_up_to_date_means_the_targets_too(walk: Walk, layout: RunLayout) -> None:
-    first = walk(50)
-    assert walk(50).up_to_date
-    layout.targets.write_bytes(b"damaged")
-    again = walk(50)
-    assert not again.up_to_date
-    assert replace(again, up_to_date=True) == replace(first, up_to_date=True)
-    assert pq.read_table(layout.targets).num_rows == 4
+    for era, last, count in ((9, "0000", 0), (10, "0001", 1)):
+        expected = (
+            rf"no training data for era {era:04d}: training must end with era {last}.* has {count} eras with known"
+        )
+        with pytest.raises(NotFoundError, match=expected):
+            walk(era)
 
 
 def test_unpack_id_in_train_and_validation_is_rejected_if_used(walk: Walk, tmp_path: Path) -> None:
@@ -195,7 +217,7 @@ def test_unpack_id_in_train_and_validation_is_rejected_if_used(walk: Walk, tmp_p
     ],
 )
 def test_the_target_is_the_one_the_round_pays_on(
-    tmp_path: Path, layout: RunLayout, targets: dict[str, int], days: int, chosen: str
+    tmp_path: Path, volume: Volume, targets: dict[str, int], days: int, chosen: str
 ) -> None:
     """Each target has the values of ``target`` shifted by some rows; without a shift, it is equal."""
 
@@ -215,8 +237,7 @@ def test_the_target_is_the_one_the_round_pays_on(
         "targets": ["target", *targets],
     }
     raw = replace(v5_dataset(tmp_path / "raw", whole, description), payout_days=days)
-    unpacked = unpack(raw, layout, feature_set="small", target=None, every_nth_era=1, inputs="hash")
-    assert unpacked.target == chosen
-    assert (
-        unpack(raw, layout, feature_set="small", target="target", every_nth_era=1, inputs="other").target == "target"
-    ), "a requested target takes precedence over the payout target"
+    assert volume.unpack(raw).dataset.target == chosen
+    assert volume.unpack(raw, target="target").dataset.target == "target", (
+        "a requested target takes precedence over the payout target"
+    )

@@ -66,3 +66,8 @@ def test_backtest_accepts_the_options_of_a_run_except_round() -> None:
     with pytest.raises(UsageError, match="WEEKS=x"):
         parse_options("backtest", {"WEEKS": "x"}, ["svm"])
     assert parse_options("run", {"MODELS": "svm"}, ["svm"]).backtest_range is None
+
+
+def test_backtest_passes_refit_every_to_its_runs() -> None:
+    options = parse_options("backtest", {"WEEKS": "8", "REFIT_EVERY": "4"}, ["svm"])
+    assert options.conf["refit_every"] == 4

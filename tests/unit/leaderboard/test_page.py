@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from numerai_pipeline.leaderboard.maps import tables_of
 from numerai_pipeline.leaderboard.page import SCRIPTS, WEB, read_asset, render_live
 from numerai_pipeline.leaderboard.static_page import write_static_page
 from tests.generated_run import make_run
@@ -73,7 +74,7 @@ def test_a_page_of_a_run_without_maps_or_scores(tmp_path: Path) -> None:
     told = answers(write_static_page(layout))
     assert len(told) == 2
     half = make_run(tmp_path, seed=5)
-    half.training.unlink()
+    tables_of(half)[0].unlink()
     address = f"api/runs/1335/{half.directory.name}"
     told = answers(write_static_page(half))
     assert told[address]["embeddings"] == []

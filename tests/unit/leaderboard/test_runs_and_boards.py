@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from numerai_pipeline.leaderboard.maps import MOST_ROWS, EmbeddingError, embedding_points, embedding_rows
+from numerai_pipeline.leaderboard.maps import MOST_ROWS, EmbeddingError, embedding_points, embedding_rows, tables_of
 from numerai_pipeline.leaderboard.run_view import MOST_BINS, read_run
 from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
 from numerai_pipeline.storage.layout import RunLayout
-from numerai_pipeline.storage.run_markers import RunRef
+from numerai_pipeline.storage.task_records import remove_record
+from numerai_pipeline.storage.used_objects import RunRef
+from tests.generated_results import add_task, write_json
 from tests.generated_run import DAG_RUN, FOUR_MAPS, MODELS, make_run
 
 
@@ -84,7 +87,7 @@ def test_a_link_is_no_run(tmp_path: Path) -> None:
     assert list_runs(tmp_path / "data") == []
 
 
-def test_a_run_of_airflow_is_found_by_its_note(tmp_path: Path) -> None:
+def test_run_of_dag_run_is_found_by_its_metadata(tmp_path: Path) -> None:
     mine = make_run(tmp_path, tables=False)
     make_run(tmp_path, seed=5, tables=False, dag_run=RunRef("numerai_tournament", "another"))
     assert run_of_dag_run(tmp_path, DAG_RUN.dag, DAG_RUN.run) == mine
@@ -107,6 +110,7 @@ def test_a_finished_run_has_everything(tmp_path: Path) -> None:
     assert row_of(board, "svm")["notes"] == report["notes"]
     assert board["metadata"]["features"] == 42
     assert board["metadata"]["training"] == {"rows": 4_800, "eras": 120, "missing": None, "without_target": None}
+    assert board["metadata"]["validation"]["rows"] == 6_000
     assert {row["model"] for row in board["other_tasks"]} == {"adversarial_validation", "tsne", "ensemble", "evaluate"}
 
 
@@ -205,7 +209,7 @@ def test_read_run_just_started_lists_missing_results(tmp_path: Path) -> None:
 )
 def test_damaged_files_are_named_or_passed_over_and_the_rest_is_shown(tmp_path: Path, content: bytes) -> None:
     layout = make_run(tmp_path, tables=False)
-    damaged = [layout.leaderboard, layout.run_metadata, layout.evaluation("svm"), layout.image_record("svm")]
+    damaged = [layout.leaderboard, layout.run_metadata, layout.evaluation("svm"), layout.task_record("svm")]
     damaged += [layout.report("adversarial_validation"), layout.report("ensemble"), layout.report("auto_weka")]
     for path in damaged:
         path.write_bytes(content)
@@ -234,16 +238,29 @@ def test_what_is_no_number_is_none(tmp_path: Path, value: str) -> None:
     assert read["searches"][0]["trajectory"] == []
 
 
-def test_a_link_out_of_the_run_is_not_followed(tmp_path: Path) -> None:
-    layout = make_run(tmp_path, tables=False)
+def test_read_run_link_out_of_results_is_not_followed(tmp_path: Path) -> None:
+    layout = make_run(tmp_path / "data", tables=False)
     secret = tmp_path / "secret.json"
-    secret.write_text(json.dumps({"seconds": 42.5, "validation": {}}))
-    for path in (layout.report("svm"), layout.evaluation("svm")):
+    elsewhere = layout.data.datasets_root / "secret.json"
+    for path in (secret, elsewhere):
+        write_json(path, {"seconds": 42.5, "validation": {}})
+    for path, target in ((layout.report("svm"), secret), (layout.evaluation("svm"), elsewhere)):
         path.unlink()
-        path.symlink_to(secret)
+        path.symlink_to(target)
     board = read_run(layout)
     assert row_of(board, "svm")["seconds"] is None
-    assert len([problem for problem in board["problems"] if "link" in problem]) == 2
+    assert [problem.partition(": ")[2] for problem in board["problems"]] == [
+        "a link to a file that is neither in the run's directory nor a result"
+    ] * 2
+
+
+def test_read_run_broken_link_is_a_problem(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, tables=False)
+    record = json.loads(layout.task_record("svm").read_text())
+    shutil.rmtree(layout.data.result("svm", record["fit"]))
+    board = read_run(layout)
+    assert board["problems"] == ["reports/svm.json: a broken link: the result that it leads to was removed"]
+    assert row_of(board, "svm")["corr"] is not None
 
 
 def test_embeddings_share_the_sampled_rows_by_id(tmp_path: Path) -> None:
@@ -257,7 +274,10 @@ def test_embeddings_share_the_sampled_rows_by_id(tmp_path: Path) -> None:
     assert rows["parts"] == ["training", "validation split", "validation", "test", "live"]
     assert rows["eras"] == [f"{era:04}" for era in range(1, 190)]
     # the first row is the training table's first; the embedding has it at another index
-    first = pq.read_table(layout.training).slice(0, 1).to_pylist()[0]
+    training, validation, live = tables_of(layout)
+    assert training.parent == validation.parent == layout.data.datasets_root / training.parent.name
+    assert live == layout.live
+    first = pq.read_table(training).slice(0, 1).to_pylist()[0]
     assert rows["eras"][rows["era"][0]] == first["era"]
     assert rows["target"][0] == first["target"]
     for name in FOUR_MAPS:
@@ -268,6 +288,7 @@ def test_embeddings_share_the_sampled_rows_by_id(tmp_path: Path) -> None:
         assert points["x"][0] == pytest.approx(own["x"], abs=1e-3)
         assert points["y"][0] == pytest.approx(own["y"], abs=1e-3)
         assert len(points["x"]) == len(rows["era"])
+        assert None not in points["x"]  # the live rows are in a file of their own
     parts = [rows["parts"][part] for part in rows["part"]]
     unknown = {part for part, target in zip(parts, rows["target"], strict=True) if target is None}
     assert unknown == {"test", "live"}
@@ -281,25 +302,106 @@ def test_embedding_points_unknown_name_raises(tmp_path: Path, name: str) -> None
 
 def test_embeddings_damaged_file_is_named(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
-    (layout.directory / "tsne" / "perplexity_05.parquet").write_bytes(b"PAR1 is all there is PAR1")
+    (layout.directory / "live" / "tsne" / "perplexity_05.parquet").write_bytes(b"PAR1 is all there is PAR1")
     with pytest.raises(EmbeddingError, match=r"perplexity_05\.parquet"):
         embedding_points(layout, "perplexity_05")
-    layout.tournament.unlink()
-    with pytest.raises(EmbeddingError, match=r"tournament\.parquet"):
+    tables_of(layout)[1].unlink()
+    with pytest.raises(EmbeddingError, match=r"validation\.parquet"):
         embedding_rows(layout)
 
 
-def test_embeddings_link_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_embeddings_table_that_is_a_link_is_not_read(tmp_path: Path, number: int) -> None:
     layout = make_run(tmp_path)
-    for path in (layout.directory / "tsne" / "perplexity_05.parquet", layout.tournament):
-        path.rename(tmp_path / path.name)
-        path.symlink_to(tmp_path / path.name)
-    with pytest.raises(EmbeddingError, match=r"tournament\.parquet: a link"):
+    table = tables_of(layout)[number]
+    table.rename(tmp_path / table.name)
+    table.symlink_to(tmp_path / table.name)
+    with pytest.raises(EmbeddingError, match=rf"{table.name}: a link"):
         embedding_rows(layout)
-    layout.tournament.unlink()
-    (tmp_path / "tournament.parquet").rename(layout.tournament)
-    with pytest.raises(EmbeddingError, match=r"perplexity_05\.parquet: a link"):
+
+
+@pytest.mark.parametrize("folder", ["tsne", "live/tsne", "."])
+def test_embeddings_link_out_of_results_is_not_read(tmp_path: Path, folder: str) -> None:
+    layout = make_run(tmp_path)
+    path = layout.directory / folder / ("split.parquet" if folder == "." else "perplexity_05.parquet")
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(tmp_path / path.name)
+    with pytest.raises(EmbeddingError, match=rf"{path.name}: a link to a file that is neither"):
         embedding_points(layout, "perplexity_05")
+
+
+def test_embeddings_of_an_older_fit_have_the_rows_of_its_dataset(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    rows = embedding_rows(layout)
+    change(layout.run_metadata, dataset="0ther0ther00")
+    assert embedding_rows(layout) == rows
+
+
+def test_read_run_shows_fit_and_its_age_at_the_time_of_the_run(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    board = read_run(layout)
+    key = json.loads(layout.task_record("svm").read_text())["fit"][:8]
+    assert row_of(board, "svm")["fit"] == f"{key}… of round 1334, 5 days before this run"
+    ensemble = json.loads(layout.task_record("ensemble").read_text())["fit"][:8]
+    assert row_of(board, "ensemble_selection")["fit"].startswith(f"{ensemble}… of round 1334")
+    tsne = next(row for row in board["other_tasks"] if row["model"] == "tsne")
+    assert tsne["fit"].endswith("5 days before this run")
+
+
+@pytest.mark.parametrize(
+    ("fitted_at", "created_at", "expected"),
+    [
+        ("2026-08-15T14:00:00+00:00", "2026-08-15T15:30:00+00:00", ", 1 hour before this run"),
+        ("2026-08-14T14:00:00+00:00", "2026-08-15T15:30:00+00:00", ", 1 day before this run"),
+        ("2026-08-15T16:00:00+00:00", "2026-08-15T15:30:00+00:00", ", made during this run"),
+        ("2026-08-15T16:00:00", "2026-08-15T15:30:00+00:00", ""),
+        ("yesterday", "2026-08-15T15:30:00+00:00", ""),
+        (None, "2026-08-15T15:30:00+00:00", ""),
+        ("2026-08-15T16:00:00+00:00", None, ""),
+    ],
+)
+def test_read_run_shows_age_of_fit_where_both_times_are_known(
+    tmp_path: Path, fitted_at: str | None, created_at: str | None, expected: str
+) -> None:
+    layout = make_run(tmp_path, tables=False)
+    change(layout.run_metadata, created_at=created_at)
+    change(layout.task_record("svm"), fitted_at=fitted_at)
+    assert str(row_of(read_run(layout), "svm")["fit"]).endswith(f"of round 1334{expected}")
+
+
+def test_read_run_after_another_run_changed_its_results_is_the_same(tmp_path: Path) -> None:
+    layout = make_run(tmp_path)
+    before = read_run(layout)
+    other = make_run(tmp_path, "1336")
+    remove_record(other, "svm")
+    add_task(other, "svm", fit=lambda folder: write_json(folder / "report.json", {"seconds": 1.5}), variant="forced")
+    assert row_of(read_run(other), "svm")["seconds"] == 1.5
+    assert read_run(layout) == before
+
+
+def test_read_run_of_an_earlier_release_has_everything(tmp_path: Path) -> None:
+    new, former = make_run(tmp_path / "new"), make_run(tmp_path / "former", former=True)
+    assert former.tournament.is_file()
+    assert not former.tasks_directory.exists()
+    board, expected = read_run(former), read_run(new)
+    assert board["missing"] == board["problems"] == []
+    assert {row["fit"] for row in board["models"]} == {None}
+    assert row_of(board, "svm")["image"] == row_of(expected, "svm")["image"]
+    assert board["metadata"]["tournament"]["rows"] == 6_900
+    for name in ("models", "other_tasks"):
+        for row, other in zip(board[name], expected[name], strict=True):
+            ignored = {"fit", "image"}
+            assert {key: row[key] for key in row.keys() - ignored} == {key: other[key] for key in row.keys() - ignored}
+    for name in ("series", "distributions", "drift", "searches", "ensemble", "correlations", "embeddings"):
+        assert board[name] == expected[name]
+    rows = embedding_rows(former)
+    assert {name: rows[name] for name in ("eras", "parts")} == {
+        name: embedding_rows(new)[name] for name in ("eras", "parts")
+    }
+    points = embedding_points(former, FOUR_MAPS[0])
+    assert len(points["x"]) == len(rows["era"]) > 0.99 * MOST_ROWS
+    assert None not in points["x"]
 
 
 def test_reading_the_boards_of_all_models(tmp_path: Path) -> None:

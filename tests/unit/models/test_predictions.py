@@ -1,3 +1,5 @@
+"""Predictions are checked against the rows of their table, and split by table."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -7,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.models.predictions import validate_predictions
+from numerai_pipeline.models.predictions import split_predictions, validate_predictions
 from numerai_pipeline.storage.manifests import verified_manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -29,22 +31,22 @@ def predictions(tmp_path: Path) -> Path:
 
 def test_good_predictions_get_a_manifest(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
-    manifest = validate_predictions(predictions, tournament, inputs="abc")
+    manifest = validate_predictions(predictions, tournament)
     assert manifest.rows == 3
-    assert verified_manifest(predictions, inputs="abc") == manifest
+    assert verified_manifest(predictions) == manifest
 
 
 def test_the_containers_own_manifest_is_kept(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
     written = write_manifest(predictions, rows=3, columns=["id", "prediction"], inputs="abc", about={"own": True})
-    assert validate_predictions(predictions, tournament, inputs="abc") == written
+    assert validate_predictions(predictions, tournament) == written
 
 
 def test_the_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD.replace("prediction", "probability"))
-    validate_predictions(predictions, tournament, inputs="abc")
+    validate_predictions(predictions, tournament)
     assert predictions.read_text() == GOOD
-    assert verified_manifest(predictions, inputs="abc")
+    assert verified_manifest(predictions)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +55,10 @@ def test_the_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> N
         (None, "svm.csv: the container succeeded without writing this file"),
         ("", "not a CSV"),
         ("a,b\n1,2\n", "the header is 'a,b'"),
-        ("id,prediction\na,0.2\nb,0.3\n", "1 of 3 tournament ids have no prediction, the first is c"),
-        (GOOD + "d,0.5\n", "4 rows for 3 tournament ids"),
-        (GOOD + "a,0.5\n", "4 rows for 3 tournament ids"),
-        ("id,prediction\nb,0.2\na,0.3\nc,0.4\n", "row 1 has id b where the tournament table has a"),
+        ("id,prediction\na,0.2\nb,0.3\n", "1 of 3 ids of the table have no prediction, the first is c"),
+        (GOOD + "d,0.5\n", "4 rows for 3 ids of the table"),
+        (GOOD + "a,0.5\n", "4 rows for 3 ids of the table"),
+        ("id,prediction\nb,0.2\na,0.3\nc,0.4\n", "row 1 has id b where the table has a"),
         ("id,prediction\na,0.2\nb,nan\nc,0.4\n", r"row 2 \(id b\) has no prediction"),
         ("id,prediction\na,0.2\nb,\nc,0.4\n", r"row 2 \(id b\) has no prediction"),
         ("id,prediction\na,0.2\nb,0.3\nc,1\n", r"row 3 \(id c\) has the prediction 1"),
@@ -77,12 +79,25 @@ def test_bad_predictions_are_refused_where_they_arise(
     if content is not None:
         predictions.write_text(content)
     with pytest.raises(BadInputError, match=says):
-        validate_predictions(predictions, tournament, inputs="abc")
+        validate_predictions(predictions, tournament)
 
 
 def test_a_file_changed_after_its_manifest_is_refused(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
-    write_manifest(predictions, rows=3, inputs="abc")
+    write_manifest(predictions, rows=3)
     predictions.write_text(GOOD.replace("0.25", "0.26"))
     with pytest.raises(BadInputError, match="does not match its manifest"):
-        validate_predictions(predictions, tournament, inputs="abc")
+        validate_predictions(predictions, tournament)
+
+
+def test_split_predictions_writes_the_rows_of_each_table(predictions: Path, tournament: Path, tmp_path: Path) -> None:
+    parts = {"validation": ["a", "b"], "live": ["c"]}
+    for name, ids in parts.items():
+        pq.write_table(pa.table({"id": ids}), tmp_path / f"{name}.parquet")
+    predictions.write_text(GOOD.replace("prediction", "probability"))
+    validate_predictions(predictions, tournament)
+    targets = {tmp_path / name / "svm.csv": tmp_path / f"{name}.parquet" for name in parts}
+    split_predictions(predictions, targets)
+    assert [path.read_text() for path in targets] == ["id,prediction\na,0.25\nb,0.5\n", "id,prediction\nc,0.75\n"]
+    assert [manifest.rows for path in targets if (manifest := verified_manifest(path))] == [2, 1]
+    assert predictions.read_text() == GOOD

@@ -1,3 +1,5 @@
+"""The registry of models."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -48,15 +50,43 @@ def test_a_preparation_serves_every_model_that_needs_it(
     assert registry.dependent_models("svm") == {"svm"}
 
 
-def test_what_comes_before_leaves_files_for_what_comes_after(
+def test_preprocessing_is_direct_and_indirect(
     images_folder: Callable[..., Path], whole_registry: dict[str, Any]
 ) -> None:
-    whole_registry["tasks"]["adversarial_validation"]["outputs"] = ["split.parquet"]
-    whole_registry["tasks"]["tsne"]["outputs"] = ["tsne/perplexity_05.parquet"]
     registry = load_registry(images_folder(whole_registry))
-    assert registry.upstream_outputs("tpot") == ("split.parquet", "tsne/perplexity_05.parquet")
-    assert registry.upstream_outputs("tsne") == ("split.parquet",)
-    assert registry.upstream_outputs("svm") == ()
+    assert registry.preprocessing("tpot") == ("adversarial_validation", "tsne")
+    assert registry.preprocessing("tsne") == ("adversarial_validation",)
+    assert registry.preprocessing("svm") == ()
+
+
+def test_predictions_are_of_models_and_of_live_outputs(
+    images_folder: Callable[..., Path], whole_registry: dict[str, Any]
+) -> None:
+    whole_registry["tasks"]["tsne"]["live_outputs"] = ["live/tsne/map.csv"]
+    whole_registry["tasks"]["ensemble"] = task(
+        predicts=False,
+        depends_on=["models"],
+        outputs=["validation/ensemble_mean.csv"],
+        live_outputs=["predictions/ensemble_mean.csv"],
+    )
+    registry = load_registry(images_folder(whole_registry))
+    assert registry.predictions == (*registry.models, "ensemble_mean")
+
+
+@pytest.mark.parametrize(
+    ("entry", "keeps_model", "reads_live_rows"),
+    [
+        ({}, False, True),
+        ({"keeps_model": True}, True, True),
+        ({"predicts": False, "keeps_model": True, "outputs": ["split.parquet"]}, True, False),
+        ({"predicts": False, "keeps_model": True, "live_outputs": ["live/map.csv"]}, True, True),
+    ],
+)
+def test_spec_keeps_its_model_and_reads_live_rows(
+    images_folder: Callable[..., Path], entry: dict[str, Any], keeps_model: bool, reads_live_rows: bool
+) -> None:
+    spec = load_registry(images_folder(one(task(**entry)))).tasks["svm"]
+    assert (spec.keeps_model, spec.reads_live_rows) == (keeps_model, reads_live_rows)
 
 
 def test_what_needs_all_models_comes_after_them_and_serves_them(
@@ -64,9 +94,8 @@ def test_what_needs_all_models_comes_after_them_and_serves_them(
 ) -> None:
     entries = {
         "evaluate": task(predicts=False, depends_on=["models", "ensemble"], optional_inputs=["targets.parquet"]),
-        "ensemble": task(predicts=False, depends_on=["models"], outputs=["predictions/ensemble_mean.csv"]),
+        "ensemble": task(predicts=False, depends_on=["models"], live_outputs=["predictions/ensemble_mean.csv"]),
     }
-    whole_registry["tasks"]["tsne"]["outputs"] = ["tsne/perplexity_05.parquet"]
     whole_registry["tasks"] = {**entries, **whole_registry["tasks"]}
     registry = load_registry(images_folder(whole_registry))
     assert list(registry.tasks)[-2:] == ["ensemble", "evaluate"]
@@ -76,7 +105,6 @@ def test_what_needs_all_models_comes_after_them_and_serves_them(
     assert registry.upstream("svm") == ("unzip",)
     assert registry.dependent_models("evaluate") == {*INDEPENDENT, *FLEMING}
     assert registry.dependent_models("svm") == {"svm"}
-    assert registry.upstream_outputs("evaluate") == ("predictions/ensemble_mean.csv", "tsne/perplexity_05.parquet")
     assert registry.tasks["evaluate"].optional_inputs == ("targets.parquet",)
 
 
@@ -111,6 +139,16 @@ def test_load_registry_deprecated_keys_are_accepted_with_a_warning(images_folder
         (one(task(memroy=1)), "tasks.svm: unknown key 'memroy'; allowed: cores, depends_on, desc"),
         (one(task(outputs=["split.parquet"])), "tasks.svm.outputs: a model has no further outputs; set"),
         (one(task(outputs=["../split.parquet"])), "tasks.svm.outputs.0: '../split.parquet' does not match"),
+        (one(task(live_outputs=["live/map.csv"])), "tasks.svm.outputs: a model has no further outputs; set"),
+        (
+            one(task(keeps_model=True, tables="csv")),
+            "tasks.svm.tables: an image that keeps its model reads parquet tables; remove one of the two keys",
+        ),
+        (one(task(keeps_model="yes")), "tasks.svm.keeps_model: 'yes' is not of type 'boolean'"),
+        *(
+            (one(task(parameters={name: 1})), f"tasks.svm.parameters: {name} is set by the pipeline; remove it")
+            for name in ("MODEL", "VALIDATION", "TARGET_DAYS", "EMBARGO", "INPUTS")
+        ),
         (one(task(memory="4g")), "tasks.svm.memory: '4g' is not of type 'integer'"),
         (one(task(time_limit=0)), "tasks.svm.time_limit: 0 is less than the minimum of 1"),
         (one({"image": "classic"}), "tasks.svm: 'description' is a required property"),
@@ -167,5 +205,5 @@ def test_a_missing_registry_says_where_it_was_looked_for(tmp_path: Path) -> None
 
 def test_a_search_gets_its_own_minutes_on_top(images_folder: Callable[..., Path]) -> None:
     spec = load_registry(images_folder(one(task(search_parts=4)))).tasks["svm"]
-    assert spec.minutes(10) == 5 + 25
+    assert spec.minutes(10) == 5 + 35
     assert load_registry(images_folder(one(task()))).tasks["svm"].minutes(10) == 5

@@ -39,6 +39,7 @@ from tests.unit.submission_rig import (
     SATURDAY,
     TUESDAY_ROUND,
     entries,
+    find_all,
     make_run,
     model_id,
     uploads,
@@ -85,15 +86,19 @@ def make_batch(server: PracticeServer, layout: RunLayout, time: TimeMachine) -> 
     return build
 
 
+def submit(batch: SubmissionBatch) -> tuple[dict[str, SubmissionRecord], dict[str, PipelineError]]:
+    return batch.submit(find_all(batch._layout, CHOSEN))
+
+
 def confirmed(batch: SubmissionBatch) -> dict[str, SubmissionRecord]:
-    records, errors = batch.submit(CHOSEN)
+    records, errors = submit(batch)
     assert errors == {}
     assert set(records) == set(CHOSEN)
     return records
 
 
 def failures(batch: SubmissionBatch) -> dict[str, PipelineError]:
-    return batch.submit(CHOSEN)[1]
+    return submit(batch)[1]
 
 
 def graphql(kind: Any, match: str, **options: Any) -> Fault:
@@ -251,7 +256,8 @@ def test_submit_late_after_an_on_time_submission_is_queued(
 ) -> None:
     confirmed(make_batch())
     season.clock = CLOSES + timedelta(minutes=5)
-    for record in confirmed(make_batch(force=True)).values():
+    other = make_run(season, run="fedcba987654")
+    for record in confirmed(make_batch(force=True, layout=other)).values():
         assert (record.round, record.status) == (NUMBER + 1, "queued")
 
 
@@ -297,7 +303,7 @@ def test_submit_killed_before_confirmation_uploads_nothing_twice(
 
     monkeypatch.setattr(batch._account, step, answer_and_kill)
     with pytest.raises(KilledError):
-        batch.submit(CHOSEN)
+        submit(batch)
     confirmed(make_batch())
     for name in CHOSEN:
         assert len(server.store.submissions(model_id(server, name))) == 1
@@ -309,7 +315,7 @@ def test_submit_killed_before_creation_uploads_again(
     batch = make_batch()
     monkeypatch.setattr(batch._account, "create_submission", killed)
     with pytest.raises(KilledError):
-        batch.submit(CHOSEN)
+        submit(batch)
     confirmed(make_batch())
     assert len(server.store.submissions(model_id(server, "alpha"))) == 1
 
@@ -326,17 +332,20 @@ def test_submit_killed_while_a_record_is_written_creates_it_once(
 
     monkeypatch.setattr(submissions, "write_manifest", kill_at_nth)
     with pytest.raises(KilledError):
-        make_batch().submit(CHOSEN)
+        submit(make_batch())
     monkeypatch.undo()
     confirmed(make_batch())
     for name in CHOSEN:
         assert len(server.store.submissions(model_id(server, name))) == 1
 
 
-def test_submit_by_force_repeats_uploads_of_other_runs_only(server: PracticeServer, make_batch: Batch) -> None:
-    confirmed(make_batch(run_id="first"))
-    for run_id, expected in (("second", 4), ("second", 4), ("third", 6)):
-        confirmed(make_batch(run_id=run_id, force=True))
+def test_submit_by_force_repeats_uploads_of_other_runs_only(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason
+) -> None:
+    confirmed(make_batch())
+    second, third = (make_run(season, run=digit * 12) for digit in "23")
+    for layout, expected in ((second, 4), (second, 4), (third, 6)):
+        confirmed(make_batch(layout=layout, force=True))
         assert uploads(server) == expected
 
 
@@ -346,7 +355,7 @@ def test_submit_with_one_creation_unknown_uploads_the_others(
     batch = make_batch()
     monkeypatch.setattr(batch._account, "create_submission", killed)
     with pytest.raises(KilledError):
-        batch.submit(CHOSEN)
+        submit(batch)
     server.faults.add(graphql("status", LATEST, count=ALWAYS))
     time.at(SATURDAY + timedelta(minutes=30), server.faults.clear)
     beta: list[str] = []
@@ -420,11 +429,11 @@ def test_submit_replaced_by_another_submission_is_not_repeated(
     batch = make_batch()
     monkeypatch.setattr(batch._account, "latest_submissions", killed)
     with pytest.raises(KilledError):
-        batch.submit(CHOSEN)
+        submit(batch)
     by_hand = Account(ApiClient(server.address, timeout=10, keys=KEYS))
     filename = by_hand.upload_file(model_id(server, "alpha"), layout.submission("beta"))
     newer = by_hand.create_submission(model_id(server, "alpha"), filename)
-    records, errors = make_batch(confirmation_seconds=30).submit(CHOSEN)
+    records, errors = submit(make_batch(confirmation_seconds=30))
     assert set(records) == {"beta"}
     assert f"Numerai lists submission {newer} for the round instead" in str(errors["alpha"])
     assert uploads(server) == 3
@@ -432,7 +441,7 @@ def test_submit_replaced_by_another_submission_is_not_repeated(
 
 def test_submit_with_revoked_keys_fails_at_once(server: PracticeServer, make_batch: Batch, time: TimeMachine) -> None:
     with pytest.raises(CredentialsError, match="Session not found"):
-        make_batch(keys=(KEYS[0], "revoked")).submit(CHOSEN)
+        submit(make_batch(keys=(KEYS[0], "revoked")))
     assert (time.sleeps, uploads(server)) == ([], 0)
 
 
@@ -445,7 +454,7 @@ def test_submit_without_the_status_scope_names_the_uploads(
         policy = RetryPolicy(clock=time.now, sleep=time.block)
         batch = SubmissionBatch(Account(client), Tournament(client), layout, NUMBER, policy=policy)
         with pytest.raises(CredentialsError, match=r"uploaded, but not confirmed: alpha \(.*lack the scope read_subm"):
-            batch.submit(CHOSEN)
+            submit(batch)
         assert stored_record(layout, "alpha")["status"] == "uploaded"
         with pytest.raises(MissingScopeError, match="read_submission_info"):
             Account(client).check_access()

@@ -346,8 +346,8 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
         "validation": folder / "validation.parquet",
         "live": folder / "round-1334" / "live.parquet",
         "example_validation": folder / "validation_example_preds.parquet",
-        "example_live": folder / "round-1334" / "live_example_preds.parquet",
         "meta_model": folder / "meta_model.parquet",
+        "benchmark_validation": folder / "validation_benchmark_models.parquet",
     }
     for role, file in raw.files.items():
         name = f"v5.10/{raw.path(role).name}"
@@ -357,6 +357,31 @@ def test_a_round_is_downloaded_with_everything_a_run_needs(
     server.requests.clear()
     assert datasets.download_round(layout, source="practice", run_date=TODAY) == raw
     assert len(server.requests.entries(on="file")) == 7  # each only asked for its ETag
+
+
+def test_download_round_that_needs_live_only_downloads_nothing_else(
+    server: PracticeServer, datasets: Datasets, tmp_path: Path
+) -> None:
+    layout = DataLayout(tmp_path)
+    raw = datasets.download_round(layout, source="practice", needs_live_only=lambda asked: asked.number == 1334)
+    live = layout.downloads("practice/v5.10") / "round-1334" / "live.parquet"
+    assert {role: raw.path(role) for role in raw.files} == {"live": live}
+    assert (raw.era, raw.payout_days, raw.unavailable) == (None, 20, {})
+    assert raw.closes == SeasonRound(1334).closes.isoformat()
+    assert list(tmp_path.rglob("*.parquet")) == [live]
+    assert len(server.requests.entries(on="file")) == 1
+
+
+def test_download_round_that_is_closed_needs_more_than_live(datasets: Datasets, tmp_path: Path) -> None:
+    raw = datasets.download_round(
+        DataLayout(tmp_path),
+        source="practice",
+        round_number=1299,
+        needs_live_only=lambda _round: True,
+        walk_forward=True,
+    )
+    assert raw.era is not None
+    assert {"train", "validation"} <= set(raw.files)
 
 
 def test_a_round_survives_a_bad_day(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
@@ -411,7 +436,8 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
 ) -> None:
     raw = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
     assert (raw.round, raw.era, raw.payout_days) == ("1299", SeasonRound(1299).era, 20)
-    assert set(raw.files) == {"features", "train", "validation", "example_validation", "meta_model"}
+    benchmarks = {"example_validation", "meta_model", "benchmark_validation"}
+    assert set(raw.files) == {"features", "train", "validation", *benchmarks}
     for role in raw.files:
         name = f"v5.10/{raw.path(role).name}"
         assert raw.path(role).read_bytes() == server.season.file(name, 1334).read_bytes()
@@ -419,7 +445,7 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
     # another week: the same files, which are only asked for their ETags
     other = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1295)
     assert (other.era, other.files) == (SeasonRound(1295).era, raw.files)
-    assert len(server.requests.entries(on="file")) == 5
+    assert len(server.requests.entries(on="file")) == 6
 
 
 def test_a_round_that_is_served_is_never_walked_to(datasets: Datasets, tmp_path: Path) -> None:
@@ -558,7 +584,7 @@ def test_download_round_without_a_comparison_file_warns(
     server.faults.add(fault)
     raw = datasets.download_round(DataLayout(tmp_path), source="practice")
     assert "meta_model" not in raw.files
-    assert {"features", "train", "validation", "live", "example_live"} <= set(raw.files)
+    assert {"features", "train", "validation", "live", "example_validation"} <= set(raw.files)
     assert list(raw.unavailable) == ["meta_model"]
     assert "meta_model.parquet" in raw.unavailable["meta_model"]
     assert "the run continues without it" in caplog.text

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import requests
 
@@ -82,6 +83,23 @@ def test_command_with_account_scopes_and_calendar_serves_them(tmp_path: Path) ->
             process.kill()
 
 
+def test_command_with_size_v53_and_changes_generates_the_small_set(tmp_path: Path) -> None:
+    arguments = ["--season-dir", str(tmp_path), "--today", "2026-08-15", "--size", "v5.3", *TINY]
+    with start(*arguments) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(READY)
+        finally:
+            process.terminate()
+        log = process.communicate(timeout=30)[1]
+    assert "the files have the 4 features of the set small of 8: a run with a larger set" in log
+    assert "generating train.parquet of round 1334" in log
+    (train,) = tmp_path.glob("season-*/train.parquet")
+    assert sum(name.startswith("feature_") for name in pq.read_schema(train).names) == 4
+    # eras grow, to the given number of rows
+    assert pq.ParquetFile(train).metadata.num_rows == sum([17, 20, 23])
+
+
 def test_command_help_lists_every_option() -> None:
     with start("--help") as process:
         text = process.communicate(timeout=30)[0]
@@ -89,10 +107,13 @@ def test_command_help_lists_every_option() -> None:
         "--port",
         "--host",
         "--season-dir",
+        "--size",
         "--rows-per-era",
         "--train-eras",
         "--features",
+        "--feature-set",
         "--group-lean",
+        "--missing-share",
         "--seed",
         "--today",
         "--calendar",
@@ -110,6 +131,9 @@ def test_command_help_lists_every_option() -> None:
         (["--rows-per-era", "0"], "at least 1"),
         (["--features", "10", "5", "20"], "must grow"),
         (["--group-lean", "1"], "0.9"),
+        (["--missing-share", "1"], "0 to .5"),
+        (["--size", "v5"], "invalid choice"),
+        (["--feature-set", "large"], "invalid choice"),
         (["--train-eras", "5000"], "do not fit"),
         (["--today", "2020-01-04"], "older than the season"),
         (["--today", "soon"], "invalid"),

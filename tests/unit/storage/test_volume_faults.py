@@ -29,26 +29,22 @@ from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
 from numerai_pipeline.core.errors import BadInputError, DiskFullError, VolumeError
 from numerai_pipeline.dag.airflow_errors import translate_errors
-from numerai_pipeline.dataset.csv_export import write_csv_tables
+from numerai_pipeline.dataset.csv_export import write_tournament, write_training_csv
 from numerai_pipeline.dataset.raw import RawDataset
-from numerai_pipeline.dataset.unpack import UnpackedDataset, unpack
+from numerai_pipeline.leaderboard.static_page import write_static_page
 from numerai_pipeline.models.predictions import validate_predictions
 from numerai_pipeline.numerai_api.downloads import fetch
 from numerai_pipeline.storage import disk
-from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.manifests import require_whole, verified_manifest, write_manifest
-from numerai_pipeline.storage.run_markers import RunRef, mark_in_use
 from tests.samples import ROOT
 from tests.unit.dataset.raw_files import classic_dataset, csv_table, training_rows, v5_dataset
+from tests.unit.dataset.unpacking import DATASET_FILES, Volume
 from tests.volumes import NOBODY, flip_a_byte, foreign_volume, read_only, small_volume
 
 LIKE_ANYBODY = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 MIB = 2**20
 PLENTY = 512 * MIB
-
-
-def unpacked(raw: RawDataset, layout: RunLayout) -> UnpackedDataset:
-    return unpack(raw, layout, feature_set="small", target=None, every_nth_era=1, inputs="hash")
 
 
 def files_in(directory: Path) -> list[str]:
@@ -71,59 +67,59 @@ class TestFullVolume:
     ) -> None:
         raw = dataset(tmp_path / "raw")
         with small_volume(tmp_path / "data", 4 * MIB) as volume:
-            layout = RunLayout(volume.directory / "run")
+            data = Volume(volume.directory / "data")
             with pytest.raises(
                 DiskFullError, match=r"needs 6\d\.\d MB on the volume of .*, but only 4\.\d MB are free"
             ):
-                unpacked(raw, layout)
-            assert files_in(volume.directory) == []
+                data.unpack(raw)
+            assert data.files() == []
             volume.resize(PLENTY)
-            assert unpacked(raw, layout).training.rows
-            assert verified_manifest(layout.training)
+            data.unpack(raw)
+            assert all(verified_manifest(path) for path in (data.training, data.validation, data.live))
 
     def test_a_volume_that_fills_up_while_the_tables_are_written(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(disk, "RESERVED_BYTES", 0)
         raw = many_rows(tmp_path / "raw")
-        tried = RunLayout(tmp_path / "tried")
-        unpacked(raw, tried)
+        tried = Volume(tmp_path / "tried")
+        tried.unpack(raw)
         packed = tried.training.stat().st_size
         with small_volume(tmp_path / "data", PLENTY) as volume:
             # space for the two unpacked CSV files, but not for the tables
             text = 6_000 * len("n001000,era100,train,0.1234567,0.1234567,0.1234567,1") + 2_000
             volume.resize(text + packed // 2)
-            layout = RunLayout(volume.directory / "run")
+            data = Volume(volume.directory / "data")
             with pytest.raises(DiskFullError, match=r"no space is left on the volume of .*make room there"):
-                unpacked(raw, layout)
-            assert files_in(volume.directory) == []
+                data.unpack(raw)
+            assert data.files() == []
             volume.resize(PLENTY)
-            unpacked(raw, layout)
-            assert layout.training.read_bytes() == tried.training.read_bytes()
+            data.unpack(raw)
+            assert data.training.read_bytes() == tried.training.read_bytes()
 
     def test_a_volume_that_fills_up_while_csv_tables_are_written(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         raw = many_rows(tmp_path / "raw")
         with small_volume(tmp_path / "data", PLENTY) as volume:
-            layout = RunLayout(volume.directory / "run")
-            unpacked(raw, layout)
+            data = Volume(volume.directory / "data")
+            dataset = data.unpack(raw).dataset
             before = files_in(volume.directory)
             # before: the reserve alone is larger than the free space
             filler = volume.fill(left=MIB)
             with pytest.raises(DiskFullError, match=r"writing training\.csv needs .* but only 1\.\d MB are free"):
-                write_csv_tables(layout)
+                write_training_csv(dataset.layout)
             # while writing
             filler.unlink()
             monkeypatch.setattr(disk, "RESERVED_BYTES", 0)
             filler = volume.fill(left=150_000)
             with pytest.raises(DiskFullError, match="no space is left"):
-                write_csv_tables(layout)
+                write_training_csv(dataset.layout)
             assert files_in(volume.directory) == sorted([*before, filler.name])
-            assert verified_manifest(layout.training)
+            assert verified_manifest(data.training)
             filler.unlink()
-            write_csv_tables(layout)
-            assert all(verified_manifest(table) for table in layout.tables("csv"))
+            assert verified_manifest(write_training_csv(dataset.layout))
+            assert verified_manifest(write_tournament(dataset, data.run, "csv"))
 
     def test_a_volume_that_fills_up_during_a_download(self, tmp_path: Path) -> None:
         with (
@@ -151,12 +147,12 @@ class TestFullVolume:
                 pytest.raises(AirflowException, match="no space is left on the volume of") as caught,
                 translate_errors(),
             ):
-                validate_predictions(predictions, tournament, inputs="abc")
+                validate_predictions(predictions, tournament)
             assert not isinstance(caught.value, AirflowFailException), "worth trying again"
             assert files_in(volume.directory) == before
             filler.unlink()
-            validate_predictions(predictions, tournament, inputs="abc")
-            assert verified_manifest(predictions, inputs="abc")
+            validate_predictions(predictions, tournament)
+            assert verified_manifest(predictions)
 
     @pytest.mark.parametrize("kind", ["predictions", "split"])
     def test_what_a_model_wrote_before_stays_whole(self, tmp_path: Path, kind: str) -> None:
@@ -193,10 +189,10 @@ class TestReadOnlyVolume:
         data.mkdir()
         with (
             read_only(data),
-            pytest.raises(VolumeError, match=rf"{data}/run: its volume is mounted read-only .*mount it"),
+            pytest.raises(VolumeError, match=rf"{data}/datasets: its volume is mounted read-only .*mount it"),
         ):
-            unpacked(raw, RunLayout(data / "run"))
-        assert unpacked(raw, RunLayout(data / "run")).training.rows
+            Volume(data).unpack(raw)
+        assert Volume(data).unpack(raw).live.rows
 
     def test_download(self, tmp_path: Path) -> None:
         data = tmp_path / "data"
@@ -214,7 +210,7 @@ class TestReadOnlyVolume:
             pytest.raises(AirflowFailException, match=rf"{data}/\S+: its volume is mounted read-only"),
             translate_errors(),
         ):
-            mark_in_use(DataLayout(data), DataLayout(data).run("1", "abc"), RunRef("dag", "run"))
+            write_static_page(DataLayout(data).run("1", "abc"))
 
     def test_a_container(self, tmp_path: Path) -> None:
         path = tmp_path / "data" / "svm.csv"
@@ -237,11 +233,10 @@ class TestSomebodyElsesVolume:
         with foreign_volume() as data, tempfile.TemporaryDirectory(prefix="raw-") as raw_dir:
             raw = classic_dataset(Path(raw_dir))
             uid, owner = os.geteuid(), data.stat().st_uid
-            expected_message = (
-                rf"{data}/run: uid {uid} has no permission .*{data} belongs to uid {owner}, mode 0555.*chown -R {uid}"
-            )
+            owned = rf"{data} belongs to uid {owner}, mode 0555"
+            expected_message = rf"{data}/datasets: uid {uid} has no permission .*{owned}.*chown -R {uid}"
             with pytest.raises(VolumeError, match=expected_message):
-                unpacked(raw, RunLayout(data / "run"))
+                Volume(data).unpack(raw)
             assert files_in(data) == []
 
     def test_download(self, tmp_path: Path) -> None:
@@ -304,14 +299,32 @@ class TestTurnedBytes:
     """Flipped bytes in all kinds of files that tasks exchange."""
 
     @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0])
-    @pytest.mark.parametrize("name", ["training.parquet", "tournament.parquet", "training.csv", "tournament.csv"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "training.parquet",
+            "validation.parquet",
+            "live.parquet",
+            "tournament.parquet",
+            "training.csv",
+            "tournament.csv",
+        ],
+    )
     def test_a_table_is_refused_by_its_reader_and_made_anew(self, tmp_path: Path, name: str, share: float) -> None:
-        raw, layout = classic_dataset(tmp_path / "raw"), RunLayout(tmp_path / "run")
-        unpacked(raw, layout)
-        write_csv_tables(layout)
-        path = layout.directory / name
-        whole = {file: (layout.directory / file).read_bytes() for file in files_in(layout.directory)}
-        ages = {file: (layout.directory / file).stat().st_mtime_ns for file in whole}
+        raw, volume = classic_dataset(tmp_path / "raw"), Volume(tmp_path / "data")
+
+        def write() -> None:
+            dataset = volume.unpack(raw).dataset
+            write_training_csv(dataset.layout)
+            for table_format in ("parquet", "csv"):
+                write_tournament(dataset, volume.run, table_format)
+
+        write()
+        found = {path.name: path for path in volume.data.root.rglob("*") if path.is_file() and path.suffix != ".lock"}
+        # the time of its creation is in the metadata
+        whole = {file: path.read_bytes() for file, path in found.items() if file != "dataset.json"}
+        ages = {file: path.stat().st_mtime_ns for file, path in found.items()}
+        path = found[name]
         flip_a_byte(path, share)
         with pytest.raises(
             BadDataError, match=rf"{name}: its content differs from its manifest .*`unzip` and run it again"
@@ -321,43 +334,31 @@ class TestTurnedBytes:
             BadInputError, match=rf"{name}: its content does not match its manifest.*`unzip` and run it again"
         ):
             require_whole(path, "`unzip`")
-        if name.endswith(".parquet"):
-            assert not unpacked(raw, layout).up_to_date
-        else:
-            assert unpacked(raw, layout).up_to_date
-        write_csv_tables(layout)
-        assert {file: (layout.directory / file).read_bytes() for file in whole} == whole
-        made = {file for file in whole if (layout.directory / file).stat().st_mtime_ns != ages[file]}
-        parquet = {table.name for table in layout.tables("parquet")}
-        expected = parquet if name in parquet else {name}
-        assert made == {file for file in whole if any(file in (each, f"{each}.manifest.json") for each in expected)}
-
-    def test_no_csv_table_is_made_from_a_turned_one(self, tmp_path: Path) -> None:
-        layout = RunLayout(tmp_path / "run")
-        unpacked(classic_dataset(tmp_path / "raw"), layout)
-        flip_a_byte(layout.training)
-        before = files_in(layout.directory)
-        with pytest.raises(BadInputError, match=r"training\.parquet: its content does not match its manifest"):
-            write_csv_tables(layout)
-        assert files_in(layout.directory) == before
+        write()
+        assert {file: found[file].read_bytes() for file in whole} == whole
+        made = {file for file, path in found.items() if path.stat().st_mtime_ns != ages[file]}
+        of_dataset = {*DATASET_FILES, "training.csv", "training.csv.manifest.json"}
+        expected = of_dataset if name in ("training.parquet", "validation.parquet") else {name, f"{name}.manifest.json"}
+        assert made == expected
 
     @pytest.mark.parametrize("role", ["train", "validation", "live", "features", "archive"])
     def test_a_download_is_refused_by_unzip(self, tmp_path: Path, role: str) -> None:
         raw = classic_dataset(tmp_path / "raw") if role == "archive" else v5_dataset(tmp_path / "raw")
-        layout = RunLayout(tmp_path / "run")
+        volume = Volume(tmp_path / "data")
         content = raw.path(role).read_bytes()
         flip_a_byte(raw.path(role))
         with pytest.raises(BadInputError, match=f"{raw.path(role)}: its content differs from the download.*`download`"):
-            unpacked(raw, layout)
-        assert files_in(layout.directory) == []
+            volume.unpack(raw)
+        assert volume.files() == (DATASET_FILES if role == "live" else [])
         raw.path(role).write_bytes(content)
-        assert unpacked(raw, layout).training.rows
+        assert volume.unpack(raw).live.rows
 
     @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 1.0])
     @pytest.mark.parametrize("kind", ["split", "map"])
     def test_what_a_preparation_left_is_refused_by_its_reader(self, tmp_path: Path, kind: str, share: float) -> None:
-        unpacked(classic_dataset(tmp_path / "raw"), RunLayout(tmp_path))
-        table = Table(tmp_path / "training.parquet")
+        volume = Volume(tmp_path / "data")
+        volume.unpack(classic_dataset(tmp_path / "raw"))
+        table = Table(volume.training)
         rows = len(table)
         if kind == "split":
             path = write_split(tmp_path, table.ids, Split(np.zeros(rows, np.float32), np.arange(rows) % 2 == 0), "abc")
@@ -381,7 +382,7 @@ class TestTurnedBytes:
         tournament.write_bytes(tournament.read_bytes().replace(b"aaaa", b"aaab"))
         predictions.write_text("id,prediction\naaaa,0.2\nbbbb,0.6\n")
         with pytest.raises(BadInputError, match=r"tournament\.parquet: its content does not match its manifest"):
-            validate_predictions(predictions, tournament, inputs="abc")
+            validate_predictions(predictions, tournament)
 
 
 def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
@@ -391,8 +392,8 @@ def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
     predictions.write_text("id,prediction\na,0.2\nb,nan\n")
     write_manifest(predictions, rows=2, inputs="abc")
     with pytest.raises(BadInputError, match=r"svm\.csv: row 2 \(id b\) has no prediction"):
-        validate_predictions(predictions, tournament, inputs="abc")
-    assert verified_manifest(predictions, inputs="abc") is None
+        validate_predictions(predictions, tournament)
+    assert verified_manifest(predictions) is None
     assert predictions.exists(), "kept for inspection"
 
 

@@ -24,13 +24,18 @@ _HELP = """\
 Runs one operation of a model image, configured by environment variables.
 
   OPERATION            the operation to run (this image: {operations})
-  TRAINING, TESTING    the run's training and tournament tables, .parquet or .csv
+  TRAINING             table of the rows to learn from, .parquet or .csv
+  VALIDATION           table of later rows with known targets: scored, and part of the final fit (optional)
+  TESTING              table of the rows to predict
   PREDICTING           path of the predictions: CSV with the header id,prediction
+  MODEL                directory of the fit (optional); a complete one only predicts, and needs no TRAINING
   REPORTING            path of a JSON report (optional)
   STORING              the run's directory, for files that operations share
   TIME_LIMIT           seconds a search may take; TIME_LIMIT_PART: one part of it
   THREADS              cores to use (all)
   MEMORY_LIMIT         the container's memory in MiB, used in messages
+  TARGET_DAYS          trading days that the target looks ahead, such as 20 or 60 (optional)
+  EMBARGO              eras left out between rows that are learned and rows that judge (8)
   SEED                 seed of every random choice (67)
   INPUTS               a hash recorded in the manifests of the outputs
   HEARTBEAT            seconds without output before a status line is printed ({heartbeat:g})

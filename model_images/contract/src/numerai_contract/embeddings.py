@@ -1,8 +1,9 @@
-"""The t-SNE embeddings of all rows, each a file of coordinates in the run's directory, under ``tsne/``.
+"""The t-SNE embeddings, each a file of coordinates in the folder ``tsne/``.
 
-An embedding has a row for each row of the training and of the tournament table: ``id``, ``x``, ``y`` (and ``z``, in
-three dimensions), float32. Its name encodes its parameters: ``perplexity_30``, ``perplexity_30_polynomial`` (of the
-features and their products of two) or ``perplexity_30_3d``.
+The file of the fit, in the run's directory, has a row for each row of the training and of the validation table: ``id``,
+``x``, ``y`` (and ``z``, in three dimensions), float32. The coordinates of the rows to predict, placed in the finished
+embedding, are in a file of the same name in the folder ``live/``. Its name encodes its parameters: ``perplexity_30``,
+``perplexity_30_polynomial`` (of the features and their products of two) or ``perplexity_30_3d``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
 
 FOLDER = "tsne"
+LIVE = "live"
+"""Folder, in the run's directory, of the files about the rows to predict."""
 PRODUCER = "tsne"
 PERPLEXITIES = (5, 10, 15, 30, 50)
 
@@ -67,7 +70,7 @@ class Embedding(NamedTuple):
         return _AXES[: self.dimensions]
 
     def path(self, storing: Path) -> Path:
-        """Return its path in a run's directory."""
+        """Return its path in a directory: the run's, that of a fit (MODEL), or `LIVE` in the run's."""
         return storing / FOLDER / f"{self.name}.parquet"
 
 
@@ -78,16 +81,16 @@ STANDARD = tuple(Embedding(perplexity, polynomial) for polynomial in (False, Tru
 def write_embedding(
     storing: Path, embedding: Embedding, ids: pa.ChunkedArray, coordinates: NDArray[np.float32], inputs: str | None
 ) -> Path:
-    """Write an embedding into the run's directory, with its manifest; return its path.
+    """Write an embedding into a directory, with its manifest; return its path.
 
     Parameters
     ----------
     storing
-        The run's directory.
+        The directory, see `Embedding.path`.
     embedding
         Its parameters.
     ids
-        Of the training table's rows, then the tournament table's, shape (rows,).
+        Of the rows, shape (rows,).
     coordinates
         Finite, shape (rows, dimensions).
     inputs
@@ -99,7 +102,7 @@ def write_embedding(
     return path
 
 
-def read_embedding(storing: Path, embedding: Embedding, table: Table) -> NDArray[np.float32]:
+def read_embedding(storing: Path, embedding: Embedding, table: TableView) -> NDArray[np.float32]:
     """Read the coordinates of a table's rows, in the table's order; shape (rows, dimensions).
 
     Raises

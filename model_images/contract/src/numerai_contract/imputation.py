@@ -39,6 +39,13 @@ class Medians:
                 if len(known):
                     self.values[column] = np.median(known)
 
+    @classmethod
+    def from_values(cls, values: NDArray[np.float32]) -> Medians:
+        """Create the medians of a saved model from its `values`."""
+        medians = cls.__new__(cls)
+        medians.values = values
+        return medians
+
     def fill(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Replace the missing values of a matrix of shape (rows, columns) in place, and return it."""
         at_a_time = max(1, _VALUES_AT_A_TIME // max(matrix.shape[1], 1))

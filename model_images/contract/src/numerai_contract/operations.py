@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from numerai_contract import fitting
 from numerai_contract.exits import BadParameterError
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ def load(name: str) -> ModuleType:
 
 
 def run(task: Task) -> None:
-    """Run the operation that the task's parameters name."""
-    work: Callable[[Task], None] = load(task.parameters.operation).run
-    work(task)
+    """Run the operation that the task's parameters name: its own `run`, or its fit and its predictions."""
+    module = load(task.parameters.operation)
+    if hasattr(module, "run"):
+        work: Callable[[Task], None] = module.run
+        work(task)
+    else:
+        fitting.run(task, module)

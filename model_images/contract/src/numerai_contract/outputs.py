@@ -65,9 +65,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         # not tempfile, whose files only their owner may read: the reader is Airflow, under another uid
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield part
-        _flush(part)
+        flush(part)
         part.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise _to_write_error(error, path) from error
     finally:
@@ -98,8 +98,8 @@ def output(path: Path, *, rows: int | None, columns: Sequence[str], inputs: str 
     with atomic_write(path) as part:
         yield part
         # flushed before the old manifest is removed: a full disk must leave the old file valid
-        _flush(part)
-        digest, size = _digest(part)
+        flush(part)
+        digest, size = sha256_of(part)
         # removed before the rename: an old manifest must never lie beside new content
         manifest_path(path).unlink(missing_ok=True)
     manifest = {
@@ -149,7 +149,7 @@ def verify(path: Path, producer: str = "unzip") -> bool:
         message = f"{manifest.name}: not a manifest ({error!r}). {rerun_hint(producer)}"
         raise BadDataError(message) from error
     # the size first: it costs nothing and detects most truncated files
-    if path.stat().st_size != size or _digest(path)[0] != digest:
+    if path.stat().st_size != size or sha256_of(path)[0] != digest:
         raise BadDataError(
             f"{path.name}: its content differs from its manifest {manifest.name}; it was truncated or changed "
             f"after it was written. {rerun_hint(producer)}"
@@ -199,7 +199,7 @@ def check_directory(directory: Path, name: str) -> None:
         )
 
 
-def _digest(path: Path) -> tuple[str, int]:
+def sha256_of(path: Path) -> tuple[str, int]:
     """Compute the SHA-256 of a file in hexadecimal, and its size in bytes."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as stream:
@@ -209,7 +209,7 @@ def _digest(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Flush a file's content, or a directory's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

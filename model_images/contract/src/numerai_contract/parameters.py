@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DEFAULT_SEED = 67
+# eras; twice the horizon of a target 20 trading days ahead
+DEFAULT_EMBARGO = 8
 # numpy's legacy seeding and most libraries take no more than 32 bits
 MAX_SEED = 2**32 - 1
 
@@ -59,8 +61,28 @@ class Parameters:
 
     @property
     def testing(self) -> Path:
-        """The run's tournament table."""
+        """The table of the rows to predict."""
         return self.get_path("TESTING")
+
+    @property
+    def validation(self) -> Path:
+        """The table of later rows with known targets: scored, and part of the final fit."""
+        return self.get_path("VALIDATION")
+
+    @property
+    def model(self) -> Path:
+        """The directory of the fit."""
+        return self.get_path("MODEL")
+
+    @property
+    def target_days(self) -> int | None:
+        """Trading days that the target looks ahead, such as 20 or 60; None when not set."""
+        return self.get_int("TARGET_DAYS", at_least=1, at_most=1_000) if "TARGET_DAYS" in self else None
+
+    @property
+    def embargo(self) -> int:
+        """Eras left out between rows that are learned and rows that judge, as the targets of neighbours overlap."""
+        return self.get_int("EMBARGO", DEFAULT_EMBARGO, at_least=0, at_most=1_000)
 
     @property
     def predicting(self) -> Path:
@@ -167,7 +189,7 @@ class Parameters:
     def check(self) -> None:
         """Read every parameter that all operations share, so that an invalid one fails before the work begins."""
         _ = (self.inputs, self.reporting, self.time_limit, self.time_limit_part, self.threads, self.memory_limit)
-        _ = self.seed
+        _ = (self.seed, self.target_days, self.embargo)
 
     def _raise_invalid(self, name: str, allowed: str) -> NoReturn:
         value = self._environment[name]

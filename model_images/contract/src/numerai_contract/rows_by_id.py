@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
 
 
 def write(path: Path, ids: pa.ChunkedArray, columns: Mapping[str, pa.Array], inputs: str | None) -> None:
@@ -38,7 +38,7 @@ def write(path: Path, ids: pa.ChunkedArray, columns: Mapping[str, pa.Array], inp
 
 
 def load_aligned(
-    table: Table, path: Path, columns: Sequence[str], *, producer: str, texts: Sequence[str] = ()
+    table: TableView, path: Path, columns: Sequence[str], *, producer: str, texts: Sequence[str] = ()
 ) -> dict[str, pa.ChunkedArray]:
     """Read columns for the rows of a table, in the table's order.
 

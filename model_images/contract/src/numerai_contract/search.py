@@ -14,7 +14,13 @@ from numerai_contract.progress import duration
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from numerai_contract.fitting import Model
+    from numerai_contract.tables import Table, TableView
     from numerai_contract.task import Task
     from numerai_contract.workers import Outcome
 
@@ -36,6 +42,36 @@ class Job(Protocol):
 
     def end(self) -> None:
         """End the job."""
+
+
+def table_to_predict(task: Task) -> Table:
+    """Return the table that a first fit predicts: the validation table, or the rows of TESTING without one."""
+    return task.validation if task.has_validation else task.testing
+
+
+class SearchedModel:
+    """The model of a search, with the predictions that it has made beside the search.
+
+    Parameters
+    ----------
+    model
+        The model.
+    predicted
+        The table of the predictions.
+    predictions
+        In [0, 1], shape (rows of `predicted`,).
+    """
+
+    def __init__(self, model: Model, predicted: Table, predictions: NDArray[np.float64]) -> None:
+        self._model, self._path, self._predictions = model, predicted.path, predictions
+
+    def predict(self, task: Task, table: TableView) -> NDArray[np.float64]:
+        """Predict all rows of a table; shape (rows,)."""
+        return self._predictions if table.path == self._path else self._model.predict(task, table)
+
+    def save(self, directory: Path) -> None:
+        """Save the model."""
+        self._model.save(directory)
 
 
 class BackgroundPredictor(Generic[CandidateT, JobT]):
@@ -125,7 +161,7 @@ class BackgroundPredictor(Generic[CandidateT, JobT]):
         noun: str = "model",
         describe: Callable[[CandidateT], str] = lambda _candidate: "the best model so far",
     ) -> tuple[CandidateT, Any]:
-        """Return the last candidate and its predictions; note in the report when a stop request ended the search.
+        """Return the last candidate and its outcome; note in the report when a stop request ended the search.
 
         Parameters
         ----------
@@ -149,9 +185,9 @@ class BackgroundPredictor(Generic[CandidateT, JobT]):
             stopped = f"stopped by {stop[0].name} after {duration(seconds)}"
             if self.latest is None:
                 raise TryAgainError(f"{stopped}, before the first {noun} had predicted anything. Run it again.")
-            task.note(f"{stopped}: these are the predictions of {describe(self.latest[0])}")
+            task.note(f"{stopped}: using {describe(self.latest[0])}")
         if self.latest is None:
-            raise ModelFailureError(f"no {noun} could predict the tournament; see the lines above for the reasons.")
+            raise ModelFailureError(f"no {noun} could predict anything; see the lines above for the reasons.")
         return self.latest
 
     def _begin(self, candidate: CandidateT, *, search_is_running: bool) -> None:

@@ -1,14 +1,15 @@
 """The self-test of an image: every operation runs on a few generated rows, or the image is not built.
 
-An operation runs as in a pipeline run, with two tables, and must write predictions. An operation that needs further
-inputs, or has other outputs, defines in its module:
+An operation runs as in a pipeline run, with three tables: it must write predictions, and write the same bytes again
+from its finished fit, without the other two tables. An operation that needs further inputs, or has other outputs,
+defines in its module:
 
 ``SELF_TEST_PARAMETERS``
     further environment variables, e.g. to shorten it;
 ``prepare_self_test(storing)``
     writes its inputs into the run's directory beforehand, such as `write_fixture_inputs`;
 ``check_self_test(storing)``
-    raises when its outputs are wrong; it replaces the check of the predictions.
+    raises when its outputs are wrong; it replaces the check of the predictions. Its fit is in ``storing / "model"``.
 """
 
 from __future__ import annotations
@@ -24,21 +25,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from numerai_contract import operations, outputs
-from numerai_contract.embeddings import STANDARD, write_embedding
+from numerai_contract.embeddings import LIVE, STANDARD, write_embedding
 from numerai_contract.exits import ModelFailureError
 from numerai_contract.parameters import Parameters
 from numerai_contract.predictions import HEADER
 from numerai_contract.progress import Progress, duration
 from numerai_contract.split import Split, write_split
-from numerai_contract.tables import Table
+from numerai_contract.tables import JoinedTable, Table
 from numerai_contract.task import Task
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from numpy.typing import NDArray
 
 _FEATURES = 6
-_TRAINING_ERAS = tuple(f"era{number}" for number in range(1, 13))
-_TOURNAMENT_ERAS = (*(f"era{number}" for number in range(13, 17)), "eraX", "eraX")
+_TABLES = {
+    "training": ([f"era{number}" for number in range(1, 13)], ["train"] * 12),
+    "validation": ([f"era{number}" for number in range(13, 17)], ["validation"] * 4),
+    "live": (["eraX", "eraX"], ["test", "live"]),
+}
+"""Table → its eras and their data types."""
 _ROWS_OF_AN_ERA = 25
 
 
@@ -62,54 +69,83 @@ def run() -> None:
         progress.log(f"self-test of {name}: passed in {duration(time.monotonic() - began)}")
 
 
-def write_fixture_inputs(storing: Path) -> None:
-    """Write a split and the ten t-SNE embeddings into a directory that has a run's two tables.
+def write_fixture_inputs(storing: Path, testing: str = "live") -> None:
+    """Write a split and the ten t-SNE embeddings into a directory that has a run's three tables.
 
     Random data for tests only: a tenth of the training rows is the validation part, and the coordinates depend on a
     row's first two features.
+
+    Parameters
+    ----------
+    storing
+        The directory.
+    testing
+        Name of the table of the rows to predict, without its suffix.
     """
     random = np.random.default_rng(0)
     training = Table(storing / "training.parquet")
-    tournament = Table(storing / "tournament.parquet", training.feature_names)
+    validation, live = (Table(storing / f"{name}.parquet", training.feature_names) for name in ("validation", testing))
     similarity = random.random(len(training), dtype=np.float32)
     write_split(storing, training.ids, Split(similarity, similarity >= np.quantile(similarity, 0.9)), None)
-    ids = pa.chunked_array([*training.ids.chunks, *tournament.ids.chunks])
-    features = np.nan_to_num(np.vstack([training.features()[:, :2], tournament.features()[:, :2]]).astype(np.float32))
     for embedding in STANDARD:
-        noise = random.normal(size=(len(features), embedding.dimensions))
-        write_embedding(storing, embedding, ids, (20 * features + noise).astype(np.float32), None)
+        for folder, table in ((storing, JoinedTable(training, validation)), (storing / LIVE, live)):
+            features = np.nan_to_num(table.features()[:, :2].astype(np.float32))
+            noise = random.normal(size=(len(features), embedding.dimensions))
+            write_embedding(folder, embedding, table.ids, (20 * features + noise).astype(np.float32), None)
 
 
 def _run_operation(name: str, storing: Path) -> None:
     module = operations.load(name)
-    training, testing = storing / "training.parquet", storing / "tournament.parquet"
     random = np.random.default_rng(0)
-    _write_table(training, random, _TRAINING_ERAS, ["train"] * len(_TRAINING_ERAS))
-    _write_table(testing, random, _TOURNAMENT_ERAS, [*["validation"] * 4, "test", "live"])
+    for table, (eras, data_types) in _TABLES.items():
+        _write_table(storing / f"{table}.parquet", random, eras, data_types)
     if hasattr(module, "prepare_self_test"):
         module.prepare_self_test(storing)
-    predicting, reporting = storing / "predictions.csv", storing / "report.json"
+    predicting = storing / "predictions.csv"
     parameters = {
         "OPERATION": name,
-        "TRAINING": str(training),
-        "TESTING": str(testing),
+        "TRAINING": str(storing / "training.parquet"),
+        "VALIDATION": str(storing / "validation.parquet"),
+        "TESTING": str(storing / "live.parquet"),
         "PREDICTING": str(predicting),
-        "REPORTING": str(reporting),
+        "REPORTING": str(storing / "report.json"),
         "STORING": str(storing),
+        "MODEL": str(storing / "model"),
         "TIME_LIMIT": "5",
         "TIME_LIMIT_PART": "2",
         **getattr(module, "SELF_TEST_PARAMETERS", {}),
     }
-    task = Task(Parameters(parameters))
-    task.check()
-    operations.run(task)
+    _run_once(parameters)
     if hasattr(module, "check_self_test"):
         module.check_self_test(storing)
     else:
-        _check_predictions(name, predicting, reporting)
+        _check_predictions(name, predicting, storing / "report.json")
+    if hasattr(module, "load") or hasattr(module, "apply"):
+        first = _take_outputs(predicting, module)
+        for table in ("TRAINING", "VALIDATION"):
+            Path(parameters.pop(table)).unlink()
+        _run_once(parameters)
+        if _take_outputs(predicting, module) != first:
+            raise ModelFailureError(f"self-test of {name}: its finished fit gives other outputs than its first run.")
 
 
-def _write_table(path: Path, random: np.random.Generator, eras: tuple[str, ...], data_types: list[str]) -> None:
+def _run_once(parameters: dict[str, str]) -> None:
+    task = Task(Parameters(parameters))
+    task.check()
+    operations.run(task)
+
+
+def _take_outputs(predicting: Path, module: ModuleType) -> dict[str, bytes]:
+    """Read the outputs about the rows of TESTING, and remove them."""
+    live = predicting.parent / LIVE
+    files = [predicting] if hasattr(module, "load") else [path for path in live.rglob("*") if path.is_file()]
+    found = {str(file): file.read_bytes() for file in files}
+    for file in files:
+        file.unlink()
+    return found
+
+
+def _write_table(path: Path, random: np.random.Generator, eras: list[str], data_types: list[str]) -> None:
     """Write a table in which the target, 0 or 1, depends on the first two features."""
     rows = len(eras) * _ROWS_OF_AN_ERA
     features: NDArray[np.float32] = random.random((rows, _FEATURES)).astype(np.float32)
@@ -133,7 +169,7 @@ def _check_predictions(name: str, predicting: Path, reporting: Path) -> None:
             raise ModelFailureError(f"self-test of {name}: it succeeded without writing {path.name} and its manifest.")
     with predicting.open(encoding="utf-8", newline="") as stream:
         header, *rows = csv.reader(stream)
-    expected = len(_TOURNAMENT_ERAS) * _ROWS_OF_AN_ERA
+    expected = len(_TABLES["live"][0]) * _ROWS_OF_AN_ERA
     if tuple(header) != HEADER or len(rows) != expected:
         raise ModelFailureError(
             f"self-test of {name}: predictions have the header {header} and {len(rows):,} rows, "

@@ -1,4 +1,4 @@
-"""The split made by adversarial validation: the training rows most similar to the tournament's are the validation part.
+"""The split made by adversarial validation: the rows most similar to the validation table's are the validation part.
 
 The file ``split.parquet`` in the run's directory has ``id``, ``similarity`` (float32) and ``split`` (train |
 validation), one row for each row of the training table. It is read in the order of the reader's table.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
 
 FILE = "split.parquet"
 PRODUCER = "adversarial_validation"
@@ -33,7 +33,7 @@ class Split(NamedTuple):
     Attributes
     ----------
     similarity : numpy.ndarray of float32, shape (rows,)
-        Estimated probability that the row is one of the tournament's rather than the training table's, in [0, 1].
+        Estimated probability that the row is one of the validation table's rather than the training table's, in [0, 1].
     validation : numpy.ndarray of bool, shape (rows,)
         Marks of the validation rows; all others are training rows.
     """
@@ -43,12 +43,12 @@ class Split(NamedTuple):
 
 
 def write_split(storing: Path, ids: pa.ChunkedArray, split: Split, inputs: str | None) -> Path:
-    """Write a split into the run's directory, with its manifest; return its path.
+    """Write a split into a directory, with its manifest; return its path.
 
     Parameters
     ----------
     storing
-        The run's directory.
+        The directory of the fit.
     ids
         Those of the training table, shape (rows,).
     split
@@ -62,7 +62,7 @@ def write_split(storing: Path, ids: pa.ChunkedArray, split: Split, inputs: str |
     return path
 
 
-def read_split(storing: Path, table: Table) -> Split:
+def read_split(storing: Path, table: TableView) -> Split:
     """Read the split of a training table's rows, in the table's order.
 
     Raises

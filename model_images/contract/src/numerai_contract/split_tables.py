@@ -1,7 +1,8 @@
-"""The run's tables for Jim Fleming's models: split by similarity to the tournament, embeddings as further features.
+"""The run's tables for Jim Fleming's models: split by similarity to the later rows, embeddings as further features.
 
-A model learns from the split's training part, uses the validation part for early stopping and scores, and gets the
-coordinates of embeddings as additional features. Parameters of every model that uses this module:
+A model learns from the split's training part, uses the split's validation part for selection and scores, and gets the
+coordinates of embeddings as additional features. The final fit learns from all rows of both tables, without a split.
+Parameters of every model that uses this module:
 
 ``EMBEDDINGS`` (default of the model)
     Names of embeddings, separated by commas (``perplexity_05,perplexity_50_polynomial``), or ``none``.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numerai_contract import targets
-from numerai_contract.embeddings import STANDARD, Embedding, read_embedding
+from numerai_contract.embeddings import LIVE, STANDARD, Embedding, read_embedding
 from numerai_contract.exits import BadDataError, BadParameterError
 from numerai_contract.scores import Scores, logloss, score
 from numerai_contract.split import PRODUCER, read_split
@@ -27,15 +28,75 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
     from numerai_contract.targets import LabeledRows
     from numerai_contract.task import Task
 
 _NONE = "none"
 
 
+class FeatureSource:
+    """The features of a table's rows, followed by their coordinates in embeddings.
+
+    Parameters
+    ----------
+    task
+        For its tables and STORING.
+    embeddings
+        The embeddings in use.
+
+    Attributes
+    ----------
+    embeddings : tuple of Embedding
+    """
+
+    def __init__(self, task: Task, embeddings: Sequence[Embedding]) -> None:
+        self._task = task
+        self.embeddings = tuple(embeddings)
+
+    @classmethod
+    def from_names(cls, task: Task, names: Sequence[str]) -> FeatureSource:
+        """Create the source of a saved model from the names of its embeddings."""
+        return cls(task, [embedding for name in names if (embedding := Embedding.parse(name)) is not None])
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the embeddings, for `from_names`."""
+        return [embedding.name for embedding in self.embeddings]
+
+    def batches(
+        self, table: TableView, rows: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Read the columns a batch of rows at a time, see `numerai_contract.tables.Table.batches`.
+
+        Yields
+        ------
+        positions : numpy.ndarray of int, shape (rows of the batch,)
+            Positions of the rows in the table, from 0.
+        block : numpy.ndarray of float32, shape (rows of the batch, columns)
+            NaN where a value is missing.
+        """
+        coordinates = self._coordinates(table)
+        for positions, block in table.batches(rows):
+            yield positions, np.hstack([block.astype(np.float32, copy=False), coordinates[positions]])
+
+    def columns(self, table: TableView) -> tuple[str, ...]:
+        """Name the columns: the features, then the coordinates (``perplexity_30_x`` …)."""
+        coordinates = [f"{embedding.name}_{axis}" for embedding in self.embeddings for axis in embedding.axes]
+        return (*table.feature_names, *coordinates)
+
+    def _coordinates(self, table: TableView) -> NDArray[np.float32]:
+        storing = self._task.parameters.storing
+        live = storing / LIVE
+        # the rows to predict are placed in finished embeddings; where one table has all rows, the fit has them, too
+        parameters = self._task.parameters
+        is_live = "TESTING" in parameters and table.path == parameters.testing and live.is_dir()
+        coordinates = [read_embedding(live if is_live else storing, each, table) for each in self.embeddings]
+        return np.hstack(coordinates) if coordinates else np.empty((len(table), 0), dtype=np.float32)
+
+
 class SplitTables:
-    """A training table in two parts and a tournament table, with embeddings.
+    """A training table in two parts, with embeddings.
 
     Parameters
     ----------
@@ -50,14 +111,16 @@ class SplitTables:
 
     Attributes
     ----------
-    embeddings : tuple of Embedding
-        The embeddings in use.
+    source : FeatureSource
+        The features with the embeddings in use.
     feature_names : tuple of str
         The features, then the coordinates (``perplexity_30_x`` …): the columns of every matrix.
     training, validation : numpy.ndarray of bool, shape (rows of the training table,)
-        Marks of the training rows and of the validation rows.
+        Marks of the training rows and of the validation rows. In the final fit all rows are training rows.
     training_labels, validation_labels : numpy.ndarray, shape (rows marked,)
         Their labels: classes or values, as in `labeled`.
+    most_rows : int
+        Number of training rows of this fit, or of the final fit that follows, whichever is larger; for memory checks.
 
     Raises
     ------
@@ -68,21 +131,22 @@ class SplitTables:
     """
 
     def __init__(self, task: Task, labeled: LabeledRows, *, embeddings: Sequence[Embedding], row_limit: int) -> None:
-        storing = task.parameters.storing
         self._task = task
-        self.embeddings = _selected_embeddings(task, embeddings)
+        self.source = FeatureSource(task, _selected_embeddings(task, embeddings))
         limit = task.parameters.get_int("ROW_LIMIT", row_limit, at_least=100, at_most=100_000_000)
-        split = read_split(storing, task.training)
-        self.training, self.training_labels = self._part("training", labeled, ~split.validation, limit)
-        self.validation, self.validation_labels = self._part("validation", labeled, split.validation, limit)
+        held_out = (
+            np.zeros(len(task.training), dtype=bool)
+            if task.is_final
+            else read_split(task.parameters.storing, task.training).validation
+        )
+        self.training, self.training_labels = self._part("training", labeled, ~held_out, limit)
+        self.validation, self.validation_labels = self._part("validation", labeled, held_out, limit)
         self._require_usable_labels()
-        self._training_embeddings = self._coordinates(task.training)
-        self._tournament_embeddings = self._coordinates(task.tournament)
-        coordinates = [f"{embedding.name}_{axis}" for embedding in self.embeddings for axis in embedding.axes]
-        self.feature_names = (*task.training.feature_names, *coordinates)
+        self.most_rows = max(len(self.training_labels), min(limit, _rows_of_final_fit(task, labeled)))
+        self.feature_names = self.source.columns(task.training)
         task.note(
             f"{len(self.training_labels):,} training rows, {len(self.validation_labels):,} validation rows; "
-            f"embeddings as features: {', '.join(embedding.name for embedding in self.embeddings) or _NONE}"
+            f"embeddings as features: {', '.join(self.source.names) or _NONE}"
         )
 
     def training_features(self) -> NDArray[np.float32]:
@@ -92,17 +156,6 @@ class SplitTables:
     def validation_features(self) -> NDArray[np.float32]:
         """Read the features of the validation rows; shape (rows, columns), NaN where a value is missing."""
         return self._features(self.validation)
-
-    def tournament_batches(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """Read the features of the tournament table a batch of rows at a time.
-
-        Yields
-        ------
-        positions : numpy.ndarray of int, shape (rows of the batch,)
-            Positions of the rows in the table, from 0.
-        block : numpy.ndarray of float32, shape (rows of the batch, columns)
-        """
-        yield from self._batches(self._task.tournament, self._tournament_embeddings, None)
 
     def score(self, probabilities: NDArray[np.float64]) -> Scores | None:
         """Score predictions of the validation rows, shape (rows,), against their targets."""
@@ -129,6 +182,8 @@ class SplitTables:
 
     def _require_usable_labels(self) -> None:
         for name, labels in (("training", self.training_labels), ("validation", self.validation_labels)):
+            if name == "validation" and self._task.is_final:
+                continue
             if len(labels) and (name == "validation" or not (labels == labels[0]).all()):
                 continue
             problem = "no target is known" if not len(labels) else "every target is the same"
@@ -137,24 +192,26 @@ class SplitTables:
                 f"training set complete? If so, run `{PRODUCER}` with a larger or smaller VALIDATION_SHARE."
             )
 
-    def _coordinates(self, table: Table) -> NDArray[np.float32]:
-        storing = self._task.parameters.storing
-        coordinates = [read_embedding(storing, embedding, table) for embedding in self.embeddings]
-        return np.hstack(coordinates) if coordinates else np.empty((len(table), 0), dtype=np.float32)
-
     def _features(self, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
         matrix = np.empty((np.count_nonzero(rows), len(self.feature_names)), dtype=np.float32)
+        if not len(matrix):
+            return matrix
         filled = 0
-        for positions, block in self._batches(self._task.training, self._training_embeddings, rows):
+        for positions, block in self.source.batches(self._task.training, rows):
             matrix[filled : filled + len(positions)] = block
             filled += len(positions)
         return matrix
 
-    def _batches(
-        self, table: Table, coordinates: NDArray[np.float32], rows: NDArray[np.bool_] | None
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        for positions, block in table.batches(rows):
-            yield positions, np.hstack([block.astype(np.float32, copy=False), coordinates[positions]])
+
+def _rows_of_final_fit(task: Task, labeled: LabeledRows) -> int:
+    """Count the rows of both tables that the final fit may learn from; 0 if none follows."""
+    if task.is_final or not task.has_validation:
+        return 0
+    later = task.validation.targets
+    is_usable = ~np.isnan(later)
+    if labeled.labels.dtype == np.int8:  # a classifier, which leaves out rows at one half
+        is_usable &= later != 0.5
+    return len(labeled.labels) + int(np.count_nonzero(is_usable))
 
 
 def _selected_embeddings(task: Task, default: Sequence[Embedding]) -> tuple[Embedding, ...]:

@@ -8,7 +8,7 @@ type: int8 stays int8 unless values are missing, every other type becomes float3
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from numerai_contract.sources import Source
 
@@ -43,7 +43,11 @@ class Table:
     path
         A ``.parquet`` or ``.csv`` file. It must match its manifest, if it has one.
     feature_names
-        The features to read, in this order, such as the training table's; by default all, in the file's order.
+        The features to read, in this order, such as the training table's; by default all, in the file's order. With
+        none of them, no feature is read.
+    feature_dtype
+        Type of the features; float32 spares a check of all values. By default int8 where all features have this type
+        and no value is missing, else float32.
 
     Attributes
     ----------
@@ -68,7 +72,9 @@ class Table:
         When it violates the contract; the message names file, column and row (counted from 1).
     """
 
-    def __init__(self, path: Path, feature_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, path: Path, feature_names: Sequence[str] | None = None, feature_dtype: DTypeLike | None = None
+    ) -> None:
         self.path = path
         self._source = open_source(path)
         _require_columns(path, self._source, feature_names)
@@ -85,12 +91,7 @@ class Table:
         self.era_numbers = _era_numbers(path, small["era"])
         self._data_types = _data_type_codes(path, small["data_type"])
         self.targets = _targets(path, small["target"], self.ids)
-        self.feature_dtype = np.dtype(
-            np.int8
-            if all(self._source.columns[name] == pa.int8() for name in self.feature_names)
-            and not self._source.has_nulls(self.feature_names)
-            else np.float32
-        )
+        self.feature_dtype = np.dtype(self._narrowest_dtype() if feature_dtype is None else feature_dtype)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,13 +113,7 @@ class Table:
         -------
         numpy.ndarray of `feature_dtype`, shape (rows read, features)
         """
-        count = len(self) if rows is None else int(np.count_nonzero(rows))
-        matrix = np.empty((count, len(self.feature_names)), dtype=self.feature_dtype)
-        filled = 0
-        for positions, block in self.batches(rows):
-            matrix[filled : filled + len(positions)] = block
-            filled += len(positions)
-        return matrix
+        return _read_features(self, rows)
 
     def batches(
         self, rows: NDArray[np.bool_] | None = None
@@ -142,7 +137,7 @@ class Table:
             When a feature is infinite, or the file is truncated.
         """
         start = 0
-        at_a_time = max(256, min(65_536, _BATCH_BYTES // (4 * len(self.feature_names))))
+        at_a_time = max(256, min(65_536, _BATCH_BYTES // (4 * max(1, len(self.feature_names)))))
         for batch in self._source.batches(self.feature_names, at_a_time):
             positions = np.arange(start, start + batch.num_rows)
             start += batch.num_rows
@@ -164,6 +159,11 @@ class Table:
         """Name a row for a message: "row 17 (id n0123)"; `position` counts from 0, the message from 1."""
         return f"row {position + 1:,} (id {self.ids[int(position)].as_py()})"
 
+    def _narrowest_dtype(self) -> DTypeLike:
+        columns, names = self._source.columns, self.feature_names
+        is_int8 = all(columns[name] == pa.int8() for name in names) and not self._source.has_nulls(names)
+        return np.int8 if is_int8 else np.float32
+
     def _require_finite(self, block: NDArray[np.int8] | NDArray[np.float32], positions: NDArray[np.intp]) -> None:
         # a sum is infinite or NaN when any value is; only then are the values checked
         if block.dtype == np.int8 or np.isfinite(block.sum(dtype=np.float64)):
@@ -175,6 +175,71 @@ class Table:
                 f"{self.path.name}: column {self.feature_names[column]!r} is infinite in "
                 f"{self.describe_row(positions[row])}. Features are finite numbers, or empty where unknown."
             )
+
+
+class JoinedTable:
+    """The rows of two tables with the same features as one table, the first table's rows first.
+
+    Parameters
+    ----------
+    first, second
+        The tables; `second` has the features of `first`, in the same order.
+
+    Attributes
+    ----------
+    path, ids, era_numbers, targets, feature_names, feature_dtype
+        As those of `Table`; the path is the first table's. Features are int8 where both tables have int8.
+    """
+
+    def __init__(self, first: Table, second: Table) -> None:
+        self._tables = (first, second)
+        self.path = first.path
+        self.ids: pa.ChunkedArray = pa.chunked_array([chunk for table in self._tables for chunk in table.ids.chunks])
+        self.era_numbers = np.concatenate([table.era_numbers for table in self._tables])
+        self.targets = np.concatenate([table.targets for table in self._tables])
+        self.feature_names = first.feature_names
+        self.feature_dtype = np.result_type(*(table.feature_dtype for table in self._tables))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of_type(self, data_type: str) -> NDArray[np.bool_]:
+        """Mark the rows of a data type, see `Table.of_type`."""
+        return np.concatenate([table.of_type(data_type) for table in self._tables])
+
+    def features(self, rows: NDArray[np.bool_] | None = None) -> NDArray[np.int8] | NDArray[np.float32]:
+        """Read the features into memory, see `Table.features`."""
+        return _read_features(self, rows)
+
+    def batches(
+        self, rows: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int8] | NDArray[np.float32]]]:
+        """Read the features a batch of rows at a time, see `Table.batches`; positions count the joined rows."""
+        start = 0
+        for table in self._tables:
+            wanted = None if rows is None else rows[start : start + len(table)]
+            for positions, block in table.batches(wanted):
+                yield positions + start, block.astype(self.feature_dtype, copy=False)
+            start += len(table)
+
+    def describe_row(self, position: int) -> str:
+        """Name a row for a message, see `Table.describe_row`."""
+        first, second = self._tables
+        return first.describe_row(position) if position < len(first) else second.describe_row(position - len(first))
+
+
+TableView = Union[Table, JoinedTable]
+"""A table, or two tables as one."""
+
+
+def _read_features(table: TableView, rows: NDArray[np.bool_] | None) -> NDArray[np.int8] | NDArray[np.float32]:
+    count = len(table) if rows is None else int(np.count_nonzero(rows))
+    matrix = np.empty((count, len(table.feature_names)), dtype=table.feature_dtype)
+    filled = 0
+    for positions, block in table.batches(rows):
+        matrix[filled : filled + len(positions)] = block
+        filled += len(positions)
+    return matrix
 
 
 def era_number(name: str) -> int | None:

@@ -17,7 +17,7 @@ from numerai_contract.exits import BadDataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from numerai_contract.tables import Table
+    from numerai_contract.tables import TableView
 
 
 class TargetKind(str, Enum):
@@ -48,7 +48,7 @@ def target_kind(targets: NDArray[np.float32]) -> TargetKind:
     return TargetKind.BINARY if bool(np.isin(known, (0.0, 1.0)).all()) else TargetKind.GRADED
 
 
-def classes(table: Table) -> LabeledRows:
+def classes(table: TableView) -> LabeledRows:
     """Select the training rows of a binary classifier, with their classes.
 
     Raises
@@ -73,7 +73,7 @@ def classes(table: Table) -> LabeledRows:
     return LabeledRows(rows, labels)
 
 
-def values(table: Table) -> LabeledRows:
+def values(table: TableView) -> LabeledRows:
     """Select the training rows of a regressor, with their target values.
 
     Raises

@@ -1,4 +1,4 @@
-"""The task of an operation: its parameters, its tables, its log, and its outputs."""
+"""The task of an operation: its parameters, its tables, the directory of its fit, its log, and its outputs."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from numerai_contract import outputs
+from numerai_contract import batches, outputs
 from numerai_contract.exits import BadParameterError
 from numerai_contract.predictions import CLIP_MARGIN, validate_probabilities, write_predictions
 from numerai_contract.progress import Progress, duration
 from numerai_contract.reports import library_versions, write_report
 from numerai_contract.scores import score
-from numerai_contract.tables import Table
+from numerai_contract.tables import JoinedTable, Table
 from numerai_contract.targets import sample, target_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from numpy.typing import ArrayLike
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
+    from numerai_contract.model_directory import ModelDirectory
     from numerai_contract.parameters import Parameters
     from numerai_contract.scores import Scores
+    from numerai_contract.tables import TableView
     from numerai_contract.targets import LabeledRows
 
 
@@ -42,6 +45,9 @@ class TrainingSummary:
         Distributions whose versions affect the result.
     split
         Scores on the validation part of the split, for a model trained on one.
+    table
+        The table of the fit, for its features and the kind of its target; by default the training table, which an
+        operation that learns on the validation table only need not read.
     """
 
     training_rows: int
@@ -49,6 +55,7 @@ class TrainingSummary:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     libraries: Sequence[str] = ()
     split: Scores | None = None
+    table: TableView | None = None
 
 
 class Task:
@@ -65,13 +72,21 @@ class Task:
     ----------
     parameters : Parameters
     progress : Progress
+    model : ModelDirectory
+        The directory of the fit; set by `numerai_contract.fitting.run`.
     """
+
+    model: ModelDirectory
 
     def __init__(self, parameters: Parameters, progress: Progress | None = None) -> None:
         self.parameters = parameters
         self.progress = progress or Progress()
+        self._joined: JoinedTable | None = None
+        self._fit_table: TableView | None = None
         self._began = time.monotonic()
         self._notes: list[str] = []
+        self._report: dict[str, Any] | None = None
+        self._has_predicted = False
 
     def check(self) -> None:
         """Validate the parameters and the output paths, before the work begins.
@@ -85,19 +100,61 @@ class Task:
         for name in ("PREDICTING", "REPORTING"):
             if name in self.parameters:
                 outputs.check_writable(self.parameters.get_path(name), name)
-        if "PREDICTING" not in self.parameters and "STORING" in self.parameters:
+        if "MODEL" not in self.parameters and "PREDICTING" not in self.parameters and "STORING" in self.parameters:
             # a preprocessing task writes its files there, perhaps after hours
             outputs.check_directory(self.parameters.storing, "STORING")
 
-    @cached_property
-    def training(self) -> Table:
-        """The training table (TRAINING), validated; its features are not yet read."""
-        return self._log_table(Table(self.parameters.training))
+    def for_final_fit(self) -> Task:
+        """Return the same task with the rows of both tables as its training table."""
+        final = Task(self.parameters, self.progress)
+        final.model = self.model
+        final._notes = self._notes
+        final._joined = JoinedTable(self._training, self.validation)
+        return final
+
+    @property
+    def training(self) -> TableView:
+        """The training table (TRAINING), validated; its features are not yet read. In the final fit, both tables."""
+        return self._training if self._joined is None else self._joined
 
     @cached_property
+    def _training(self) -> Table:
+        return self._log_table(Table(self.parameters.training))
+
+    @property
+    def fit_table(self) -> TableView:
+        """The table of the fit: the training table, unless the summary of the fit has another one."""
+        return self.training if self._fit_table is None else self._fit_table
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is the final fit: `training` then has the rows of both tables."""
+        return self._joined is not None
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation table."""
+        return "VALIDATION" in self.parameters
+
+    @cached_property
+    def validation(self) -> Table:
+        """The validation table (VALIDATION), validated; it has the features of the training table, in that order."""
+        return self._log_table(Table(self.parameters.validation, feature_names=self.training.feature_names))
+
+    @cached_property
+    def testing(self) -> Table:
+        """The table of the rows to predict (TESTING), validated; it has the features of the fit, in the same order.
+
+        With a finished fit the training table is not read.
+        """
+        is_complete = "model" in self.__dict__ and self.model.is_complete
+        names = self.model.feature_names if is_complete else self.fit_table.feature_names
+        return self._log_table(Table(self.parameters.testing, feature_names=names))
+
+    @property
     def tournament(self) -> Table:
-        """The tournament table (TESTING), validated; it has the features of the training table, in the same order."""
-        return self._log_table(Table(self.parameters.testing, feature_names=self.training.feature_names))
+        """The table of the rows to predict, by the name that operations with their own `run` know."""
+        return self.testing
 
     def require_memory(self, mebibytes: float, reason: str) -> None:
         """Check that the memory is large enough, before hours of work.
@@ -136,13 +193,125 @@ class Task:
         self._notes.append(text)
         self.progress.log(text)
 
-    def write_predictions(self, probabilities: ArrayLike, summary: TrainingSummary) -> None:
-        """Validate the predictions, score them where targets are known, and write them and the report.
+    def predict_rows(
+        self,
+        table: TableView,
+        blocks: Iterable[tuple[NDArray[np.intp], NDArray[Any]]],
+        model: Callable[[NDArray[Any]], NDArray[np.float64]],
+        rows_at_a_time: int | None = None,
+    ) -> NDArray[np.float64]:
+        """Predict all rows of a table a batch at a time, as a step of the log.
+
+        Parameters
+        ----------
+        table
+            The table.
+        blocks
+            Positions of its rows and their features, such as ``table.batches()``.
+        model
+            From features, shape (rows of the batch, columns), to probabilities, shape (rows of the batch,).
+        rows_at_a_time
+            Maximum rows of a batch.
+
+        Returns
+        -------
+        numpy.ndarray of float64, shape (rows,)
+        """
+        count = len(table)
+        with self.progress.step(f"predicting {count:,} rows of {table.path.name}"):
+            return batches.predict(blocks, count, model, report=self.progress.update, rows_at_a_time=rows_at_a_time)
+
+    def summarize(self, summary: TrainingSummary) -> None:
+        """Begin the report of the fit with the summary of the training."""
+        self._fit_table = summary.table
+        table = self.fit_table
+        self._report = {
+            "operation": self.parameters.operation,
+            "rows": {"training": summary.training_rows, "held_out": summary.held_out_rows},
+            "features": len(table.feature_names),
+            "target": target_kind(table.targets).value,
+            "seed": self.parameters.seed,
+            "validation": None,
+            "split": None if summary.split is None else summary.split._asdict(),
+            "final": None,
+            "chosen": dict(summary.chosen),
+            "notes": self._notes,
+            "libraries": library_versions(summary.libraries),
+        }
+        if summary.split is not None:
+            self.progress.log(_format_scores("split's validation part", summary.split))
+
+    def summarize_final(self, summary: TrainingSummary) -> None:
+        """Add the summary of the final fit to the report."""
+        self._fit_report["final"] = {"training_rows": summary.training_rows, "chosen": dict(summary.chosen)}
+
+    def write_validation(self, probabilities: ArrayLike) -> None:
+        """Validate, score and write the predictions of the validation table.
 
         Parameters
         ----------
         probabilities
-            That the target is above 0.5, or its expected value: shape (rows of the tournament,), each in [0, 1].
+            In [0, 1], shape (rows of the validation table,).
+
+        Raises
+        ------
+        ModelFailureError
+            When the predictions are worthless; then nothing is written.
+        """
+        table = self.validation
+        predictions = self._validated(probabilities, table)
+        self._score(predictions, table)
+        self._fit_report["rows"]["validation"] = len(table)
+        write_predictions(self.model.validation, table.ids, predictions, self.parameters.inputs)
+
+    def write_testing(self, probabilities: ArrayLike) -> None:
+        """Validate and write the predictions of the rows of TESTING; score them where there is no validation table.
+
+        Raises
+        ------
+        ModelFailureError
+            When the predictions are worthless; then nothing is written.
+        """
+        table, parameters = self.testing, self.parameters
+        predictions = self._validated(probabilities, table)
+        if self._report is not None and not self.has_validation:
+            self._score(predictions, table)
+        write_predictions(parameters.predicting, table.ids, predictions, parameters.inputs)
+        self._has_predicted = True
+
+    def write_fit_report(self) -> None:
+        """Write the report of the fit into its directory."""
+        self._measure(self._fit_report)
+        write_report(self.model.report, self._fit_report, self.parameters.inputs)
+
+    def finish(self, *, is_new: bool) -> None:
+        """Write the report, where the run requests one, and log that the work is done.
+
+        Parameters
+        ----------
+        is_new
+            Whether this run has made the fit: otherwise the report is that of the predictions only.
+        """
+        parameters = self.parameters
+        only_predicted: dict[str, Any] = {"operation": parameters.operation, "notes": self._notes}
+        report = self._fit_report if is_new else only_predicted
+        if "TESTING" in parameters and "testing" in self.__dict__:
+            report.setdefault("rows", {})["testing"] = len(self.testing)
+        self._measure(report)
+        if parameters.reporting is not None:
+            write_report(parameters.reporting, report, parameters.inputs)
+        did = "fitted" if is_new else "used the finished fit"
+        if self._has_predicted:
+            did += f"; predictions for {len(self.testing):,} rows in {parameters.predicting}"
+        self._log_done(did)
+
+    def write_predictions(self, probabilities: ArrayLike, summary: TrainingSummary) -> None:
+        """Write predictions and report of an operation that has its own `run` instead of `fit` and `load`.
+
+        Parameters
+        ----------
+        probabilities
+            That the target is above 0.5, or its expected value: shape (rows of TESTING,), each in [0, 1].
         summary
             For the report.
 
@@ -151,55 +320,29 @@ class Task:
         ModelFailureError
             When the predictions are worthless; then nothing is written.
         """
-        table, parameters = self.tournament, self.parameters
+        self.summarize(summary)
+        self.write_testing(probabilities)
+        self.finish(is_new=True)
+
+    @property
+    def _fit_report(self) -> dict[str, Any]:
+        assert self._report is not None, "summarize() comes first"  # noqa: S101
+        return self._report
+
+    def _validated(self, probabilities: ArrayLike, table: Table) -> NDArray[np.float64]:
         predictions, clipped = validate_probabilities(probabilities, len(table))
         if clipped:
             self.note(f"clipped {clipped:,} predictions to a distance of {CLIP_MARGIN:g} from 0 and 1")
+        return predictions
+
+    def _score(self, predictions: NDArray[np.float64], table: Table) -> None:
         validation = table.of_type("validation")
         scores = score(predictions[validation], table.targets[validation], table.era_numbers[validation])
-        if summary.split is not None:
-            self.progress.log(_format_scores("split's validation part", summary.split))
+        self._fit_report["validation"] = None if scores is None else scores._asdict()
         self.progress.log(_format_scores("validation", scores))
-        write_predictions(parameters.predicting, table.ids, predictions, parameters.inputs)
-        self._write_report(summary, scores)
-        self._log_done(f"predictions for {len(table):,} rows in {parameters.predicting}")
 
-    def write_report(self, summary: TrainingSummary, description: str) -> None:
-        """Write the report of an operation that has other outputs than predictions.
-
-        Parameters
-        ----------
-        summary
-            For the report.
-        description
-            Its outputs in a sentence, for the log.
-        """
-        self._write_report(summary, None)
-        self._log_done(description)
-
-    def _write_report(self, summary: TrainingSummary, scores: Scores | None) -> None:
-        parameters = self.parameters
-        if parameters.reporting is None:
-            return
-        report = {
-            "operation": parameters.operation,
-            "rows": {
-                "training": summary.training_rows,
-                "held_out": summary.held_out_rows,
-                "tournament": len(self.tournament),
-            },
-            "features": len(self.tournament.feature_names),
-            "target": target_kind(self.training.targets).value,
-            "seed": parameters.seed,
-            "seconds": time.monotonic() - self._began,
-            "peak_memory_mib": _peak_memory(),
-            "validation": None if scores is None else scores._asdict(),
-            "split": None if summary.split is None else summary.split._asdict(),
-            "chosen": dict(summary.chosen),
-            "notes": self._notes,
-            "libraries": library_versions(summary.libraries),
-        }
-        write_report(parameters.reporting, report, parameters.inputs)
+    def _measure(self, report: dict[str, Any]) -> None:
+        report |= {"seconds": time.monotonic() - self._began, "peak_memory_mib": _peak_memory()}
 
     def _log_done(self, result: str) -> None:
         self.progress.log(f"done in {duration(time.monotonic() - self._began)} and {_peak_memory():,} MiB: {result}")

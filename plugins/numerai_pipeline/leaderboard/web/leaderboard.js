@@ -373,6 +373,8 @@ function facts(found) {
     ["Target", run.target],
     ["Walk-forward era", run.era],
     ["Training rows", rows("training")],
+    ["Validation rows", rows("validation")],
+    ["Live rows", run.live.rows === null ? null : whole(run.live.rows)],
     ["Tournament rows", rows("tournament")],
     ["Scored on", found.rows === null ? null : `${whole(found.rows)} rows in ${written(found.eras, (eras) => plural(eras, "era"))}`],
     ["Every n-th era", run.every_nth_era === 1 ? null : run.every_nth_era],
@@ -593,7 +595,7 @@ function embeddings(found) {
       const points = await request(runAddress(found, "embeddings", state.name));
       if (mine !== latest) return;
       Object.assign(state, { rows, points });
-      status.textContent = `${whole(points.x.filter((x) => x !== null).length)} rows, sampled evenly from both tables.`;
+      status.textContent = `${whole(points.x.filter((x) => x !== null).length)} rows, sampled evenly from all tables.`;
       update();
     } catch (error) {
       if (mine === latest) status.textContent = error instanceof RequestError ? error.message : `The embedding failed: ${error}`;
@@ -697,6 +699,7 @@ function tasks(found) {
     { key: "seconds", title: "Time", number: true, lower: true, of: (row) => row.seconds, format: duration },
     { key: "memory", title: "Memory, MiB", number: true, lower: true, of: (row) => row.memory, format: whole, about: "Peak memory" },
     { key: "image", title: "Image", of: (row) => row.image },
+    { key: "fit", title: "Fit", of: (row) => row.fit },
     { key: "notes", title: "Notes", of: (row) => row.notes.join("; ") || null, wide: true },
   ];
   return section("Time, memory and images", sortableTable("Time, memory and images of the tasks", columns, rows, { sorted: { key: "seconds", descending: true }, heading: "model" }));

@@ -1,0 +1,50 @@
+"""The decisions of `unzip` in a run's directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.run_metadata import RunMetadata
+
+METADATA = RunMetadata(
+    dag="numerai_tournament",
+    run_id="manual__1",
+    round="1300",
+    created_at="2026-08-15T13:00:00+00:00",
+    closes="2026-08-15T14:00:00+00:00",
+    dataset="new",
+    older_datasets=("old", "older"),
+    references=None,
+    live_sha256="0123",
+    prefers_finished=True,
+    may_fit=False,
+)
+
+
+def test_run_metadata_round_trip(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "run")
+    content = METADATA.write(layout, {"source": "practice"})
+    assert json.loads(layout.run_metadata.read_text()) == content
+    assert (content["source"], content["older_datasets"]) == ("practice", ["old", "older"])
+    assert RunMetadata.read(layout) == METADATA
+    assert METADATA.run == "numerai_tournament/manual__1"
+
+
+def test_run_metadata_further_values_do_not_replace_decisions(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    METADATA.write(layout, {"dataset": "another", "may_fit": True})
+    assert RunMetadata.read(layout) == METADATA
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"dag": "numerai_tournament"}', "[" * 100_000])
+def test_run_metadata_missing_or_damaged_names_the_remedy(tmp_path: Path, content: str | None) -> None:
+    layout = RunLayout(tmp_path)
+    if content is not None:
+        layout.run_metadata.write_text(content)
+    with pytest.raises(BadInputError, match=r"run\.json: missing or damaged .*: clear `unzip` and run it again"):
+        RunMetadata.read(layout)
