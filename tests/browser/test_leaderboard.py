@@ -121,7 +121,7 @@ def test_page_finished_run_shows_all_sections_at_each_width_and_colour(
     headings = page.locator("h2").all_inner_texts()
     assert headings == [
         *("The run", "Scores", "Models in the charts", "CORR over the eras", "Predictions"),
-        *("Correlation between models", "Embeddings of the rows", "Drift: training against tournament"),
+        *("Correlation between models", "Embeddings of the rows", "Drift: training against validation"),
         *(f"Search of {search}" for search in ("auto_sklearn", "auto_weka", "tpot")),
         *("Weights of the ensemble", "Time, memory and images"),
     ]

@@ -140,6 +140,8 @@ def _age(fitted_at: str | None, created_at: str | None) -> str | None:
     seconds = age.total_seconds()
     if seconds < 0:
         return "made during this run"
+    if seconds < 3600:
+        return "less than an hour before this run"
     number, unit = (age.days, "day") if age.days else (int(seconds // 3600), "hour")
     return f"{number} {unit}{'' if number == 1 else 's'} before this run"
 

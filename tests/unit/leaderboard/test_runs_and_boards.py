@@ -352,6 +352,7 @@ def test_read_run_shows_fit_and_its_age_at_the_time_of_the_run(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fitted_at", "created_at", "expected"),
     [
+        ("2026-08-15T15:00:00+00:00", "2026-08-15T15:30:00+00:00", ", less than an hour before this run"),
         ("2026-08-15T14:00:00+00:00", "2026-08-15T15:30:00+00:00", ", 1 hour before this run"),
         ("2026-08-14T14:00:00+00:00", "2026-08-15T15:30:00+00:00", ", 1 day before this run"),
         ("2026-08-15T16:00:00+00:00", "2026-08-15T15:30:00+00:00", ", made during this run"),

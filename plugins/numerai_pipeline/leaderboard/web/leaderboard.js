@@ -625,11 +625,11 @@ function drift(found) {
   if (data === null) return null;
   const roc = new Chart(`ROC of adversarial validation, area under the curve ${written(data.auc, digits(3))}`, () => ({
     tooltip: tooltip({ trigger: "axis", valueFormatter: (value) => written(value, digits(3)) }),
-    legend: { top: 0, right: 0, icon: "rect", itemHeight: 3, itemWidth: 16, textStyle: { color: token("--text") }, data: ["tournament or training?", "a coin toss"] },
-    xAxis: axis("training rows classified as tournament rows", { type: "value", min: 0, max: 1 }),
+    legend: { top: 0, right: 0, icon: "rect", itemHeight: 3, itemWidth: 16, textStyle: { color: token("--text") }, data: ["validation or training?", "a coin toss"] },
+    xAxis: axis("training rows classified as validation rows", { type: "value", min: 0, max: 1 }),
     yAxis: upright("", { type: "value", min: 0, max: 1 }),
     series: [
-      { type: "line", name: "tournament or training?", data: data.roc, showSymbol: false, lineStyle: { color: colour(0), width: 2 }, itemStyle: { color: colour(0) } },
+      { type: "line", name: "validation or training?", data: data.roc, showSymbol: false, lineStyle: { color: colour(0), width: 2 }, itemStyle: { color: colour(0) } },
       { type: "line", name: "a coin toss", data: [[0, 0], [1, 1]], showSymbol: false, lineStyle: { color: token("--quiet"), type: "dashed", width: 1 }, itemStyle: { color: token("--quiet") } },
     ],
   }), "square");
@@ -637,10 +637,10 @@ function drift(found) {
   const columns = [
     { key: "feature", title: "Feature", of: (row) => row.feature },
     { key: "importance", title: "Importance", number: true, of: (row) => row.importance, format: (value) => `${digits(1)(100 * value)} %`, about: "Its share in the classification of the tables" },
-    { key: "shift", title: "Shift", number: true, of: (row) => row.shift, format: signed(3), about: "Mean in the tournament less mean in training, in standard deviations of the latter" },
+    { key: "shift", title: "Shift", number: true, of: (row) => row.shift, format: signed(3), about: "Mean in validation less mean in training, in standard deviations of the latter" },
     { key: "kolmogorov_smirnov", title: "KS", number: true, of: (row) => row.kolmogorov_smirnov, format: digits(3), about: "Largest difference between the two distribution functions" },
   ];
-  return section("Drift: training against tournament",
+  return section("Drift: training against validation",
     make("p", {}, `Area under the curve: ${written(data.auc, digits(3))}${folds && ` (folds ${folds})`}. At 0.5 the two tables are alike.`),
     make("div", { class: "columns" },
       data.roc.length > 1 ? make("div", {}, roc.node) : make("p", { class: "quiet" }, "The report has no curve."),
