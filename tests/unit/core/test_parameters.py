@@ -8,7 +8,7 @@ from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.parameters import RunParameters, form_fields, parse_parameters
 
 
-def test_defaults_run_everything_on_numerai() -> None:
+def test_parse_parameters_defaults_run_every_model_on_numerai() -> None:
     parameters = parse_parameters({})
     assert parameters.source == "numerai"
     assert parameters.models == []
@@ -33,13 +33,13 @@ def test_defaults_run_everything_on_numerai() -> None:
         ({"archive": "/data/x.zip"}, "choose source 'archive'"),
     ],
 )
-def test_a_wrong_choice_is_named_with_its_value(choices: dict[str, object], says: str) -> None:
+def test_parse_parameters_invalid_value_is_named(choices: dict[str, object], says: str) -> None:
     with pytest.raises(BadInputError) as caught:
         parse_parameters(choices)
     assert says in str(caught.value)
 
 
-def test_every_field_of_the_form_explains_itself() -> None:
+def test_form_fields_have_titles_and_descriptions() -> None:
     fields = form_fields(["svm", "xgboost"])
     assert set(fields) == set(RunParameters.model_fields)
     for name, field in fields.items():
@@ -48,7 +48,7 @@ def test_every_field_of_the_form_explains_itself() -> None:
         assert field["section"] in ("Data", "Models", "Run"), name
 
 
-def test_the_form_takes_what_the_first_task_takes_and_refuses_the_rest() -> None:
+def test_form_fields_accept_and_reject_the_values_of_the_parser() -> None:
     params = {name: Param(**field) for name, field in form_fields(["svm", "xgboost"]).items()}
     assert {name: param.resolve() for name, param in params.items()} == parse_parameters({}).model_dump()
     assert params["round"].resolve(1335) == 1335
@@ -66,5 +66,5 @@ def test_the_form_takes_what_the_first_task_takes_and_refuses_the_rest() -> None
             params[name].resolve(wrong)
 
 
-def test_defaults_can_be_replaced() -> None:
+def test_form_fields_default_can_be_replaced() -> None:
     assert form_fields([], source="practice")["source"]["default"] == "practice"
