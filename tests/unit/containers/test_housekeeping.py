@@ -99,7 +99,7 @@ def everything_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_old_runs_go_with_their_rounds_folder_and_late_or_used_ones_stay(data: DataLayout) -> None:
+def test_remove_runs_old_ones_are_removed_with_empty_round_folders(data: DataLayout) -> None:
     old = make_run(data, "1300", days=61)
     used = make_run(data, "1301", days=61)
     RunLayout(used).report("svm").parent.mkdir()
@@ -114,7 +114,7 @@ def test_old_runs_go_with_their_rounds_folder_and_late_or_used_ones_stay(data: D
     assert last.exists()
 
 
-def test_rounds_are_counted_by_number_and_for_each_source(data: DataLayout) -> None:
+def test_remove_runs_newest_rounds_of_each_source_stay(data: DataLayout) -> None:
     make_run(data, "999", days=100)
     make_run(data, "1000", days=100)
     make_run(data, "1335", days=100, source="practice")
@@ -123,7 +123,7 @@ def test_rounds_are_counted_by_number_and_for_each_source(data: DataLayout) -> N
     assert clean_runs(data).removed == ["rounds/1334/0123456789ab", "rounds/999/0123456789ab"]
 
 
-def test_all_runs_of_a_late_round_stay(data: DataLayout) -> None:
+def test_remove_runs_every_run_of_a_recent_round_stays(data: DataLayout) -> None:
     directory = make_run(data, "1000", days=100)
     shutil.copytree(directory, directory.with_name("ba9876543210"))
     assert clean_runs(data).removed == []
@@ -136,14 +136,14 @@ def test_remove_runs_old_run_without_metadata_is_removed(data: DataLayout) -> No
     assert clean_runs(data).removed == ["rounds/1000/0123456789ab"]
 
 
-def test_the_directory_of_an_active_run_stays(data: DataLayout) -> None:
+def test_remove_runs_active_run_stays(data: DataLayout) -> None:
     make_run(data, "1000", days=100, run=RUN)
     make_run(data, "1001", days=100, run=RunRef(RUN.dag, "manual__1"))
     make_run(data, "1002", days=100)
     assert clean_runs(data, is_active=lambda run: run == RUN).removed == ["rounds/1001/0123456789ab"]
 
 
-def test_nothing_is_removed_when_airflow_does_not_answer(data: DataLayout) -> None:
+def test_remove_runs_without_answer_of_airflow_removes_no_run(data: DataLayout) -> None:
     make_run(data, "1000", days=100)
     make_run(data, "1001", days=100, run=RUN)
     make_run(data, "1002", days=100)
@@ -178,7 +178,7 @@ def be_killed_in_the_middle(data: DataLayout) -> None:
     clean_runs(data)
 
 
-def test_a_killed_removal_leaves_no_half_run_and_the_next_one_ends_it(data: DataLayout) -> None:
+def test_remove_runs_killed_leaves_no_partial_run(data: DataLayout) -> None:
     make_run(data, "1000", days=100)
     make_run(data, "1001", days=100)
     process = multiprocessing.get_context("fork").Process(target=be_killed_in_the_middle, args=(data,))
@@ -192,7 +192,7 @@ def test_a_killed_removal_leaves_no_half_run_and_the_next_one_ends_it(data: Data
     assert everything_in(data.rounds) == ["1001", run, f"{run}/live.parquet", f"{run}/run.json"]
 
 
-def test_links_out_of_the_volume_are_not_followed(data: DataLayout, tmp_path: Path) -> None:
+def test_remove_runs_links_out_of_the_volume_are_not_followed(data: DataLayout, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "precious").write_text("x")
     directory = make_run(data, "1000", days=100)
@@ -382,20 +382,20 @@ def test_remove_downloads_unrequested_files_and_folders_are_removed(data: DataLa
     assert verified_manifest(data.downloads_root / "numerai/v5.3/round-1335/live.parquet")
 
 
-def test_a_download_in_use_again_stays(data: DataLayout) -> None:
+def test_remove_downloads_recently_requested_file_stays(data: DataLayout) -> None:
     path = make_download(data, "numerai/v5.3/train.parquet", days=61)
     age(manifest_path(path), days=3)
     assert sweep_downloads(data).removed == []
 
 
-def test_a_download_that_a_run_works_on_stays(data: DataLayout) -> None:
+def test_remove_downloads_locked_file_stays(data: DataLayout) -> None:
     path = make_download(data, "numerai/v5.3/train.parquet", days=61)
     with file_lock(lock_path(path), "exclusive"):
         assert sweep_downloads(data).removed == []
     assert sweep_downloads(data).removed == ["downloads/numerai/v5.3/train.parquet"]
 
 
-def test_what_a_killed_removal_of_a_download_left_goes(data: DataLayout) -> None:
+def test_remove_downloads_file_without_manifest_is_removed(data: DataLayout) -> None:
     path = make_download(data, "numerai/v5.3/train.parquet", days=61)
     manifest_path(path).unlink()
     assert sweep_downloads(data).removed == ["downloads/numerai/v5.3/train.parquet"]
@@ -415,7 +415,7 @@ def test_remove_downloads_old_unfinished_files_are_removed(data: DataLayout) -> 
     ]
 
 
-def test_what_cannot_be_removed_is_named_and_the_rest_goes_on() -> None:
+def test_cleanup_failing_removal_is_named_and_others_continue() -> None:
     cleanup = Cleanup(NOW)
 
     def refuse() -> None:
@@ -429,7 +429,7 @@ def test_what_cannot_be_removed_is_named_and_the_rest_goes_on() -> None:
         cleanup.finish()
 
 
-def test_an_empty_volume_is_no_error(data: DataLayout) -> None:
+def test_cleanup_empty_volume_removes_no_file(data: DataLayout) -> None:
     assert clean_runs(data).finish()["removed"] == []
     assert clean_results(data).finish()["removed"] == []
     assert sweep_downloads(data).finish()["removed"] == []
