@@ -42,7 +42,7 @@ def client(token: str) -> TestClient:
     return TestClient(create_app(), headers={"Authorization": f"Bearer {token}"})
 
 
-def test_who_is_signed_out_gets_401_from_every_route(signed_out: TestClient, token: str) -> None:
+def test_routes_without_sign_in_answer_401(signed_out: TestClient, token: str) -> None:
     app = create_app()
     routes = app.routes
     assert len(routes) == 7
@@ -55,20 +55,20 @@ def test_who_is_signed_out_gets_401_from_every_route(signed_out: TestClient, tok
             assert answer.json() == {"detail": "Not authenticated"}
 
 
-def test_a_token_that_is_none_gets_nowhere(signed_out: TestClient, token: str) -> None:
+def test_routes_invalid_token_answers_403(signed_out: TestClient, token: str) -> None:
     assert signed_out.get("/api/runs", headers={"Authorization": f"Bearer {token}x"}).status_code == 403
     signed_out.cookies.set("_token", "x.y.z")
     assert signed_out.get("/").status_code == 403
 
 
-def test_a_cookie_is_enough(signed_out: TestClient, token: str) -> None:
+def test_page_cookie_with_token_is_accepted(signed_out: TestClient, token: str) -> None:
     signed_out.cookies.set("_token", token)
     answer = signed_out.get("/")
     assert answer.status_code == 200
     assert "<h1>Leaderboard</h1>" in answer.text
 
 
-def test_fastapis_own_pages_are_off(client: TestClient) -> None:
+def test_application_documentation_pages_answer_404(client: TestClient) -> None:
     assert [client.get(path).status_code for path in ("/docs", "/redoc", "/openapi.json")] == [404] * 3
 
 
@@ -94,13 +94,13 @@ def test_fastapis_own_pages_are_off(client: TestClient) -> None:
         "assets/%2Fetc%2Fpasswd",
     ],
 )
-def test_tricks_with_paths_find_nothing(client: TestClient, tmp_path: Path, path: str) -> None:
+def test_run_route_invalid_path_answers_404(client: TestClient, tmp_path: Path, path: str) -> None:
     make_run(tmp_path / "data")
     assert client.get(f"/{RUN}").status_code == 200
     assert client.get(f"/{path}").status_code == 404
 
 
-def test_a_run_is_told(client: TestClient, tmp_path: Path) -> None:
+def test_run_routes_finished_run_return_board_and_embeddings(client: TestClient, tmp_path: Path) -> None:
     make_run(tmp_path / "data")
     assert [run["round"] for run in client.get("/api/runs").json()] == ["1335"]
     board = client.get(f"/{RUN}").json()
@@ -110,21 +110,21 @@ def test_a_run_is_told(client: TestClient, tmp_path: Path) -> None:
     assert len(points["x"]) == len(rows["era"]) > 2_900
 
 
-def test_a_run_without_tables_says_why_there_is_no_map(client: TestClient, tmp_path: Path) -> None:
+def test_embeddings_route_without_tables_names_the_missing_file(client: TestClient, tmp_path: Path) -> None:
     make_run(tmp_path / "data", tables=False)
     answer = client.get(f"/{RUN}/embeddings")
     assert answer.status_code == 404
     assert "training.parquet" in answer.json()["detail"]
 
 
-def test_a_run_of_the_dag_leads_to_its_directory(client: TestClient, tmp_path: Path) -> None:
+def test_dag_run_route_known_run_returns_its_directory(client: TestClient, tmp_path: Path) -> None:
     layout = make_run(tmp_path / "data", tables=False)
     found = client.get("/api/dag-run", params={"dag": DAG_RUN.dag, "run": DAG_RUN.run})
     assert found.json() == {"round": "1335", "run": layout.directory.name}
     assert client.get("/api/dag-run", params={"dag": DAG_RUN.dag, "run": "../x"}).status_code == 404
 
 
-def test_answers_forbid_what_the_page_does_not_need(client: TestClient) -> None:
+def test_responses_security_headers_are_strict(client: TestClient) -> None:
     for path in ("/", "/api/runs", "/assets/leaderboard.js", "/api/runs/1/2"):
         headers = client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
@@ -134,7 +134,7 @@ def test_answers_forbid_what_the_page_does_not_need(client: TestClient) -> None:
         assert headers["cache-control"] == cached
 
 
-def test_airflow_serves_it_as_the_plugin_says(token: str, tmp_path: Path) -> None:
+def test_plugin_application_is_served_by_airflow(token: str, tmp_path: Path) -> None:
     from airflow import plugins_manager
     from airflow.api_fastapi.app import init_plugins
     from fastapi import FastAPI
@@ -154,7 +154,7 @@ def test_airflow_serves_it_as_the_plugin_says(token: str, tmp_path: Path) -> Non
     assert callable(application)
 
 
-def test_a_models_task_links_to_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_task_has_a_link_to_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -191,7 +191,7 @@ def test_plugin_import_loads_no_libraries_of_tasks() -> None:
     assert loaded.isdisjoint({"pandas", "pyarrow", "numpy", "fastapi", "numerapi"})
 
 
-def test_making_the_application_reads_no_tables() -> None:
+def test_create_app_imports_no_table_libraries() -> None:
     script = (
         "import sys; sys.path[:0] = ['plugins'];"
         "from numerai_pipeline.dag.leaderboard_app import create_app; create_app();"

@@ -83,12 +83,12 @@ def asked(server: PracticeServer) -> int:
     return len(server.requests.entries())
 
 
-def test_a_round_that_is_open_passes_without_the_triggerer(sensor: RoundSensor, season: ClockedSeason) -> None:
+def test_sensor_open_round_returns_without_the_triggerer(sensor: RoundSensor, season: ClockedSeason) -> None:
     season.clock = OPENS
     assert sensor.execute(context()) == FOUND
 
 
-def test_a_round_that_is_not_open_is_waited_for_in_the_triggerer(sensor: RoundSensor, season: ClockedSeason) -> None:
+def test_sensor_round_not_open_defers_to_the_triggerer(sensor: RoundSensor, season: ClockedSeason) -> None:
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute(context(version="v5.3"))
     trigger = deferred.value.trigger
@@ -117,7 +117,7 @@ def test_a_round_that_is_not_open_is_waited_for_in_the_triggerer(sensor: RoundSe
     ],
     ids=lambda fault: fault.kind,
 )
-def test_a_server_that_fails_costs_no_try_of_the_task(
+def test_sensor_failing_server_defers_after_one_request(
     sensor: RoundSensor, server: PracticeServer, season: ClockedSeason, bad_day: Fault
 ) -> None:
     season.clock = OPENS
@@ -127,15 +127,13 @@ def test_a_server_that_fails_costs_no_try_of_the_task(
     assert asked(server) == 1
 
 
-def test_a_scheduled_run_that_comes_too_late_fails_at_once_and_for_good(
-    sensor: RoundSensor, season: ClockedSeason
-) -> None:
+def test_sensor_scheduled_run_too_late_fails_without_retry(sensor: RoundSensor, season: ClockedSeason) -> None:
     season.clock = SATURDAY + timedelta(days=4)
     with pytest.raises(AirflowFailException, match=r'missed round 1334 .* closed .*\{"round": 1334\}'):
         sensor.execute(context())
 
 
-def test_a_round_that_was_missed_while_waiting_fails_the_task_for_good(sensor: RoundSensor) -> None:
+def test_sensor_round_missed_while_waiting_fails_without_retry(sensor: RoundSensor) -> None:
     for state in ("missed", "failed"):
         with pytest.raises(AirflowFailException, match="nothing came"):
             sensor.resume_execution(
@@ -143,7 +141,7 @@ def test_a_round_that_was_missed_while_waiting_fails_the_task_for_good(sensor: R
             )
 
 
-def test_a_triggerer_that_never_answers_is_named(sensor: RoundSensor) -> None:
+def test_sensor_trigger_timeout_names_the_triggerer(sensor: RoundSensor) -> None:
     with pytest.raises(AirflowFailException, match="the triggerer did not respond for 6 days"):
         sensor.resume_execution(TRIGGER_FAIL_REPR, {"error": "Trigger timeout"}, context())
 
@@ -159,7 +157,7 @@ def test_a_triggerer_that_never_answers_is_named(sensor: RoundSensor) -> None:
         (a_run(), {"round": 1332}, "the parameter 'round' is 1332"),
     ],
 )
-def test_who_does_not_wait_is_told_why(
+def test_sensor_run_that_needs_no_wait_logs_the_reason(
     sensor: RoundSensor,
     server: PracticeServer,
     capfd: pytest.CaptureFixture[str],
@@ -173,7 +171,7 @@ def test_who_does_not_wait_is_told_why(
 
 
 @pytest.mark.parametrize("kind", [DagRunType.MANUAL, DagRunType.SCHEDULED])
-def test_choices_that_do_not_fit_together_fail_here_for_good(
+def test_sensor_invalid_parameters_fail_without_retry(
     sensor: RoundSensor, server: PracticeServer, kind: DagRunType
 ) -> None:
     with pytest.raises(AirflowFailException, match="choose source 'archive'"):
@@ -183,9 +181,7 @@ def test_choices_that_do_not_fit_together_fail_here_for_good(
     assert asked(server) == 0
 
 
-def test_a_scheduled_run_without_its_server_says_what_is_missing(
-    sensor: RoundSensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sensor_without_practice_url_names_the_setting(sensor: RoundSensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NUMERAI_PRACTICE_URL")
     load_settings.cache_clear()
     with pytest.raises(AirflowFailException, match="NUMERAI_PRACTICE_URL"):
@@ -206,7 +202,7 @@ EARLIER = datetime(2026, 7, 3, 9, tzinfo=UTC)
         (a_run(DagRunType.ASSET_TRIGGERED, end=None), None),
     ],
 )
-def test_the_date_of_a_run(run: DagRun, date: datetime | None) -> None:
+def test_run_date_each_kind_of_run_has_its_date(run: DagRun, date: datetime | None) -> None:
     assert run_date(run) == date
 
 
@@ -263,7 +259,7 @@ def real_run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     return run
 
 
-def test_a_scheduled_run_downloads_the_round_it_waited_for(
+def test_sensor_scheduled_run_downloads_the_round_of_the_trigger(
     tmp_path: Path, real_run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime.now(UTC)
@@ -280,7 +276,7 @@ def test_a_scheduled_run_downloads_the_round_it_waited_for(
     assert (state, raw["round"]) == ("success", str(current.number))
 
 
-def test_a_scheduled_run_whose_round_is_over_fails_without_another_try(
+def test_sensor_real_run_of_a_closed_round_fails_after_one_attempt(
     tmp_path: Path, real_run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime.now(UTC)

@@ -84,7 +84,7 @@ def fault(kind: Kind, **options: Any) -> Fault:
 READY = {"state": "ready", "round": 1334, "opens": OPENS.isoformat(), "closes": CLOSES.isoformat()}
 
 
-def test_it_fires_when_the_round_opens(machine: TimeMachine, season: ClockedSeason) -> None:
+def test_trigger_round_opens_fires_within_one_poll(machine: TimeMachine, season: ClockedSeason) -> None:
     payload = wait_for(machine)
     assert payload.items() >= READY.items()
     assert OPENS <= season.clock <= OPENS + timedelta(seconds=1.25 * POLL)
@@ -92,13 +92,13 @@ def test_it_fires_when_the_round_opens(machine: TimeMachine, season: ClockedSeas
     assert len(set(machine.sleeps)) > 1, "polls of many installations must not come at the same moments"
 
 
-def test_a_round_that_is_open_already_needs_no_waiting(machine: TimeMachine, season: ClockedSeason) -> None:
+def test_trigger_round_already_open_fires_without_waiting(machine: TimeMachine, season: ClockedSeason) -> None:
     season.clock = CLOSES - timedelta(minutes=1)
     assert wait_for(machine).items() >= READY.items()
     assert machine.sleeps == []
 
 
-def test_the_round_of_the_day_before_is_another_round(machine: TimeMachine, season: ClockedSeason) -> None:
+def test_trigger_open_round_of_the_previous_day_does_not_fire(machine: TimeMachine, season: ClockedSeason) -> None:
     class Overlapping(NumeraisRound):
         @property
         def closes(self) -> datetime:
@@ -110,7 +110,7 @@ def test_the_round_of_the_day_before_is_another_round(machine: TimeMachine, seas
     assert wait_for(machine)["round"] == 1334
 
 
-def test_it_waits_for_live_data_that_is_still_yesterdays(machine: TimeMachine, season: ClockedSeason) -> None:
+def test_trigger_outdated_live_data_waits_for_new_data(machine: TimeMachine, season: ClockedSeason) -> None:
     season.lagging = {1334}
     there = OPENS + timedelta(hours=3)
     machine.at(there, season.lagging.clear)
@@ -118,7 +118,7 @@ def test_it_waits_for_live_data_that_is_still_yesterdays(machine: TimeMachine, s
     assert there <= season.clock <= there + timedelta(seconds=1.25 * POLL)
 
 
-def test_data_that_stays_yesterdays_is_missed_when_the_round_closes(
+def test_trigger_live_data_outdated_until_the_close_is_missed(
     machine: TimeMachine, season: ClockedSeason, poll: Callable[[float], None]
 ) -> None:
     poll(3600)
@@ -131,7 +131,7 @@ def test_data_that_stays_yesterdays_is_missed_when_the_round_closes(
 
 
 @pytest.mark.parametrize("unsaid", ["no_etag", "no_date"])
-def test_one_sign_of_new_data_is_enough(
+def test_trigger_one_sign_of_new_data_fires(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason, unsaid: Kind
 ) -> None:
     server.faults.add(fault(unsaid, on="file", count=ALWAYS))
@@ -142,7 +142,7 @@ def test_one_sign_of_new_data_is_enough(
     assert season.clock >= there
 
 
-def test_new_data_is_known_although_the_round_before_is_not_served_any_more(
+def test_trigger_previous_round_not_served_detects_new_data(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.faults.add(fault("no_date", on="file", count=ALWAYS))
@@ -150,9 +150,7 @@ def test_new_data_is_known_although_the_round_before_is_not_served_any_more(
     assert wait_for(machine).items() >= READY.items()
 
 
-def test_a_server_that_sends_its_newest_data_for_every_round_is_known_by_the_datas_date(
-    machine: TimeMachine, season: ClockedSeason
-) -> None:
+def test_trigger_same_data_for_every_round_compares_last_modified(machine: TimeMachine, season: ClockedSeason) -> None:
     season.sends_newest = True
     season.lagging = {1334}
     there = OPENS + timedelta(hours=2)
@@ -161,7 +159,7 @@ def test_a_server_that_sends_its_newest_data_for_every_round_is_known_by_the_dat
     assert season.clock >= there
 
 
-def test_where_nothing_tells_new_data_from_old_it_does_not_wait_for_ever(
+def test_trigger_no_sign_of_new_data_is_missed_at_the_close(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason, poll: Callable[[float], None]
 ) -> None:
     poll(3600)
@@ -172,9 +170,7 @@ def test_where_nothing_tells_new_data_from_old_it_does_not_wait_for_ever(
 
 
 @pytest.mark.parametrize("days_late", [3, 30])
-def test_a_run_that_comes_days_late_has_missed_its_round_at_once(
-    machine: TimeMachine, season: ClockedSeason, days_late: int
-) -> None:
+def test_trigger_run_days_late_is_missed_at_once(machine: TimeMachine, season: ClockedSeason, days_late: int) -> None:
     season.clock = SATURDAY + timedelta(days=days_late)
     payload = wait_for(machine)
     assert (payload["state"], machine.sleeps) == ("missed", [])
@@ -184,7 +180,7 @@ def test_a_run_that_comes_days_late_has_missed_its_round_at_once(
 @pytest.mark.parametrize(
     ("day", "number", "patience"), [(SATURDAY, 1334, timedelta(hours=48)), (TUESDAY, 1330, timedelta(hours=24))]
 )
-def test_a_round_that_never_opens_is_missed(
+def test_trigger_round_that_never_opens_is_missed(
     machine: TimeMachine, season: ClockedSeason, day: datetime, number: int, patience: timedelta
 ) -> None:
     season.cancelled = {number}
@@ -196,17 +192,13 @@ def test_a_round_that_never_opens_is_missed(
     assert timedelta(0) <= season.clock - day - patience <= timedelta(seconds=1)
 
 
-def test_a_saturday_round_that_opens_on_sunday_is_still_saturdays(
-    machine: TimeMachine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trigger_saturday_round_opening_on_sunday_fires(machine: TimeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NumeraisRound, "late", {1334: timedelta(hours=21)})
     payload = wait_for(machine)
     assert (payload["state"], payload["round"]) == ("ready", 1334)
 
 
-def test_a_round_that_closes_while_it_waits_is_missed_and_said_to_be(
-    machine: TimeMachine, season: ClockedSeason
-) -> None:
+def test_trigger_round_closes_while_waiting_names_the_close(machine: TimeMachine, season: ClockedSeason) -> None:
     season.clock, season.lagging = TUESDAY, {1330}
     assert "it closed at Tue 2026-08-11 14:12 UTC" in wait_for(machine, TUESDAY)["reason"]
 
@@ -224,7 +216,7 @@ BAD_DAYS: dict[str, list[Fault]] = {
 
 
 @pytest.mark.parametrize("faults", BAD_DAYS.values(), ids=BAD_DAYS.keys())
-def test_a_server_that_fails_is_asked_again_until_it_answers(
+def test_trigger_failing_server_is_polled_until_it_answers(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason, faults: list[Fault]
 ) -> None:
     season.clock = OPENS
@@ -234,7 +226,7 @@ def test_a_server_that_fails_is_asked_again_until_it_answers(
 
 
 @pytest.mark.parametrize("query", ["rounds(", "listDatasets(", "dataset("])
-def test_a_server_that_says_no_round_is_open_is_asked_again(
+def test_trigger_no_current_round_is_polled_again(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason, query: str
 ) -> None:
     season.clock = OPENS
@@ -243,7 +235,7 @@ def test_a_server_that_says_no_round_is_open_is_asked_again(
     assert 1 <= len(machine.sleeps) <= 2
 
 
-def test_a_server_that_fails_is_asked_less_and_less_often(
+def test_trigger_failing_server_is_polled_with_backoff(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason, poll: Callable[[float], None]
 ) -> None:
     poll(60)
@@ -254,7 +246,7 @@ def test_a_server_that_fails_is_asked_less_and_less_often(
         assert least <= pause <= min(least + 15, 600)
 
 
-def test_after_an_answer_it_asks_as_often_as_before(
+def test_trigger_answer_after_failures_resets_the_interval(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason
 ) -> None:
     server.faults.add(fault("status", status=503, count=3))
@@ -262,13 +254,15 @@ def test_after_an_answer_it_asks_as_often_as_before(
     assert all(POLL <= pause <= 1.25 * POLL for pause in machine.sleeps[3:])
 
 
-def test_a_server_that_asks_to_be_left_alone_is(machine: TimeMachine, server: PracticeServer) -> None:
+def test_trigger_retry_after_is_respected(machine: TimeMachine, server: PracticeServer) -> None:
     server.faults.add(fault("status", status=429, retry_after=3000))
     assert wait_for(machine).items() >= READY.items()
     assert machine.sleeps[0] == 3000
 
 
-def test_even_that_ends_at_the_deadline(machine: TimeMachine, server: PracticeServer, season: ClockedSeason) -> None:
+def test_trigger_retry_after_ends_at_the_deadline(
+    machine: TimeMachine, server: PracticeServer, season: ClockedSeason
+) -> None:
     season.clock = OPENS
     season.lagging = {1334}
     machine.at(OPENS, lambda: server.faults.add(fault("status", status=429, retry_after=10**7)))
@@ -277,7 +271,7 @@ def test_even_that_ends_at_the_deadline(machine: TimeMachine, server: PracticeSe
     assert timedelta(0) <= season.clock - CLOSES <= timedelta(seconds=1)
 
 
-def test_a_server_that_never_answers_is_given_up_at_the_deadline(
+def test_trigger_server_without_answer_is_missed_at_the_deadline(
     machine: TimeMachine, server: PracticeServer, season: ClockedSeason
 ) -> None:
     server.faults.add(fault("status", status=503, count=ALWAYS))
@@ -288,7 +282,7 @@ def test_a_server_that_never_answers_is_given_up_at_the_deadline(
     assert timedelta(0) <= season.clock - SATURDAY - timedelta(hours=48) <= timedelta(seconds=1)
 
 
-def test_a_version_that_does_not_exist_is_said_at_once(machine: TimeMachine, season: ClockedSeason) -> None:
+def test_trigger_unknown_version_fails_at_once(machine: TimeMachine, season: ClockedSeason) -> None:
     season.clock = OPENS
     payload = wait_for(machine, version="v4.1")
     assert payload["state"] == "failed"
@@ -296,7 +290,7 @@ def test_a_version_that_does_not_exist_is_said_at_once(machine: TimeMachine, sea
     assert machine.sleeps == []
 
 
-def test_a_version_that_is_being_published_is_waited_for(
+def test_trigger_version_being_published_waits_for_its_files(
     machine: TimeMachine, season: ClockedSeason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     season.clock = OPENS
@@ -307,7 +301,7 @@ def test_a_version_that_is_being_published_is_waited_for(
     assert machine.sleeps
 
 
-def test_settings_that_are_wrong_are_said(machine: TimeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trigger_missing_setting_fails_and_names_it(machine: TimeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NUMERAI_PRACTICE_URL")
     load_settings.cache_clear()
     payload = wait_for(machine)
@@ -315,19 +309,19 @@ def test_settings_that_are_wrong_are_said(machine: TimeMachine, monkeypatch: pyt
     assert "NUMERAI_PRACTICE_URL" in payload["reason"]
 
 
-def test_it_says_what_it_waits_for_every_ten_minutes_at_most(
+def test_trigger_waiting_logs_at_most_every_ten_minutes(
     machine: TimeMachine, capfd: pytest.CaptureFixture[str], poll: Callable[[float], None]
 ) -> None:
     poll(60)
     wait_for(machine)
-    said = [line for line in "".join(capfd.readouterr()).splitlines() if "round_trigger" in line]
-    assert "no round has opened on Saturday 2026-08-15 yet; until Mon 2026-08-17 12:00 UTC" in said[0]
-    assert "is open and its live data is available" in said[-1]
+    lines = [line for line in "".join(capfd.readouterr()).splitlines() if "round_trigger" in line]
+    assert "no round has opened on Saturday 2026-08-15 yet; until Mon 2026-08-17 12:00 UTC" in lines[0]
+    assert "is open and its live data is available" in lines[-1]
     assert len(machine.sleeps) > 50
-    assert 6 <= len(said) <= 9
+    assert 6 <= len(lines) <= 9
 
 
-def test_it_goes_on_after_a_restart_of_the_triggerer(machine: TimeMachine, season: ClockedSeason) -> None:
+def test_trigger_restarted_triggerer_continues_from_its_arguments(machine: TimeMachine, season: ClockedSeason) -> None:
     async def stop_after_three(seconds: float) -> None:
         await machine.sleep(seconds)
         if len(machine.sleeps) == 3:
@@ -347,7 +341,7 @@ def test_it_goes_on_after_a_restart_of_the_triggerer(machine: TimeMachine, seaso
     assert wait_for(machine).items() >= READY.items()
 
 
-def test_the_triggerer_finds_it(tmp_path: Path) -> None:
+def test_trigger_classpath_is_found_by_the_triggerer(tmp_path: Path) -> None:
     script = (
         "import airflow.settings; airflow.settings.initialize();"
         "from airflow.jobs.triggerer_job_runner import TriggerRunner;"
@@ -360,6 +354,6 @@ def test_the_triggerer_finds_it(tmp_path: Path) -> None:
     assert answer.stdout.splitlines()[-1] == "RoundTrigger"
 
 
-def test_the_clock_of_these_tests_is_numerais() -> None:
+def test_numerais_round_opens_at_the_hour_of_numerai() -> None:
     assert NumeraisRound(1334).opens == OPENS
     assert SeasonRound(1334).opens == SATURDAY
