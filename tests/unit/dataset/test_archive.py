@@ -69,7 +69,7 @@ def zip_of(path: Path, *members: tuple[zipfile.ZipInfo, bytes]) -> Path:
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_unpacks_every_file(tmp_path: Path, place: Path, compression: int) -> None:
+def test_extract_valid_zip_writes_every_file(tmp_path: Path, place: Path, compression: int) -> None:
     junk = {"__MACOSX/._a.csv": "x", "folder/.DS_Store": "x"}
     path = write_zip(tmp_path / "good.zip", {**GOOD, **junk}, compression)
 
@@ -130,7 +130,7 @@ def test_check_zip_damaged_system_file_is_not_read(tmp_path: Path) -> None:
         check_zip(path)
 
 
-def test_folders_and_unix_modes_are_fine(tmp_path: Path, place: Path) -> None:
+def test_extract_folders_and_unix_modes_are_accepted(tmp_path: Path, place: Path) -> None:
     path = zip_of(
         tmp_path / "unix.zip",
         member("data/", stat.S_IFDIR | 0o755, b""),
@@ -203,7 +203,9 @@ def set_flag_everywhere(content: bytes, flag: int) -> bytes:
         (stat.S_IFSOCK, "special file"),
     ],
 )
-def test_links_and_special_files(tmp_path: Path, refused: Callable[..., str], mode: int, reason: str) -> None:
+def test_extract_links_and_special_files_are_rejected(
+    tmp_path: Path, refused: Callable[..., str], mode: int, reason: str
+) -> None:
     message = refused(zip_of(tmp_path / "bad.zip", member("fine.csv"), member("trap", mode, b"/etc/passwd")))
     assert reason in message
     assert "'trap'" in message
@@ -214,21 +216,23 @@ def test_links_and_special_files(tmp_path: Path, refused: Callable[..., str], mo
     "names",
     [("a.csv", "a.csv"), ("a.csv", "A.CSV"), ("a.csv", "./a.csv"), ("d/a.csv", "d//a.csv"), ("é.csv", "e\u0301.csv")],
 )
-def test_the_same_name_twice(tmp_path: Path, refused: Callable[..., str], names: tuple[str, str]) -> None:
+def test_extract_duplicate_names_are_rejected(
+    tmp_path: Path, refused: Callable[..., str], names: tuple[str, str]
+) -> None:
     assert "the same name" in refused(zip_of(tmp_path / "bad.zip", *(member(name) for name in names)))
 
 
-def test_a_file_that_is_a_folder_too(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_extract_name_of_file_and_folder_is_rejected(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "is a file and the folder" in refused(zip_of(tmp_path / "bad.zip", member("d/a.csv"), member("D")))
 
 
-def test_a_bomb_by_total_size(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_extract_too_large_total_size_is_rejected(tmp_path: Path, refused: Callable[..., str]) -> None:
     message = refused(write_zip(tmp_path / "bad.zip", GOOD), total_bytes=100)
     assert "440 bytes" in message
     assert "100 allowed" in message
 
 
-def test_a_bomb_by_ratio(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_extract_too_high_compression_ratio_is_rejected(tmp_path: Path, refused: Callable[..., str]) -> None:
     path = write_zip(tmp_path / "bad.zip", {"zeros.csv": bytes(17 * 2**20)})
     message = refused(path)
     assert "'zeros.csv'" in message
@@ -238,11 +242,11 @@ def test_a_bomb_by_ratio(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "zip bomb" in refused(small, ratio_from_bytes=1000)
 
 
-def test_a_small_member_may_have_any_ratio(tmp_path: Path, place: Path) -> None:
+def test_extract_small_member_with_high_ratio_is_accepted(tmp_path: Path, place: Path) -> None:
     assert extract(write_zip(tmp_path / "small.zip", {"zeros.csv": bytes(2**20)}), place / "out")
 
 
-def test_a_bomb_by_number_of_members(
+def test_extract_too_many_members_are_rejected_before_reading(
     tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_zip(tmp_path / "bad.zip", {f"{number}.csv": "x" for number in range(1200)})
@@ -251,7 +255,7 @@ def test_a_bomb_by_number_of_members(
     assert "1,200 members" in refused(path)
 
 
-def test_members_that_overlap(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_extract_overlapping_members_are_rejected(tmp_path: Path, refused: Callable[..., str]) -> None:
     path = write_zip(tmp_path / "bad.zip", {"a.csv": "x" * 100, "b.csv": "y"}, zipfile.ZIP_STORED)
     patch_zip(path, name="a.csv", size=5000, compressed=5000)
     assert "overlap" in refused(path)
@@ -276,20 +280,22 @@ def test_extract_wrong_size_with_matching_checksum_is_rejected(tmp_path: Path, r
     refused(patch_zip(path, size=900, crc=zlib.crc32(content[:900])))
 
 
-def test_an_encrypted_member(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_extract_encrypted_member_is_rejected(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "encrypted" in refused(patch_zip(write_zip(tmp_path / "bad.zip", GOOD), flags=1))
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_compressions_that_cannot_be_bounded(tmp_path: Path, refused: Callable[..., str], compression: int) -> None:
+def test_extract_unsupported_compression_is_rejected(
+    tmp_path: Path, refused: Callable[..., str], compression: int
+) -> None:
     assert f"method {compression}" in refused(write_zip(tmp_path / "bad.zip", GOOD, compression))
 
 
-def test_an_unknown_compression(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_extract_unknown_compression_is_rejected(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "method 99" in refused(patch_zip(write_zip(tmp_path / "bad.zip", GOOD), method=99))
 
 
-def test_a_wrong_checksum(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_extract_wrong_checksum_is_rejected(tmp_path: Path, refused: Callable[..., str]) -> None:
     path = write_zip(tmp_path / "bad.zip", {"a.csv": "0123456789", "b.csv": "zz"}, zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"0123456789", b"0123456780"))
     message = refused(path)
@@ -299,7 +305,7 @@ def test_a_wrong_checksum(tmp_path: Path, refused: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_zip(tmp_path: Path, refused: Callable[..., str], share: float) -> None:
+def test_extract_truncated_zip_is_rejected(tmp_path: Path, refused: Callable[..., str], share: float) -> None:
     path = write_zip(tmp_path / "bad.zip", GOOD)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     assert "truncated" in refused(path)
@@ -317,25 +323,31 @@ def test_extract_file_that_is_not_a_zip_is_rejected(
 
 
 @pytest.mark.parametrize("members", [{}, {"__MACOSX/._a": "x"}, {"a/._b": "x"}, {"folder/": ""}])
-def test_a_zip_without_files(tmp_path: Path, refused: Callable[..., str], members: dict[str, str]) -> None:
+def test_extract_zip_without_files_is_rejected(
+    tmp_path: Path, refused: Callable[..., str], members: dict[str, str]
+) -> None:
     assert "no files" in refused(write_zip(tmp_path / "bad.zip", members))
 
 
-def test_a_missing_archive(tmp_path: Path, place: Path) -> None:
+def test_extract_missing_archive_raises_not_found(tmp_path: Path, place: Path) -> None:
     with pytest.raises(NotFoundError, match=r"gone\.zip"):
         extract(tmp_path / "gone.zip", place / "out")
     with pytest.raises(NotFoundError):
         extract(tmp_path, place / "out")
 
 
-def test_too_little_space(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extract_too_little_space_raises_in_advance(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(disk, "RESERVED_BYTES", 2**70)
     with pytest.raises(DiskFullError, match=r"good\.zip needs"):
         extract(write_zip(tmp_path / "good.zip", GOOD), place / "out")
     assert files_under(place) == []
 
 
-def test_a_disk_that_fills_up_while_unpacking(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extract_disk_full_while_writing_removes_its_files(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -109,7 +109,9 @@ def rows_with(column: str, row: int, value: str, rows: list[list[str]]) -> str:
 
 
 class TestClassic:
-    def test_tables(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_classic_zip_writes_three_tables(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
         outcome = unpacked(classic_dataset(raw_dir))
 
         training, validation, live = read(volume.training), read(volume.validation), read(volume.live)
@@ -142,7 +144,9 @@ class TestClassic:
         assert Dataset.read(outcome.dataset.layout) == outcome.dataset
         assert volume.files() == OUTPUTS
 
-    def test_manifests(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_classic_zip_writes_manifests(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
         unpacked(classic_dataset(raw_dir))
         for path, rows in ((volume.training, 24), (volume.validation, 2), (volume.live, 2)):
             manifest = verified_manifest(path)
@@ -157,7 +161,7 @@ class TestClassic:
             (TRAINING.upper(), TOURNAMENT),
         ],
     )
-    def test_files_are_found_by_name(
+    def test_unpack_classic_files_are_found_by_name(
         self, raw_dir: Path, unpacked: Callable[..., Unpacked], names: tuple[str, str]
     ) -> None:
         assert unpacked(classic_dataset(raw_dir, names=names)).dataset.training.rows == 24
@@ -173,7 +177,7 @@ class TestClassic:
         ],
         ids=["CRLF", "BOM", "no last line end", "empty lines", "quoted"],
     )
-    def test_harmless_varieties(
+    def test_unpack_classic_format_variants_are_accepted(
         self,
         volume: Volume,
         raw_dir: Path,
@@ -186,7 +190,7 @@ class TestClassic:
         assert read(volume.training)["id"][0].as_py() == "n001000"
         assert np.isnan(read(volume.live)["target"].to_numpy()).all()
 
-    def test_other_column_orders_and_other_columns(
+    def test_unpack_classic_column_order_and_extra_columns_are_ignored(
         self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         order = [6, 5, 0, 1, 3, 2, 4]
@@ -205,7 +209,7 @@ class TestClassic:
         tournament = [[*row, row[-1]] for row in tournament_rows()]
         return classic_dataset(raw_dir, csv_table(training, header), csv_table(tournament, header))
 
-    def test_the_first_target_is_the_default(
+    def test_unpack_classic_default_target_is_the_first(
         self,
         volume: Volume,
         raw_dir: Path,
@@ -218,17 +222,21 @@ class TestClassic:
         assert read(volume.training).schema.names == list(HEADER)
         assert read(volume.training)["target"].to_pylist()[:2] == [0, 1]
 
-    def test_another_target(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_classic_requested_target_is_used(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
         assert unpacked(self.several_targets(raw_dir), target="target_charles").dataset.target == "target_charles"
         assert read(volume.training)["target"].to_pylist()[:2] == [1, 0]
         assert json.loads(read(volume.training).schema.metadata[b"numerai"])["target"] == "target_charles"
 
-    def test_an_unknown_target(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_classic_unknown_target_lists_the_available_ones(
+        self, raw_dir: Path, refused: Callable[..., str]
+    ) -> None:
         message = refused(self.several_targets(raw_dir), NotFoundError, target="target_ken")
         assert "'target_ken'" in message
         assert "target_bernie, target_charles" in message
 
-    def test_kazutsugi_and_named_features(
+    def test_unpack_classic_kazutsugi_and_named_features_are_accepted(
         self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         header = ("id", "era", "data_type", "feature_wisdom1", "feature_charm1", "feature_wisdom2", "target_kazutsugi")
@@ -237,7 +245,7 @@ class TestClassic:
         assert read(volume.training).schema.names == [*header[:-1], "target"]
 
     @pytest.mark.parametrize(("nth", "kept"), [(2, [2, 4, 6]), (4, [2, 6]), (6, [6]), (52, [6])])
-    def test_thinning_keeps_the_newest_eras(
+    def test_unpack_classic_every_nth_era_keeps_the_newest(
         self,
         volume: Volume,
         raw_dir: Path,
@@ -250,11 +258,13 @@ class TestClassic:
         assert outcome.dataset.training.rows == 4 * len(kept)
         assert (outcome.dataset.validation.rows, outcome.live.rows) == (2, 2)
 
-    def test_eras_are_ordered_by_number(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_classic_eras_are_ordered_by_number(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
         unpacked(classic_dataset(raw_dir, csv_table(training_rows(eras=11))), every_nth_era=5)
         assert list(dict.fromkeys(read(volume.training)["era"].to_pylist())) == ["era1", "era6", "era11"]
 
-    def test_missing_features_become_nan_and_are_counted(
+    def test_unpack_classic_missing_features_are_nan_and_counted(
         self,
         volume: Volume,
         raw_dir: Path,
@@ -266,14 +276,14 @@ class TestClassic:
         assert np.isnan(read(volume.training)["feature2"].to_numpy()[2])
         assert "1 feature values are missing" in caplog.text
 
-    def test_training_rows_without_a_target_are_left_out(
+    def test_unpack_classic_training_rows_without_target_are_dropped(
         self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         outcome = unpacked(classic_dataset(raw_dir, rows_with("target", 3, "", training_rows())))
         assert (outcome.dataset.training.rows, outcome.dataset.training.without_target) == (23, 1)
         assert "n001002" not in read(volume.training)["id"].to_pylist()
 
-    def test_row_groups_do_not_depend_on_batches(
+    def test_unpack_classic_batch_size_does_not_change_row_groups(
         self,
         volume: Volume,
         raw_dir: Path,
@@ -389,7 +399,9 @@ BROKEN_TOURNAMENT: dict[str, tuple[str | bytes, list[str]]] = {
 
 class TestBrokenClassic:
     @pytest.mark.parametrize("case", BROKEN_TRAINING)
-    def test_training(self, raw_dir: Path, refused: Callable[..., str], case: str) -> None:
+    def test_unpack_classic_broken_training_file_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str], case: str
+    ) -> None:
         content, parts = BROKEN_TRAINING[case]
         message = refused(classic_dataset(raw_dir, training=content))
         assert TRAINING in message
@@ -397,14 +409,16 @@ class TestBrokenClassic:
             assert part in message
 
     @pytest.mark.parametrize("case", BROKEN_TOURNAMENT)
-    def test_tournament(self, raw_dir: Path, refused: Callable[..., str], case: str) -> None:
+    def test_unpack_classic_broken_tournament_file_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str], case: str
+    ) -> None:
         content, parts = BROKEN_TOURNAMENT[case]
         message = refused(classic_dataset(raw_dir, tournament=content))
         assert TOURNAMENT in message
         for part in parts:
             assert part in message
 
-    def test_the_row_is_right_far_into_a_file(
+    def test_unpack_classic_error_far_into_a_file_names_its_row(
         self, raw_dir: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from numerai_pipeline.dataset import csv_source
@@ -422,26 +436,32 @@ class TestBrokenClassic:
             ({f"a/{TRAINING}": "x", f"b/{TRAINING}": "y", TOURNAMENT: "z"}, "has 2 files that could be"),
         ],
     )
-    def test_files(self, raw_dir: Path, refused: Callable[..., str], members: dict[str, str], parts: str) -> None:
+    def test_unpack_classic_zip_with_wrong_files_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str], members: dict[str, str], parts: str
+    ) -> None:
         raw_dir.mkdir()
         assert parts in refused(archive_dataset(write_zip(raw_dir / "bad.zip", members)))
 
-    def test_a_missing_archive(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_classic_missing_archive_is_named(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         assert "gone.zip" in refused(archive_dataset(raw_dir / "gone.zip"), NotFoundError)
 
-    def test_a_dangerous_archive(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_classic_zip_with_outside_path_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         raw_dir.mkdir()
         assert "leads out" in refused(archive_dataset(write_zip(raw_dir / "bad.zip", {"../../x": "y"})))
         assert [path.name for path in raw_dir.parent.iterdir() if path.name not in {"raw", "data"}] == []
 
-    def test_thinning_needs_numbered_eras(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_classic_every_nth_era_requires_numbered_eras(
+        self, raw_dir: Path, refused: Callable[..., str]
+    ) -> None:
         unnumbered = csv_table([[row[0], "eraX", *row[2:]] for row in training_rows()])
         assert "'eraX' has no number" in refused(classic_dataset(raw_dir, unnumbered), every_nth_era=4)
         assert "every_nth_era=0" in refused(classic_dataset(raw_dir), every_nth_era=0)
 
 
 class TestV5:
-    def test_tables(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_v5_files_write_three_tables(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
         outcome = unpacked(v5_dataset(raw_dir))
 
         training, validation, live = read(volume.training), read(volume.validation), read(volume.live)
@@ -462,7 +482,7 @@ class TestV5:
         assert len(outcome.dataset.features) == 3
         assert outcome.dataset.feature_set == "small"
 
-    def test_another_feature_set_and_target(
+    def test_unpack_v5_requested_feature_set_and_target_are_used(
         self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:
         outcome = unpacked(v5_dataset(raw_dir), feature_set="all", target="target_ender_20")
@@ -476,7 +496,7 @@ class TestV5:
             "source": "practice",
         }
 
-    def test_the_default_target(
+    def test_unpack_v5_default_target_is_named_target_or_listed(
         self, raw_dir: Path, unpacked: Callable[..., Unpacked], caplog: pytest.LogCaptureFixture
     ) -> None:
         features = features_json()
@@ -490,12 +510,14 @@ class TestV5:
             assert unpacked(raw).dataset.target == "target_ender_20", "else the first one listed"
         assert "using the default target 'target_ender_20' of" in caplog.text
 
-    def test_live_without_targets(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_v5_live_without_target_columns_has_nan(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
         unpacked(v5_dataset(raw_dir, v5_tables(live={"target": None, "target_ender_20": None})))
         assert np.isnan(read(volume.live)["target"].to_numpy()).all()
 
     @pytest.mark.parametrize("index", ["id", None], ids=["named id", "without a name"])
-    def test_the_id_as_a_pandas_index(
+    def test_unpack_v5_id_in_the_pandas_index_is_read(
         self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked], index: str | None
     ) -> None:
         column = index or "__index_level_0__"
@@ -510,7 +532,7 @@ class TestV5:
 
     @pytest.mark.parametrize("statistics", [True, False])
     @pytest.mark.parametrize("place", ["train", "validation", "live"])
-    def test_a_feature_with_nulls_is_float_in_its_tables(
+    def test_unpack_v5_feature_with_nulls_is_float_in_its_tables(
         self,
         volume: Volume,
         raw_dir: Path,
@@ -530,7 +552,9 @@ class TestV5:
             assert schema.field("feature_b").type == pa.int8()
         assert missing_in(outcome) == {"train": 0, "validation": 0, "live": 0} | {place: 1}
 
-    def test_other_types(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_v5_other_column_types_are_accepted(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
         train = v5_tables()["train"]
         replaced = {
             "id": train["id"].cast(pa.large_string()),
@@ -697,7 +721,9 @@ class TestV5:
         without = {kind: {"target": None} for kind in ("train", "validation", "live")}
         assert unpacked(v5_dataset(raw_dir, v5_tables(**without), features)).dataset.target == "target_ender_20"
 
-    def test_thinning(self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_v5_every_nth_era_keeps_the_newest(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
         outcome = unpacked(v5_dataset(raw_dir), every_nth_era=3)
         assert list(dict.fromkeys(read(volume.training)["era"].to_pylist())) == ["0002", "0005", "0008"]
         assert (outcome.dataset.training.rows, outcome.dataset.validation.rows, outcome.live.rows) == (12, 12, 4)
@@ -715,7 +741,7 @@ class TestV5:
         assert outcome.live.data_types == {"live": 4}
         assert "validation.parquet: 4 rows have other types than validation" in caplog.text
 
-    def test_only_the_chosen_columns_are_read(self, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
+    def test_unpack_v5_unused_feature_is_not_read(self, raw_dir: Path, unpacked: Callable[..., Unpacked]) -> None:
         broken = pa.array([float("inf")] * 32)
         assert unpacked(v5_dataset(raw_dir, v5_tables(train={"feature_unused": broken}))).live.rows == 4
 
@@ -758,31 +784,35 @@ class TestBrokenV5:
             ("live", "data_type", pa.array(["live", "live", "life", "live"]), "row 3, column 'data_type': 'life'"),
         ],
     )
-    def test_columns(
+    def test_unpack_v5_broken_column_is_rejected(
         self, raw_dir: Path, refused: Callable[..., str], place: str, column: str, value: Any, parts: str
     ) -> None:
         assert parts in refused(v5_dataset(raw_dir, v5_tables(**{place: {column: value}})))
 
     @pytest.mark.parametrize("place", ["train", "validation", "live"])
-    def test_no_rows(self, raw_dir: Path, refused: Callable[..., str], place: str) -> None:
+    def test_unpack_v5_table_without_rows_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str], place: str
+    ) -> None:
         assert f"{place}.parquet: the table has no rows" in refused(
             v5_dataset(raw_dir, {**v5_tables(), place: v5_table(place, [])})
         )
 
-    def test_a_column_twice(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_v5_duplicate_column_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         table = v5_tables()["train"]
         twice = table.append_column("feature_a", table["feature_a"])
         assert "'feature_a' occurs more than once" in refused(v5_dataset(raw_dir, {**v5_tables(), "train": twice}))
 
     @pytest.mark.parametrize("share", [0, 0.5, 0.99])
     @pytest.mark.parametrize("place", ["train", "validation", "live"])
-    def test_truncated(self, raw_dir: Path, refused: Callable[..., str], place: str, share: float) -> None:
+    def test_unpack_v5_truncated_file_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str], place: str, share: float
+    ) -> None:
         raw = v5_dataset(raw_dir)
         path = raw.path(place)
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
         assert f"{place}.parquet: the parquet file is damaged" in refused(raw)
 
-    def test_damaged_pages(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_v5_damaged_page_is_rejected(self, raw_dir: Path, refused: Callable[..., str]) -> None:
         raw = v5_dataset(raw_dir, write_page_checksum=True)
         path = raw.path("validation")
         content = bytearray(path.read_bytes())
@@ -792,7 +822,7 @@ class TestBrokenV5:
         path.write_bytes(content)
         assert "validation.parquet" in refused(raw)
 
-    def test_damaged_footers_never_end_the_process(self, raw_dir: Path, volume: Volume) -> None:
+    def test_unpack_v5_damaged_footer_does_not_abort_the_process(self, raw_dir: Path, volume: Volume) -> None:
         """Some Arrow functions abort the process for a damaged footer: they must not be used."""
         raw = v5_dataset(raw_dir)
         outcome = subprocess.run(
@@ -814,18 +844,24 @@ class TestBrokenV5:
         assert "live.parquet: the parquet file is damaged" in refused(raw)
 
     @pytest.mark.parametrize("role", ["features", "train", "validation", "live"])
-    def test_a_missing_file(self, raw_dir: Path, refused: Callable[..., str], role: str) -> None:
+    def test_unpack_v5_missing_file_is_named_with_the_remedy(
+        self, raw_dir: Path, refused: Callable[..., str], role: str
+    ) -> None:
         raw = v5_dataset(raw_dir)
         raw.path(role).unlink()
         message = refused(raw, NotFoundError)
         assert raw.path(role).name in message
         assert "download" in message
 
-    def test_an_unknown_feature_set(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_v5_unknown_feature_set_lists_the_available_ones(
+        self, raw_dir: Path, refused: Callable[..., str]
+    ) -> None:
         message = refused(v5_dataset(raw_dir), NotFoundError, feature_set="medium")
         assert "feature set 'medium' does not exist: choose one of small (3), all (4)" in message
 
-    def test_an_unknown_target(self, raw_dir: Path, refused: Callable[..., str]) -> None:
+    def test_unpack_v5_unknown_target_lists_the_available_ones(
+        self, raw_dir: Path, refused: Callable[..., str]
+    ) -> None:
         message = refused(v5_dataset(raw_dir), NotFoundError, target="target_nomi")
         assert "target 'target_nomi' does not exist: choose one of target, target_ender_20" in message
 
@@ -857,7 +893,9 @@ class TestBrokenV5:
             ({"feature_sets": {"small": ["feature_z"]}, "targets": ["target"]}, "column 'feature_z' is missing"),
         ],
     )
-    def test_features_json(self, raw_dir: Path, refused: Callable[..., str], features: Any, parts: str) -> None:
+    def test_unpack_v5_invalid_features_json_is_rejected(
+        self, raw_dir: Path, refused: Callable[..., str], features: Any, parts: str
+    ) -> None:
         assert parts in refused(v5_dataset(raw_dir, features=features))
 
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
@@ -971,7 +1009,7 @@ class TestUpToDate:
         assert set(read(volume.live)["era"].to_pylist()) == {"0013" if change == "file" else "0012"}
         assert volume.unpack(raw).live.up_to_date
 
-    def test_the_same_inputs_give_the_same_bytes(self, raw_dir: Path, tmp_path: Path) -> None:
+    def test_unpack_equal_inputs_give_equal_bytes(self, raw_dir: Path, tmp_path: Path) -> None:
         raw = v5_dataset(raw_dir)
         contents = []
         for place in ("one", "two"):
@@ -1162,8 +1200,8 @@ class TestFindDatasets:
         assert "empty: the dataset does not exist" in caplog.text
 
 
-class TestTrouble:
-    def test_too_little_space(
+class TestFaults:
+    def test_unpack_too_little_space_raises_in_advance(
         self, raw_dir: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(disk, "RESERVED_BYTES", 2**70)
@@ -1183,7 +1221,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize(("number", "error"), [(28, DiskFullError), (122, DiskFullError), (5, PipelineError)])
     @pytest.mark.parametrize("place", ["write", "close", "manifest"])
-    def test_a_disk_that_fails_while_writing(
+    def test_unpack_disk_error_while_writing_removes_its_files(
         self,
         raw_dir: Path,
         refused: Callable[..., str],
@@ -1380,22 +1418,22 @@ class TestIds:
                 register.add(batch)
         register.check(sources)
 
-    def test_different_ids(self) -> None:
+    def test_duplicate_id_detector_distinct_ids_pass(self) -> None:
         self.check(self.Ids("a", ["1", "2"], ["3"]), self.Ids("b", ["4"]))
         self.check()
 
-    def test_equal_hashes_are_not_equal_ids(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_duplicate_id_detector_equal_hashes_compare_the_ids(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(id_checks, "hash", lambda _: 7, raising=False)
         self.check(self.Ids("a", ["1", "2"]), self.Ids("b", ["3"]))
         with pytest.raises(BadInputError, match="b: row 1, column 'id': '2' is also in row 2 of a"):
             self.check(self.Ids("a", ["1", "2"]), self.Ids("b", ["2"]))
 
-    def test_very_many_duplicates(self) -> None:
+    def test_duplicate_id_detector_many_duplicates_are_rejected(self) -> None:
         ids = [str(number) for number in range(5_000)]
         with pytest.raises(BadInputError, match="is also in"):
             self.check(self.Ids("a", ids, ids))
 
-    def test_memory(self) -> None:
+    def test_duplicate_id_detector_uses_eight_bytes_per_row(self) -> None:
         register = id_checks.DuplicateIdDetector()
         for start in range(0, 1_000_000, 50_000):
             register.add(pa.array([f"n{number:015x}" for number in range(start, start + 50_000)]))
@@ -1407,11 +1445,13 @@ class TestIds:
     ("era", "number"),
     [("era1", 1), ("0575", 575), ("12", 12), ("eraX", None), ("", None), ("era-1", None), ("1.5", None)],
 )
-def test_era_number(era: str, number: int | None) -> None:
+def test_era_number_label_returns_its_number(era: str, number: int | None) -> None:
     assert era_number(era) == number
 
 
-def test_a_real_archive(volume: Volume, unpacked: Callable[..., Unpacked], real_archive: Path) -> None:
+def test_unpack_real_archive_of_2017_has_its_numbers_of_rows(
+    volume: Volume, unpacked: Callable[..., Unpacked], real_archive: Path
+) -> None:
     outcome = unpacked(archive_dataset(real_archive))
 
     dataset = outcome.dataset

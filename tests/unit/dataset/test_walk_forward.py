@@ -106,7 +106,7 @@ def test_walk_forward_weeks_of_a_group_share_a_dataset(walk: Walk, volume: Volum
     ), "a live run must not predict with the fit of a past week"
 
 
-def test_the_targets_of_the_week_are_put_away(walk: Walk, volume: Volume) -> None:
+def test_walk_forward_targets_of_the_week_are_in_a_separate_table(walk: Walk, volume: Volume) -> None:
     walk(50)
     live, targets = pq.read_table(volume.live), pq.read_table(volume.run.targets)
     raw = v5_table("validation", VALIDATION)
@@ -150,7 +150,7 @@ def test_walk_forward_later_eras_poisoned_leave_the_same_bytes(
     assert set(pq.read_table(elsewhere.run.targets)["target"].to_pylist()) == {1.0}
 
 
-def test_thinned_eras_are_counted_from_the_newest_that_was_known(walk: Walk, volume: Volume) -> None:
+def test_walk_forward_every_nth_era_counts_from_the_newest_known_era(walk: Walk, volume: Volume) -> None:
     walk(50, every_nth_era=10)
     assert eras_of(volume.training) == [10, 20, 30]
     assert eras_of(volume.validation) == list(range(31, 42))
@@ -168,7 +168,7 @@ def test_write_live_damaged_targets_are_written_again(
     assert volume.run.targets.read_bytes() == whole
 
 
-def test_a_week_whose_targets_are_not_known_yet_is_predicted_all_the_same(walk: Walk, volume: Volume) -> None:
+def test_walk_forward_week_without_known_targets_is_predicted(walk: Walk, volume: Volume) -> None:
     rows = 4 * len(VALIDATION)
     newest = np.arange(rows) >= rows - 4 * 5
     table = v5_table("validation", VALIDATION)
@@ -182,7 +182,7 @@ def test_a_week_whose_targets_are_not_known_yet_is_predicted_all_the_same(walk: 
     assert (eras_of(volume.training), eras_of(volume.validation)) == (list(range(1, 31)), list(range(31, 50)))
 
 
-def test_weeks_that_are_not_there(walk: Walk) -> None:
+def test_walk_forward_week_outside_the_data_raises_not_found(walk: Walk) -> None:
     with pytest.raises(
         NotFoundError, match=r"do not have era 0061, the week of 2004-02-27: .* 2003-01-03 and 2004-02-20"
     ):
@@ -216,7 +216,7 @@ def test_unpack_id_in_train_and_validation_is_rejected_if_used(walk: Walk, tmp_p
         ({"target_a_20": 1, "target_b_20": 2}, 20, "target"),
     ],
 )
-def test_the_target_is_the_one_the_round_pays_on(
+def test_unpack_default_target_is_the_payout_target(
     tmp_path: Path, volume: Volume, targets: dict[str, int], days: int, chosen: str
 ) -> None:
     """Each target has the values of ``target`` shifted by some rows; without a shift, it is equal."""
