@@ -50,7 +50,7 @@ def answers(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_static_page_holds_everything_and_asks_for_nothing(tmp_path: Path) -> None:
+def test_static_page_has_all_data_and_makes_no_request(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
     path = write_static_page(layout)
     assert path == layout.directory / "leaderboard.html"
@@ -69,7 +69,7 @@ def test_the_static_page_holds_everything_and_asks_for_nothing(tmp_path: Path) -
     assert "unsafe" not in policy
 
 
-def test_a_page_of_a_run_without_maps_or_scores(tmp_path: Path) -> None:
+def test_static_page_without_embeddings_names_the_problem(tmp_path: Path) -> None:
     layout = make_run(tmp_path, evaluated=False, tables=False)
     told = answers(write_static_page(layout))
     assert len(told) == 2
@@ -81,7 +81,7 @@ def test_a_page_of_a_run_without_maps_or_scores(tmp_path: Path) -> None:
     assert "training.parquet" in told[address]["problems"][0]
 
 
-def test_nothing_in_the_data_becomes_part_of_the_page(tmp_path: Path) -> None:
+def test_static_page_html_in_the_data_is_escaped(tmp_path: Path) -> None:
     layout = make_run(tmp_path, tables=False)
     plain = Elements(write_static_page(layout).read_text()).found
     board = json.loads(layout.leaderboard.read_text())
@@ -95,7 +95,7 @@ def test_nothing_in_the_data_becomes_part_of_the_page(tmp_path: Path) -> None:
     assert told["left_out"] == {HOSTILE: HOSTILE}
 
 
-def test_a_failed_writing_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_static_page_failing_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = make_run(tmp_path, tables=False)
     old = write_static_page(layout).read_bytes()
 
@@ -109,7 +109,7 @@ def test_a_failed_writing_leaves_the_old_page(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in layout.directory.glob(".leaderboard*")] == []
 
 
-def test_echarts_is_as_its_authors_published_it_with_its_licence() -> None:
+def test_echarts_files_have_the_published_checksums() -> None:
     published = {
         "echarts.common.min.js": "61f13280aba3161f77fc801bf5f9c786f55f10432153a0683fc5cc0700b013d5",
         "LICENSE": "634293835b43a6dd2094fa39182a3d9a6b9ca43b7fdb9ac354e8037af2a3093a",
@@ -120,20 +120,20 @@ def test_echarts_is_as_its_authors_published_it_with_its_licence() -> None:
     assert 't.version="6.1.0"' in (WEB / "echarts" / "echarts.common.min.js").read_text()
 
 
-def test_scripts_can_be_put_into_a_page_as_they_are() -> None:
+def test_scripts_have_no_text_that_ends_a_script_element() -> None:
     for name in SCRIPTS:
         script = read_asset(name).decode().lower()
         assert "</script" not in script
         assert "<!--" not in script
 
 
-def test_our_script_makes_no_html_of_texts() -> None:
+def test_leaderboard_script_never_inserts_html() -> None:
     script = read_asset("leaderboard.js").decode()
     assert not re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script)
     assert 'renderMode: "richText"' in script
 
 
-def test_the_live_page_names_its_files_by_their_content() -> None:
+def test_render_live_addresses_have_content_hashes() -> None:
     addresses = [
         told.get("src") or told.get("href") for tag, told in Elements(render_live()).found if tag in {"script", "link"}
     ]

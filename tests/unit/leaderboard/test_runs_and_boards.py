@@ -43,14 +43,14 @@ def test_list_runs_newest_round_comes_first(tmp_path: Path) -> None:
     assert listed[0]["source"] == "practice"
 
 
-def test_a_list_changes_with_its_files(tmp_path: Path) -> None:
+def test_list_runs_changed_leaderboard_is_read_again(tmp_path: Path) -> None:
     layout = make_run(tmp_path, evaluated=False, tables=False)
     assert list_runs(tmp_path)[0]["models"] is None
     layout.leaderboard.write_text(json.dumps({"models": [{"model": "svm"}]}))
     assert list_runs(tmp_path)[0]["best"] == "svm"
 
 
-def test_without_any_run_the_list_is_empty(tmp_path: Path) -> None:
+def test_list_runs_without_runs_is_empty(tmp_path: Path) -> None:
     assert list_runs(tmp_path) == []
 
 
@@ -70,13 +70,13 @@ def test_without_any_run_the_list_is_empty(tmp_path: Path) -> None:
         ("१३३५", "f09bf676d967"),
     ],
 )
-def test_what_is_no_name_of_a_run_finds_none(tmp_path: Path, round_name: str, run: str) -> None:
+def test_find_run_invalid_name_is_none(tmp_path: Path, round_name: str, run: str) -> None:
     assert make_run(tmp_path, tables=False).directory.name == "f09bf676d967"
     assert find_run(tmp_path, "1335", "f09bf676d967") is not None
     assert find_run(tmp_path, round_name, run) is None
 
 
-def test_a_link_is_no_run(tmp_path: Path) -> None:
+def test_find_run_symbolic_link_is_ignored(tmp_path: Path) -> None:
     layout = make_run(tmp_path / "elsewhere", tables=False)
     rounds = tmp_path / "data" / "rounds"
     (rounds / "1").mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_run_of_dag_run_is_found_by_its_metadata(tmp_path: Path) -> None:
     assert run_of_dag_run(tmp_path, DAG_RUN.dag, "unknown") is None
 
 
-def test_a_finished_run_has_everything(tmp_path: Path) -> None:
+def test_read_run_finished_has_every_part(tmp_path: Path) -> None:
     layout = make_run(tmp_path)
     board = read_run(layout)
     assert board["missing"] == board["problems"] == []
@@ -114,7 +114,7 @@ def test_a_finished_run_has_everything(tmp_path: Path) -> None:
     assert {row["model"] for row in board["other_tasks"]} == {"adversarial_validation", "tsne", "ensemble", "evaluate"}
 
 
-def test_scores_of_eras_are_in_the_order_of_the_eras(tmp_path: Path) -> None:
+def test_read_run_scores_are_in_the_order_of_the_eras(tmp_path: Path) -> None:
     layout = make_run(tmp_path, tables=False)
     evaluation = layout.evaluation("svm")
     by_era = json.loads(evaluation.read_text())["by_era"]
@@ -128,7 +128,7 @@ def test_scores_of_eras_are_in_the_order_of_the_eras(tmp_path: Path) -> None:
     assert None not in series["corr"]["xgboost"]
 
 
-def test_many_bins_are_put_together_and_no_row_is_lost(tmp_path: Path) -> None:
+def test_read_run_many_bins_are_merged_without_losing_rows(tmp_path: Path) -> None:
     layout = make_run(tmp_path, tables=False)
     evaluation = layout.evaluation("svm")
     change(evaluation, distribution={"edges": list(range(131)), "live": [1] * 130})
@@ -207,7 +207,7 @@ def test_read_run_just_started_lists_missing_results(tmp_path: Path) -> None:
         b"[" * 100_000,
     ],
 )
-def test_damaged_files_are_named_or_passed_over_and_the_rest_is_shown(tmp_path: Path, content: bytes) -> None:
+def test_read_run_damaged_files_are_named_and_the_rest_is_shown(tmp_path: Path, content: bytes) -> None:
     layout = make_run(tmp_path, tables=False)
     damaged = [layout.leaderboard, layout.run_metadata, layout.evaluation("svm"), layout.task_record("svm")]
     damaged += [layout.report("adversarial_validation"), layout.report("ensemble"), layout.report("auto_weka")]
@@ -224,7 +224,7 @@ def test_damaged_files_are_named_or_passed_over_and_the_rest_is_shown(tmp_path: 
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "true", '"0.3"', "{}", "[]", "1e999", "9" * 500])
-def test_what_is_no_number_is_none(tmp_path: Path, value: str) -> None:
+def test_read_run_values_that_are_not_numbers_are_none(tmp_path: Path, value: str) -> None:
     layout = make_run(tmp_path, tables=False, models=("svm", "auto_sklearn"))
     board = json.loads(layout.leaderboard.read_text())
     for row in board["models"]:
@@ -405,7 +405,7 @@ def test_read_run_of_an_earlier_release_has_everything(tmp_path: Path) -> None:
     assert None not in points["x"]
 
 
-def test_reading_the_boards_of_all_models(tmp_path: Path) -> None:
+def test_read_run_of_all_models_has_every_row(tmp_path: Path) -> None:
     board = read_run(make_run(tmp_path, models=MODELS, tables=False))
     assert len(board["models"]) == len(MODELS) + 3
     assert len(board["correlations"]["matrix"]) == len(MODELS) + 2
