@@ -29,20 +29,20 @@ def predictions(tmp_path: Path) -> Path:
     return tmp_path / "svm.csv"
 
 
-def test_good_predictions_get_a_manifest(predictions: Path, tournament: Path) -> None:
+def test_validate_predictions_valid_file_gets_a_manifest(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
     manifest = validate_predictions(predictions, tournament)
     assert manifest.rows == 3
     assert verified_manifest(predictions) == manifest
 
 
-def test_the_containers_own_manifest_is_kept(predictions: Path, tournament: Path) -> None:
+def test_validate_predictions_manifest_of_the_container_is_kept(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
     written = write_manifest(predictions, rows=3, columns=["id", "prediction"], inputs="abc", about={"own": True})
     assert validate_predictions(predictions, tournament) == written
 
 
-def test_the_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> None:
+def test_validate_predictions_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD.replace("prediction", "probability"))
     validate_predictions(predictions, tournament)
     assert predictions.read_text() == GOOD
@@ -73,7 +73,7 @@ def test_the_form_of_2018_is_rewritten(predictions: Path, tournament: Path) -> N
         ("id,prediction\na,0.5\nb,0.5\nc,0.5\n", r"all predictions are \(almost\) 0.5"),
     ],
 )
-def test_bad_predictions_are_refused_where_they_arise(
+def test_validate_predictions_invalid_file_names_the_reason(
     predictions: Path, tournament: Path, content: str | None, says: str
 ) -> None:
     if content is not None:
@@ -82,7 +82,7 @@ def test_bad_predictions_are_refused_where_they_arise(
         validate_predictions(predictions, tournament)
 
 
-def test_a_file_changed_after_its_manifest_is_refused(predictions: Path, tournament: Path) -> None:
+def test_validate_predictions_changed_after_manifest_are_rejected(predictions: Path, tournament: Path) -> None:
     predictions.write_text(GOOD)
     write_manifest(predictions, rows=3)
     predictions.write_text(GOOD.replace("0.25", "0.26"))

@@ -19,12 +19,12 @@ def one(entry: dict[str, object]) -> dict[str, object]:
     return {"images": {"classic": {"description": "x"}}, "tasks": {"svm": entry}}
 
 
-def test_the_projects_own_registry_is_right() -> None:
+def test_load_registry_of_the_project_has_its_models() -> None:
     registry = load_registry(ROOT / "model_images")
     assert {"svm", "xgboost"} <= set(registry.models)
 
 
-def test_an_entry_becomes_a_spec(images_folder: Callable[..., Path]) -> None:
+def test_load_registry_entry_becomes_a_model_spec(images_folder: Callable[..., Path]) -> None:
     entry = task(operation="svc", memory=1024, cores=2, parameters={"ROW_LIMIT": 5000, "FAST": True})
     spec = load_registry(images_folder(one(entry))).tasks["svm"]
     assert spec.operation == "svc"
@@ -33,7 +33,9 @@ def test_an_entry_becomes_a_spec(images_folder: Callable[..., Path]) -> None:
     assert spec.parameters == {"ROW_LIMIT": "5000", "FAST": "true"}
 
 
-def test_order_groups_and_models(images_folder: Callable[..., Path], whole_registry: dict[str, object]) -> None:
+def test_load_registry_orders_tasks_by_their_dependencies(
+    images_folder: Callable[..., Path], whole_registry: dict[str, object]
+) -> None:
     registry = load_registry(images_folder(whole_registry))
     order = list(registry.tasks)
     assert order.index("adversarial_validation") < order.index("tsne") < order.index("tpot")
@@ -41,7 +43,7 @@ def test_order_groups_and_models(images_folder: Callable[..., Path], whole_regis
     assert registry.groups == ("fleming",)
 
 
-def test_a_preparation_serves_every_model_that_needs_it(
+def test_dependent_models_includes_indirect_dependencies(
     images_folder: Callable[..., Path], whole_registry: dict[str, object]
 ) -> None:
     registry = load_registry(images_folder(whole_registry))
@@ -50,7 +52,7 @@ def test_a_preparation_serves_every_model_that_needs_it(
     assert registry.dependent_models("svm") == {"svm"}
 
 
-def test_preprocessing_is_direct_and_indirect(
+def test_preprocessing_includes_indirect_dependencies(
     images_folder: Callable[..., Path], whole_registry: dict[str, Any]
 ) -> None:
     registry = load_registry(images_folder(whole_registry))
@@ -89,7 +91,7 @@ def test_spec_keeps_its_model_and_reads_live_rows(
     assert (spec.keeps_model, spec.reads_live_rows) == (keeps_model, reads_live_rows)
 
 
-def test_what_needs_all_models_comes_after_them_and_serves_them(
+def test_load_registry_post_processing_follows_the_models(
     images_folder: Callable[..., Path], whole_registry: dict[str, Any]
 ) -> None:
     entries = {
@@ -188,7 +190,7 @@ def test_load_registry_deprecated_keys_are_accepted_with_a_warning(images_folder
         ),
     ],
 )
-def test_a_mistake_names_file_entry_and_remedy(
+def test_load_registry_mistake_names_file_entry_and_remedy(
     images_folder: Callable[..., Path], registry: dict[str, object] | str, says: str
 ) -> None:
     directory = images_folder(registry)
@@ -198,12 +200,12 @@ def test_a_mistake_names_file_entry_and_remedy(
     assert str(directory / "models.yaml") in str(caught.value)
 
 
-def test_a_missing_registry_says_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_load_registry_missing_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="NUMERAI_IMAGES_DIR"):
         load_registry(tmp_path)
 
 
-def test_a_search_gets_its_own_minutes_on_top(images_folder: Callable[..., Path]) -> None:
+def test_minutes_of_a_search_are_added_to_the_limit(images_folder: Callable[..., Path]) -> None:
     spec = load_registry(images_folder(one(task(search_parts=4)))).tasks["svm"]
     assert spec.minutes(10) == 5 + 35
     assert load_registry(images_folder(one(task()))).tasks["svm"].minutes(10) == 5
