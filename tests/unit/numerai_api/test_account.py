@@ -50,7 +50,7 @@ def predictions(tmp_path: Path) -> Path:
     return path
 
 
-def test_statuses_are_those_that_were_recorded() -> None:
+def test_submission_statuses_equal_the_recorded_ones() -> None:
     assert {ON_TIME, LATE, QUEUED, NONE} == submission_statuses()
 
 
@@ -82,7 +82,7 @@ ERRORS: dict[str, tuple[type[PipelineError], str]] = {
 }
 
 
-def test_errors_that_were_recorded_are_all_in_the_table() -> None:
+def test_error_table_has_every_recorded_error() -> None:
     assert set(ERRORS) == {answer.name for answer in all_recorded("error_")}
 
 
@@ -99,7 +99,7 @@ def test_error_as_recorded_is_classified(
 
 
 @pytest.mark.parametrize("name", [name for name in ERRORS if "scope" in name or "session" in name])
-def test_refused_keys_are_not_tried_again(server: RecordedServer, account: Account, name: str) -> None:
+def test_query_rejected_keys_are_not_retried(server: RecordedServer, account: Account, name: str) -> None:
     server.give("account", recorded(name))
     with pytest.raises(CredentialsError):
         account.models()
@@ -200,7 +200,7 @@ def test_repr_of_client_and_account_has_no_keys(account: Account) -> None:
     assert not any(key in repr((account, account._client, replace(account._client.policy))) for key in KEYS)
 
 
-def test_queries_have_the_words_of_numerapi() -> None:
+def test_account_queries_equal_those_of_numerapi() -> None:
     def words(text: str) -> set[str]:
         return set(re.findall(r"\w+", text))
 

@@ -134,7 +134,7 @@ TABLE: dict[str, tuple[list[Fault], type[Exception] | None]] = {
 
 
 @pytest.mark.parametrize(("faults", "error"), TABLE.values(), ids=TABLE.keys())
-def test_every_failure_ends_in_the_correct_file_or_its_error(
+def test_fetch_each_fault_gives_the_correct_file_or_its_error(
     server: PracticeServer, tmp_path: Path, faults: list[Fault], error: type[Exception] | None
 ) -> None:
     expected = truth(server, TRAIN)
@@ -155,7 +155,7 @@ def test_every_failure_ends_in_the_correct_file_or_its_error(
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_connection_refused(tmp_path: Path) -> None:
+def test_fetch_connection_refused_raises_network_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     address = f"http://127.0.0.1:{port}/file?signature=secret"
@@ -165,7 +165,7 @@ def test_connection_refused(tmp_path: Path) -> None:
     assert raised.value.__cause__ is None
 
 
-def test_a_break_off_is_resumed_where_it_was(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_truncated_reply_is_resumed_at_its_end(server: PracticeServer, tmp_path: Path) -> None:
     server.faults.add(fault("truncated", keep=20_000))
     get(server, TRAIN, tmp_path)
     first, second = file_requests(server)
@@ -173,7 +173,7 @@ def test_a_break_off_is_resumed_where_it_was(server: PracticeServer, tmp_path: P
     assert second["if_range"].startswith('"')
 
 
-def test_nothing_is_spliced_when_the_content_changes_during_a_download(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_content_changed_during_download_starts_again(server: PracticeServer, tmp_path: Path) -> None:
     changed = changed_content(truth(server, FEATURES), PETIT)
     server.faults.add(fault("truncated", keep=100), fault("changed", ranges=True, swap=PETIT))
     get(server, FEATURES, tmp_path)
@@ -181,7 +181,7 @@ def test_nothing_is_spliced_when_the_content_changes_during_a_download(server: P
     assert [entry["range"] for entry in file_requests(server)] == [None, "bytes=100-"]
 
 
-def test_nothing_is_spliced_when_the_server_does_not_mind_if_range(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_server_ignoring_if_range_starts_again(server: PracticeServer, tmp_path: Path) -> None:
     other = ("target_ender_20", "target_other_20")  # behind the break: half and half would be good JSON
     server.faults.add(
         fault("truncated", keep=100),
@@ -193,14 +193,14 @@ def test_nothing_is_spliced_when_the_server_does_not_mind_if_range(server: Pract
     assert [entry["range"] for entry in file_requests(server)] == [None, "bytes=100-", None]
 
 
-def test_another_range_than_asked_for_is_not_used(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_wrong_range_in_reply_is_not_used(server: PracticeServer, tmp_path: Path) -> None:
     server.faults.add(fault("truncated"), fault("wrong_range", ranges=True))
     path = tmp_path / "train.parquet"
     fetch("train.csv", presigner(server, TRAIN), path, timeout=0.5, policy=QUICK)  # no check reads the content
     assert path.read_bytes() == truth(server, TRAIN)
 
 
-def test_what_came_before_is_cut_off_when_the_new_content_is_shorter(tmp_path: Path) -> None:
+def test_fetch_shorter_new_content_removes_the_earlier_bytes(tmp_path: Path) -> None:
     replies = [
         b'HTTP/1.1 200 OK\r\nETag: "long"\r\nContent-Length: 2000\r\n\r\n' + b"a" * 1000,
         b'HTTP/1.1 200 OK\r\nETag: "short"\r\nContent-Length: 500\r\n\r\n' + b"b" * 500,
@@ -220,13 +220,13 @@ def test_what_came_before_is_cut_off_when_the_new_content_is_shorter(tmp_path: P
     assert (tmp_path / "x.csv").read_bytes() == b"b" * 500
 
 
-def test_without_an_etag_nothing_is_resumed(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_without_etag_starts_again(server: PracticeServer, tmp_path: Path) -> None:
     server.faults.add(fault("truncated"), fault("no_etag", count=ALWAYS))
     get(server, TRAIN, tmp_path)
     assert [entry["range"] for entry in file_requests(server)] == [None, None]
 
 
-def test_the_manifest_tells_rows_columns_and_origin(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_manifest_has_rows_columns_and_origin(server: PracticeServer, tmp_path: Path) -> None:
     get(server, TRAIN, tmp_path, about={"name": TRAIN})
     manifest = read_manifest(tmp_path / "train.parquet")
     assert manifest is not None
@@ -237,14 +237,14 @@ def test_the_manifest_tells_rows_columns_and_origin(server: PracticeServer, tmp_
     assert manifest.about["etag"].startswith('"')
 
 
-def test_an_unchanged_file_is_used_again(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_unchanged_file_is_not_downloaded_again(server: PracticeServer, tmp_path: Path) -> None:
     first = get(server, TRAIN, tmp_path)
     modified = (tmp_path / "train.parquet").stat().st_mtime_ns
     assert get(server, TRAIN, tmp_path) == first
     assert (tmp_path / "train.parquet").stat().st_mtime_ns == modified
 
 
-def test_a_file_tells_when_it_was_last_asked_for(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_unchanged_file_updates_the_time_of_its_manifest(server: PracticeServer, tmp_path: Path) -> None:
     get(server, TRAIN, tmp_path)
     manifest = manifest_path(tmp_path / "train.parquet")
     os.utime(manifest, (0, 0))
@@ -252,7 +252,7 @@ def test_a_file_tells_when_it_was_last_asked_for(server: PracticeServer, tmp_pat
     assert manifest.stat().st_mtime > 0
 
 
-def test_changed_content_of_the_same_size_is_downloaded_anew(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_changed_content_of_equal_size_is_downloaded_again(server: PracticeServer, tmp_path: Path) -> None:
     get(server, FEATURES, tmp_path)
     server.faults.add(fault("changed", swap=PETIT, count=ALWAYS))
     raw = get(server, FEATURES, tmp_path)
@@ -277,7 +277,7 @@ def damage(path: Path) -> None:
     ],
     ids=["damaged", "gone", "no manifest", "only a manifest", "empty", "broken manifest"],
 )
-def test_a_kept_file_that_does_not_hold_is_downloaded_anew(
+def test_fetch_damaged_file_is_downloaded_again(
     server: PracticeServer, tmp_path: Path, spoil: Callable[[Path], object]
 ) -> None:
     get(server, TRAIN, tmp_path)
@@ -287,7 +287,7 @@ def test_a_kept_file_that_does_not_hold_is_downloaded_anew(
     assert verified_manifest(tmp_path / "train.parquet")
 
 
-def test_without_an_etag_or_with_other_facts_nothing_is_used_again(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_without_etag_or_with_other_origin_downloads_again(server: PracticeServer, tmp_path: Path) -> None:
     get(server, TRAIN, tmp_path, about={"name": "other"})
     get(server, TRAIN, tmp_path, about={"name": TRAIN})
     assert len(file_requests(server)) == 2
@@ -297,9 +297,7 @@ def test_without_an_etag_or_with_other_facts_nothing_is_used_again(server: Pract
     assert (tmp_path / "train.parquet").read_bytes() == truth(server, TRAIN)
 
 
-def test_a_kept_file_is_not_used_when_the_server_cannot_confirm_it_but_it_stays(
-    server: PracticeServer, tmp_path: Path
-) -> None:
+def test_fetch_server_failure_raises_and_keeps_the_old_file(server: PracticeServer, tmp_path: Path) -> None:
     first = get(server, TRAIN, tmp_path)
     server.faults.add(fault("status", count=ALWAYS))
     with pytest.raises(NetworkError):
@@ -307,7 +305,7 @@ def test_a_kept_file_is_not_used_when_the_server_cannot_confirm_it_but_it_stays(
     assert verified(tmp_path / "train.parquet").sha256 == first.sha256
 
 
-def test_a_failed_renewal_keeps_the_old_file(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_invalid_new_content_raises_and_keeps_the_old_file(server: PracticeServer, tmp_path: Path) -> None:
     first = get(server, FEATURES, tmp_path)
     server.faults.add(fault("changed", swap=('"small"', "{small}"), count=ALWAYS))
     with pytest.raises(ContentError, match="not JSON"):
@@ -316,13 +314,13 @@ def test_a_failed_renewal_keeps_the_old_file(server: PracticeServer, tmp_path: P
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_what_a_killed_download_left_is_removed(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_leftover_of_a_killed_download_is_removed(server: PracticeServer, tmp_path: Path) -> None:
     (tmp_path / ".train.parquet.abc123.part").write_bytes(b"half")
     get(server, TRAIN, tmp_path)
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_tasks_that_want_the_same_file_at_once_download_it_once(
+def test_fetch_concurrent_tasks_download_the_file_once(
     server: PracticeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults.add(fault("delay", seconds=0.2))
@@ -334,7 +332,7 @@ def test_tasks_that_want_the_same_file_at_once_download_it_once(
     assert any("waiting" in message for message in caplog.messages)
 
 
-def test_without_file_locks_each_task_downloads_for_itself_and_none_does_damage(
+def test_fetch_without_file_locks_concurrent_downloads_are_correct(
     server: PracticeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*_arguments: object) -> NoReturn:
@@ -348,15 +346,13 @@ def test_without_file_locks_each_task_downloads_for_itself_and_none_does_damage(
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_progress_is_logged_with_size_and_speed(
-    server: PracticeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_fetch_logs_size_and_speed(server: PracticeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         get(server, TRAIN, tmp_path)
     assert any("MB downloaded in" in message for message in caplog.messages)
 
 
-def test_a_small_disk(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_file_larger_than_the_disk_raises_in_advance(server: PracticeServer, tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a small disk: NOT TESTED here that a full disk is seen in advance")
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", tmp_path], check=False)
@@ -370,7 +366,7 @@ def test_a_small_disk(server: PracticeServer, tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_a_disk_that_fills_up_during_the_download(server: PracticeServer, tmp_path: Path) -> None:
+def test_fetch_disk_full_during_download_leaves_no_part(server: PracticeServer, tmp_path: Path) -> None:
     # in a separate process, which may not write files of more than 20 kB
     code = (
         "import sys; from pathlib import Path; from numerai_pipeline.numerai_api.downloads import fetch\n"
@@ -390,7 +386,7 @@ def test_a_disk_that_fills_up_during_the_download(server: PracticeServer, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == [".train.parquet.lock"]
 
 
-def test_the_module_is_light() -> None:
+def test_downloads_module_imports_no_heavy_libraries() -> None:
     api = "numerai_pipeline.numerai_api"
     code = f"import sys, {api}.datasets, {api}.account; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -424,7 +420,7 @@ def zips(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         web.shutdown()
 
 
-def test_a_local_archive_is_used_where_it_lies(zips: tuple[Path, str], tmp_path: Path) -> None:
+def test_fetch_archive_local_file_is_used_in_place(zips: tuple[Path, str], tmp_path: Path) -> None:
     good = zips[0] / "good.zip"
     raw = fetch_archive(str(good), DataLayout(tmp_path / "data"), 1)
     assert (raw.path, raw.sha256) == (str(good), file_sha256(good))
@@ -440,7 +436,7 @@ def test_a_local_archive_is_used_where_it_lies(zips: tuple[Path, str], tmp_path:
         ("", "no such file"),
     ],
 )
-def test_a_local_archive_that_is_none_is_refused_with_path_and_remedy(
+def test_fetch_archive_invalid_local_file_names_path_and_remedy(
     zips: tuple[Path, str], tmp_path: Path, name: str, reason: str
 ) -> None:
     path = zips[0] / name
@@ -448,12 +444,12 @@ def test_a_local_archive_that_is_none_is_refused_with_path_and_remedy(
         fetch_archive(str(path), DataLayout(tmp_path), 1)
 
 
-def test_a_relative_path_is_refused(tmp_path: Path) -> None:
+def test_fetch_archive_relative_path_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="not an absolute path"):
         fetch_archive("data/good.zip", DataLayout(tmp_path), 1)
 
 
-def test_an_address_is_downloaded_and_verified(zips: tuple[Path, str], tmp_path: Path) -> None:
+def test_fetch_archive_address_is_downloaded_and_verified(zips: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = zips
     layout = DataLayout(tmp_path / "data")
     raw = fetch_archive(f"{address}/good.zip?token=secret", layout, 1, policy=QUICK)
@@ -470,7 +466,7 @@ def test_an_address_is_downloaded_and_verified(zips: tuple[Path, str], tmp_path:
 @pytest.mark.parametrize(
     ("name", "error"), [("damaged.zip", ContentError), ("none.zip", ContentError), ("missing.zip", NotFoundError)]
 )
-def test_an_address_without_a_good_zip_leaves_nothing(
+def test_fetch_archive_address_without_valid_zip_leaves_no_file(
     zips: tuple[Path, str], tmp_path: Path, name: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=name):
@@ -479,7 +475,7 @@ def test_an_address_without_a_good_zip_leaves_nothing(
     assert left == [f".{name}.lock"]
 
 
-def test_only_https_is_taken_from_elsewhere(tmp_path: Path) -> None:
+def test_fetch_archive_remote_address_must_be_https(tmp_path: Path) -> None:
     for address in ("http://example.com/x.zip", "ftp://example.com/x.zip", "file:///etc/passwd"):
         with pytest.raises(BadInputError, match="only https"):
             fetch_archive(address, DataLayout(tmp_path), 1)

@@ -92,12 +92,12 @@ def verified(path: Path) -> Manifest:
     return manifest
 
 
-def test_datasets_and_the_newest_version(datasets: Datasets) -> None:
+def test_list_datasets_and_latest_version_follow_the_server(datasets: Datasets) -> None:
     assert "v5.10/live.parquet" in datasets.list_datasets()
     assert datasets.latest_version() == "v5.10"
 
 
-def test_a_version_that_is_only_being_published_is_not_the_newest(
+def test_latest_version_incomplete_version_is_ignored(
     server: PracticeServer, datasets: Datasets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [*server.season.names(), "v5.11/features.json", "v6/live.parquet", "readme.txt"]
@@ -108,7 +108,7 @@ def test_a_version_that_is_only_being_published_is_not_the_newest(
         datasets.latest_version()
 
 
-def test_the_current_round(api: Tournament) -> None:
+def test_current_round_has_number_and_times(api: Tournament) -> None:
     current = known(api.current_round())
     assert (current.number, current.open_time, current.close_time) == (
         1334,
@@ -118,18 +118,18 @@ def test_the_current_round(api: Tournament) -> None:
     assert str(current) == "round 1334 (Sat 2026-08-15 12:00 to Tue 2026-08-18 12:00 UTC)"
 
 
-def test_no_round_is_current_between_rounds(server: PracticeServer, api: Tournament) -> None:
+def test_current_round_between_rounds_is_none(server: PracticeServer, api: Tournament) -> None:
     server.faults.add(fault("graphql_error", message="Current round not open for submissions"))
     assert api.current_round() is None
 
 
-def test_rounds_by_number(api: Tournament) -> None:
+def test_round_by_number_unknown_number_names_the_current_one(api: Tournament) -> None:
     assert api.round_by_number(1299).open_time == SeasonRound(1299).opens
     with pytest.raises(NotFoundError, match="round 9999 does not exist; the current one is round 1334"):
         api.round_by_number(9999)
 
 
-def test_rounds_by_moment(api: Tournament) -> None:
+def test_round_at_moment_returns_the_latest_opened_round(api: Tournament) -> None:
     assert known(api.round_at(TODAY)).number == 1334
     assert known(api.round_at(datetime(2026, 8, 15, 11, 59, tzinfo=UTC))).number == 1333
     assert known(api.round_at(datetime(2026, 8, 9, tzinfo=UTC))).number == 1329
@@ -159,7 +159,7 @@ class LongHours(NumeraiHours):
 
 
 @pytest.mark.parametrize("kind", [NumeraiHours, LongHours])
-def test_a_moment_belongs_to_the_round_of_its_day_with_numerais_hours_too(
+def test_round_at_before_a_late_opening_returns_the_round_of_the_day(
     server: PracticeServer, api: Tournament, monkeypatch: pytest.MonkeyPatch, kind: type[SeasonRound]
 ) -> None:
     numbers = range(1319, 1335)
@@ -197,7 +197,7 @@ TABLE: dict[str, tuple[list[Fault], type[Exception] | None]] = {
 
 
 @pytest.mark.parametrize(("faults", "error"), TABLE.values(), ids=TABLE.keys())
-def test_every_failure_ends_in_the_answer_or_its_error(
+def test_round_by_number_each_fault_gives_the_answer_or_its_error(
     server: PracticeServer, api: Tournament, faults: list[Fault], error: type[Exception] | None
 ) -> None:
     server.faults.add(*faults)
@@ -211,7 +211,7 @@ def test_every_failure_ends_in_the_answer_or_its_error(
 
 
 @pytest.mark.parametrize(("count", "error"), [(1, None), (ALWAYS, NetworkError)], ids=["once", "for ever"])
-def test_an_answer_that_is_late_is_asked_for_again(
+def test_round_by_number_late_reply_is_requested_again(
     server: PracticeServer, count: int, error: type[Exception] | None
 ) -> None:
     server.faults.add(fault("delay", seconds=0.8 if error else 8, count=count))
@@ -223,7 +223,7 @@ def test_an_answer_that_is_late_is_asked_for_again(
             tournament(server.address, timeout=0.3).round_by_number(1334)
 
 
-def test_connection_refused() -> None:
+def test_current_round_connection_refused_raises_network_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     with pytest.raises(NetworkError, match=f"{address}: .*refused"):
@@ -267,7 +267,7 @@ def answers() -> Iterator[Answers]:
         listening.close()
 
 
-def test_a_reply_that_drips_ends_with_the_time_limit(answers: Answers) -> None:
+def test_current_round_slow_reply_ends_at_the_time_limit(answers: Answers) -> None:
     address = answers(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{", drip=True)
     began = time.monotonic()
     with pytest.raises(NetworkError, match=r"not complete within 0\.3 s"):
@@ -287,14 +287,14 @@ def test_a_reply_that_drips_ends_with_the_time_limit(answers: Answers) -> None:
         (b"{", NetworkError),
     ],
 )
-def test_replies_that_are_not_the_protocol(answers: Answers, body: bytes, error: type[Exception]) -> None:
+def test_current_round_reply_of_another_protocol_raises(answers: Answers, body: bytes, error: type[Exception]) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     address = answers(head.encode() + body)
     with pytest.raises(error, match=address):
         tournament(address).current_round()
 
 
-def test_keys_are_sent_only_where_they_belong_and_never_told(server: PracticeServer) -> None:
+def test_client_keys_are_sent_only_where_required_and_not_logged(server: PracticeServer) -> None:
     client = connect(server.address, keys=("public", "s3cr3t"))
     client.numerapi.list_datasets()
     client.query("{ listDatasets }", with_keys=True)
@@ -307,7 +307,7 @@ def test_keys_are_sent_only_where_they_belong_and_never_told(server: PracticeSer
         connect(server.address).query("{ listDatasets }", with_keys=True)
 
 
-def test_a_dotenv_file_is_not_read_into_the_environment(
+def test_connect_dotenv_file_is_ignored(
     server: PracticeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").write_text("NUMERAI_PUBLIC_ID=from-dotenv\n")
@@ -319,7 +319,7 @@ def test_a_dotenv_file_is_not_read_into_the_environment(
     assert "NUMERAI_PUBLIC_ID" not in os.environ
 
 
-def test_two_tournaments_in_one_process_do_not_mix(server: PracticeServer, tmp_path: Path) -> None:
+def test_tournament_two_servers_in_one_process_are_separate(server: PracticeServer, tmp_path: Path) -> None:
     before = base_api.API_TOURNAMENT_URL
     season = Season(tmp_path, SIZE, today=TODAY + timedelta(days=7))
     with running(season) as other:
@@ -333,9 +333,7 @@ def test_two_tournaments_in_one_process_do_not_mix(server: PracticeServer, tmp_p
 # rounds
 
 
-def test_a_round_is_downloaded_with_everything_a_run_needs(
-    server: PracticeServer, datasets: Datasets, tmp_path: Path
-) -> None:
+def test_download_round_has_every_file_of_a_run(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
     layout = DataLayout(tmp_path)
     raw = datasets.download_round(layout, source="practice")
     assert (raw.kind, raw.source, raw.round, raw.version) == ("v5", "practice", "1334", "v5.10")
@@ -384,7 +382,7 @@ def test_download_round_that_is_closed_needs_more_than_live(datasets: Datasets, 
     assert {"train", "validation"} <= set(raw.files)
 
 
-def test_a_round_survives_a_bad_day(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
+def test_download_round_several_faults_are_retried(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
     server.faults.add(
         fault("status", status=503, count=2, match="dataset("),
         Fault(kind="truncated", on="file", match="train"),
@@ -397,7 +395,7 @@ def test_a_round_survives_a_bad_day(server: PracticeServer, datasets: Datasets, 
         assert raw.path(role).read_bytes() == server.season.file(name, 1334).read_bytes()
 
 
-def test_a_version_can_be_chosen(datasets: Datasets, tmp_path: Path) -> None:
+def test_download_round_requested_version_is_used_or_rejected(datasets: Datasets, tmp_path: Path) -> None:
     raw = datasets.download_round(DataLayout(tmp_path), source="practice", version="v5.2")
     assert raw.version == "v5.2"
     with pytest.raises(NotFoundError, match=r"v4\.1 does not have .*listed versions: v5\.10, v5\.9, v5\.2"):
@@ -407,7 +405,7 @@ def test_a_version_can_be_chosen(datasets: Datasets, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "choice", [{"round_number": 1332}, {"run_date": datetime(2026, 8, 13, 12, 30, tzinfo=UTC)}], ids=["number", "date"]
 )
-def test_a_recent_round_gets_its_own_live_data(
+def test_download_round_recent_round_has_its_own_live_data(
     server: PracticeServer, datasets: Datasets, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
     raw = datasets.download_round(DataLayout(tmp_path), source="practice", **choice)
@@ -420,7 +418,7 @@ def test_a_recent_round_gets_its_own_live_data(
 @pytest.mark.parametrize(
     "choice", [{"round_number": 1299}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
 )
-def test_a_round_that_is_not_served_any_more_is_closed(
+def test_download_round_no_longer_served_raises_round_closed(
     datasets: Datasets, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
     with pytest.raises(RoundClosedError, match=r"round 1299 .*served are: 1334, 1333, 1332, 1331, 1330$"):
@@ -431,7 +429,7 @@ def test_a_round_that_is_not_served_any_more_is_closed(
 @pytest.mark.parametrize(
     "choice", [{"round_number": 1299}, {"run_date": datetime(2026, 6, 27, 13, tzinfo=UTC)}], ids=["number", "date"]
 )
-def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
+def test_download_round_walk_forward_to_a_closed_round_has_its_era(
     server: PracticeServer, datasets: Datasets, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
     raw = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
@@ -448,14 +446,14 @@ def test_a_round_that_is_over_can_be_walked_to_with_what_is_known_today(
     assert len(server.requests.entries(on="file")) == 6
 
 
-def test_a_round_that_is_served_is_never_walked_to(datasets: Datasets, tmp_path: Path) -> None:
+def test_download_round_walk_forward_to_a_served_round_has_no_era(datasets: Datasets, tmp_path: Path) -> None:
     for number in (1334, 1332):
         raw = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=number)
         assert raw.era is None
         assert raw.path("live").parent.name == f"round-{number}"
 
 
-def test_a_round_that_has_not_opened_cannot_be_walked_to(
+def test_download_round_walk_forward_to_an_unopened_round_raises(
     server: PracticeServer, datasets: Datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds = [SeasonRound(1335), *server.season.rounds()]
@@ -464,7 +462,7 @@ def test_a_round_that_has_not_opened_cannot_be_walked_to(
         datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1335)
 
 
-def test_what_a_round_pays_on(server: PracticeServer, api: Tournament) -> None:
+def test_payout_days_without_a_usable_answer_is_none(server: PracticeServer, api: Tournament) -> None:
     assert api.payout_days(1334) == 20
     # a server without an answer, or with another one, stops no run
     server.faults.add(fault("graphql_error", message="Cannot query field 'roundScoreConfigs'", count=ALWAYS))
@@ -478,18 +476,20 @@ def test_payout_days_as_recorded_follow_the_round(period: str, days: int) -> Non
         assert tournament(recorded_server.address).payout_days(1343) == days
 
 
-def test_a_date_without_a_round_is_not_the_current_round(datasets: Datasets, tmp_path: Path) -> None:
+def test_download_round_date_without_round_raises_not_found(datasets: Datasets, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no round was open at the run's date 2030-01-01"):
         datasets.download_round(DataLayout(tmp_path), source="practice", run_date=datetime(2030, 1, 1, tzinfo=UTC))
 
 
-def test_without_number_and_date_between_rounds(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
+def test_download_round_between_rounds_raises_round_closed(
+    server: PracticeServer, datasets: Datasets, tmp_path: Path
+) -> None:
     server.faults.add(fault("graphql_error", message="Current round not open for submissions", match="rounds"))
     with pytest.raises(RoundClosedError, match="no round is open at present"):
         datasets.download_round(DataLayout(tmp_path), source="practice")
 
 
-def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(
+def test_download_round_live_data_of_another_round_is_rejected(
     server: PracticeServer, datasets: Datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = server.season.file
@@ -510,7 +510,7 @@ def test_a_server_that_sends_todays_live_data_for_any_round_is_seen_through(
         ("live_example_preds.parquet", 1334, "column data_type, era is missing"),
     ],
 )
-def test_live_data_is_checked(
+def test_download_round_live_file_with_other_content_is_rejected(
     server: PracticeServer,
     datasets: Datasets,
     tmp_path: Path,
@@ -539,7 +539,7 @@ def test_live_data_is_checked(
     ],
     ids=["an id twice", "not live", "empty"],
 )
-def test_live_data_that_is_none_is_refused(
+def test_download_round_invalid_live_rows_are_rejected(
     server: PracticeServer,
     datasets: Datasets,
     tmp_path: Path,
@@ -558,7 +558,7 @@ def test_live_data_that_is_none_is_refused(
         datasets.download_round(DataLayout(tmp_path / "data"), source="practice")
 
 
-def test_a_single_file_can_be_had(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
+def test_download_single_file_is_saved_or_not_found(server: PracticeServer, datasets: Datasets, tmp_path: Path) -> None:
     raw = datasets.download("v5.10/live_example_preds.csv", tmp_path / "example.csv")
     assert Path(raw.path).read_text().startswith("id,prediction\n")
     with pytest.raises(NotFoundError, match=r"v5\.10/weather\.csv not found"):
