@@ -40,7 +40,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, None], ids=["killed", "done"])
-def test_the_second_waits_until_the_first_is_gone(tmp_path: Path, end: signal.Signals | None) -> None:
+def test_file_lock_second_process_waits_for_the_first(tmp_path: Path, end: signal.Signals | None) -> None:
     path = tmp_path / "file"
     with holder(path) as first, holder(path) as second:
         processes = (first, second)
@@ -60,7 +60,7 @@ def test_the_second_waits_until_the_first_is_gone(tmp_path: Path, end: signal.Si
             second.send_signal(end)
 
 
-def test_a_file_system_without_locks_stops_nothing(
+def test_file_lock_file_system_without_locks_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_locks(_file: object, _operation: int) -> None:

@@ -32,7 +32,7 @@ def finished(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_manifest_says_what_the_file_is(finished: Path) -> None:
+def test_manifest_has_name_rows_size_and_checksum(finished: Path) -> None:
     manifest = verified_manifest(finished, inputs="abc")
     assert manifest is not None
     assert (manifest.file, manifest.rows, manifest.bytes) == ("table.csv", 1, finished.stat().st_size)
@@ -40,38 +40,38 @@ def test_a_manifest_says_what_the_file_is(finished: Path) -> None:
     assert json.loads(manifest_path(finished).read_text())["sha256"] == manifest.sha256
 
 
-def test_a_flipped_byte_does_not_verify(finished: Path) -> None:
+def test_verified_manifest_flipped_byte_is_none(finished: Path) -> None:
     finished.write_text("id,prediction\na,0.6\n")
     assert verified_manifest(finished) is None
 
 
-def test_a_truncated_file_does_not_verify(finished: Path) -> None:
+def test_verified_manifest_truncated_file_is_none(finished: Path) -> None:
     finished.write_text("id,prediction\n")
     assert verified_manifest(finished) is None
 
 
-def test_other_inputs_do_not_verify(finished: Path) -> None:
+def test_verified_manifest_other_inputs_is_none(finished: Path) -> None:
     assert verified_manifest(finished, inputs="other") is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"file": "x"}', '{"unknown": 1}'])
-def test_an_unreadable_manifest_is_none(finished: Path, content: str) -> None:
+def test_read_manifest_unreadable_is_none(finished: Path, content: str) -> None:
     manifest_path(finished).write_text(content)
     assert read_manifest(finished) is None
     assert verified_manifest(finished) is None
 
 
-def test_no_manifest_no_output(finished: Path) -> None:
+def test_verified_manifest_without_manifest_is_none(finished: Path) -> None:
     manifest_path(finished).unlink()
     assert verified_manifest(finished) is None
 
 
-def test_discarding_leaves_nothing(finished: Path) -> None:
+def test_discard_removes_file_and_manifest(finished: Path) -> None:
     discard(finished)
     assert list(finished.parent.iterdir()) == []
 
 
-def test_a_failing_write_keeps_the_old_content_and_leaves_nothing(finished: Path) -> None:
+def test_atomic_path_failing_write_keeps_the_old_content(finished: Path) -> None:
     def write_half() -> None:
         with atomic_path(finished) as temporary:
             temporary.write_text("half")
@@ -101,7 +101,7 @@ def _kill_in_a_write(path: Path) -> None:
     assert died.returncode == -signal.SIGKILL
 
 
-def test_a_killed_write_keeps_the_old_content(finished: Path) -> None:
+def test_atomic_path_killed_write_keeps_the_old_content(finished: Path) -> None:
     _kill_in_a_write(finished)
     assert verified_manifest(finished, inputs="abc") is not None
 
@@ -110,7 +110,7 @@ def _parts(finished: Path) -> list[Path]:
     return sorted(finished.parent.glob(".*.part"))
 
 
-def test_what_a_killed_write_left_goes_with_the_next_one(finished: Path) -> None:
+def test_atomic_path_next_write_removes_parts_of_a_killed_one(finished: Path) -> None:
     _kill_in_a_write(finished)
     assert len(_parts(finished)) == 1
     other = finished.with_name("other.csv")
@@ -123,7 +123,7 @@ def test_what_a_killed_write_left_goes_with_the_next_one(finished: Path) -> None
     assert finished.read_text() == "whole"
 
 
-def test_two_that_write_the_same_file_at_once_leave_each_other_alone(finished: Path) -> None:
+def test_atomic_path_concurrent_writes_have_separate_parts(finished: Path) -> None:
     with atomic_path(finished) as first:
         first.write_text("first")
         with atomic_path(finished) as second:
@@ -134,7 +134,9 @@ def test_two_that_write_the_same_file_at_once_leave_each_other_alone(finished: P
     assert _parts(finished) == []
 
 
-def test_a_write_survives_one_who_tidies_up_before_its_lock(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_path_part_removed_before_its_lock_is_made_again(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make = tempfile.mkstemp
     removed: list[str] = []
 

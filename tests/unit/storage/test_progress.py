@@ -16,7 +16,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_it_tells_share_speed_and_time_left_but_not_too_often(
+def test_progress_logs_share_speed_and_time_left_at_intervals(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -43,7 +43,7 @@ def test_progress_earlier_work_counts_for_the_share_but_not_the_speed(
     assert caplog.messages == ["x: 60.0 MB of about 100.0 MB (60%), 1.0 MB/s, about 40 s left"]
 
 
-def test_an_unknown_total_and_a_wrong_one_promise_nothing(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_unknown_or_wrong_total_has_no_time_left(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     unknown = Progress(logging.getLogger("test"), "x", 0, "rows")
     wrong = Progress(logging.getLogger("test"), "y", 10, "rows")

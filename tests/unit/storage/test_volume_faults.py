@@ -77,7 +77,7 @@ class TestFullVolume:
             data.unpack(raw)
             assert all(verified_manifest(path) for path in (data.training, data.validation, data.live))
 
-    def test_a_volume_that_fills_up_while_the_tables_are_written(
+    def test_unzip_volume_full_while_writing_tables_leaves_no_part(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(disk, "RESERVED_BYTES", 0)
@@ -97,9 +97,7 @@ class TestFullVolume:
             data.unpack(raw)
             assert data.training.read_bytes() == tried.training.read_bytes()
 
-    def test_a_volume_that_fills_up_while_csv_tables_are_written(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_csv_export_volume_full_leaves_no_part(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raw = many_rows(tmp_path / "raw")
         with small_volume(tmp_path / "data", PLENTY) as volume:
             data = Volume(volume.directory / "data")
@@ -121,7 +119,7 @@ class TestFullVolume:
             assert verified_manifest(write_training_csv(dataset.layout))
             assert verified_manifest(write_tournament(dataset, data.run, "csv"))
 
-    def test_a_volume_that_fills_up_during_a_download(self, tmp_path: Path) -> None:
+    def test_download_volume_full_raises_and_leaves_no_part(self, tmp_path: Path) -> None:
         with (
             served(tmp_path / "web", {"data.csv": bytes(5 * MIB)}) as address,
             small_volume(tmp_path / "data", 4 * MIB) as volume,
@@ -134,7 +132,7 @@ class TestFullVolume:
             fetch("data.csv", lambda: f"{address}/data.csv", place, timeout=5)
             assert place.stat().st_size == 5 * MIB
 
-    def test_predictions_of_2018_that_cannot_be_rewritten_stay_as_they_are(self, tmp_path: Path) -> None:
+    def test_validate_predictions_volume_full_keeps_the_form_of_2018(self, tmp_path: Path) -> None:
         with small_volume(tmp_path / "data", 16 * MIB) as volume:
             ids = [f"n{number:09d}" for number in range(20_000)]
             tournament, predictions = volume.directory / "tournament.parquet", volume.directory / "svm.csv"
@@ -155,7 +153,7 @@ class TestFullVolume:
             assert verified_manifest(predictions)
 
     @pytest.mark.parametrize("kind", ["predictions", "split"])
-    def test_what_a_model_wrote_before_stays_whole(self, tmp_path: Path, kind: str) -> None:
+    def test_model_outputs_volume_full_keep_the_earlier_file(self, tmp_path: Path, kind: str) -> None:
         rows = 50_000
         ids = pa.chunked_array([[f"n{number:09d}" for number in range(rows)]])
         values = np.linspace(0.1, 0.9, rows)
@@ -184,7 +182,7 @@ class TestFullVolume:
 
 
 class TestReadOnlyVolume:
-    def test_unzip(self, tmp_path: Path) -> None:
+    def test_unzip_read_only_volume_names_the_remedy(self, tmp_path: Path) -> None:
         raw, data = classic_dataset(tmp_path / "raw"), tmp_path / "data"
         data.mkdir()
         with (
@@ -194,7 +192,7 @@ class TestReadOnlyVolume:
             Volume(data).unpack(raw)
         assert Volume(data).unpack(raw).live.rows
 
-    def test_download(self, tmp_path: Path) -> None:
+    def test_download_read_only_volume_names_the_remedy(self, tmp_path: Path) -> None:
         data = tmp_path / "data"
         data.mkdir()
         with served(tmp_path / "web", {"data.csv": b"id\n"}) as address:
@@ -212,7 +210,7 @@ class TestReadOnlyVolume:
         ):
             write_static_page(DataLayout(data).run("1", "abc"))
 
-    def test_a_container(self, tmp_path: Path) -> None:
+    def test_container_read_only_volume_raises_bad_parameter(self, tmp_path: Path) -> None:
         path = tmp_path / "data" / "svm.csv"
         path.parent.mkdir()
         with read_only(path.parent):
@@ -228,8 +226,8 @@ class TestReadOnlyVolume:
         outputs.check_writable(path, "PREDICTING")
 
 
-class TestSomebodyElsesVolume:
-    def test_unzip(self) -> None:
+class TestVolumeOfAnotherUser:
+    def test_unzip_volume_of_another_user_names_owner_and_remedy(self) -> None:
         with foreign_volume() as data, tempfile.TemporaryDirectory(prefix="raw-") as raw_dir:
             raw = classic_dataset(Path(raw_dir))
             uid, owner = os.geteuid(), data.stat().st_uid
@@ -239,7 +237,7 @@ class TestSomebodyElsesVolume:
                 Volume(data).unpack(raw)
             assert files_in(data) == []
 
-    def test_download(self, tmp_path: Path) -> None:
+    def test_download_volume_of_another_user_names_the_remedy(self, tmp_path: Path) -> None:
         with (
             served(tmp_path / "web", {"data.csv": b"id\n"}) as address,
             foreign_volume() as data,
@@ -260,7 +258,9 @@ class TestSomebodyElsesVolume:
             ),
         ],
     )
-    def test_a_container(self, mode: int, predicts: bool, code: int, expected_message: str) -> None:
+    def test_container_volume_of_another_user_exits_with_its_code(
+        self, mode: int, predicts: bool, code: int, expected_message: str
+    ) -> None:
         """The contract's entry point, without root's access to all files."""
         if os.geteuid() != 0 or shutil.which("setpriv") is None:
             pytest.skip("needs root and setpriv: NOT TESTED here that a model reports its missing permission")
@@ -295,7 +295,7 @@ class TestSomebodyElsesVolume:
             assert re.search(expected_message.format(data=data, uid=os.getuid()), done.stdout.splitlines()[-1])
 
 
-class TestTurnedBytes:
+class TestFlippedBytes:
     """Flipped bytes in all kinds of files that tasks exchange."""
 
     @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0])
@@ -310,7 +310,7 @@ class TestTurnedBytes:
             "tournament.csv",
         ],
     )
-    def test_a_table_is_refused_by_its_reader_and_made_anew(self, tmp_path: Path, name: str, share: float) -> None:
+    def test_table_with_flipped_byte_is_rejected_and_made_again(self, tmp_path: Path, name: str, share: float) -> None:
         raw, volume = classic_dataset(tmp_path / "raw"), Volume(tmp_path / "data")
 
         def write() -> None:
@@ -342,7 +342,7 @@ class TestTurnedBytes:
         assert made == expected
 
     @pytest.mark.parametrize("role", ["train", "validation", "live", "features", "archive"])
-    def test_a_download_is_refused_by_unzip(self, tmp_path: Path, role: str) -> None:
+    def test_unzip_download_with_flipped_byte_is_rejected(self, tmp_path: Path, role: str) -> None:
         raw = classic_dataset(tmp_path / "raw") if role == "archive" else v5_dataset(tmp_path / "raw")
         volume = Volume(tmp_path / "data")
         content = raw.path(role).read_bytes()
@@ -355,7 +355,7 @@ class TestTurnedBytes:
 
     @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8, 1.0])
     @pytest.mark.parametrize("kind", ["split", "map"])
-    def test_what_a_preparation_left_is_refused_by_its_reader(self, tmp_path: Path, kind: str, share: float) -> None:
+    def test_preprocessing_output_with_flipped_byte_is_rejected(self, tmp_path: Path, kind: str, share: float) -> None:
         volume = Volume(tmp_path / "data")
         volume.unpack(classic_dataset(tmp_path / "raw"))
         table = Table(volume.training)
@@ -375,7 +375,7 @@ class TestTurnedBytes:
         with pytest.raises(MissingInputError, match=rf"{path}: the file does not exist"):
             read()
 
-    def test_predictions_are_not_blamed_for_a_turned_tournament_table(self, tmp_path: Path) -> None:
+    def test_validate_predictions_damaged_tournament_names_the_table(self, tmp_path: Path) -> None:
         predictions, tournament = tmp_path / "svm.csv", tmp_path / "tournament.parquet"
         pq.write_table(pa.table({"id": ["aaaa", "bbbb"]}), tournament, compression="none", use_dictionary=False)
         write_manifest(tournament, rows=2, columns=["id"])
@@ -385,7 +385,7 @@ class TestTurnedBytes:
             validate_predictions(predictions, tournament)
 
 
-def test_refused_predictions_do_not_count_as_finished(tmp_path: Path) -> None:
+def test_validate_predictions_rejected_file_is_not_finished(tmp_path: Path) -> None:
     """A container may have written a valid manifest: the next attempt must not treat the file as finished."""
     predictions, tournament = tmp_path / "svm.csv", tmp_path / "tournament.parquet"
     pq.write_table(pa.table({"id": ["a", "b"]}), tournament)
