@@ -27,7 +27,7 @@ from tests.samples import ROOT, task
 TOURNAMENT_IDS = [f"n{number:04d}" for number in range(60)]
 VALIDATION_IDS, LIVE_IDS = TOURNAMENT_IDS[:40], TOURNAMENT_IDS[40:]
 NEXT_LIVE_IDS = [f"m{number:04d}" for number in range(21)]
-"""The live rows of a later round; the stub model tells the tables apart by their length."""
+"""The live rows of a later round; the stub model identifies the tables by their length."""
 
 
 @pytest.fixture(scope="session")

@@ -89,23 +89,27 @@ def run_inside(
     return output.decode().splitlines()
 
 
-def test_a_bind_is_found_by_itself(engine: docker.DockerClient, airflows_image: str, tmp_path: Path) -> None:
+def test_data_volume_bind_mount_is_detected(engine: docker.DockerClient, airflows_image: str, tmp_path: Path) -> None:
     assert run_inside(engine, airflows_image, str(tmp_path)) == [str(tmp_path), "seen by both"]
 
 
-def test_a_named_volume_is_found_by_itself(engine: docker.DockerClient, airflows_image: str, named_volume: str) -> None:
+def test_data_volume_named_volume_is_detected(
+    engine: docker.DockerClient, airflows_image: str, named_volume: str
+) -> None:
     path, message = run_inside(engine, airflows_image, named_volume)
     assert path == engine.volumes.get(named_volume).attrs["Mountpoint"]
     assert message == "seen by both"
 
 
-def test_a_setting_overrides_what_is_found(engine: docker.DockerClient, airflows_image: str, tmp_path: Path) -> None:
+def test_data_volume_setting_overrides_the_detection(
+    engine: docker.DockerClient, airflows_image: str, tmp_path: Path
+) -> None:
     (tmp_path / "real").mkdir()
     lines = run_inside(engine, airflows_image, str(tmp_path / "real"), NUMERAI_DATA_DIR_ON_HOST=f"{tmp_path}/./real")
     assert lines[-1] == "seen by both"
 
 
-def test_a_folder_that_is_not_shared_is_refused(engine: docker.DockerClient, airflows_image: str) -> None:
+def test_data_volume_unshared_folder_is_rejected(engine: docker.DockerClient, airflows_image: str) -> None:
     with pytest.raises(docker.errors.ContainerError, match="/opt/elsewhere is not on a volume of Airflow"):
         run_inside(engine, airflows_image, "/srv/unused", NUMERAI_DATA_DIR="/opt/elsewhere")
 
@@ -138,27 +142,27 @@ def refusal(settings: Settings, client: docker.APIClient, image: str) -> str:
     return str(refused.value)
 
 
-def test_a_shared_bind_passes_the_check_for_airflows_own_user(
+def test_check_data_volume_shared_bind_of_airflows_user_passes(
     engine: docker.DockerClient, airflows_image: str, data: Path, toys: Path
 ) -> None:
     os.chown(data, 50000, 0)
-    (said,) = run_inside(engine, airflows_image, str(data), CHECK, toys, user="50000:0")
-    assert said.startswith(
+    (message,) = run_inside(engine, airflows_image, str(data), CHECK, toys, user="50000:0")
+    assert message.startswith(
         f"the data volume is shared: /opt/numerai for Airflow, {data} for the Docker engine at unix:"
     )
-    assert "as user 50000:50000" in said
+    assert "as user 50000:50000" in message
     assert [path.name for path in data.iterdir()] == [".installation"]
 
 
-def test_a_shared_named_volume_passes_the_check(
+def test_check_data_volume_shared_named_volume_passes(
     engine: docker.DockerClient, airflows_image: str, named_volume: str, toys: Path
 ) -> None:
-    (said,) = run_inside(engine, airflows_image, named_volume, CHECK, toys)
-    assert f"/opt/numerai for Airflow, {engine.volumes.get(named_volume).attrs['Mountpoint']} for the Docker" in said
-    assert "as user 10001:10001" in said
+    (message,) = run_inside(engine, airflows_image, named_volume, CHECK, toys)
+    assert f"/opt/numerai for Airflow, {engine.volumes.get(named_volume).attrs['Mountpoint']} for the Docker" in message
+    assert "as user 10001:10001" in message
 
 
-def test_a_wrong_path_on_the_host_is_caught_with_both_paths_and_the_setting(
+def test_check_data_volume_wrong_host_path_names_paths_and_setting(
     engine: docker.DockerClient, airflows_image: str, data: Path, toys: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "another").mkdir()
@@ -166,16 +170,16 @@ def test_a_wrong_path_on_the_host_is_caught_with_both_paths_and_the_setting(
     with pytest.raises(docker.errors.ContainerError) as refused:
         run_inside(engine, airflows_image, str(data), CHECK, toys, NUMERAI_DATA_DIR_ON_HOST=wrong)
     assert refused.value.exit_status == 1
-    said = str(refused.value)
-    assert "It is /opt/numerai for Airflow (NUMERAI_DATA_DIR)" in said
-    assert f"should be {wrong} for the Docker engine at unix:///var/run/docker.sock" in said
-    assert f"(NUMERAI_DATA_DIR_ON_HOST is {wrong})" in said
-    assert "the engine reports: " in said
-    assert "bind source path does not exist" in said
+    message = str(refused.value)
+    assert "It is /opt/numerai for Airflow (NUMERAI_DATA_DIR)" in message
+    assert f"should be {wrong} for the Docker engine at unix:///var/run/docker.sock" in message
+    assert f"(NUMERAI_DATA_DIR_ON_HOST is {wrong})" in message
+    assert "the engine reports: " in message
+    assert "bind source path does not exist" in message
     assert [path.name for path in data.iterdir()] == [".installation"]
 
 
-def test_a_folder_of_the_same_name_on_another_host_is_caught(
+def test_check_data_volume_other_folder_of_the_same_name_fails(
     engine: docker.DockerClient, data: Path, toy: str, tmp_path: Path
 ) -> None:
     """Both sides have the path, but it is not the same folder."""
@@ -191,36 +195,36 @@ def test_a_folder_of_the_same_name_on_another_host_is_caught(
                 (other / probe.name).chmod(0o777)
             return super().create_container(*args, **kwargs)
 
-    said = refusal(settings, Client(version="auto"), toy)
-    assert f"It is {data} for Airflow" in said
-    assert f"should be {other} for the Docker engine" in said
-    assert "a container of user 10001:10001 failed: cat: /data/question: No such file or directory" in said
+    message = refusal(settings, Client(version="auto"), toy)
+    assert f"It is {data} for Airflow" in message
+    assert f"should be {other} for the Docker engine" in message
+    assert "a container of user 10001:10001 failed: cat: /data/question: No such file or directory" in message
 
 
-def test_a_volume_that_the_containers_may_not_write_is_caught(
+def test_check_data_volume_not_writable_by_containers_fails(
     engine: docker.DockerClient, airflows_image: str, data: Path, toys: Path
 ) -> None:
     os.chown(data, 1234, 1234)
     with pytest.raises(docker.errors.ContainerError) as refused:
         run_inside(engine, airflows_image, str(data), CHECK, toys, user="1234:1234", NUMERAI_CONTAINER_USER="4321")
-    said = str(refused.value)
-    assert "a container of user 4321:4321 failed: sh: 1: cannot create /data/answer: Permission denied" in said
-    assert "give it to the containers' user (NUMERAI_CONTAINER_USER)" in said
+    message = str(refused.value)
+    assert "a container of user 4321:4321 failed: sh: 1: cannot create /data/answer: Permission denied" in message
+    assert "give it to the containers' user (NUMERAI_CONTAINER_USER)" in message
 
 
-def test_a_volume_that_airflow_may_not_write_is_caught(engine: docker.DockerClient, data: Path, toy: str) -> None:
+def test_check_data_volume_not_writable_by_airflow_fails(engine: docker.DockerClient, data: Path, toy: str) -> None:
     (data / "file").touch()
-    said = refusal(Settings(data_dir=data / "file"), engine.api, toy)
-    assert f"Airflow (user {os.getuid()}) cannot write to its data directory {data / 'file'}: File exists" in said
+    message = refusal(Settings(data_dir=data / "file"), engine.api, toy)
+    assert f"Airflow (user {os.getuid()}) cannot write to its data directory {data / 'file'}: File exists" in message
 
 
-def test_a_check_without_an_image_says_which_it_looked_for(engine: docker.DockerClient, toys: Path) -> None:
+def test_any_model_image_without_images_names_the_searched_ones(engine: docker.DockerClient, toys: Path) -> None:
     settings = Settings(image_registry="nowhere.example/")
     with pytest.raises(BadInputError, match=r"no model image is on the Docker engine .*searched for nowhere.example/"):
         any_model_image(load_registry(toys), settings, engine.api)
 
 
-def test_a_check_without_an_engine_says_where_it_looked(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_data_volume_without_engine_names_its_address(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(toys))
     with pytest.raises(

@@ -85,7 +85,7 @@ def cleanup(engine: docker.DockerClient, data: DataLayout, *, days_later: float,
     return [str(container["Id"]) for container in engine.api.containers(all=True, filters={"label": "numerai"})]
 
 
-def test_containers_of_runs_that_are_over_go_and_all_others_stay(
+def test_remove_orphans_removes_containers_of_ended_runs_only(
     engine: docker.DockerClient, start: Start, data: DataLayout
 ) -> None:
     ended, orphaned = start(OVER, ends=True), start(OVER, ends=False)
@@ -139,7 +139,7 @@ def keys_of(directory: Path) -> list[str]:
     return sorted([record.fit, str(record.prediction)])
 
 
-def test_the_dag_removes_what_is_old_but_not_what_airflow_says_goes_on(
+def test_housekeeping_dag_removes_old_files_but_not_of_active_runs(
     engine: docker.DockerClient, data: DataLayout, going_on: RunRef
 ) -> None:
     from airflow.dag_processing.dagbag import DagBag

@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def test_a_round_is_played_and_scored(
+def test_submit_simulated_round_is_confirmed_and_scored(
     run_pipeline: RunPipeline,
     folder: Callable[..., Path],
     server: PracticeServer,
@@ -137,7 +137,7 @@ def test_a_round_is_played_and_scored(
         assert not any(secret in content for secret in (KEYS[1].encode(), b"?signature="))
 
 
-def test_a_model_that_fails_does_not_keep_the_others_from_being_submitted(
+def test_submit_with_a_failed_model_uploads_the_others(
     run_pipeline: RunPipeline,
     folder: Callable[..., Path],
     server: PracticeServer,
@@ -155,7 +155,7 @@ def test_a_model_that_fails_does_not_keep_the_others_from_being_submitted(
     assert server.store.latest(mixed.id)[0].status == "on-time"
 
 
-def test_without_keys_or_without_being_asked_nothing_is_submitted(
+def test_submit_without_keys_or_parameter_is_skipped(
     run_pipeline: RunPipeline, folder: Callable[..., Path], server: PracticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mine=svm")
@@ -184,14 +184,14 @@ def answer_when_asked(choice: str, asked: list[str]) -> None:
                 if str(task.state) == "awaiting_input":
                     asked.append(str(detail.body))
                     payload = UpdateHITLDetailPayload(chosen_options=[choice])
-                    user = SimpleAuthManagerUser(username="somebody", role="admin")
+                    user = SimpleAuthManagerUser(username="operator", role="admin")
                     update_hitl_detail(task.dag_id, task.run_id, task.task_id, payload, user, session)
                     return
         time.sleep(0.2)
 
 
 @pytest.mark.parametrize(("choice", "state", "uploads"), [("Approve", "success", 1), ("Reject", "skipped", 0)])
-def test_somebody_can_look_first(
+def test_approve_answer_decides_about_the_submission(
     run_pipeline: RunPipeline,
     folder: Callable[..., Path],
     server: PracticeServer,
@@ -204,10 +204,10 @@ def test_somebody_can_look_first(
     monkeypatch.setenv("NUMERAI_APPROVE_SUBMISSIONS", "true")
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mixed=ensemble_selection")
     asked: list[str] = []
-    somebody = threading.Thread(target=answer_when_asked, args=(choice, asked), daemon=True)
-    somebody.start()
+    approver = threading.Thread(target=answer_when_asked, args=(choice, asked), daemon=True)
+    approver.start()
     outcome = run_pipeline(folder(), source="practice", models=["svm"], submit=True)
-    somebody.join(timeout=10)
+    approver.join(timeout=10)
     assert (outcome.state, str(outcome.tasks["submit"].state)) == ("success", state)
     assert len(server.requests.entries(on="upload")) == uploads
     predictions = find_predictions(RunLayout(outcome.directory), "ensemble_selection")
@@ -215,7 +215,7 @@ def test_somebody_can_look_first(
     assert f"/numerai/leaderboard/?round={NUMBER}&run={outcome.directory.name}" in asked[0]
 
 
-def test_nobody_is_asked_where_there_is_nothing_to_submit(
+def test_approve_without_submission_is_skipped(
     run_pipeline: RunPipeline, folder: Callable[..., Path], server: PracticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUMERAI_APPROVE_SUBMISSIONS", "true")
