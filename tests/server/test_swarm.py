@@ -202,7 +202,9 @@ def test_model_service_has_no_rights_and_no_network(run_dag: RunDag, swarm: Any)
         ({"parameters": {"MODE": "bug"}}, "svm: a bug (exit code 70): a division by zero", 2),
     ],
 )
-def test_exit_codes_mean_the_same_in_a_swarm(run_dag: RunDag, entry: dict[str, Any], message: str, tries: int) -> None:
+def test_service_exit_code_decides_about_the_retry(
+    run_dag: RunDag, entry: dict[str, Any], message: str, tries: int
+) -> None:
     outcome = run_dag({"svm": entry}, retries=1)
     assert svm(outcome) == "failed"
     assert outcome.tasks["svm"].try_number == tries
@@ -279,7 +281,7 @@ def test_drained_node_ends_its_models(run_dag: RunDag, swarm: Any) -> None:
 
 
 @LONG
-def test_engine_which_is_not_a_manager_is_rejected(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_that_is_not_a_manager_is_rejected(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOCKER_HOST")
     outcome = run_dag({"svm": {}}, retries=3)
     assert outcome.tasks["svm"].try_number == 1
