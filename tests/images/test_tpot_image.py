@@ -118,7 +118,7 @@ for space in ("weak-signal", "linear-light", "linear"):
 """
 
 
-def test_whatever_a_space_has_can_be_tidied_andexported_pipeline(runner: Runner) -> None:
+def test_exported_pipeline_of_every_search_space_is_rebuilt(runner: Runner) -> None:
     finished = _python(runner, REBUILD)
     assert finished.code == 0, finished.lines
     assert [line.split()[0] for line in finished.lines] == ["weak-signal", "linear-light", "linear"]
