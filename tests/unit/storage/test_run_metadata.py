@@ -28,9 +28,9 @@ METADATA = RunMetadata(
 
 def test_run_metadata_round_trip(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path / "run")
-    content = METADATA.write(layout, {"source": "practice"})
+    content = METADATA.write(layout, {"version": "v5.3"})
     assert json.loads(layout.run_metadata.read_text()) == content
-    assert (content["source"], content["older_datasets"]) == ("practice", ["old", "older"])
+    assert (content["version"], content["older_datasets"]) == ("v5.3", ["old", "older"])
     assert RunMetadata.read(layout) == METADATA
     assert METADATA.run == "numerai_tournament/manual__1"
 
