@@ -18,6 +18,8 @@ import pytest
 
 from numerai_contract import outputs
 
+pytestmark = pytest.mark.slow
+
 Contract = Callable[..., Any]
 
 # the prediction depends on the rows of the last fit and on the choice of the first

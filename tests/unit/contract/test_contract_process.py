@@ -15,6 +15,8 @@ import pytest
 
 from numerai_contract import outputs
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -18,6 +18,8 @@ from numerai_pipeline.dag.model_operator import ModelOperator
 from tests.generated_run import DAG_RUN, make_run
 from tests.samples import ROOT
 
+pytestmark = pytest.mark.slow
+
 RUN = "api/runs/1335/f09bf676d967"
 
 

@@ -25,6 +25,8 @@ from practice.server import PracticeServer, running
 from tests.clocked_season import SIZE, ClockedSeason, TimeMachine
 from tests.samples import ROOT
 
+pytestmark = pytest.mark.slow
+
 SATURDAY = datetime(2026, 8, 15, 12, tzinfo=UTC)
 OPENS = SATURDAY + timedelta(hours=1, minutes=12)
 CLOSES = OPENS + timedelta(hours=48)

@@ -22,6 +22,8 @@ from practice.server import PracticeServer, running
 from tests.clocked_season import ClockedSeason, NumeraisRound, TimeMachine
 from tests.samples import ROOT
 
+pytestmark = pytest.mark.slow
+
 SATURDAY = datetime(2026, 8, 15, 12, tzinfo=UTC)
 OPENS = SATURDAY + timedelta(hours=1, minutes=12)
 CLOSES = OPENS + timedelta(hours=48)

@@ -46,6 +46,8 @@ from tests.unit.submission_rig import (
     write_predictions,
 )
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["alpha", "beta", "svm", "unused"]
 Submit = Callable[..., dict[str, Any]]
 

@@ -18,6 +18,8 @@ from launcher.paths import ROOT, ProjectPaths
 from launcher.processes import wait_until
 from launcher.signals import StopSignals
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path

@@ -45,6 +45,8 @@ from tests.unit.submission_rig import (
     uploads,
 )
 
+pytestmark = pytest.mark.slow
+
 CHOSEN = {"alpha": "svm", "beta": "ensemble_selection"}
 CLOSES = NumeraisRound(NUMBER).closes
 CREATE, LATEST = "create_submission(", "latestSubmissions"

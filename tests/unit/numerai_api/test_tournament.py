@@ -37,6 +37,8 @@ from practice.server import PracticeServer, running
 from tests.recorded.answers import recorded
 from tests.recorded.server import RecordedServer
 
+pytestmark = pytest.mark.slow
+
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
 QUICK = RetryPolicy(attempts=3, initial_delay=0.001, max_delay=0.002)
 TODAY = datetime(2026, 8, 15, 13, 0, tzinfo=UTC)  # Saturday: round 1334 is open

@@ -18,6 +18,8 @@ import requests
 from launcher.simulator import READY
 from practice.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 TINY = ["--rows-per-era", "30", "--train-eras", "3", "--validation-eras", "15", "--features", "4", "6", "8"]
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from practice.model import TARGET_WEEKS, V53, SeasonModel, SeasonSize
 from practice.season import write_season
 
+pytestmark = pytest.mark.slow
+
 SIZE = SeasonSize(rows_per_era=2_000, medium=42, all_features=42)
 FIRST, LAST = 1133, 1233  # training and validation eras of this size
 ERAS = range(1140, 1220)
