@@ -245,7 +245,7 @@ def _locked_path(lock: Path) -> Path:
 
 
 def _remove_lock(lock: Path) -> None:
-    with file_lock(lock, "exclusive", wait=False) as held:
+    with file_lock(lock) as held:
         if held:
             lock.unlink(missing_ok=True)
 
@@ -342,7 +342,7 @@ def _download_paths(folder: Path) -> Iterator[Path]:
 
 
 def _remove_download(cleanup: Cleanup, data: DataLayout, file: Path, keep_days: int) -> None:
-    with nullcontext(True) if cleanup.dry_run else file_lock(lock_path(file), "exclusive", wait=False) as held:
+    with nullcontext(True) if cleanup.dry_run else file_lock(lock_path(file)) as held:
         since = _last_use(file)
         # a run may have requested it between the first check and the lock
         if held and cleanup.older_than(since, keep_days):

@@ -27,10 +27,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     temporary = _temporary_directory(path)
     try:
         yield temporary
-        for changed in (*temporary.rglob("*"), temporary):
-            _flush(changed)
+        flush_tree(temporary)
         temporary.rename(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -49,7 +48,14 @@ def _temporary_directory(path: Path) -> Path:
     return directory
 
 
-def _flush(path: Path) -> None:
+def flush_tree(directory: Path) -> None:
+    """Flush the files and folders of a directory, and the directory, to the disk."""
+    for path in (*directory.rglob("*"), directory):
+        flush(path)
+
+
+def flush(path: Path) -> None:
+    """Flush a file or a directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

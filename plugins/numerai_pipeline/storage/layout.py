@@ -5,7 +5,8 @@
     <data>/downloads/<dataset>/<name>       verified raw files, shared by runs, never changed in place
     <data>/datasets/<key>/                  training and validation table, shared by runs, never changed
     <data>/results/<task>/<key>/            a finished result, shared by runs, never changed
-    <data>/rounds/<round>/<fingerprint>/    one run's directory; runs with the same settings share it
+    <data>/work/<task>/<key>/               workspace of the container that makes a result
+    <data>/rounds/<round>/<run>/            one run's directory, with links to its results
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 def fingerprint(settings: Mapping[str, object]) -> str:
@@ -118,7 +119,7 @@ class RunLayout:
 
     @property
     def training(self) -> Path:
-        """Training table."""
+        """Training table of a directory of an earlier release; else the dataset has it."""
         return self.directory / "training.parquet"
 
     @property
@@ -136,23 +137,10 @@ class RunLayout:
         """True targets of the live rows of a walk-forward run, hidden from the models."""
         return self.directory / "targets.parquet"
 
-    def reference(self, name: str) -> Path:
-        """Return the file of published predictions: ``example_predictions``, ``meta_model``, ``benchmark_models``."""
-        return self.directory / f"{name}.parquet"
-
-    @property
-    def training_csv(self) -> Path:
-        """Training table for images of 2018; written when a task needs it."""
-        return self.directory / "training.csv"
-
     @property
     def tournament_csv(self) -> Path:
         """Tournament table for images of 2018; written when a task needs it."""
         return self.directory / "tournament.csv"
-
-    def tables(self, table_format: str) -> tuple[Path, Path]:
-        """Training and tournament table in a format, ``parquet`` or ``csv``."""
-        return (self.training_csv, self.tournament_csv) if table_format == "csv" else (self.training, self.tournament)
 
     @property
     def run_metadata(self) -> Path:
@@ -220,10 +208,6 @@ class RunLayout:
         """Leaderboard page: HTML, one file."""
         return self.directory / "leaderboard.html"
 
-    def workspace(self, task: str) -> Path:
-        """Working directory of a task's container (``workspace.py``); removed at its end."""
-        return self.directory / ".work" / task
-
     def failure_log(self, task: str, try_number: int) -> Path:
         """Last log lines of a failed container: text."""
         return self.directory / "logs" / f"{task}.try-{try_number}.log"
@@ -231,7 +215,3 @@ class RunLayout:
     def image_record(self, task: str) -> Path:
         """Record of the image and the outputs of a task: JSON, ``{"image": …, "files": […]}``."""
         return self.directory / "images" / f"{task}.json"
-
-
-# The run's directory as a model's container sees it.
-CONTAINER_RUN = RunLayout(Path("/data"))

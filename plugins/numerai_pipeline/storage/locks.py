@@ -9,7 +9,7 @@ import fcntl
 import logging
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,30 +24,24 @@ def lock_path(path: Path) -> Path:
 
 
 @contextmanager
-def file_lock(file: Path, kind: Literal["shared", "exclusive"], *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock while the block runs.
+def file_lock(file: Path) -> Iterator[bool]:
+    """Hold a lock while the block runs, unless another process has it: never wait.
 
     Parameters
     ----------
     file : Path
         The lock file; created if it does not exist.
-    kind : {"shared", "exclusive"}
-        Whether other processes may hold it, ``shared``, at the same time.
-    wait : bool
-        Whether to wait for the processes that hold it.
 
     Yields
     ------
     bool
-        Whether the lock is held: False only without ``wait``, when another process has it. On a file system without
-        locks, always True.
+        Whether the lock is held: False when another process has it. On a file system without locks, always True.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
-        operation = fcntl.LOCK_SH if kind == "shared" else fcntl.LOCK_EX
         held = True
         try:
-            fcntl.flock(lock, operation if wait else operation | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             held = False
         except OSError as error:

@@ -14,7 +14,6 @@ result; it ends with its process.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,7 +21,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.storage.directories import remove_directory
+from numerai_pipeline.storage.directories import flush, flush_tree, remove_directory
 from numerai_pipeline.storage.locks import file_lock
 from numerai_pipeline.storage.manifests import SUFFIX, verified_manifest
 
@@ -136,7 +135,7 @@ class ResultStore:
         content = asdict(info) | {"created_at": datetime.now(tz=UTC).isoformat(timespec="seconds")}
         record = directory / RECORD
         record.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        _flush_tree(directory)
+        flush_tree(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             directory.rename(target)
@@ -144,13 +143,13 @@ class ResultStore:
             if not self.has(info.task, info.key):
                 raise
             shutil.rmtree(directory)
-        _flush(target.parent)
+        flush(target.parent)
         return target
 
     @contextmanager
     def claim(self, task: str, key: str) -> Iterator[bool]:
         """Claim a result while the block runs; yields False when another process has the claim."""
-        with file_lock(self._claim_file(task, key), "exclusive", wait=False) as held:
+        with file_lock(self._claim_file(task, key)) as held:
             yield held
 
     def is_claimed(self, task: str, key: str) -> bool:
@@ -165,24 +164,7 @@ class ResultStore:
 
 
 def _require_plain(directory: Path) -> None:
-    for folder, folders, files in os.walk(directory):
-        for name in (*folders, *files):
-            path = directory.__class__(folder, name)
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                msg = f"{path.relative_to(directory)}: the container produced something other than a regular file"
-                raise BadInputError(msg)
-
-
-def _flush_tree(directory: Path) -> None:
-    for folder, _, files in os.walk(directory):
-        for name in files:
-            _flush(directory.__class__(folder, name))
-        _flush(directory.__class__(folder))
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    for path in directory.rglob("*"):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            msg = f"{path.relative_to(directory)}: the container produced something other than a regular file"
+            raise BadInputError(msg)

@@ -100,14 +100,6 @@ def require_record(layout: RunLayout, task: str) -> TaskRecord:
     return record
 
 
-def all_records(layout: RunLayout) -> Iterator[TaskRecord]:
-    """Yield the records of a run, by the name of their task."""
-    for file in sorted(layout.tasks_directory.glob("[!.]*.json")):
-        record = read_record(layout, file.stem)
-        if record is not None:
-            yield record
-
-
 def remove_record(layout: RunLayout, task: str) -> None:
     """Remove the record and the links of a task, before it runs again; its results stay."""
     layout.task_record(task).unlink(missing_ok=True)

@@ -390,7 +390,7 @@ def test_remove_downloads_recently_requested_file_stays(data: DataLayout) -> Non
 
 def test_remove_downloads_locked_file_stays(data: DataLayout) -> None:
     path = make_download(data, "numerai/v5.3/train.parquet", days=61)
-    with file_lock(lock_path(path), "exclusive"):
+    with file_lock(lock_path(path)):
         assert sweep_downloads(data).removed == []
     assert sweep_downloads(data).removed == ["downloads/numerai/v5.3/train.parquet"]
 

@@ -87,7 +87,7 @@ def test_pack_includes_runs_and_the_results_they_use(data: Path) -> None:
 
 def test_tables_are_the_tables_of_a_run(data: Path) -> None:
     layout = DataLayout(data).run("1335", "f09bf676d967")
-    tables = {layout.training, layout.tournament, layout.training_csv, layout.tournament_csv}
+    tables = {layout.training, layout.tournament, layout.directory / "training.csv", layout.tournament_csv}
     assert {path.name for path in tables} == set(data_backup.TABLES)
     selection = Selection(data, everything=False)
     assert not any(selection.includes(path.relative_to(data)) for path in tables)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from numerai_pipeline.storage.layout import CONTAINER_RUN, DataLayout, fingerprint
+from numerai_pipeline.storage.layout import DataLayout, fingerprint
 
 
 def test_run_layout_has_paths_by_round_and_fingerprint() -> None:
@@ -10,13 +10,6 @@ def test_run_layout_has_paths_by_round_and_fingerprint() -> None:
     assert run.predictions("svm") == Path("/data/rounds/1335/abc/predictions/svm.csv")
     assert run.report("svm") == Path("/data/rounds/1335/abc/reports/svm.json")
     assert run.training.parent == run.tournament.parent == run.run_metadata.parent == run.directory
-
-
-def test_container_run_has_the_layout_of_the_run() -> None:
-    run = DataLayout(Path("/srv")).run("1335", "abc")
-    for name in ("training", "tournament", "run_metadata"):
-        relative = getattr(run, name).relative_to(run.directory)
-        assert getattr(CONTAINER_RUN, name) == CONTAINER_RUN.directory / relative
 
 
 def test_fingerprint_depends_on_each_setting_and_not_on_order() -> None:
