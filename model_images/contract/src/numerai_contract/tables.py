@@ -7,8 +7,10 @@ type: int8 stays int8 unless values are missing, every other type becomes float3
 
 from __future__ import annotations
 
+import copy
 import re
-from typing import TYPE_CHECKING, Union
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import pyarrow as pa
@@ -27,11 +29,14 @@ if TYPE_CHECKING:
 
 # the number of an unknown era (eraX)
 NO_ERA = -1
+# a missing value among int8 features
+MISSING = -128
 DATA_TYPES = ("train", "validation", "test", "live")
 
 _ERA = re.compile(r"(?:era)?(\d{1,9}|X)", re.IGNORECASE)
 # size of a batch of features, in bytes of float32
 _BATCH_BYTES = 32 << 20
+_ROWS_AT_A_TIME = 65_536
 _MAX_NAMES_IN_MESSAGE = 8
 
 
@@ -96,6 +101,19 @@ class Table:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def with_features(self, names: Sequence[str]) -> Table:
+        """Return the same table with some of its features only, in the given order."""
+        selected = copy.copy(self)
+        selected.__dict__.pop("holds_int8", None)
+        selected.feature_names = tuple(names)
+        return selected
+
+    @cached_property
+    def holds_int8(self) -> bool:
+        """Whether all features are whole numbers from -127 to 127, or missing; reads those not stored as int8."""
+        others = [name for name in self.feature_names if self._source.columns[name] != pa.int8()]
+        return not others or all(_are_int8(batch) for batch in self._source.batches(others, _ROWS_AT_A_TIME))
+
     def of_type(self, data_type: str) -> NDArray[np.bool_]:
         """Mark the rows of a data type, one of `DATA_TYPES`; shape (rows,)."""
         marks: NDArray[np.bool_] = self._data_types == DATA_TYPES.index(data_type)
@@ -115,8 +133,23 @@ class Table:
         """
         return _read_features(self, rows)
 
+    def int8_features(self, rows: NDArray[np.bool_] | None = None) -> NDArray[np.int8]:
+        """Read features that are whole numbers (`holds_int8`) into a quarter of the memory.
+
+        Parameters
+        ----------
+        rows
+            See `features`.
+
+        Returns
+        -------
+        numpy.ndarray of int8, shape (rows read, features)
+            `MISSING` where a value is missing.
+        """
+        return _read_features(self, rows, as_int8=True)
+
     def batches(
-        self, rows: NDArray[np.bool_] | None = None
+        self, rows: NDArray[np.bool_] | None = None, *, as_int8: bool = False
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int8] | NDArray[np.float32]]]:
         """Read the features a batch of rows at a time, in the table's order.
 
@@ -124,12 +157,14 @@ class Table:
         ----------
         rows
             Marks of the rows to read, shape (rows,); by default all.
+        as_int8
+            Whether to read int8 with `MISSING` where a value is missing, see `int8_features`.
 
         Yields
         ------
         positions : numpy.ndarray of int, shape (rows of the batch,)
             Positions of the rows in the table, from 0. Never empty.
-        block : numpy.ndarray of `feature_dtype`, shape (rows of the batch, features)
+        block : numpy.ndarray of `feature_dtype` or int8, shape (rows of the batch, features)
 
         Raises
         ------
@@ -137,7 +172,7 @@ class Table:
             When a feature is infinite, or the file is truncated.
         """
         start = 0
-        at_a_time = max(256, min(65_536, _BATCH_BYTES // (4 * max(1, len(self.feature_names)))))
+        at_a_time = max(256, min(_ROWS_AT_A_TIME, _BATCH_BYTES // (4 * max(1, len(self.feature_names)))))
         for batch in self._source.batches(self.feature_names, at_a_time):
             positions = np.arange(start, start + batch.num_rows)
             start += batch.num_rows
@@ -148,10 +183,13 @@ class Table:
                     continue
                 if not keep.all():
                     batch = batch.filter(pa.array(keep))  # noqa: PLW2901 (the unfiltered batch is not needed)
-            block = np.empty((len(positions), len(self.feature_names)), dtype=self.feature_dtype)
+            block = np.empty(
+                (len(positions), len(self.feature_names)), dtype=np.int8 if as_int8 else self.feature_dtype
+            )
             # by name: a CSV source returns columns as requested, a Parquet file in the order of the file
             for column, name in enumerate(self.feature_names):
-                block[:, column] = batch.column(batch.schema.get_field_index(name)).to_numpy(zero_copy_only=False)
+                values = batch.column(batch.schema.get_field_index(name))
+                block[:, column] = _as_int8(values) if as_int8 else values.to_numpy(zero_copy_only=False)
             self._require_finite(block, positions)
             yield positions, block
 
@@ -207,19 +245,35 @@ class JoinedTable:
         """Mark the rows of a data type, see `Table.of_type`."""
         return np.concatenate([table.of_type(data_type) for table in self._tables])
 
+    def with_features(self, names: Sequence[str]) -> JoinedTable:
+        """Return the same rows with some of the features only, see `Table.with_features`."""
+        selected = copy.copy(self)
+        selected._tables = (self._tables[0].with_features(names), self._tables[1].with_features(names))
+        selected.feature_names = tuple(names)
+        return selected
+
+    @property
+    def holds_int8(self) -> bool:
+        """Whether all features are stored as int8, see `Table.holds_int8`."""
+        return all(table.holds_int8 for table in self._tables)
+
     def features(self, rows: NDArray[np.bool_] | None = None) -> NDArray[np.int8] | NDArray[np.float32]:
         """Read the features into memory, see `Table.features`."""
         return _read_features(self, rows)
 
+    def int8_features(self, rows: NDArray[np.bool_] | None = None) -> NDArray[np.int8]:
+        """Read the features into a quarter of the memory, see `Table.int8_features`."""
+        return _read_features(self, rows, as_int8=True)
+
     def batches(
-        self, rows: NDArray[np.bool_] | None = None
+        self, rows: NDArray[np.bool_] | None = None, *, as_int8: bool = False
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int8] | NDArray[np.float32]]]:
         """Read the features a batch of rows at a time, see `Table.batches`; positions count the joined rows."""
         start = 0
         for table in self._tables:
             wanted = None if rows is None else rows[start : start + len(table)]
-            for positions, block in table.batches(wanted):
-                yield positions + start, block.astype(self.feature_dtype, copy=False)
+            for positions, block in table.batches(wanted, as_int8=as_int8):
+                yield positions + start, block if as_int8 else block.astype(self.feature_dtype, copy=False)
             start += len(table)
 
     def describe_row(self, position: int) -> str:
@@ -232,14 +286,34 @@ TableView = Union[Table, JoinedTable]
 """A table, or two tables as one."""
 
 
-def _read_features(table: TableView, rows: NDArray[np.bool_] | None) -> NDArray[np.int8] | NDArray[np.float32]:
+def _read_features(table: TableView, rows: NDArray[np.bool_] | None, *, as_int8: bool = False) -> NDArray[Any]:
     count = len(table) if rows is None else int(np.count_nonzero(rows))
-    matrix = np.empty((count, len(table.feature_names)), dtype=table.feature_dtype)
+    matrix = np.empty((count, len(table.feature_names)), dtype=np.int8 if as_int8 else table.feature_dtype)
     filled = 0
-    for positions, block in table.batches(rows):
+    for positions, block in table.batches(rows, as_int8=as_int8):
         matrix[filled : filled + len(positions)] = block
         filled += len(positions)
     return matrix
+
+
+def _are_int8(batch: pa.RecordBatch) -> bool:
+    """Check that all values are whole numbers from -127 to 127, or missing."""
+    for column in batch.columns:
+        values = column.to_numpy(zero_copy_only=False)
+        known = values[~np.isnan(values)]
+        if not (np.abs(known) < -MISSING).all() or (known != np.trunc(known)).any():
+            return False
+    return True
+
+
+def _as_int8(values: pa.Array) -> NDArray[Any]:
+    """Convert whole numbers to numpy, with `MISSING` for missing ones."""
+    if pa.types.is_floating(values.type):
+        numbers = values.to_numpy(zero_copy_only=False)
+        return np.where(np.isnan(numbers), MISSING, numbers)
+    filled = pc.fill_null(values, MISSING) if values.null_count else values
+    numbers: NDArray[Any] = filled.to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def era_number(name: str) -> int | None:
@@ -293,7 +367,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def _read_small_columns(path: Path, source: Source) -> dict[str, pa.ChunkedArray]:
     types = {**dict.fromkeys(TEXT_COLUMNS, pa.string()), "target": pa.float32()}
     chunks: dict[str, list[pa.Array]] = {name: [] for name in types}
-    for batch in source.batches(list(types), 65_536):
+    for batch in source.batches(list(types), _ROWS_AT_A_TIME):
         for name, kind in types.items():
             values = batch.column(batch.schema.get_field_index(name))
             try:

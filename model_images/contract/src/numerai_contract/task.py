@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from numerai_contract import batches, outputs
 from numerai_contract.exits import BadParameterError
+from numerai_contract.feature_selection import most_correlated
+from numerai_contract.plans import Sizes
 from numerai_contract.predictions import CLIP_MARGIN, validate_probabilities, write_predictions
 from numerai_contract.progress import Progress, duration
 from numerai_contract.reports import library_versions, write_report
@@ -21,14 +25,17 @@ from numerai_contract.targets import sample, target_kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from numerai_contract.model_directory import ModelDirectory
     from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Plan
     from numerai_contract.scores import Scores
     from numerai_contract.tables import TableView
     from numerai_contract.targets import LabeledRows
+
+# the properties of a task that open a table
+_TABLES = ("_training", "validation", "testing")
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ class Task:
         final.model = self.model
         final._notes = self._notes
         final._joined = JoinedTable(self._training, self.validation)
+        final.__dict__.update({name: self.__dict__[name] for name in _TABLES if name in self.__dict__})
         return final
 
     @property
@@ -150,6 +158,52 @@ class Task:
         is_complete = "model" in self.__dict__ and self.model.is_complete
         names = self.model.feature_names if is_complete else self.fit_table.feature_names
         return self._log_table(Table(self.parameters.testing, feature_names=names))
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of the tables, for the plan of a fit."""
+        tables = [self._training, self.validation] if self.has_validation else [self._training]
+        later = len(self.validation) if self.has_validation else 0
+        value_bytes = max(table.feature_dtype.itemsize for table in tables)
+        return Sizes(len(self._training), later, len(self._training.feature_names), value_bytes)
+
+    def follow(self, plan: Plan, rows: NDArray[np.bool_] | None = None) -> None:
+        """Log the plan of a fit, and select its features for all tables.
+
+        Parameters
+        ----------
+        plan
+            The plan; in the final fit, which has the features of the first, it is not used.
+        rows
+            Marks of the training rows that select the features, shape (rows,); by default all.
+
+        Raises
+        ------
+        BadParameterError
+            When even the least plan needs more than MEMORY_LIMIT.
+        """
+        if self.is_final:
+            return
+        self.require_memory(plan.memory, f"{plan.rows:,} rows of {plan.features:,} features")
+        limit = self.parameters.memory_limit
+        allowed = "" if limit is None else f" of {limit:,}"
+        self.progress.log(f"planned memory: {plan.memory:,.0f}{allowed} MiB")
+        table = self._training
+        available = len(table.feature_names)
+        if plan.features < available:
+            marks = np.ones(len(table), dtype=bool) if rows is None else rows
+            with self.progress.step(f"selecting {plan.features:,} of {available:,} features"):
+                self.use_features(most_correlated(table, marks, plan.features, self.progress.update))
+            self.note(
+                f"learning from {plan.features:,} of {available:,} features, those with the largest correlation with "
+                "the target: all of them do not fit the time and the memory of the task"
+            )
+
+    def use_features(self, names: Sequence[str]) -> None:
+        """Use only some of the features, in the given order, in all tables and in the record of the fit."""
+        for name in _TABLES:
+            if name in self.__dict__:
+                self.__dict__[name] = self.__dict__[name].with_features(names)
 
     @property
     def tournament(self) -> Table:

@@ -1,0 +1,89 @@
+"""The plan of a fit: rows and features that fit the container's memory, computed from the sizes of the tables alone.
+
+An operation's module has a function
+
+``plan(parameters, sizes) -> Plan``
+
+It is computed before any work, from constants that were measured. It chooses rows and features so that the fit and the
+final fit need at most MEMORY_LIMIT; a table is never too large. Where products of features or large matrices are the
+cause, it takes fewer features rather than fewer rows: the effect of a feature is weak, and needs many rows.
+`Task.follow` logs a plan, and selects its features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Bytes for each row of an open table: its id, era, data type and target, and the copies made to validate them.
+_BYTES_PER_OPEN_ROW = 150
+
+
+class Sizes(NamedTuple):
+    """The sizes of the tables of a fit.
+
+    Attributes
+    ----------
+    training, validation : int
+        Rows of the training table, and of the validation table (0 without one). The final fit has the rows of both.
+    features : int
+        Number of features.
+    value_bytes : int
+        Bytes of a feature's value in memory: 1 where all are int8 without missing values, else 4.
+    """
+
+    training: int
+    validation: int
+    features: int
+    value_bytes: int = 4
+
+    @property
+    def rows(self) -> int:
+        """Rows of both tables, those of the final fit."""
+        return self.training + self.validation
+
+    @property
+    def open_tables(self) -> float:
+        """Memory of the open tables without their features, in MiB."""
+        return self.rows * _BYTES_PER_OPEN_ROW / 2**20
+
+
+class Plan(NamedTuple):
+    """The plan of a fit and of the final fit that follows.
+
+    Attributes
+    ----------
+    rows : int
+        Maximum number of rows to learn from, in either fit; more are sampled.
+    features : int
+        Number of features to learn from; of more, those with the largest correlation with the target.
+    memory : float
+        Peak memory of the container, in MiB.
+    """
+
+    rows: int
+    features: int
+    memory: float
+
+
+def largest(at_most: int, at_least: int, need: Callable[[int], float], limit: float | None) -> int:
+    """Return the largest number in [`at_least`, `at_most`] whose need is within a limit.
+
+    Parameters
+    ----------
+    at_most, at_least
+        Bounds; `at_most` is returned when it is the smaller one, and `at_least` when its need exceeds the limit.
+    need
+        The memory of a number of rows or features, in MiB; it does not decrease.
+    limit
+        In MiB; None for no limit.
+    """
+    if limit is None or at_most <= at_least or need(at_most) <= limit:
+        return at_most
+    low, high = at_least, at_most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if need(middle) <= limit else (low, middle)
+    return low
