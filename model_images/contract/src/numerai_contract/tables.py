@@ -311,9 +311,8 @@ def _as_int8(values: pa.Array) -> NDArray[Any]:
     if pa.types.is_floating(values.type):
         numbers = values.to_numpy(zero_copy_only=False)
         return np.where(np.isnan(numbers), MISSING, numbers)
-    filled = pc.fill_null(values, MISSING) if values.null_count else values
-    numbers: NDArray[Any] = filled.to_numpy(zero_copy_only=False)
-    return numbers
+    filled: NDArray[np.int8] = pc.fill_null(values, MISSING).to_numpy(zero_copy_only=False)
+    return filled
 
 
 def era_number(name: str) -> int | None:
