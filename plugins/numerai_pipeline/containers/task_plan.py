@@ -2,7 +2,8 @@
 
 The key of a fit is a hash of the image, the environment, the dataset and the fits of the upstream tasks; the key of a
 prediction, of its fit, the live rows and the upstream predictions. Equal keys are equal results: a run uses a finished
-one wherever it was made.
+one wherever it was made. The number of threads is not part of it: another machine has other cores, and the last digits
+of a fit on it may differ, but its fits are as good.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ LIVE_TABLE = "live.parquet"
 TRAINING_VARIABLES = ("TRAINING", "VALIDATION")
 """Variables that a container gets for a fit only."""
 _TARGETS = "targets.parquet"
+_NOT_IN_KEYS = ("THREADS",)
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class TaskPlanner:
         self._post_processing = tuple(name for name in registry.upstream(spec.name) if name in registry.post_processing)
         self._outputs = {each.name: each.outputs for each in registry}
         self._live_outputs = {each.name: each.live_outputs for each in registry}
+        self._keep_models = frozenset(each.name for each in registry if each.keeps_model)
 
     def plan(self, run: RunFiles, image: str, environment: Mapping[str, str], *, forced: bool = False) -> TaskPlan:
         """Plan the task: its finished fit where the run prefers or has one, otherwise a new fit.
@@ -197,7 +200,9 @@ class TaskPlanner:
             if plan.has_fit:
                 files["model"] = run.data.result(self.spec.name, plan.fit_key)
         for each in plan.upstream:
-            files |= self._upstream_files(each, run)
+            # a finished fit only predicts, and needs no file of the upstream fits; verifying them takes long
+            only_live = plan.has_fit and each.task in self._keep_models
+            files |= self._upstream_files(each, run, only_live=only_live)
         files |= self._optional_inputs(run)
         manifests = {f"{name}.manifest.json": manifest_path(path) for name, path in files.items()}
         return files | {name: path for name, path in manifests.items() if path.is_file()}
@@ -212,7 +217,7 @@ class TaskPlanner:
                 continue
             fit_inputs: dict[str, Any] = {
                 "image": image,
-                "environment": dict(environment),
+                "environment": {name: value for name, value in environment.items() if name not in _NOT_IN_KEYS},
                 "dataset": dataset,
                 "fits": {each.task: each.fit for each in upstream},
                 "files": self._optional_digests(run),
@@ -261,15 +266,14 @@ class TaskPlanner:
             raise BadInputError(msg)
         return tuple(found)
 
-    def _upstream_files(self, each: UpstreamResult, run: RunFiles) -> dict[str, Path]:
+    def _upstream_files(self, each: UpstreamResult, run: RunFiles, *, only_live: bool) -> dict[str, Path]:
         fit = run.data.result(each.task, each.fit)
         if each.task in self.models:
             prediction = run.data.result(each.task, each.prediction or each.fit)
-            return {
-                f"validation/{each.task}.csv": fit / "validation.csv",
-                f"predictions/{each.task}.csv": prediction / "predictions" / f"{each.task}.csv",
-            }
-        files = {name: fit / name for name in self._outputs[each.task]}
+            name = f"{each.task}.csv"
+            files = {} if only_live else {f"validation/{name}": fit / "validation.csv"}
+            return files | {f"predictions/{name}": prediction / "predictions" / name}
+        files = {} if only_live else {name: fit / name for name in self._outputs[each.task]}
         if each.prediction is not None:
             prediction = run.data.result(each.task, each.prediction)
             files |= {name: prediction / name for name in self._live_outputs[each.task]}

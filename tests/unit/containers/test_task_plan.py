@@ -104,6 +104,11 @@ def test_plan_other_settings_have_other_keys(
     assert set(keys(one)).isdisjoint(keys(two))
 
 
+def test_plan_other_number_of_threads_has_the_same_keys(data: DataLayout, plan: Plan) -> None:
+    one, two = plan(new_run(data, "one"), THREADS="2"), plan(new_run(data, "two"), THREADS="32")
+    assert keys(one) == keys(two)
+
+
 def test_plan_new_live_rows_change_the_prediction_only(data: DataLayout, plan: Plan) -> None:
     one, two = plan(new_run(data, "one")), plan(new_run(data, "two", live_sha256="others"))
     assert one.fit_key == two.fit_key
@@ -300,6 +305,25 @@ def test_inputs_of_upstream_tasks_come_from_their_results(data: DataLayout, plan
     assert inputs["tsne/map.csv"] == data.result("tsne", "t") / "tsne/map.csv"
     assert inputs["live/tsne/map.csv"] == data.result("tsne", "placed") / "live/tsne/map.csv"
     assert inputs["tsne/map.csv.manifest.json"] == manifest_path(inputs["tsne/map.csv"])
+
+
+def test_inputs_of_a_prediction_are_no_files_of_upstream_fits(data: DataLayout, plan: Plan, registry: Registry) -> None:
+    run = new_run(data)
+    record(run, "adversarial_validation", "a", None)
+    record(run, "tsne", "t", "placed")
+    record(run, "svm", "s", "sp")
+    record(run, "trains_always", "both", "both")
+    for name in ("tpot", "ensemble"):
+        finish(data, plan(run, name), prediction=False)
+    made = {
+        name: TaskPlanner(registry.tasks[name], registry).inputs(plan(run, name), run) for name in ("tpot", "ensemble")
+    }
+    assert set(made["tpot"]) >= {"live/tsne/map.csv", "model"}
+    assert not {"split.parquet", "tsne/map.csv"} & set(made["tpot"])
+    # an image that keeps no model has one result: its prediction is its fit
+    both = {"predictions/trains_always.csv", "validation/trains_always.csv"}
+    assert set(made["ensemble"]) >= both | {"predictions/svm.csv"}
+    assert "validation/svm.csv" not in made["ensemble"]
 
 
 def test_inputs_of_post_processing_are_the_predictions(data: DataLayout, plan: Plan, registry: Registry) -> None:
