@@ -62,7 +62,8 @@ def _validated(predictions: Path, tables: Sequence[Path]) -> Manifest:
     if not predictions.is_file():
         msg = f"{predictions.name}: the container succeeded without writing this file"
         raise BadInputError(msg)
-    if read_manifest(predictions) is not None and verified_manifest(predictions) is None:
+    manifest = verified_manifest(predictions)
+    if manifest is None and read_manifest(predictions) is not None:
         msg = f"{predictions.name}: the file does not match its manifest; run the task again"
         raise BadInputError(msg)
     table = _read(predictions)
@@ -79,7 +80,6 @@ def _validated(predictions: Path, tables: Sequence[Path]) -> Manifest:
         with atomic_path(predictions) as temporary:
             pa.csv.write_csv(table.rename_columns(COLUMNS), temporary, _PLAIN)
         return write_manifest(predictions, rows=table.num_rows, columns=COLUMNS)
-    manifest = verified_manifest(predictions)
     return manifest or write_manifest(predictions, rows=table.num_rows, columns=COLUMNS)
 
 
