@@ -9,6 +9,7 @@ need no target and are computed for every model.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +32,7 @@ MAX_DIFFERENCE = 0.12
 # with few rows the statistic is large by chance
 SIGNIFICANT = 0.05
 NEAR_COPY = 0.95
+_MOST_AT_ONCE = 4
 
 
 class Losses(NamedTuple):
@@ -109,13 +111,15 @@ def concordance(parts: Mapping[str, NDArray[np.float64]]) -> Concordance | None:
     return Concordance(max(float(test.statistic) for test in tests), not differ)
 
 
-def rank_correlations(predictions: NDArray[np.float64]) -> NDArray[np.float64]:
+def rank_correlations(predictions: NDArray[np.float64], threads: int = 1) -> NDArray[np.float64]:
     """Compute Spearman's correlation of each model with each.
 
     Parameters
     ----------
     predictions
         Shape (rows, models); only rows that all models have are compared, the others have a NaN.
+    threads
+        Number of models that are ranked at a time; at most `_MOST_AT_ONCE`, for the memory of their sorts.
 
     Returns
     -------
@@ -124,9 +128,13 @@ def rank_correlations(predictions: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     rows = ~np.isnan(predictions).any(axis=1)
     ranks = np.empty((np.count_nonzero(rows), predictions.shape[1]), order="F")
-    for model in range(predictions.shape[1]):  # one at a time: the sort of all needs three times their memory
+
+    def rank(model: int) -> None:
         ranks[:, model] = rankdata(predictions[rows, model])
         ranks[:, model] -= ranks[:, model].mean()
+
+    with ThreadPoolExecutor(min(threads, _MOST_AT_ONCE)) as pool:
+        list(pool.map(rank, range(predictions.shape[1])))
     norms = np.sqrt(np.sum(ranks**2, axis=0))
     ranks /= np.where(norms > 0, norms, np.nan)
     matrix: NDArray[np.float64] = np.clip(ranks.T @ ranks, -1.0, 1.0)

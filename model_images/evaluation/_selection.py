@@ -13,10 +13,10 @@ import numpy as np
 
 from numerai_contract.scores import logloss
 
-from ._metrics import corr
+from ._metrics import FastCorr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 ROUNDS = 50
 # rounds without an improvement after which the selection ends
 MAX_ROUNDS_WITHOUT_GAIN = 10
-# a mean of equal values may differ from them in the last digits, which must not break ties
-_DECIMALS = 12
 _GAIN = 1e-12
 
 
 def objective(
-    parts: NDArray[np.float64], eras: Sequence[Era], *, binary: bool
+    parts: NDArray[np.float64],
+    eras: Sequence[Era],
+    *,
+    binary: bool,
+    apply: Callable[..., Iterable[NDArray[np.float64]]] = map,
 ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Create the function that scores weighted means of the models on some eras.
 
@@ -43,6 +45,8 @@ def objective(
         The known targets.
     binary
         Whether to score by logloss over all rows, or else by the mean of CORR over the eras that have one.
+    apply
+        Applies a function to each era, such as the `map` of a pool of threads.
 
     Returns
     -------
@@ -50,11 +54,11 @@ def objective(
         From weights, shape (models, candidates), each candidate's adding up to one, to scores, shape (candidates,):
         larger is better, minus infinity where there is none.
     """
-    pieces = [(parts[era.rows], era.targets) for era in eras]
-    if not pieces:
+    if not eras:
         return lambda weights: np.full(weights.shape[1], -np.inf)
     if binary:
-        rows, targets = np.concatenate([piece for piece, _ in pieces]), np.concatenate([era.targets for era in eras])
+        rows = np.concatenate([parts[era.rows] for era in eras])
+        targets = np.concatenate([era.targets for era in eras])
 
         def by_logloss(weights: NDArray[np.float64]) -> NDArray[np.float64]:
             blended = rows @ weights
@@ -63,8 +67,10 @@ def objective(
 
         return by_logloss
 
+    pieces = [(np.ascontiguousarray(parts[era.rows].T), FastCorr(era.targets)) for era in eras]
+
     def by_corr(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        scores = np.array([corr(np.round(piece @ weights, _DECIMALS), truth) for piece, truth in pieces])
+        scores = np.array(list(apply(lambda piece: piece[1](weights.T @ piece[0]), pieces)))
         known = ~np.isnan(scores)
         sums = np.where(known, scores, 0.0).sum(axis=0)
         return np.where(known.any(axis=0), sums / np.maximum(known.sum(axis=0), 1), -np.inf)

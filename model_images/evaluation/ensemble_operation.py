@@ -14,6 +14,10 @@ The fit selects on the models' predictions of the validation table and predicts 
 model has: a fit of an earlier week has no predictions of the newest eras. It keeps the models and their weights in
 ``weights.json``. The predictions of live rows combine those of exactly these models.
 
+The selection scores hundreds of means in each era with a fast CORR (`_metrics.FastCorr`), equal to that of
+numerai-tools, with which `evaluate` scores the result. With 14 models of 4.03 M validation rows of a generated season
+the fit took 56 processor seconds and 1.8 GiB, and `evaluate` 92 processor seconds and 2.5 GiB.
+
 With one model, with fewer than two eras of known targets, or when no model has a score on the first half, all weights
 are equal and the report has the reason.
 """
@@ -21,11 +25,13 @@ are equal and the report has the reason.
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
 from numerai_contract import outputs
 from numerai_contract.exits import BadDataError, MissingInputError
@@ -212,22 +218,24 @@ def _weights(
             task, f"{len(targets.eras)} eras have known targets, and the selection needs two: weights are equal"
         )
     first_half, other_half = targets.eras[::2], targets.eras[1::2]
-    score = objective(parts, first_half, binary=targets.binary)
-    with task.progress.step(f"selecting among {len(names)} models on {len(first_half)} eras"):
-        selected = select(score, len(names), task.progress.update)
-    if selected is None:
-        return equal, _equal_weights(task, "no model has a score on the eras of the selection: weights are equal")
-    other_score = objective(parts, other_half, binary=targets.binary)
-    best = int(np.argmax(score(np.eye(len(names)))))
-    of_best = np.eye(len(names))[:, best]
-    details = {
-        "objective": "logloss" if targets.binary else "mean CORR of the eras",
-        "best_model": names[best],
-        "selected": [names[pick] for pick in selected.picks],
-        "selected_on": _scored(score, first_half, selected.weights, of_best, equal, binary=targets.binary),
-        "scored_on": _scored(other_score, other_half, selected.weights, of_best, equal, binary=targets.binary),
-        "equal_weights_because": None,
-    }
+    # a thread for each era: within an era, matrices are too small for several
+    with threadpool_limits(1), ThreadPoolExecutor(task.parameters.threads) as pool:
+        score = objective(parts, first_half, binary=targets.binary, apply=pool.map)
+        with task.progress.step(f"selecting among {len(names)} models on {len(first_half)} eras"):
+            selected = select(score, len(names), task.progress.update)
+        if selected is None:
+            return equal, _equal_weights(task, "no model has a score on the eras of the selection: weights are equal")
+        other_score = objective(parts, other_half, binary=targets.binary, apply=pool.map)
+        best = int(np.argmax(score(np.eye(len(names)))))
+        of_best = np.eye(len(names))[:, best]
+        details = {
+            "objective": "logloss" if targets.binary else "mean CORR of the eras",
+            "best_model": names[best],
+            "selected": [names[pick] for pick in selected.picks],
+            "selected_on": _scored(score, first_half, selected.weights, of_best, equal, binary=targets.binary),
+            "scored_on": _scored(other_score, other_half, selected.weights, of_best, equal, binary=targets.binary),
+            "equal_weights_because": None,
+        }
     return selected.weights, details
 
 

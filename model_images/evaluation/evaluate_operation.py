@@ -25,6 +25,7 @@ files there, each with ``id`` and columns of numbers, Parquet or CSV:
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,9 @@ def make(task: Task) -> TrainingSummary:
     with task.progress.step("comparing the models"):
         similarities = np.full((len(entries), len(entries)), np.nan)
         # the references are the last columns
-        similarities[np.ix_(compared, compared)] = rank_correlations(found.values[:, : len(compared)])
+        similarities[np.ix_(compared, compared)] = rank_correlations(
+            found.values[:, : len(compared)], task.parameters.threads
+        )
         rows = [_row(index, entries, targets, by_era, similarities, parts[index]) for index in range(len(entries))]
     best_first = sorted(rows, key=lambda row: _order(row, binary=targets.binary))
     for rank, row in enumerate(best_first, start=1):
@@ -156,14 +159,19 @@ def _score(task: Task, table: Table, predictions: NDArray[np.float64], targets: 
     entries = predictions.shape[1]
     found = {name: np.full((len(targets.eras), entries), np.nan) for name in ("corr", "mmc", "bmc")}
     with task.progress.step(f"scoring {entries} predictions on {len(targets.eras):,} eras"):
-        for index, era in enumerate(targets.eras):
+
+        def score_era(index: int) -> None:
+            era = targets.eras[index]
             in_era = predictions[era.rows]
             found["corr"][index] = corr(in_era, era.targets)
             if meta is not None:
                 found["mmc"][index] = contribution(in_era, next(iter(meta.values()))[era.rows], era.targets)
             if benchmarks is not None:
                 found["bmc"][index] = contribution(in_era, _mean_rank(benchmarks, era.rows), era.targets)
-            task.progress.update((index + 1) / len(targets.eras), f"era {index + 1:,} of {len(targets.eras):,}")
+
+        with ThreadPoolExecutor(task.parameters.threads) as pool:
+            for index, _ in enumerate(pool.map(score_era, range(len(targets.eras)))):
+                task.progress.update((index + 1) / len(targets.eras), f"era {index + 1:,} of {len(targets.eras):,}")
     with task.progress.step("measuring feature exposure"):
         exposures = exposure(table, targets, predictions, task.progress.update)
     return _ByEra(**found, exposure=exposures)
@@ -269,7 +277,9 @@ def _histogram(parts: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
     if not present:
         return {}
     edges = np.histogram_bin_edges(np.concatenate(list(present.values())), _BINS)
-    return {"edges": edges, **{name: np.histogram(part, edges)[0] for name, part in present.items()}}
+    # bins of a range, not of edges: numpy then computes a value's bin instead of searching for it
+    ends = (edges[0], edges[-1])
+    return {"edges": edges, **{name: np.histogram(part, _BINS, ends)[0] for name, part in present.items()}}
 
 
 def prepare_self_test(storing: Path) -> None:

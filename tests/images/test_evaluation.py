@@ -770,6 +770,14 @@ def test_ensemble_selection_uninformed_models_have_no_gain(runner: Runner, kind:
     assert not set(selected_on["eras"]) & set(scored_on["eras"])
 
 
+def test_ensemble_selection_corr_equals_numerai_tools(runner: Runner) -> None:
+    found = run_program(runner, "fast_corr.py")
+    assert len(found) == 200
+    for ours, theirs in found:
+        assert ours == (None if theirs is None else pytest.approx(theirs, abs=1e-12, rel=0))
+    assert sum(theirs is None for _, theirs in found) < 80
+
+
 def test_ensemble_selection_equals_an_exhaustive_greedy_search(runner: Runner) -> None:
     found = run_program(runner, "selections.py")
     assert len(found) == 4
