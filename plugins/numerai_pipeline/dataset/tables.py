@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -205,7 +206,8 @@ def _row_bytes(arrow_schema: Any) -> int:
 class TableWriter:
     """Writes batches as one parquet file in row groups of up to 50,000 rows and 128 MiB.
 
-    Equal rows in equal order give equal bytes, independent of their batches.
+    Equal rows in equal order give equal bytes, independent of their batches. A row group is written in another thread,
+    while its caller makes the next one.
     """
 
     def __init__(self, path: Path, arrow_schema: Any) -> None:
@@ -213,6 +215,8 @@ class TableWriter:
         self._schema = arrow_schema
         self._pending: list[Any] = []
         self._pending_rows = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
         self._writer = pq.ParquetWriter(
             path,
             arrow_schema,
@@ -232,9 +236,15 @@ class TableWriter:
 
     def _flush(self, rows: int) -> None:
         table = pa.Table.from_batches(self._pending, schema=self._schema)
-        self._writer.write_table(table.slice(0, rows), row_group_size=rows)
+        self._wait()
+        self._written = self._thread.submit(self._writer.write_table, table.slice(0, rows), row_group_size=rows)
         self._pending = table.slice(rows).to_batches()
         self._pending_rows -= rows
+
+    def _wait(self) -> None:
+        """Wait for the last row group, and raise its error."""
+        if self._written is not None:
+            self._written.result()
 
     def __enter__(self) -> TableWriter:
         return self
@@ -245,5 +255,7 @@ class TableWriter:
         try:
             if kind is None and self._pending_rows:
                 self._flush(self._pending_rows)
+            self._wait()
         finally:
+            self._thread.shutdown()
             self._writer.close()
