@@ -45,13 +45,14 @@ class Measured(NamedTuple):
 
 def measure(runner: Runner, spec: ModelSpec, search_seconds: int) -> Measured | str:
     """Run a model to its end; return its last line if it failed."""
-    environment = {"THREADS": str(spec.cores), "MEMORY_LIMIT": str(spec.memory), **spec.parameters}
+    cores = spec.cores_of(os.cpu_count() or 1)
+    environment = {"THREADS": str(cores), "MEMORY_LIMIT": str(spec.memory), **spec.parameters}
     if spec.search_parts:
         environment |= {"TIME_LIMIT": str(search_seconds), "TIME_LIMIT_PART": str(search_seconds // spec.search_parts)}
     limits = {
         "mem_limit": f"{spec.memory}m",
         "memswap_limit": f"{spec.memory}m",
-        "nano_cpus": min(spec.cores, os.cpu_count() or 1) * 10**9,
+        "nano_cpus": cores * 10**9,
     }
     container = runner.start(spec.operation, limits, **environment)
     peak = peak_memory(container)

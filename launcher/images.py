@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from launcher.base_images import python_image
 from launcher.console import seconds
 from launcher.errors import LauncherError
-from launcher.local_airflow import cores
 from launcher.processes import CommandError, tail
+from numerai_pipeline.core.settings import machine_cores
 from numerai_pipeline.models.images import BASE, image_reference
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class ModelImages:
             with builds.in_progress(name):
                 self._build_one(name, references)
 
-        with ThreadPoolExecutor(min(cores(), MOST_AT_ONCE)) as pool:
+        with ThreadPoolExecutor(min(machine_cores(), MOST_AT_ONCE)) as pool:
             try:
                 for built in as_completed([pool.submit(build_one, name) for name in names]):
                     built.result()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from launcher import simulator
 from launcher.errors import LauncherError
 from launcher.processes import tail
+from numerai_pipeline.core.settings import machine_cores
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,11 +35,6 @@ START_SECONDS = 240.0
 STOP_SECONDS = 7.0
 # No port: the log servers would listen on every interface, and one machine does not need them.
 NO_LOG_SERVER = "-1"
-
-
-def cores() -> int:
-    """Count the processor cores that this process may use, which are the slots of the models' pool."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_free(port: int) -> bool:
@@ -99,7 +95,7 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_FOLDER": str(paths.dags),
         "CORE__PLUGINS_FOLDER": str(paths.plugins),
-        "CORE__PARALLELISM": str(cores() + 2),
+        "CORE__PARALLELISM": str(machine_cores() + 2),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         # on a busy machine another process may hold the file for longer than SQLite's own five seconds

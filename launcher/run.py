@@ -17,6 +17,7 @@ from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
 from launcher.run_monitor import RunMonitor
 from launcher.run_report import SUBMITTING_TASK, SUMMARY_TASK, show_failure, show_predictions, show_submissions
+from numerai_pipeline.core.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,10 +124,7 @@ def start_airflow(context: CommandContext, *, port: int, practice_port: int, own
         if not api.wait_until_healthy(is_alive, local_airflow.START_SECONDS):
             raise local_airflow.ended_early(paths)
         step.update("reading the DAG")
-        # a task that needs more slots than the pool has would wait for ever
-        widest = max(spec.pool_slots for spec in context.registry)
-        slots = max(local_airflow.cores(), widest)
-        api.ensure_pool(context.pool, slots, "Cores that the models may use on this machine")
+        api.ensure_pool(context.pool, load_settings().cores, "Cores that the models may use on this machine")
         api.wait_until_parsed(local_airflow.DAG_ID, since, is_alive, PARSE_SECONDS)
         password = local_airflow.password_file(paths).relative_to(paths.root)
         step.done(f"{address}, user {local_airflow.USER}, password in {password}")

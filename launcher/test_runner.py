@@ -19,9 +19,9 @@ from launcher.browser import ensure_browser
 from launcher.compose import ensure_program
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED
-from launcher.local_airflow import cores
 from launcher.processes import CommandError
 from launcher.run import release_engine
+from numerai_pipeline.core.settings import machine_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +82,7 @@ def test(context: CommandContext, options: Options) -> int:
 
 def _workers() -> int:
     """Choose the number of parallel tests: one more than cores, as they wait for containers and Airflow."""
-    return max(1, min(cores() + 1, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
+    return max(1, min(machine_cores() + 1, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
 
 
 def run_suite(context: CommandContext, options: Options, *, command: str) -> int:

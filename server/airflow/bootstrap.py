@@ -17,7 +17,6 @@ from pathlib import Path
 
 USER = 50000
 """Airflow's user and group in the image (``server/airflow/Dockerfile``)."""
-POOL = "numerai_models"
 PLUGINS = "/opt/numerai/plugins"
 CHECK_SECONDS = 300
 
@@ -58,13 +57,27 @@ def airflow(*command: str) -> str:
 
 
 def ensure_pool() -> str:
-    """Create the models' pool; an existing one keeps its size, which the user may have changed."""
-    pool = os.environ.get("NUMERAI_POOL") or POOL
-    if pool in [each["pool"] for each in list_objects("pools")]:
-        return f"pool {pool} exists"
-    slots = os.environ.get("MODEL_SLOTS") or str(os.cpu_count() or 1)
-    airflow("pools", "set", pool, slots, "Cores of the machine, shared by the models' containers.")
-    return f"pool {pool} created with {slots} slots"
+    """Create the models' pool; an existing one keeps its size, which the user may have changed.
+
+    Raises
+    ------
+    SystemExit
+        When it has fewer slots than the models may use cores: a task of all cores would wait forever.
+    """
+    # Airflow's command has put the plugins on the path
+    from numerai_pipeline.core.settings import load_settings
+
+    pool, cores = load_settings().pool, load_settings().cores
+    existing = {each["pool"]: int(each["slots"]) for each in list_objects("pools")}
+    if pool not in existing:
+        airflow("pools", "set", pool, str(cores), "Cores that the models' containers share.")
+        return f"pool {pool} created with {cores} slots"
+    if existing[pool] < cores:
+        sys.exit(
+            f"the pool {pool} has {existing[pool]} slots, and a task may need {cores} (NUMERAI_CORES): set"
+            f" NUMERAI_CORES={existing[pool]} in .env; the pool may have more slots, not fewer"
+        )
+    return f"pool {pool} exists with {existing[pool]} slots"
 
 
 def ensure_first_user() -> str:

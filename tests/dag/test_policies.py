@@ -130,7 +130,9 @@ def test_container_task_is_docker_operator_with_limits_and_mount(dag: DAG) -> No
         assert container.retries == 3, name
         assert container.retry_exponential_backoff, name
         assert container.pool == "numerai_models", name
-        assert container.pool_slots == container.cpus == container.spec.cores, name
+        cores = container.spec.cores_of(load_settings().cores)
+        assert container.pool_slots == container.cpus == cores, name
+        assert container.environment["THREADS"] == str(cores), name
         assert container.mem_limit == f"{container.spec.memory}m", name
         assert container.spec.memory >= 64, name
         assert container.environment["MEMORY_LIMIT"] == str(container.spec.memory), name
@@ -139,6 +141,13 @@ def test_container_task_is_docker_operator_with_limits_and_mount(dag: DAG) -> No
         [mount] = container.mounts
         assert (mount["Target"], mount["Type"], mount["ReadOnly"]) == ("/data", "bind", False), name
         assert mount["Source"] == f"{load_settings().data_dir}/work/{name}", name
+
+
+def test_container_task_cores_are_a_share_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_CORES", "32")
+    load_settings.cache_clear()
+    [xgboost] = [each for each in containers(load_dags()["numerai_tournament"]) if each.task_id == "xgboost"]
+    assert (xgboost.pool_slots, xgboost.cpus, xgboost.environment["THREADS"]) == (16, 16, "16")
 
 
 def test_other_tasks_with_a_docker_image_do_not_exist(dag: DAG) -> None:

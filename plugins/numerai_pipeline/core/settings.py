@@ -34,6 +34,7 @@ DEPRECATED_VARIABLES = {
     "http_timeout_seconds": "NUMERAI_HTTP_TIMEOUT",
     "large_queue_memory_mib": "NUMERAI_BIG_MEMORY",
     "notify_events": "NUMERAI_NOTIFY_OF",
+    "cores": "MODEL_SLOTS",
 }
 """A setting → its variable's former name, which is accepted for one more release, with a warning."""
 
@@ -159,6 +160,11 @@ class _DeprecatedVariables(PydanticBaseSettingsSource):
         return {name: value for name, value in found.items() if value is not None}
 
 
+def machine_cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _default_data_dir() -> Path:
     return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "numerai-data"
 
@@ -224,6 +230,13 @@ class Settings(BaseSettings):
     )
     pool: str = Field(
         default="numerai_models", min_length=1, description="Airflow pool that limits the cores used by models."
+    )
+    cores: int = Field(
+        default_factory=machine_cores,
+        ge=1,
+        le=1024,
+        description="Cores of a machine that the models may use together: the slots of a new pool, and the cores that"
+        " the shares in `models.yaml` refer to. By default all cores of the machine.",
     )
     large_queue_memory_mib: int | None = Field(
         default=None,

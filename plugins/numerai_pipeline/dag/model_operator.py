@@ -81,14 +81,22 @@ class TaskRun:
         return ResultStore(self.files.data)
 
 
-def contract_environment(spec: ModelSpec) -> dict[str, str]:
-    """Return the contract's variables (``docs/contract.md``) of a task; seed and search time are templates."""
+def contract_environment(spec: ModelSpec, cores: int) -> dict[str, str]:
+    """Return the contract's variables (``docs/contract.md``) of a task; seed and search time are templates.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The task.
+    cores : int
+        Its limit of processor cores.
+    """
     data = CONTAINER_DATA
     environment = {
         "OPERATION": spec.operation,
         "STORING": str(data),
         "REPORTING": str(data / "reports" / f"{spec.name}.json"),
-        "THREADS": str(spec.cores),
+        "THREADS": str(cores),
         "MEMORY_LIMIT": str(spec.memory),
         "SEED": "{{ params.seed }}",
     }
@@ -146,23 +154,24 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
 
     def __init__(self, *, spec: ModelSpec, registry: Registry, **kwargs: Any) -> None:
         settings = load_settings()
+        cores = spec.cores_of(settings.cores)
         if settings.large_queue_memory_mib is not None:
             kwargs["queue"] = LARGE_QUEUE if spec.memory >= settings.large_queue_memory_mib else DEFAULT_QUEUE
         super().__init__(
             image=settings.image_registry + registry.image_names[spec.image],
-            environment=contract_environment(spec),
+            environment=contract_environment(spec, cores),
             # a workspace below this folder, with the inputs mounted in it read-only, once the result's key is known
             mounts=[data_mount(DataLayout(settings.data_dir).work_root / spec.name)],
             mount_tmp_dir=False,
             mem_limit=f"{spec.memory}m",
-            cpus=spec.cores,
+            cpus=cores,
             network_mode="none",
             user=container_user(settings),
             auto_remove="force",
             docker_conn_id=settings.docker_conn_id,
             **docker_connection.operator_arguments(),
             pool=settings.pool,
-            pool_slots=spec.pool_slots,
+            pool_slots=spec.slots_of(settings.cores),
             execution_timeout=timedelta(minutes=spec.minutes(LONGEST_SEARCH)),
             retries=RETRIES,
             retry_delay=timedelta(seconds=15),
@@ -175,6 +184,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             **kwargs,
         )
         self.spec = spec
+        self.cores = cores
         self.run_directory = TEMPLATE
         self.planner = TaskPlanner(spec, registry)
         self.dependent_models = registry.dependent_models(spec.name)
@@ -426,7 +436,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             failure_log=run.files.layout.failure_log(self.spec.name, ti.try_number),
             time_limit=timedelta(minutes=self.spec.minutes(run.parameters.automl_minutes)),
             memory=self.spec.memory,
-            cores=self.spec.cores,
+            cores=self.cores,
             kept_keys=kept_keys,
         )
         return ContainerRunner(

@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -83,10 +84,10 @@ class ModelSpec:
         Files there that it reads if they exist.
     memory : int
         Hard memory limit, MiB.
-    cores : int
-        Hard limit of processor cores.
-    pool_slots : int
-        Pool slots that it occupies.
+    cores : int or Fraction
+        Hard limit of processor cores; a fraction is a share of the cores that the models may use (`cores_of`).
+    pool_slots : int or None
+        Pool slots that it occupies; None for as many as cores (`slots_of`).
     time_limit : int
         Minutes after which it is stopped; the time of a search is added (:meth:`minutes`).
     search_parts : int or None
@@ -103,7 +104,7 @@ class ModelSpec:
     operation: str
     memory: int
     time_limit: int
-    pool_slots: int
+    pool_slots: int | None = None
     depends_on: tuple[str, ...] = (UNZIP,)
     group: str | None = None
     predicts: bool = True
@@ -111,7 +112,7 @@ class ModelSpec:
     outputs: tuple[str, ...] = ()
     live_outputs: tuple[str, ...] = ()
     optional_inputs: tuple[str, ...] = ()
-    cores: int = 1
+    cores: int | Fraction = 1
     search_parts: int | None = None
     tables: TableFormat = "parquet"
     parameters: dict[str, str] = field(default_factory=dict)
@@ -125,6 +126,15 @@ class ModelSpec:
     def is_post_processing(self) -> bool:
         """Whether it runs after all models, with the results of the successful ones."""
         return ALL_MODELS in self.depends_on
+
+    def cores_of(self, available: int) -> int:
+        """Return its limit of cores where the models may use this number of them: from 1 to this number."""
+        cores = round(self.cores * available) if isinstance(self.cores, Fraction) else self.cores
+        return max(1, min(cores, available))
+
+    def slots_of(self, available: int) -> int:
+        """Return its pool slots where the models may use this number of cores, which are the slots of the pool."""
+        return self.cores_of(available) if self.pool_slots is None else min(self.pool_slots, available)
 
     def minutes(self, automl_minutes: int) -> int:
         """Return the minutes after which the task is stopped in a run with this search time.
@@ -262,11 +272,14 @@ def _describe(file: Path, error: ValidationError) -> str:
         known = sorted(error.schema["properties"])
         unknown = sorted(str(key) for key in dict(error.instance or {}) if key not in known)  # type: ignore[arg-type]
         return f"{file}: {place}: unknown key {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}"
+    if place.endswith(".cores"):
+        return f"{file}: {place}: {error.instance!r} is neither a number of cores, such as 2, nor a share, such as 1/2"
     return f"{file}: {place}: {error.message}"
 
 
 def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
     parameters = {key: _as_text(value) for key, value in task.get("parameters", {}).items()}
+    cores = task.get("cores", 1)
     return ModelSpec(
         name=name,
         description=task["description"],
@@ -274,7 +287,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         operation=task.get("operation", name),
         memory=task["memory"],
         time_limit=task["time_limit"],
-        pool_slots=task.get("pool_slots", task.get("cores", 1)),
+        pool_slots=task.get("pool_slots"),
         depends_on=tuple(task.get("depends_on", (UNZIP,))),
         group=task.get("group"),
         predicts=task.get("predicts", True),
@@ -282,7 +295,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         outputs=tuple(task.get("outputs", ())),
         live_outputs=tuple(task.get("live_outputs", ())),
         optional_inputs=tuple(task.get("optional_inputs", ())),
-        cores=task.get("cores", 1),
+        cores=Fraction(cores) if isinstance(cores, str) else cores,
         search_parts=task.get("search_parts"),
         tables=task.get("tables", "parquet"),
         parameters=parameters,
@@ -301,6 +314,7 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
     if spec.predicts and spec.name.startswith(ENSEMBLE_PREFIX):
         msg = f"{place}: the prefix {ENSEMBLE_PREFIX} is reserved for ensembles; choose another name"
         raise BadInputError(msg)
+    _check_cores(place, spec)
     if spec.image not in images:
         msg = f"{place}.image: unknown image {spec.image!r}; available: {', '.join(images)}"
         raise BadInputError(msg)
@@ -320,6 +334,12 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
     shadowed = sorted(CONTRACT_VARIABLES.intersection(spec.parameters))
     if shadowed:
         msg = f"{place}.parameters: {', '.join(shadowed)} is set by the pipeline; remove it"
+        raise BadInputError(msg)
+
+
+def _check_cores(place: str, spec: ModelSpec) -> None:
+    if isinstance(spec.cores, Fraction) and spec.cores > 1:
+        msg = f"{place}.cores: {spec.cores} is more than all cores; the largest share is 1/1"
         raise BadInputError(msg)
 
 

@@ -142,6 +142,7 @@ def test_settings_practice_without_its_server_names_the_remedy() -> None:
         ("http_timeout_seconds", "5", 5.0),
         ("large_queue_memory_mib", "8192", 8192),
         ("notify_events", "failed,missed", ("failed", "missed")),
+        ("cores", "8", 8),
     ],
 )
 def test_settings_former_variable_is_read_with_a_warning(

@@ -113,7 +113,7 @@ def test_build_failure_reports_the_end_of_its_log(images_dir: Path, tmp_path: Pa
 def test_build_runs_independent_images_in_parallel(
     images_dir: Path, tmp_path: Path, engine: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.images.cores", lambda: 2)
+    monkeypatch.setattr("launcher.images.machine_cores", lambda: 2)
     wait_for_the_other = """
         touch {built}/begun-${tag%%:*}
         for name in numerai-classic numerai-auto-sklearn; do
@@ -129,7 +129,7 @@ def test_build_runs_independent_images_in_parallel(
 def test_build_in_progress_beside_a_failure_is_finished(
     images_dir: Path, tmp_path: Path, engine: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.images.cores", lambda: 2)
+    monkeypatch.setattr("launcher.images.machine_cores", lambda: 2)
     failure = """
         [[ $tag == numerai-classic:* ]] && touch {built}/failing && exit 1
         [[ $tag == numerai-base:* ]] || until [[ -e {built}/failing ]]; do sleep 0.05; done

@@ -121,7 +121,7 @@ def test_package_contracts_reject_a_forbidden_import(context: CommandContext) ->
 def test_workers_are_limited_by_cores_and_memory(
     monkeypatch: pytest.MonkeyPatch, cores: int, memory: int, workers: int
 ) -> None:
-    monkeypatch.setattr(test_runner, "cores", lambda: cores)
+    monkeypatch.setattr(test_runner, "machine_cores", lambda: cores)
     total = psutil.virtual_memory()._replace(total=memory << 30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: total)
     assert test_runner._workers() == workers

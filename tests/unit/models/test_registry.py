@@ -28,9 +28,39 @@ def test_load_registry_entry_becomes_a_model_spec(images_folder: Callable[..., P
     entry = task(operation="svc", memory=1024, cores=2, parameters={"ROW_LIMIT": 5000, "FAST": True})
     spec = load_registry(images_folder(one(entry))).tasks["svm"]
     assert spec.operation == "svc"
-    assert spec.pool_slots == 2
+    assert (spec.cores_of(8), spec.slots_of(8)) == (2, 2)
     assert spec.depends_on == ("unzip",)
     assert spec.parameters == {"ROW_LIMIT": "5000", "FAST": "true"}
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [
+        ("1/4", [1, 1, 1, 2, 8]),
+        ("1/2", [1, 1, 2, 4, 16]),
+        ("3/4", [1, 2, 3, 6, 24]),
+        ("1/1", [1, 2, 4, 8, 32]),
+        (2, [1, 2, 2, 2, 2]),
+        (256, [1, 2, 4, 8, 32]),
+    ],
+)
+def test_cores_of_machine_is_a_share_or_a_number(
+    images_folder: Callable[..., Path], cores: str | int, expected: list[int]
+) -> None:
+    spec = load_registry(images_folder(one(task(cores=cores)))).tasks["svm"]
+    assert [spec.cores_of(available) for available in (1, 2, 4, 8, 32)] == expected
+    assert [spec.slots_of(available) for available in (1, 2, 4, 8, 32)] == expected
+    fewer = load_registry(images_folder(one(task(cores=cores, pool_slots=3)))).tasks["svm"]
+    assert [fewer.slots_of(available) for available in (1, 2, 4, 8, 32)] == [1, 2, 3, 3, 3]
+
+
+def test_project_tasks_on_two_cores_share_them() -> None:
+    registry = load_registry(ROOT / "model_images")
+    alone = {"adversarial_validation", "tsne", "auto_weka", "auto_sklearn", "tpot", "ensemble", "evaluate"}
+    assert {spec.name: spec.cores_of(2) for spec in registry} == {
+        spec.name: 2 if spec.name in alone else 1 for spec in registry
+    }
+    assert registry.tasks["xgboost"].cores_of(32) == 16
 
 
 def test_load_registry_orders_tasks_by_their_dependencies(
@@ -152,6 +182,14 @@ def test_load_registry_deprecated_keys_are_accepted_with_a_warning(images_folder
             for name in ("MODEL", "VALIDATION", "TARGET_DAYS", "EMBARGO", "INPUTS")
         ),
         (one(task(memory="4g")), "tasks.svm.memory: '4g' is not of type 'integer'"),
+        *(
+            (
+                one(task(cores=cores)),
+                f"tasks.svm.cores: {cores!r} is neither a number of cores, such as 2, nor a share, such as 1/2",
+            )
+            for cores in ("half", "0/4", "1/0", "2", 0, 0.5)
+        ),
+        (one(task(cores="3/2")), "tasks.svm.cores: 3/2 is more than all cores; the largest share is 1/1"),
         (one(task(time_limit=0)), "tasks.svm.time_limit: 0 is less than the minimum of 1"),
         (one({"image": "classic"}), "tasks.svm: 'description' is a required property"),
         (one(task(image="clasic")), "tasks.svm.image: unknown image 'clasic'; available: classic"),
