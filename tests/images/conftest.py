@@ -138,10 +138,10 @@ def runner(
     found.close()
 
 
-def run_program(runner: Runner, program: str) -> Any:
+def run_program(runner: Runner, program: str, **environment: str) -> Any:
     """Run a program of `in_image/` in the image, on the run's directory, and return the JSON that it prints last."""
     shutil.copy(PROGRAMS / program, runner.directory)
-    finished = runner.run(program, {"entrypoint": "python", "command": [f"/data/{program}"]})
+    finished = runner.run(program, {"entrypoint": "python", "command": [f"/data/{program}"]}, **environment)
     assert finished.code == 0, finished.lines
     return json.loads(finished.lines[-1])
 
