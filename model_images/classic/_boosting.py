@@ -36,7 +36,7 @@ _REPORTED = ("objective", "learning_rate", "max_depth", "max_bin", "colsample_by
 # label, gradients and position in the trees
 _BYTES_PER_VALUE, _BYTES_PER_ROW = 2.14, 60
 # Python with its libraries, and batches of features on their way into histograms, in MiB
-_BASE_MEMORY = 400
+_BASE_MEMORY = 300
 
 
 def memory(sizes: Sizes, rows: int, columns: int) -> float:

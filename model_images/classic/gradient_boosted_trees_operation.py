@@ -62,8 +62,6 @@ _EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynom
 _MAX_TERMS = 1_000_000_000
 _MIN_FEATURES, _MAX_FEATURES = 10, 50
 _MIN_ROWS = 50_000
-# measured: the coordinates of all rows of both tables, read beside the ids of one
-_BYTES_PER_EMBEDDED_ROW = 100
 
 
 class TermsModel:
@@ -94,8 +92,7 @@ def plan(parameters: Parameters, sizes: Sizes) -> Plan:
         # the first fit has both parts of the split, each of at most so many rows; the final fit has one
         most = max(min(2 * rows, sizes.training), min(rows, sizes.rows))
         matrix = most * (features * sizes.packed_bytes + 4 * coordinates) / 2**20
-        embeddings = sizes.rows * _BYTES_PER_EMBEDDED_ROW / 2**20 if coordinates else 0
-        return memory(sizes, most, count(features + coordinates)) + matrix + embeddings
+        return memory(sizes, most, count(features + coordinates)) + matrix
 
     limit = parameters.memory_limit
     rows = min(sizes.rows, parameters.get_int("ROW_LIMIT", _MIN_ROWS, at_least=100, at_most=100_000_000))

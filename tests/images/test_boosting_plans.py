@@ -45,7 +45,7 @@ def test_plans_tournament_size_fit_the_memory(runner: Runner) -> None:
 def test_xgboost_little_memory_selects_features(runner: Runner) -> None:
     write_tables(runner.directory, many_five_bins)
     environment: dict[str, Any] = {"MAX_TREES": "30", "COLSAMPLE": "0.5"}
-    finished = assert_succeeded(runner.run("xgboost", MEMORY_LIMIT="403", **environment))
+    finished = assert_succeeded(runner.run("xgboost", MEMORY_LIMIT="303", **environment))
     selected = finished.report["features"]
     assert 250 < selected < 500
     assert any(f"learning from {selected:,} of 780 features" in note for note in finished.report["notes"])

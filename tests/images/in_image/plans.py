@@ -10,7 +10,7 @@ from numerai_contract.parameters import Parameters
 from numerai_contract.plans import Sizes
 
 ROWS = (2_750_000, 4_110_000)
-OPERATIONS = {"xgboost": (2_048, 6_144, 16_384), "gradient_boosted_trees": (3_072, 6_144)}
+OPERATIONS = {"xgboost": (2_048, 6_144, 16_384), "gradient_boosted_trees": (2_048, 6_144)}
 
 found = {}
 for operation, limits in OPERATIONS.items():
