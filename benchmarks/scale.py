@@ -193,11 +193,10 @@ class Bench:
         # it imports Airflow
         from numerai_pipeline.dag.model_operator import contract_environment
 
-        environment = contract_environment(spec) | {
+        environment = contract_environment(spec, CORES) | {
             "SEED": str(SEED),
             "TARGET_DAYS": str(PAYOUT_DAYS),
             "EMBARGO": "4",
-            "THREADS": str(CORES),
             "MEMORY_LIMIT": str(limit),
         }
         if spec.search_parts:

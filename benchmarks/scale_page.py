@@ -167,8 +167,8 @@ def _exponent(sections: list[dict[str, Any]], task: str) -> float | None:
 def _run(run: Mapping[str, Any], registry: Registry) -> Iterator[str]:
     tasks = run["tasks"]
     durations = {spec.name: tasks[spec.name]["seconds"] for spec in registry if spec.name in tasks}
-    cores = {spec.name: spec.cores for spec in registry}
     pool = int(run["machine"].split()[0])
+    cores = {spec.name: spec.cores_of(pool) for spec in registry}
     ended = max(each["start"] + each["seconds"] for each in tasks.values())
     before = max((each["start"] + each["seconds"] for name, each in tasks.items() if name == _UNPACK), default=0.0)
     chain, names = longest_chain(durations, registry)
@@ -206,7 +206,7 @@ def _on_paper(sizes: Mapping[str, Any], registry: Registry) -> Iterator[str]:
             continue
         cells = []
         for count, machine_cores in _MACHINES:
-            cores = {spec.name: min(spec.cores_of(machine_cores), machine_cores) for spec in registry}
+            cores = {spec.name: spec.cores_of(machine_cores) for spec in registry}
             durations = {name: cost.seconds(cores[name]) for name, cost in costs.items()}
             whole = schedule(durations, cores, registry, [machine_cores] * count)
             chain, names = longest_chain(durations, registry)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numerai_contract.feature_matrix import FeatureMatrix
+
 # a block of terms, in bytes: large enough for a fast matrix product, small beside any memory limit
 _BLOCK_BYTES = 16 << 20
 
@@ -49,7 +51,7 @@ def expand(block: NDArray[np.float32]) -> NDArray[np.float32]:
     return terms
 
 
-def blocks(matrix: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def blocks(matrix: NDArray[np.float32] | FeatureMatrix) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Expand a matrix a block of rows at a time.
 
     Yields

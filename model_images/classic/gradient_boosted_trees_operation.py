@@ -2,8 +2,10 @@
 
 It learns the target's value as a probability on the split's training part, with early stopping on the validation part.
 The final fit grows as many trees as the first has kept, on all rows.
-The terms are expanded a block of rows at a time and stored as histograms only, a byte each; missing values are not
-imputed, and the product of a missing value is missing.
+The terms are expanded a block of rows at a time and stored as histograms only, two bytes each. The product of a missing
+value is missing, and a missing term is a value below all others.
+Of more than 50 features, the 50 with the largest correlation with the target are used: with all products of 780, a fit
+of a billion would have 3,200 rows.
 
 Environment variables:
 
@@ -19,8 +21,8 @@ Environment variables:
     Minimum sum of p (1 - p) in a leaf: about a quarter of its rows, as predictions are close to one half.
 ``EARLY_STOPPING`` (50), ``MIN_TREES`` (20)
     Stop after so many trees without improvement; keep at least so many trees.
-``EMBEDDINGS`` (the five embeddings of the features), ``ROW_LIMIT`` (a billion terms: 754,000 rows of 50 features)
-    See `numerai_contract.split_tables`. The default is never less than 20,000 rows.
+``EMBEDDINGS`` (the five embeddings of the features), ``ROW_LIMIT`` (a billion terms: 529,000 rows of 50 features)
+    See `numerai_contract.split_tables`. The default is less where MEMORY_LIMIT is, but at least 50,000 rows.
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ import numpy as np
 from numerai_contract import saved_state, targets
 from numerai_contract.embeddings import STANDARD
 from numerai_contract.fitting import Fitted
+from numerai_contract.plans import Plan, largest
 from numerai_contract.self_test import write_fixture_inputs
-from numerai_contract.split_tables import FeatureSource, SplitTables
+from numerai_contract.split_tables import FeatureSource, SplitTables, dimensions, selected_embeddings
 from numerai_contract.task import TrainingSummary
 
-from ._boosting import BoostedModel, BoostingParams
+from ._boosting import BoostedModel, BoostingParams, memory
 from ._polynomial import blocks, count
-from ._split_utils import row_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numerai_contract.feature_matrix import FeatureMatrix
+    from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Sizes
     from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
@@ -53,7 +58,10 @@ SELF_TEST_PARAMETERS = {"MAX_TREES": "20"}
 prepare_self_test = write_fixture_inputs
 
 _EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynomial)
+# terms of the training rows of a fit: 2 GiB, and two minutes of one core to read them into histograms
 _MAX_TERMS = 1_000_000_000
+_MIN_FEATURES, _MAX_FEATURES = 10, 50
+_MIN_ROWS = 50_000
 
 
 class TermsModel:
@@ -66,7 +74,7 @@ class TermsModel:
         """Predict all rows of a table; shape (rows,)."""
         return task.predict_rows(table, self._source.batches(table), self.predict_block)
 
-    def predict_block(self, block: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict_block(self, block: NDArray[np.float32] | FeatureMatrix) -> NDArray[np.float64]:
         """Predict rows, shape (rows, columns), NaN where a value is missing; shape (rows,)."""
         return np.concatenate([self._boosted.predict(terms) for _, terms in blocks(block)])
 
@@ -76,27 +84,41 @@ class TermsModel:
         saved_state.save(directory, {}, {"embeddings": self._source.names})
 
 
+def plan(parameters: Parameters, sizes: Sizes) -> Plan:
+    """Plan features first, since their products take the memory and the time, then rows."""
+    coordinates = dimensions(selected_embeddings(parameters, _EMBEDDINGS))
+
+    def need(rows: int, features: int) -> float:
+        # the first fit has both parts of the split, each of at most so many rows; the final fit has one
+        most = max(min(2 * rows, sizes.training), min(rows, sizes.rows))
+        matrix = most * (features * sizes.packed_bytes + 4 * coordinates) / 2**20
+        return memory(sizes, most, count(features + coordinates)) + matrix
+
+    limit = parameters.memory_limit
+    rows = min(sizes.rows, parameters.get_int("ROW_LIMIT", _MIN_ROWS, at_least=100, at_most=100_000_000))
+    features = largest(min(sizes.features, _MAX_FEATURES), _MIN_FEATURES, lambda count: need(rows, count), limit)
+    if "ROW_LIMIT" not in parameters:
+        most = min(sizes.rows, max(_MIN_ROWS, _MAX_TERMS // count(features + coordinates)))
+        rows = largest(most, _MIN_ROWS, lambda count: need(count, features), limit)
+    return Plan(rows, features, need(rows, features))
+
+
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
     """Fit on the split's training part, with early stopping; the final fit has the number of trees of the first."""
     params = BoostingParams.read(task.parameters, learning_rate=0.05, max_depth=3, colsample=0.05)
     params.settings["max_bin"] = task.parameters.get_int("MAX_BIN", 32, at_least=2, at_most=256)
     tables = SplitTables(
-        task,
-        targets.values(task.training),
-        embeddings=_EMBEDDINGS,
-        row_limit=row_limit(count(len(task.training.feature_names)), _MAX_TERMS),
+        task, targets.values(task.training), embeddings=_EMBEDDINGS, plan=plan(task.parameters, task.sizes)
     )
     rows, held_out_rows = len(tables.training_labels), len(tables.validation_labels)
-    terms, most = count(len(tables.feature_names)), max(rows + held_out_rows, tables.most_rows)
-    task.require_memory(_memory(most, terms), f"{most:,} rows of {terms:,} terms")
-
+    terms = count(len(tables.feature_names))
     with task.progress.step(f"reading {terms:,} terms into histograms"):
-        training = params.histograms(_terms(tables.training_features()), tables.training_labels)
+        training = params.histograms(_terms(tables.matrix(tables.training)), tables.training_labels)
     if earlier is not None:
         boosted = params.train_fixed(task, training, trees=earlier.choice)
         summary = TrainingSummary(training_rows=rows, chosen={**boosted.chosen, "terms": terms})
         return Fitted(TermsModel(tables.source, boosted), summary, boosted.trees)
-    validation = tables.validation_features()
+    validation = tables.matrix(tables.validation)
     held_out = params.histograms(_terms(validation), tables.validation_labels, bins_of=training)
     boosted = params.train(task, training, held_out)
     model = TermsModel(tables.source, boosted)
@@ -116,9 +138,5 @@ def load(task: Task, directory: Path) -> TermsModel:
     return TermsModel(source, BoostedModel.load(directory, task.parameters.threads))
 
 
-def _terms(matrix: NDArray[np.float32]) -> Callable[[], Iterator[NDArray[Any]]]:
+def _terms(matrix: FeatureMatrix) -> Callable[[], Iterator[NDArray[Any]]]:
     return lambda: (terms for _, terms in blocks(matrix))
-
-
-def _memory(rows: int, terms: int) -> float:
-    return 700 + 3.2e-6 * rows * terms

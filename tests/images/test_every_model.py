@@ -264,7 +264,7 @@ INVALID = {
         ({"MAX_DEPTH": "0"}, 64, "MAX_DEPTH is '0': allowed is a whole number from 1 to 16"),
         ({"MAX_BIN": "1000"}, 64, "MAX_BIN is '1000': allowed is a whole number from 2 to 256"),
         ({"COLSAMPLE": "0"}, 64, "COLSAMPLE is '0': allowed is a number from 0.001 to 1"),
-        ({"MEMORY_LIMIT": "256"}, 64, "MEMORY_LIMIT is 256 MiB, and 3,000 rows of 1,890 terms need about"),
+        ({"MEMORY_LIMIT": "256"}, 64, "MEMORY_LIMIT is 256 MiB, and 3,000 rows of 10 features need about"),
     ],
     "auto_sklearn": [
         ({"TIME_LIMIT": "5"}, 64, "TIME_LIMIT is '5': auto-sklearn needs at least 20 seconds"),

@@ -49,7 +49,7 @@ def planned(engine: docker.DockerClient, name: str, directory: Path, image: str)
     ]
     runner = Runner(engine, name, directory / image)
     try:
-        return [Planned(*plan) for plan in run_program(runner, "plans.py", PLANNED=json.dumps(cases))]
+        return [Planned(*plan) for plan in run_program(runner, "all_plans.py", PLANNED=json.dumps(cases))]
     finally:
         runner.close()
 
