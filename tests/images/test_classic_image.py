@@ -8,13 +8,22 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from docker.types import Mount
 
-from tests.images.conftest import Runner, assert_succeeded, change_columns, five_bins, run_program, write_tables
+from tests.images.conftest import (
+    Runner,
+    assert_succeeded,
+    change_columns,
+    five_bins,
+    many_five_bins,
+    run_program,
+    write_tables,
+)
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
@@ -23,8 +32,8 @@ MODELS = ["svm", "xgboost"]
 
 
 def test_operation_without_scikit_learn_does_not_import_it(runner: Runner) -> None:
-    light = ("xgboost", "gradient_boosted_trees", "logistic_regression", "pairwise_regression")
-    assert run_program(runner, "imports.py") == {**dict.fromkeys(light, False), "svm": True}
+    light = ("xgboost", "gradient_boosted_trees", "logistic_regression", "pairwise_regression", "svm")
+    assert run_program(runner, "imports.py") == {**dict.fromkeys(light, False), "adversarial_validation": True}
 
 
 def test_xgboost_other_seed_predicts_differently(runner: Runner) -> None:
@@ -62,6 +71,36 @@ def test_svm_above_the_row_limit_samples_with_a_note(runner: Runner) -> None:
     note = "learning from 600 of 3,000 rows, drawn evenly from all eras (ROW_LIMIT)"
     assert note in finished.lines
     assert finished.report["notes"] == [note]
+
+
+def test_svm_all_landmarks_equals_the_exact_machine(runner: Runner) -> None:
+    write_tables(runner.directory)
+    path = runner.directory / "training.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 600), path)
+    found = run_program(runner, "svm_machine.py")
+    assert found["difference"] < 0.002 * found["deviation"]
+
+
+def test_svm_inverted_margins_predict_with_a_positive_slope(runner: Runner) -> None:
+    write_tables(runner.directory)
+    path = runner.directory / "training.parquet"
+    # a fold's effects are the opposite of another's, so that the machines of the other folds predict the inverse
+    targets = pq.read_table(path)["target"].to_numpy().copy()
+    targets[1_000:2_000] = 1 - targets[1_000:2_000]
+    targets[2_000:] = np.random.default_rng(1).permutation(targets[2_000:])
+    change_columns(path, target=pa.array(targets))
+    finished = assert_succeeded(runner.run("svm"))
+    assert any("the sigmoid has its least slope" in note for note in finished.report["notes"])
+    assert finished.report["chosen"]["slope"] > 0
+    assert 1e-4 < np.std(list(finished.predictions.values())) < 5e-3
+
+
+def test_svm_too_many_features_selects_and_predicts_with_them(runner: Runner) -> None:
+    write_tables(runner.directory, many_five_bins)
+    finished = assert_succeeded(runner.run("svm", LANDMARKS="100"))
+    assert finished.report["features"] == 50
+    # the first four features have an effect, and are among the selected ones
+    assert finished.report["validation"]["logloss"] < 0.68
 
 
 def test_model_one_era_is_accepted(runner: Runner) -> None:
