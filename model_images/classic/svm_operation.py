@@ -14,9 +14,12 @@ probabilities then have the order of the margins and a standard deviation of 0.0
 
 Environment variables:
 
-``C`` (0.0025)
-    The weight of a row's squared error relative to the penalty, as of scikit-learn's ``LinearSVC``; small, for a weak
-    signal.
+``C`` (0.0025,0.01,0.04,0.16)
+    The weight of a row's squared error relative to the penalty, as of scikit-learn's ``LinearSVC``: one number, or
+    several. A larger one is selected only if it separates the classes better in each of the three folds, since the best
+    on average is often chance. Of twelve generated tables with weak signals that vary by era, this rule selects the
+    smallest for ten; the margins' mean correlation with the lasting signal is 0.585, with the best on average 0.564,
+    with always the smallest 0.587. On a strong signal it selects the largest. The final fit has the same one.
 ``LANDMARKS`` (500)
     Number of landmarks. The time of a fit grows with its square, that of predictions with its number. A machine of many
     features needs many landmarks: it uses at most half as many features as landmarks, those with the largest
@@ -40,9 +43,11 @@ from numerai_contract.imputation import Medians
 from numerai_contract.plans import Plan
 from numerai_contract.task import TrainingSummary
 
+from ._regularization_path import read_costs
 from ._standardized import Space
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -65,6 +70,9 @@ _LEAST_SPREAD = 0.004
 _LANDMARKS_OF_A_FEATURE = 2
 # directions of the landmarks with less of the kernel, relative to the largest, are not distinct from rounding
 _RELATIVE_RANK = 1e-6
+# of margins that are all the same
+_LEAST_VARIANCE = 1e-12
+_COSTS = (0.0025, 0.01, 0.04, 0.16)
 
 
 class Kernel(NamedTuple):
@@ -170,10 +178,10 @@ def plan(parameters: Parameters, sizes: Sizes) -> Plan:
     return Plan(min(row_limit, sizes.rows), features, memory)
 
 
-def fit(task: Task, earlier: Fitted | None = None) -> Fitted:  # noqa: ARG001 - nothing is selected
-    """Fit on the training table."""
+def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
+    """Fit on the training table; the final fit has the C of the first."""
     parameters = task.parameters
-    cost = parameters.get_float("C", 0.0025, at_least=1e-9, at_most=1e6)
+    costs = read_costs(parameters, _COSTS) if earlier is None else [earlier.choice]
     planned = plan(parameters, task.sizes)
     labeled = task.sample_rows(targets.classes(task.training), planned.rows)
     task.follow(planned, labeled.rows)
@@ -183,20 +191,17 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:  # noqa: ARG001 - 
     del features
     with task.progress.step(f"fitting the SVM on {len(labeled.labels):,} rows"):
         sums = _sum_products(task, kernel, labeled)
-        basis = _basis(kernel)
-        penalty = 1 / (2 * cost * len(labeled.labels))
-        machine = _solve(sums.sum(axis=0), basis, penalty)
-        of_others = np.stack([_solve(sums.sum(axis=0) - of_fold, basis, penalty) for of_fold in sums])
-    slope, offset, is_least = _calibrate(of_others, sums)
+        cost, machine, margins = _select(costs, sums, _basis(kernel))
+    slope, offset, is_least = _calibrate(margins)
     if is_least:
         task.note("the margins of eras not in the fit do not separate the classes: the sigmoid has its least slope")
     weights = machine[:-2].astype(np.float32)
     summary = TrainingSummary(
         training_rows=len(labeled.labels),
         chosen={"C": cost, "landmarks": len(weights), "slope": slope},
-        libraries=("scikit-learn",),
+        libraries=("scipy",),
     )
-    return Fitted(SvmModel(kernel, weights, float(machine[-2]), slope, offset), summary)
+    return Fitted(SvmModel(kernel, weights, float(machine[-2]), slope, offset), summary, choice=cost)
 
 
 def load(task: Task, directory: Path) -> SvmModel:  # noqa: ARG001 - every operation has this signature
@@ -281,22 +286,79 @@ def _solve(sums: NDArray[np.float64], basis: NDArray[np.float64], penalty: float
     return np.concatenate([weights, [mean_label - means @ weights, 0]])
 
 
+class _Margins(NamedTuple):
+    """The margins of each fold by a machine of the others; attributes are sums over its rows, of shape (folds,).
+
+    Attributes
+    ----------
+    rows, labels, margins, products, squares : numpy.ndarray of float64
+        Of 1, the class as -1 or 1, the margin, the product of the two, and the square of the margin.
+    """
+
+    rows: NDArray[np.float64]
+    labels: NDArray[np.float64]
+    margins: NDArray[np.float64]
+    products: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, machines: NDArray[np.float64], sums: NDArray[np.float64]) -> _Margins:
+        """Compute them from machines (see `_solve`), shape (folds, landmarks + 2), and `_sum_products`."""
+        margins, products = (np.einsum("fc,fc->f", machines, sums[:, :, column]) for column in (-2, -1))
+        squares = np.einsum("fc,fcd,fd->f", machines, sums, machines)
+        return cls(sums[:, -2, -2], sums[:, -2, -1], margins, products, squares)
+
+    @property
+    def separation(self) -> NDArray[np.float64]:
+        """The covariance of margin and class in standard deviations of the margin, in each fold."""
+        rows = np.maximum(self.rows, 1)
+        variances = self.squares / rows - (self.margins / rows) ** 2
+        covariances = self.products / rows - self.margins * self.labels / rows**2
+        separation: NDArray[np.float64] = covariances / np.sqrt(np.maximum(variances, _LEAST_VARIANCE))
+        return separation
+
+
+def _select(
+    costs: Sequence[float], sums: NDArray[np.float64], basis: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64], _Margins]:
+    """Fit with the smallest cost, or with a larger one as long as it separates the classes better in every fold.
+
+    Returns
+    -------
+    cost : float
+    machine : numpy.ndarray, shape (landmarks + 2,)
+        Of all rows, see `_solve`.
+    margins : _Margins
+    """
+    total = sums.sum(axis=0)
+    penalties = [float(1 / (2 * cost * total[-2, -2])) for cost in costs]
+
+    def margins_with(penalty: float) -> _Margins:
+        return _Margins.of(np.stack([_solve(total - of_fold, basis, penalty) for of_fold in sums]), sums)
+
+    selected, margins = 0, margins_with(penalties[0])
+    for larger in range(1, len(costs)):
+        others = margins_with(penalties[larger])
+        if not (others.separation > margins.separation).all():
+            break
+        selected, margins = larger, others
+    return costs[selected], _solve(total, basis, penalties[selected]), margins
+
+
 class _Sigmoid(NamedTuple):
     slope: float
     offset: float
     is_least: bool  # whether the slope is the least one, for want of a larger one
 
 
-def _calibrate(machines: NDArray[np.float64], sums: NDArray[np.float64]) -> _Sigmoid:
-    """Compute the sigmoid from the margins of each fold by the machine that was not trained on it."""
-    rows, labels = sums[:, -2, -2].sum(), sums[:, -2, -1].sum()
-    total, with_label = (np.einsum("fc,fc->", machines, sums[:, :, column]) for column in (-2, -1))
-    squares = np.einsum("fc,fcd,fd->", machines, sums, machines)
-    above, below = (total + with_label) / (rows + labels), (total - with_label) / (rows - labels)
+def _calibrate(of_folds: _Margins) -> _Sigmoid:
+    """Compute the sigmoid from the margins of all folds."""
+    rows, labels, margins, products, squares = (float(each.sum()) for each in of_folds)
+    above, below = (margins + products) / (rows + labels), (margins - products) / (rows - labels)
     share = (rows + labels) / (2 * rows)
-    variance = max(squares / rows - (total / rows) ** 2, 1e-12)
-    within = max(variance - share * (1 - share) * (above - below) ** 2, 1e-12)
+    variance = max(squares / rows - (margins / rows) ** 2, _LEAST_VARIANCE)
+    within = max(variance - share * (1 - share) * (above - below) ** 2, _LEAST_VARIANCE)
     slope, least = (above - below) / within, _LEAST_SPREAD / math.sqrt(variance)
-    is_least = bool(slope < least)
-    slope = float(least if is_least else slope)
-    return _Sigmoid(slope, float(math.log(share / (1 - share)) - slope * (above + below) / 2), is_least)
+    is_least = slope < least
+    slope = least if is_least else slope
+    return _Sigmoid(slope, math.log(share / (1 - share)) - slope * (above + below) / 2, is_least)

@@ -73,6 +73,18 @@ def test_svm_above_the_row_limit_samples_with_a_note(runner: Runner) -> None:
     assert finished.report["notes"] == [note]
 
 
+def test_plans_at_the_size_of_the_tournament_fit_the_memory(runner: Runner) -> None:
+    plans = run_program(runner, "default_plans.py")
+    for features in (42, 780, 3_555):
+        rows, selected, memory = plans[f"svm {features}"]
+        assert (rows, selected) == (6_860_000, min(features, 250))
+        assert memory < 2_048
+        rows, selected, memory = plans[f"adversarial_validation {features}"]
+        assert rows == 400_000 if features < 1_000 else 100_000 < rows < 200_000
+        assert selected == features
+        assert memory <= 6_144
+
+
 def test_svm_all_landmarks_equals_the_exact_machine(runner: Runner) -> None:
     write_tables(runner.directory)
     path = runner.directory / "training.parquet"
@@ -126,11 +138,11 @@ def test_model_real_rows_of_2017_have_a_plausible_score(runner: Runner, real_arc
     assert finished.report["validation"]["eras"] == 12
 
 
-def test_svm_too_little_memory_exits_with_71(runner: Runner) -> None:
+def test_svm_container_below_its_memory_limit_exits_with_71(runner: Runner) -> None:
     write_tables(runner.directory)
-    finished = runner.run("svm", {"mem_limit": "64m", "memswap_limit": "64m"}, MEMORY_LIMIT="64")
+    finished = runner.run("svm", {"mem_limit": "64m", "memswap_limit": "64m"}, MEMORY_LIMIT="512")
     assert finished.code == 71
-    assert "the memory of 64 MiB was not enough. Give the model more memory in models.yaml" in finished.lines[-1]
+    assert "the memory of 512 MiB was not enough. Give the model more memory in models.yaml" in finished.lines[-1]
 
 
 def test_svm_full_disk_exits_with_75(runner: Runner) -> None:
