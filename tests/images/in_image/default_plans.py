@@ -10,7 +10,7 @@ from numerai_contract.parameters import Parameters
 from numerai_contract.plans import Sizes
 
 # the memory of models.yaml
-LIMITS = {"svm": "2048", "adversarial_validation": "6144"}
+LIMITS = {"svm": "2560", "adversarial_validation": "6144"}
 
 found = {}
 for operation, limit in LIMITS.items():
