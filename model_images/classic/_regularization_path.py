@@ -95,7 +95,7 @@ class PathFit(NamedTuple):
     path: list[dict[str, float]]
 
 
-def read_costs(parameters: Parameters) -> list[float]:
+def read_costs(parameters: Parameters, defaults: Sequence[float] = COSTS) -> list[float]:
     """Read C, one cost or several separated by commas; ascending.
 
     Raises
@@ -103,7 +103,7 @@ def read_costs(parameters: Parameters) -> list[float]:
     BadParameterError
         When the costs are not different positive numbers.
     """
-    default = ",".join(f"{cost:g}" for cost in COSTS)
+    default = ",".join(f"{cost:g}" for cost in defaults)
     text = parameters.get_str("C", default)
     try:
         costs = sorted(float(part) for part in text.split(","))

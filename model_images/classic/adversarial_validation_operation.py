@@ -24,7 +24,7 @@ Environment variables:
     ``eras`` in this case; it needs five eras in the training table.
 ``ROW_LIMIT`` (200,000)
     Maximum rows of each table in the training; above it, a sample that keeps every era's share. All rows are
-    classified.
+    classified. By default fewer where the memory of the task is too small for so many rows of all features.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from numerai_contract import batches, eras, targets
 from numerai_contract.exits import BadDataError
+from numerai_contract.plans import Plan, largest
 from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
 from numerai_contract.task import TrainingSummary
@@ -49,12 +50,45 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Sizes
     from numerai_contract.task import Task
 
 METHODS = ("gradient_boosting", "extra_trees", "random_forest")
 _FOLDS = 5
 _TREES = 100
 _MIN_LEAF = 20
+# the least rows of each table in a plan
+_LEAST_ROWS = 1_000
+
+
+def plan(parameters: Parameters, sizes: Sizes) -> Plan:
+    """Plan the classifiers' training; see `numerai_contract.plans`.
+
+    Rows rather than features: the difference between two tables is large, compared with the effect of a feature on the
+    target, and every feature may differ.
+    """
+    limit = _rows_of_each_table(parameters, sizes)
+    return Plan(_sampled(sizes, limit), sizes.features, _need(sizes, limit))
+
+
+def _rows_of_each_table(parameters: Parameters, sizes: Sizes) -> int:
+    limit = parameters.get_int("ROW_LIMIT", 200_000, at_least=100, at_most=10_000_000)
+    if "ROW_LIMIT" in parameters:
+        return limit
+    return largest(limit, _LEAST_ROWS, lambda rows: _need(sizes, rows), parameters.memory_limit)
+
+
+def _sampled(sizes: Sizes, limit: int) -> int:
+    return min(sizes.training, limit) + min(sizes.validation, limit)
+
+
+def _need(sizes: Sizes, limit: int) -> float:
+    # the interpreter and its libraries, and the tables; 30 bytes for each of their rows: fold, similarity, ROC curve
+    memory = 400 + sizes.open_tables + 30 * sizes.rows / 2**20
+    # float32: the sample, the training rows of a fold, and the copy that the classifier makes of them. XGBoost's is
+    # smaller: 9.1 bytes a value in all with 60,000 rows of 780 features.
+    return memory + 3 * _sampled(sizes, limit) * sizes.features * 4 / 2**20
 
 
 def make(task: Task) -> TrainingSummary:
@@ -63,7 +97,8 @@ def make(task: Task) -> TrainingSummary:
     method = parameters.get_str("METHOD", METHODS[0], choices=METHODS)
     share = parameters.get_float("VALIDATION_SHARE", 0.1, at_least=0.01, at_most=0.5)
     folds_by = parameters.get_str("FOLDS_BY", "rows", choices=("rows", "eras"))
-    limit = parameters.get_int("ROW_LIMIT", 200_000, at_least=100, at_most=10_000_000)
+    limit = _rows_of_each_table(parameters, task.sizes)
+    task.follow(plan(parameters, task.sizes))
     # before the work: later tasks cannot use a table without known targets, or with a single target value
     known = targets.values(task.training).rows
 
@@ -184,8 +219,6 @@ def _sample(task: Task, sides: _Sides, limit: int) -> _Sample:
     if len(rows) < len(sides):
         task.note(f"learning from {len(rows):,} of {len(sides):,} rows, drawn evenly from all eras (ROW_LIMIT)")
     columns = len(task.training.feature_names)
-    # the sample, the training rows of a fold, and the copy that the classifier makes of them
-    task.require_memory(400 + 3 * len(rows) * columns * 4 / 2**20, f"{len(rows):,} rows of {columns:,} features")
     features = np.empty((len(rows), columns), dtype=np.float32)
     with task.progress.step(f"reading {len(rows):,} rows"):
         filled = 0

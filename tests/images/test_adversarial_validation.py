@@ -166,7 +166,7 @@ def test_adversarial_validation_selects_rows_with_a_target(runner: Runner) -> No
         ),
         ({"VALIDATION": ""}, 64, "VALIDATION is not set"),
         ({"MODEL": "/data"}, 64, "MODEL is '/data', which contains TRAINING (/data/training.parquet)"),
-        ({"MEMORY_LIMIT": "128"}, 64, "MEMORY_LIMIT is 128 MiB, and 3,800 rows of 50 features need about"),
+        ({"MEMORY_LIMIT": "128"}, 64, "MEMORY_LIMIT is 128 MiB, and 1,800 rows of 50 features need about"),
     ],
 )
 def test_adversarial_validation_invalid_parameter_exits_with_64(

@@ -8,13 +8,22 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from docker.types import Mount
 
-from tests.images.conftest import Runner, assert_succeeded, change_columns, five_bins, run_program, write_tables
+from tests.images.conftest import (
+    Runner,
+    assert_succeeded,
+    change_columns,
+    five_bins,
+    many_five_bins,
+    run_program,
+    write_tables,
+)
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
@@ -23,8 +32,8 @@ MODELS = ["svm", "xgboost"]
 
 
 def test_operation_without_scikit_learn_does_not_import_it(runner: Runner) -> None:
-    light = ("xgboost", "gradient_boosted_trees", "logistic_regression", "pairwise_regression")
-    assert run_program(runner, "imports.py") == {**dict.fromkeys(light, False), "svm": True}
+    light = ("xgboost", "gradient_boosted_trees", "logistic_regression", "pairwise_regression", "svm")
+    assert run_program(runner, "imports.py") == {**dict.fromkeys(light, False), "adversarial_validation": True}
 
 
 def test_xgboost_other_seed_predicts_differently(runner: Runner) -> None:
@@ -64,6 +73,48 @@ def test_svm_above_the_row_limit_samples_with_a_note(runner: Runner) -> None:
     assert finished.report["notes"] == [note]
 
 
+def test_plans_at_the_size_of_the_tournament_fit_the_memory(runner: Runner) -> None:
+    plans = run_program(runner, "default_plans.py")
+    for features in (42, 780, 3_555):
+        rows, selected, memory = plans[f"svm {features}"]
+        assert (rows, selected) == (6_860_000, min(features, 250))
+        assert memory < 2_560
+        rows, selected, memory = plans[f"adversarial_validation {features}"]
+        assert rows == 400_000 if features < 1_000 else 100_000 < rows < 200_000
+        assert selected == features
+        assert memory <= 6_144
+
+
+def test_svm_all_landmarks_equals_the_exact_machine(runner: Runner) -> None:
+    write_tables(runner.directory)
+    path = runner.directory / "training.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 300), path)
+    found = run_program(runner, "svm_machine.py")
+    assert found["difference"] < 0.002 * found["deviation"]
+
+
+def test_svm_inverted_margins_predict_with_a_positive_slope(runner: Runner) -> None:
+    write_tables(runner.directory)
+    path = runner.directory / "training.parquet"
+    # a fold's effects are the opposite of another's, so that the machines of the other folds predict the inverse
+    targets = pq.read_table(path)["target"].to_numpy().copy()
+    targets[1_000:2_000] = 1 - targets[1_000:2_000]
+    targets[2_000:] = np.random.default_rng(1).permutation(targets[2_000:])
+    change_columns(path, target=pa.array(targets))
+    finished = assert_succeeded(runner.run("svm"))
+    assert any("the sigmoid has its least slope" in note for note in finished.report["notes"])
+    assert finished.report["chosen"]["slope"] > 0
+    assert 1e-4 < np.std(list(finished.predictions.values())) < 5e-3
+
+
+def test_svm_too_many_features_selects_and_predicts_with_them(runner: Runner) -> None:
+    write_tables(runner.directory, many_five_bins)
+    finished = assert_succeeded(runner.run("svm", LANDMARKS="100"))
+    assert finished.report["features"] == 50
+    # the first four features have an effect, and are among the selected ones
+    assert finished.report["validation"]["logloss"] < 0.68
+
+
 def test_model_one_era_is_accepted(runner: Runner) -> None:
     write_tables(runner.directory)
     change_columns(runner.directory / "training.parquet", era=["era1"] * 3_000)
@@ -87,11 +138,11 @@ def test_model_real_rows_of_2017_have_a_plausible_score(runner: Runner, real_arc
     assert finished.report["validation"]["eras"] == 12
 
 
-def test_svm_too_little_memory_exits_with_71(runner: Runner) -> None:
+def test_svm_container_below_its_memory_limit_exits_with_71(runner: Runner) -> None:
     write_tables(runner.directory)
-    finished = runner.run("svm", {"mem_limit": "64m", "memswap_limit": "64m"}, MEMORY_LIMIT="64")
+    finished = runner.run("svm", {"mem_limit": "64m", "memswap_limit": "64m"}, MEMORY_LIMIT="512")
     assert finished.code == 71
-    assert "the memory of 64 MiB was not enough. Give the model more memory in models.yaml" in finished.lines[-1]
+    assert "the memory of 512 MiB was not enough. Give the model more memory in models.yaml" in finished.lines[-1]
 
 
 def test_svm_full_disk_exits_with_75(runner: Runner) -> None:

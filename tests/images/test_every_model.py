@@ -189,7 +189,9 @@ def test_model_one_class_exits_with_65(runner: Runner, model: Model) -> None:
 INVALID = {
     "svm": [
         ({"OPERATION": "svn"}, 64, "OPERATION is 'svn': this image has adversarial_validation, "),
-        ({"C": "-1"}, 64, "FAILED (64, bad parameters): C is '-1': allowed is a number from 1e-06"),
+        ({"C": "-1"}, 64, "C is '-1': allowed are different numbers from 1e-09"),
+        ({"LANDMARKS": "0"}, 64, "LANDMARKS is '0': allowed is a whole number from 1 to 10,000"),
+        ({"MEMORY_LIMIT": "128"}, 64, "MEMORY_LIMIT is 128 MiB, and 3,000 rows of 50 features need about "),
         (
             {"PREDICTING": "/predictions/svm.csv"},
             64,

@@ -19,5 +19,12 @@ def imports_sklearn(operation: str) -> bool:
     return process.stdout.strip() == "True"
 
 
-names = ("xgboost", "gradient_boosted_trees", "logistic_regression", "pairwise_regression", "svm")
+names = (
+    "xgboost",
+    "gradient_boosted_trees",
+    "logistic_regression",
+    "pairwise_regression",
+    "svm",
+    "adversarial_validation",
+)
 print(json.dumps({name: imports_sklearn(name) for name in names}))
