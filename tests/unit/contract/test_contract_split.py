@@ -17,6 +17,7 @@ from numerai_contract import outputs, self_test, targets
 from numerai_contract.embeddings import LIVE, STANDARD, Embedding, read_embedding, write_embedding
 from numerai_contract.exits import BadDataError, BadParameterError, MissingInputError
 from numerai_contract.parameters import Parameters
+from numerai_contract.plans import Plan
 from numerai_contract.progress import Progress
 from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.split_tables import SplitTables
@@ -264,3 +265,30 @@ def test_task_split_scores_are_in_the_report(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["split"]["logloss"] == pytest.approx(-np.log(0.9), abs=1e-6)
     assert "split's validation part on 3 rows of 1 eras: logloss 0.10536" in log.getvalue()
+
+
+@pytest.mark.parametrize("order", [slice(3, 9), [3, 4, 5, 8, 7, 6]], ids=["same order", "other order"])
+def test_read_embedding_some_rows_of_the_file(
+    training: Table, write: Writer, columns: Columns, order: Any, tmp_path: Path
+) -> None:
+    coordinates = np.random.default_rng(1).normal(size=(12, 2)).astype(np.float32)
+    write_embedding(tmp_path, EMBEDDING, training.ids, coordinates, None)
+    part = Table(write({name: np.asarray(values)[order] for name, values in columns.items()}, "part.parquet"))
+    assert read_embedding(tmp_path, EMBEDDING, part).tolist() == coordinates[order].tolist()
+
+
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_plan_selects_features_by_the_training_part(
+    write: Writer, columns: Columns, tmp_path: Path
+) -> None:
+    # feature1 is the target in the training part, feature2 in the validation part
+    target = columns["target"]
+    values = {"feature1": np.where(VALIDATION, 1 - target, target), "feature2": np.where(VALIDATION, target, 0.5)}
+    noise = np.random.default_rng(0).random(12).astype(np.float32)
+    Table(write(columns | {name: value.astype(np.float32) for name, value in values.items()} | {"feature3": noise}))
+    task, log = _task(tmp_path)
+    labeled = targets.classes(task.training)
+    tables = SplitTables(task, labeled, embeddings=[Embedding(5)], plan=Plan(rows=100, features=1, memory=1.0))
+    assert tables.feature_names == ("feature1", "perplexity_05_x", "perplexity_05_y")
+    assert tables.training_features()[:, 0].tolist() == tables.training_labels.tolist()
+    assert "learning from 1 of 3 features" in log.getvalue()

@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from numerai_contract.feature_matrix import FeatureMatrix
+
 # values at a time, as float32 a small part of any memory limit
 _VALUES_AT_A_TIME = 1 << 23
 
@@ -19,14 +21,14 @@ class Medians:
     Parameters
     ----------
     matrix
-        The training rows, shape (rows, columns), NaN where a value is missing.
+        The training rows, shape (rows, columns), NaN where a value is missing: numpy's, or a `FeatureMatrix`.
 
     Attributes
     ----------
     values : numpy.ndarray of float32, shape (columns,)
     """
 
-    def __init__(self, matrix: NDArray[Any]) -> None:
+    def __init__(self, matrix: NDArray[Any] | FeatureMatrix) -> None:
         columns = matrix.shape[1]
         self.values = np.zeros(columns, dtype=np.float32)
         # a few columns at a time: the median of all of them would copy the matrix

@@ -32,12 +32,20 @@ class Sizes(NamedTuple):
         Number of features.
     value_bytes : int
         Bytes of a feature's value in memory: 1 where all are int8 without missing values, else 4.
+    holds_int8 : bool
+        Whether all features can be read as int8, with a mark where a value is missing; see `packed_bytes`.
     """
 
     training: int
     validation: int
     features: int
     value_bytes: int = 4
+    holds_int8: bool = False
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of a feature's value in a `FeatureMatrix`."""
+        return 1 if self.holds_int8 else self.value_bytes
 
     @property
     def rows(self) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 from numerai_contract import targets
 from numerai_contract.embeddings import LIVE, STANDARD, Embedding, read_embedding
 from numerai_contract.exits import BadDataError, BadParameterError
+from numerai_contract.feature_matrix import FeatureMatrix
 from numerai_contract.scores import Scores, logloss, score
 from numerai_contract.split import PRODUCER, read_split
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Plan
     from numerai_contract.tables import TableView
     from numerai_contract.targets import LabeledRows
     from numerai_contract.task import Task
@@ -76,7 +79,7 @@ class FeatureSource:
         block : numpy.ndarray of float32, shape (rows of the batch, columns)
             NaN where a value is missing.
         """
-        coordinates = self._coordinates(table)
+        coordinates = self.coordinates(table)
         for positions, block in table.batches(rows):
             yield positions, np.hstack([block.astype(np.float32, copy=False), coordinates[positions]])
 
@@ -85,14 +88,33 @@ class FeatureSource:
         coordinates = [f"{embedding.name}_{axis}" for embedding in self.embeddings for axis in embedding.axes]
         return (*table.feature_names, *coordinates)
 
-    def _coordinates(self, table: TableView) -> NDArray[np.float32]:
+    def coordinates(self, table: TableView, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Read the coordinates of a table's rows.
+
+        Parameters
+        ----------
+        table
+            The task's table of any rows.
+        rows
+            Marks of the rows to return, shape (rows,); by default all.
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (rows returned, coordinates)
+        """
         storing = self._task.parameters.storing
         live = storing / LIVE
         # the rows to predict are placed in finished embeddings; where one table has all rows, the fit has them, too
         parameters = self._task.parameters
         is_live = "TESTING" in parameters and table.path == parameters.testing and live.is_dir()
-        coordinates = [read_embedding(live if is_live else storing, each, table) for each in self.embeddings]
-        return np.hstack(coordinates) if coordinates else np.empty((len(table), 0), dtype=np.float32)
+        marks = np.ones(len(table), dtype=bool) if rows is None else rows
+        found = np.empty((np.count_nonzero(marks), dimensions(self.embeddings)), dtype=np.float32)
+        start = 0
+        for embedding in self.embeddings:
+            stop = start + embedding.dimensions
+            found[:, start:stop] = read_embedding(live if is_live else storing, embedding, table)[marks]
+            start = stop
+        return found
 
 
 class SplitTables:
@@ -107,7 +129,9 @@ class SplitTables:
     embeddings
         Default of EMBEDDINGS.
     row_limit
-        Default of ROW_LIMIT.
+        Default of ROW_LIMIT; a plan has its own.
+    plan
+        The plan of the fit: `Task.follow` selects its features, by the split's training part.
 
     Attributes
     ----------
@@ -130,15 +154,27 @@ class SplitTables:
         When the split or an embedding is missing, or a part of the split has no usable targets.
     """
 
-    def __init__(self, task: Task, labeled: LabeledRows, *, embeddings: Sequence[Embedding], row_limit: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        labeled: LabeledRows,
+        *,
+        embeddings: Sequence[Embedding],
+        row_limit: int = 100_000_000,
+        plan: Plan | None = None,
+    ) -> None:
         self._task = task
-        self.source = FeatureSource(task, _selected_embeddings(task, embeddings))
+        self.source = FeatureSource(task, selected_embeddings(task.parameters, embeddings))
+        if plan is not None:
+            row_limit = plan.rows
         limit = task.parameters.get_int("ROW_LIMIT", row_limit, at_least=100, at_most=100_000_000)
         held_out = (
             np.zeros(len(task.training), dtype=bool)
             if task.is_final
             else read_split(task.parameters.storing, task.training).validation
         )
+        if plan is not None:
+            task.follow(plan, labeled.rows & ~held_out)
         self.training, self.training_labels = self._part("training", labeled, ~held_out, limit)
         self.validation, self.validation_labels = self._part("validation", labeled, held_out, limit)
         self._require_usable_labels()
@@ -149,13 +185,20 @@ class SplitTables:
             f"embeddings as features: {', '.join(self.source.names) or _NONE}"
         )
 
+    def matrix(self, rows: NDArray[np.bool_]) -> FeatureMatrix:
+        """Read the columns of rows of the training table, such as `training`, into little memory."""
+        table = self._task.training
+        if not rows.any():
+            return FeatureMatrix(np.empty((0, len(self.feature_names)), dtype=np.float32))
+        return FeatureMatrix.read(table, rows, self.source.coordinates(table, rows))
+
     def training_features(self) -> NDArray[np.float32]:
         """Read the features of the training rows; shape (rows, columns), NaN where a value is missing."""
-        return self._features(self.training)
+        return self.matrix(self.training)[:]
 
     def validation_features(self) -> NDArray[np.float32]:
         """Read the features of the validation rows; shape (rows, columns), NaN where a value is missing."""
-        return self._features(self.validation)
+        return self.matrix(self.validation)[:]
 
     def score(self, probabilities: NDArray[np.float64]) -> Scores | None:
         """Score predictions of the validation rows, shape (rows,), against their targets."""
@@ -192,16 +235,6 @@ class SplitTables:
                 f"training set complete? If so, run `{PRODUCER}` with a larger or smaller VALIDATION_SHARE."
             )
 
-    def _features(self, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-        matrix = np.empty((np.count_nonzero(rows), len(self.feature_names)), dtype=np.float32)
-        if not len(matrix):
-            return matrix
-        filled = 0
-        for positions, block in self.source.batches(self._task.training, rows):
-            matrix[filled : filled + len(positions)] = block
-            filled += len(positions)
-        return matrix
-
 
 def _rows_of_final_fit(task: Task, labeled: LabeledRows) -> int:
     """Count the rows of both tables that the final fit may learn from; 0 if none follows."""
@@ -214,8 +247,20 @@ def _rows_of_final_fit(task: Task, labeled: LabeledRows) -> int:
     return len(labeled.labels) + int(np.count_nonzero(is_usable))
 
 
-def _selected_embeddings(task: Task, default: Sequence[Embedding]) -> tuple[Embedding, ...]:
-    text = task.parameters.get_str("EMBEDDINGS", ",".join(embedding.name for embedding in default) or _NONE)
+def dimensions(embeddings: Sequence[Embedding]) -> int:
+    """Return the number of coordinates of a row in all of the embeddings."""
+    return sum(embedding.dimensions for embedding in embeddings)
+
+
+def selected_embeddings(parameters: Parameters, default: Sequence[Embedding]) -> tuple[Embedding, ...]:
+    """Read EMBEDDINGS.
+
+    Raises
+    ------
+    BadParameterError
+        When it is not ``none`` or a list of different valid names.
+    """
+    text = parameters.get_str("EMBEDDINGS", ",".join(embedding.name for embedding in default) or _NONE)
     if text == _NONE:
         return ()
     names = [name.strip() for name in text.split(",")]

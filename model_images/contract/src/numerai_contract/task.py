@@ -165,7 +165,8 @@ class Task:
         tables = [self._training, self.validation] if self.has_validation else [self._training]
         later = len(self.validation) if self.has_validation else 0
         value_bytes = max(table.feature_dtype.itemsize for table in tables)
-        return Sizes(len(self._training), later, len(self._training.feature_names), value_bytes)
+        holds_int8 = all(table.holds_int8 for table in tables)
+        return Sizes(len(self._training), later, len(self._training.feature_names), value_bytes, holds_int8)
 
     def follow(self, plan: Plan, rows: NDArray[np.bool_] | None = None) -> None:
         """Log the plan of a fit, and select its features for all tables.
