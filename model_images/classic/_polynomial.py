@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numerai_contract.feature_matrix import FeatureMatrix
+
 # a block of terms, in bytes: large enough for a fast matrix product, small beside any memory limit
 _BLOCK_BYTES = 16 << 20
 
@@ -49,7 +51,7 @@ def expand(block: NDArray[np.float32]) -> NDArray[np.float32]:
     return terms
 
 
-def blocks(matrix: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def blocks(matrix: NDArray[np.float32] | FeatureMatrix) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Expand a matrix a block of rows at a time.
 
     Yields
@@ -77,7 +79,7 @@ class Scaling(NamedTuple):
     scales: NDArray[np.float64]
 
     @classmethod
-    def of(cls, matrix: NDArray[np.float32]) -> Scaling:
+    def of(cls, matrix: NDArray[np.float32] | FeatureMatrix) -> Scaling:
         """Measure the terms of a matrix, shape (rows, features), without missing values."""
         terms = count(matrix.shape[1])
         # relative to an estimate, since a mean of squares less the square of a mean loses digits when the mean is large

@@ -59,11 +59,12 @@ class FeatureMatrix:
             features = features[:, start : min(stop, width)]
             coordinates = coordinates[:, max(start - width, 0) : max(stop - width, 0)]
         features = features[rows]
-        block = np.empty((len(features), stop - start), dtype=np.float32)
-        known = block[:, : features.shape[1]]
+        # an array of rows may have several dimensions, as pairs have
+        block = np.empty((*features.shape[:-1], stop - start), dtype=np.float32)
+        known = block[..., : features.shape[-1]]
         known[...] = features
-        block[:, features.shape[1] :] = coordinates[rows]
-        fill = np.float32(np.nan) if self._fill is None else self._fill[start : start + features.shape[1]]
+        block[..., features.shape[-1] :] = coordinates[rows]
+        fill = np.float32(np.nan) if self._fill is None else self._fill[start : start + features.shape[-1]]
         if features.dtype == np.int8:
             np.copyto(known, fill, where=features == MISSING)
         elif self._fill is not None:
