@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from numerai_contract.parameters import Parameters
 
-# The least rows of a plan: fewer are not enough to learn a weak signal.
+# The least rows and features of a plan: fewer are not enough to learn a weak signal.
 MIN_ROWS = 50_000
+_MIN_FEATURES = 10
 # Bytes for each row of an open table: its id, era, data type and target, and the copies made to validate them.
 _BYTES_PER_OPEN_ROW = 150
 
@@ -102,7 +103,7 @@ def largest(at_most: int, at_least: int, need: Callable[[int], float], limit: fl
 
 
 def within_memory(parameters: Parameters, rows: int, features: int, memory: Callable[[int, int], float]) -> Plan:
-    """Plan as many of some rows, at least 50,000 of them, and then as many of some features as fit MEMORY_LIMIT.
+    """Plan as many rows, but at least 50,000 of them, and then as many features, but at least 10, as fit MEMORY_LIMIT.
 
     Parameters
     ----------
@@ -118,5 +119,5 @@ def within_memory(parameters: Parameters, rows: int, features: int, memory: Call
         rows = parameters.get_int("ROW_LIMIT", at_least=100, at_most=100_000_000)
     else:
         rows = largest(rows, MIN_ROWS, lambda count: memory(count, features), limit)
-    features = largest(features, 1, lambda count: memory(rows, count), limit)
+    features = largest(features, _MIN_FEATURES, lambda count: memory(rows, count), limit)
     return Plan(rows, features, memory(rows, features))
