@@ -55,9 +55,8 @@ class FittingData(NamedTuple):
         with task.progress.step("reading the features and measuring their products"):
             matrix = tables.matrix(tables.training)
             medians = Medians(matrix)
-            matrix = matrix.imputed(medians)
-            terms = Terms(matrix, task.parameters.threads)
-            return cls(matrix, tables.matrix(tables.validation).imputed(medians), medians, terms)
+            terms = Terms(matrix.impute(medians), task.parameters.threads)
+            return cls(matrix, tables.matrix(tables.validation).impute(medians), medians, terms)
 
 
 class PathFit(NamedTuple):

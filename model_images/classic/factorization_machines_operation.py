@@ -97,9 +97,9 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
         matrix = tables.matrix(tables.training)
         medians = Medians(matrix)
         scaler = StandardScaler(copy=False)
-        training = _dense_rows(scaler.fit_transform(matrix.imputed(medians)[:]))
+        training = _dense_rows(scaler.fit_transform(matrix.impute(medians)[:]))
         del matrix
-        validation = tables.matrix(tables.validation).imputed(medians)
+        validation = tables.matrix(tables.validation).impute(medians)
 
     def unscaled(form: QuadraticForm) -> QuadraticForm:
         return form.unscaled(scaler.mean_, scaler.scale_)
