@@ -65,8 +65,8 @@ prepare_self_test = write_fixture_inputs
 
 _EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynomial)
 _MAX_VALUES = 30_000_000
-# myfm's matrices of float64 by rows and by columns, and their copies
-_BYTES_OF_A_VALUE = 75
+# myfm's matrices of float64 by rows and by columns, and their copies: 50 measured on 339,000 rows of 52 columns
+_BYTES_OF_A_VALUE = 60
 # myfm takes a signed number of 32 bits
 _SEEDS = 2**31
 
