@@ -79,7 +79,7 @@ class Scaling(NamedTuple):
     scales: NDArray[np.float64]
 
     @classmethod
-    def of(cls, matrix: NDArray[np.float32]) -> Scaling:
+    def of(cls, matrix: NDArray[np.float32] | FeatureMatrix) -> Scaling:
         """Measure the terms of a matrix, shape (rows, features), without missing values."""
         terms = count(matrix.shape[1])
         # relative to an estimate, since a mean of squares less the square of a mean loses digits when the mean is large

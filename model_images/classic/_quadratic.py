@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from numerai_contract.feature_matrix import FeatureMatrix
+
+    # rows in memory, without missing values: features in numpy's float32, or as int8 that become it a block at a time
+    Matrix = NDArray[np.float32] | FeatureMatrix
     # sums of the rows, shape (rows,) → the loss of all of them and its derivative by each sum, shape (rows,)
     Loss = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 
@@ -33,8 +37,6 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 19
 # rows that a thread processes at a time
 _ROWS_OF_A_PART = 1 << 13
-# default limit of rows * features^2: a pass over all rows then takes seconds
-MAX_WORK = 3_000_000_000
 # the gradient at which a fit ends: its probabilities are then within 1e-4 of the exact ones
 _MAX_GRADIENT = 1e-6
 _MAX_ITERATIONS = 1_000
@@ -57,7 +59,7 @@ class QuadraticForm(NamedTuple):
     linear: NDArray[np.float64]
     constant: float
 
-    def compute(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    def compute(self, matrix: Matrix) -> NDArray[np.float64]:
         """Compute its values for rows, shape (rows, features), without missing values; shape (rows,)."""
         sums = np.empty(len(matrix))
         for rows, block in _blocks(matrix):
@@ -83,7 +85,7 @@ class Terms:
         Number of threads to use.
     """
 
-    def __init__(self, matrix: NDArray[np.float32], threads: int) -> None:
+    def __init__(self, matrix: Matrix, threads: int) -> None:
         self._matrix = matrix
         self._threads = threads
         self._parts = [slice(start, start + _ROWS_OF_A_PART) for start in range(0, len(matrix), _ROWS_OF_A_PART)]
@@ -175,11 +177,6 @@ class Terms:
         return standardised
 
 
-def memory(rows: int, features: int) -> float:
-    """Estimate the peak memory of reading and fitting rows, in MiB."""
-    return 550 + (24 * rows * features + 1_200 * count(features)) / (1 << 20)
-
-
 def _sloped_sums(
     matrix: NDArray[np.float32], slopes: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -193,7 +190,7 @@ def _sloped_sums(
     return products, linear
 
 
-def _blocks(matrix: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+def _blocks(matrix: Matrix) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     at_a_time = max(256, _BLOCK_BYTES // (8 * matrix.shape[1]))
     for start in range(0, len(matrix), at_a_time):
         rows = slice(start, start + at_a_time)

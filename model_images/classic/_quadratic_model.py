@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
+    from ._quadratic import Matrix
+
     # from the form's values, shape (rows,), and the model's own arrays to probabilities, shape (rows,)
     Link = Callable[..., NDArray[np.float64]]
 
@@ -55,7 +57,11 @@ class QuadraticModel:
 
     def predict_block(self, block: NDArray[np.float32]) -> NDArray[np.float64]:
         """Predict rows, shape (rows, columns), whose missing values (NaN) are replaced in place; shape (rows,)."""
-        return self._link(self._form.compute(self._medians.fill(block)), **self._arrays)
+        return self.predict_imputed(self._medians.fill(block))
+
+    def predict_imputed(self, matrix: Matrix) -> NDArray[np.float64]:
+        """Predict rows, shape (rows, columns), without missing values; shape (rows,)."""
+        return self._link(self._form.compute(matrix), **self._arrays)
 
     def save(self, directory: Path) -> None:
         """Save the arrays and the names of the embeddings."""

@@ -9,22 +9,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from numerai_contract import targets
 from numerai_contract.exits import BadParameterError
 from numerai_contract.imputation import Medians
-from numerai_contract.split_tables import SplitTables
 
-from ._quadratic import MAX_WORK, Terms
-from ._split_utils import row_limit
+from ._quadratic import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from numerai_contract.embeddings import Embedding
+    from numerai_contract.feature_matrix import FeatureMatrix
     from numerai_contract.parameters import Parameters
+    from numerai_contract.split_tables import SplitTables
     from numerai_contract.task import Task
 
     from ._quadratic import Loss, QuadraticForm
@@ -36,35 +31,21 @@ _MIN_COST, _MAX_COST = 1e-9, 1e6
 _MAX_RISES = 2
 
 
-def read_tables(task: Task, embeddings: Sequence[Embedding]) -> SplitTables:
-    """Read the split, with classes as labels and a row limit that depends on the number of features.
-
-    Parameters
-    ----------
-    task
-        For its tables and parameters.
-    embeddings
-        Default of EMBEDDINGS.
-    """
-    limit = row_limit(len(task.training.feature_names) ** 2, MAX_WORK)
-    return SplitTables(task, targets.classes(task.training), embeddings=embeddings, row_limit=limit)
-
-
 class FittingData(NamedTuple):
     """The data of a split that a path is fitted to.
 
     Attributes
     ----------
-    matrix, validation : numpy.ndarray of float32, shape (rows, columns)
-        Features of the training and of the validation rows, imputed; the final fit has no validation rows.
+    matrix, validation : FeatureMatrix, shape (rows, columns)
+        Of the training and of the validation rows, imputed; the final fit has no validation rows.
     medians : Medians
         Of the training rows.
     terms : Terms
         Of the training rows.
     """
 
-    matrix: NDArray[np.float32]
-    validation: NDArray[np.float32]
+    matrix: FeatureMatrix
+    validation: FeatureMatrix
     medians: Medians
     terms: Terms
 
@@ -72,10 +53,10 @@ class FittingData(NamedTuple):
     def read(cls, task: Task, tables: SplitTables) -> FittingData:
         """Read and impute both parts of the split."""
         with task.progress.step("reading the features and measuring their products"):
-            matrix = tables.training_features()
+            matrix = tables.matrix(tables.training)
             medians = Medians(matrix)
-            terms = Terms(medians.fill(matrix), task.parameters.threads)
-            return cls(matrix, medians.fill(tables.validation_features()), medians, terms)
+            terms = Terms(matrix.impute(medians), task.parameters.threads)
+            return cls(matrix, tables.matrix(tables.validation).impute(medians), medians, terms)
 
 
 class PathFit(NamedTuple):

@@ -22,7 +22,8 @@ Environment variables:
     Standard deviation of the initial vectors: with myfm's default of 0.1 the initial noise is larger than the signal
     (.6901 instead of .6887 on the same data).
 ``EMBEDDINGS`` (the five embeddings of the features), ``ROW_LIMIT`` (30 million values: 600,000 rows of 50 features)
-    See `numerai_contract.split_tables`. The default is never less than 20,000 rows.
+    See `numerai_contract.split_tables`. Features are left out first, down to the 100 with the largest correlation with
+    the target, see `_split_plan`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from numerai_contract.task import TrainingSummary
 
 from ._quadratic import QuadraticForm
 from ._quadratic_model import QuadraticModel
-from ._split_utils import row_limit
+from ._split_plan import split_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from myfm import VariationalFMClassifier
     from numpy.typing import NDArray
 
+    from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Plan, Sizes
     from numerai_contract.progress import Progress
     from numerai_contract.task import Task
 
@@ -62,8 +65,22 @@ prepare_self_test = write_fixture_inputs
 
 _EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynomial)
 _MAX_VALUES = 30_000_000
+# myfm's matrices of float64 by rows and by columns, and their copies: 50 measured on 339,000 rows of 52 columns
+_BYTES_OF_A_VALUE = 60
 # myfm takes a signed number of 32 bits
 _SEEDS = 2**31
+
+
+def plan(parameters: Parameters, sizes: Sizes) -> Plan:
+    """Plan the rows and features of a fit, whose time is proportional to both."""
+    return split_plan(
+        parameters,
+        sizes,
+        _EMBEDDINGS,
+        max_work=_MAX_VALUES,
+        power=1,
+        needed=lambda rows, columns: rows * columns * _BYTES_OF_A_VALUE,
+    )
 
 
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
@@ -72,22 +89,17 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
     iterations = task.parameters.get_int("MAX_ITERATIONS", 100, at_least=1, at_most=10_000)
     early_stopping = task.parameters.get_int("EARLY_STOPPING", 20, at_least=1, at_most=10_000)
     deviation = task.parameters.get_float("INITIAL_DEVIATION", 0.01, at_least=1e-6, at_most=1)
-    tables = SplitTables(
-        task,
-        targets.classes(task.training),
-        embeddings=_EMBEDDINGS,
-        row_limit=row_limit(len(task.training.feature_names), _MAX_VALUES),
-    )
-    rows, columns, most = len(tables.training_labels), len(tables.feature_names), tables.most_rows
-    task.require_memory(_memory(most, columns), f"{most:,} rows of {columns:,} features and coordinates")
+    plan_of_fit = plan(task.parameters, task.sizes)
+    tables = SplitTables(task, targets.classes(task.training), embeddings=_EMBEDDINGS, plan=plan_of_fit)
+    rows = len(tables.training_labels)
 
     with task.progress.step("reading the features"):
-        matrix = tables.training_features()
+        matrix = tables.matrix(tables.training)
         medians = Medians(matrix)
         scaler = StandardScaler(copy=False)
-        training = _dense_rows(scaler.fit_transform(medians.fill(matrix)))
+        training = _dense_rows(scaler.fit_transform(matrix.impute(medians)[:]))
         del matrix
-        validation = medians.fill(tables.validation_features())
+        validation = tables.matrix(tables.validation).impute(medians)
 
     def unscaled(form: QuadraticForm) -> QuadraticForm:
         return form.unscaled(scaler.mean_, scaler.scale_)
@@ -112,7 +124,7 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
         held_out_rows=len(validation),
         chosen={**chosen, "best_validation_logloss": best.logloss},
         libraries=("myfm", "scikit-learn"),
-        split=tables.score(model.predict_block(validation)),
+        split=tables.score(model.predict_imputed(validation)),
     )
     return Fitted(model, summary, best.iteration)
 
@@ -202,7 +214,3 @@ def _dense_rows(matrix: NDArray[np.float32]) -> csr_matrix:
     columns_of_values = np.tile(np.arange(columns, dtype=np.int32), rows)
     starts = np.arange(0, rows * columns + 1, columns, dtype=np.int32)
     return csr_matrix((matrix.astype(np.float64).ravel(), columns_of_values, starts), shape=matrix.shape)
-
-
-def _memory(rows: int, columns: int) -> float:
-    return 400 + 75e-6 * rows * columns

@@ -12,8 +12,10 @@ Environment variables:
     rows with a known weak signal 0.0001 was selected, on a stronger one 0.0003 and 0.001.
 ``EMBEDDINGS`` (the five embeddings of the features' products, as in the original)
     See `numerai_contract.split_tables`.
-``ROW_LIMIT`` (1,200,000 with 50 features; a quarter with twice as many, and so on, but at least 20,000)
-    See `numerai_contract.split_tables`. The time of a fit grows with the rows and with the square of the features.
+``ROW_LIMIT`` (4,000,000 with 50 features; a quarter with twice as many, and so on)
+    See `numerai_contract.split_tables`. The time of a fit grows with the rows and with the square of the features: of a
+    table that would exceed it, features are left out first, down to the 100 with the largest correlation with the
+    target, see `_split_plan`.
 """
 
 from __future__ import annotations
@@ -23,20 +25,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit
 
+from numerai_contract import targets
 from numerai_contract.embeddings import STANDARD
 from numerai_contract.fitting import Fitted
 from numerai_contract.self_test import write_fixture_inputs
+from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
-from ._quadratic import memory
 from ._quadratic_model import QuadraticModel
-from ._regularization_path import FittingData, fit_cost, fit_path, read_costs, read_tables
+from ._regularization_path import FittingData, fit_cost, fit_path, read_costs
+from ._split_plan import quadratic_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Plan, Sizes
     from numerai_contract.task import Task
 
     from ._quadratic import Loss, QuadraticForm
@@ -46,13 +52,17 @@ prepare_self_test = write_fixture_inputs
 _EMBEDDINGS = tuple(embedding for embedding in STANDARD if embedding.polynomial)
 
 
+def plan(parameters: Parameters, sizes: Sizes) -> Plan:
+    """Plan the rows and features of a fit."""
+    return quadratic_plan(parameters, sizes, _EMBEDDINGS)
+
+
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
     """Fit on the split's training part and select C; the final fit has the C of the first."""
     costs = read_costs(task.parameters)
-    tables = read_tables(task, _EMBEDDINGS)
-    labels, columns = tables.training_labels, len(tables.feature_names)
-    most = tables.most_rows
-    task.require_memory(memory(most, columns), f"{most:,} rows of {columns:,} features and coordinates")
+    plan_of_fit = plan(task.parameters, task.sizes)
+    tables = SplitTables(task, targets.classes(task.training), embeddings=_EMBEDDINGS, plan=plan_of_fit)
+    labels = tables.training_labels
 
     data = FittingData.read(task, tables)
 
@@ -70,7 +80,7 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
         held_out_rows=len(data.validation),
         chosen={"C": best.cost, "path": best.path, "terms": data.terms.count},
         libraries=("scipy",),
-        split=tables.score(model.predict_block(data.validation)),
+        split=tables.score(model.predict_imputed(data.validation)),
     )
     return Fitted(model, summary, best.cost)
 

@@ -23,8 +23,10 @@ Environment variables:
     Number of training rows that every row is compared with for its score.
 ``EMBEDDINGS`` (the five embeddings of the features, as in the original)
     See `numerai_contract.split_tables`.
-``ROW_LIMIT`` (1,200,000 with 50 features; a quarter with twice as many, and so on, but at least 20,000)
-    See `numerai_contract.split_tables`. The time of a fit grows with the rows and with the square of the features.
+``ROW_LIMIT`` (4,000,000 with 50 features; a quarter with twice as many, and so on)
+    See `numerai_contract.split_tables`. The time of a fit grows with the rows and with the square of the features: of a
+    table that would exceed it, features are left out first, down to the 100 with the largest correlation with the
+    target, see `_split_plan`.
 """
 
 from __future__ import annotations
@@ -34,20 +36,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit
 
+from numerai_contract import targets
 from numerai_contract.embeddings import STANDARD
 from numerai_contract.fitting import Fitted
 from numerai_contract.self_test import write_fixture_inputs
+from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
-from ._quadratic import memory
 from ._quadratic_model import QuadraticModel
-from ._regularization_path import FittingData, fit_cost, fit_path, read_costs, read_tables
+from ._regularization_path import FittingData, fit_cost, fit_path, read_costs
+from ._split_plan import quadratic_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Plan, Sizes
     from numerai_contract.task import Task
 
     from ._quadratic import Loss, QuadraticForm
@@ -59,15 +65,20 @@ _EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynom
 _ROWS_AT_A_TIME = 2_048
 
 
+def plan(parameters: Parameters, sizes: Sizes) -> Plan:
+    """Plan the rows and features of a fit."""
+    # of each pair two rows, its margin and its slope, and their copies; at most half of the rows are of the rarer class
+    return quadratic_plan(parameters, sizes, _EMBEDDINGS, row_bytes=28 * _read_rounds(parameters))
+
+
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
     """Fit on the split's training part and select C; the final fit has the C of the first."""
     costs = read_costs(task.parameters)
-    rounds = task.parameters.get_int("ROUNDS", 10, at_least=1, at_most=1_000)
+    rounds = _read_rounds(task.parameters)
     partners = task.parameters.get_int("PARTNERS", 1_000, at_least=1, at_most=100_000)
-    tables = read_tables(task, _EMBEDDINGS)
-    labels, columns, most = tables.training_labels, len(tables.feature_names), tables.most_rows
-    needed = memory(most, columns) + _memory_of_pairs(labels, rounds) * most / len(labels)
-    task.require_memory(needed, f"{most:,} rows of {columns:,} columns in {rounds:,} rounds of pairs")
+    plan_of_fit = plan(task.parameters, task.sizes)
+    tables = SplitTables(task, targets.classes(task.training), embeddings=_EMBEDDINGS, plan=plan_of_fit)
+    labels = tables.training_labels
 
     random = np.random.default_rng(task.parameters.seed)
     data = FittingData.read(task, tables)
@@ -100,7 +111,7 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
             "partners": len(compared),
         },
         libraries=("scipy",),
-        split=tables.score(model.predict_block(data.validation)),
+        split=tables.score(model.predict_imputed(data.validation)),
     )
     return Fitted(model, summary, best.cost)
 
@@ -157,7 +168,5 @@ def mean_over_partners(sums: NDArray[np.float64], of_partners: NDArray[np.float6
     return means
 
 
-def _memory_of_pairs(labels: NDArray[np.int8], rounds: int) -> float:
-    """Estimate the memory of the pairs beside the features, in MiB: two rows and the values of the loss."""
-    rarer = min(np.count_nonzero(labels == 1), np.count_nonzero(labels == 0))
-    return 56 * rarer * rounds / (1 << 20)
+def _read_rounds(parameters: Parameters) -> int:
+    return parameters.get_int("ROUNDS", 10, at_least=1, at_most=1_000)

@@ -1,7 +1,7 @@
 """Shared parts of the networks: scaling of features, batches, hidden layers, training, and trained models.
 
-Features are passed to a network with the type they have on disk (int8 if possible), a batch at a time, and are imputed
-and standardised inside it: only one batch is ever copied as float.
+Features are in memory as int8 if possible (`numerai_contract.feature_matrix`), become float32 a batch at a time, and
+are imputed and standardised inside the network.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from numerai_contract import batches, eras, saved_state
+from numerai_contract import eras, saved_state
 from numerai_contract.exits import ModelFailureError
+from numerai_contract.feature_matrix import FeatureMatrix
 from numerai_contract.imputation import Medians
 from numerai_contract.split_tables import FeatureSource
+
+from ._network_plan import network_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,9 +41,6 @@ if TYPE_CHECKING:
     Features: TypeAlias = NDArray[np.int8] | NDArray[np.float32]
 
 _HELD_OUT_SHARE = 0.2
-_ROW_LIMIT = 500_000
-# the share of the container's memory for the examples; the rest is for Arrow, XLA and the network
-_SHARE_OF_MEMORY = 0.5
 # rows at a time in predictions: enough to keep the cores busy
 _ROWS_AT_A_TIME = 8_192
 # size of the columns whose statistics are computed at a time, in bytes of float32
@@ -70,13 +70,12 @@ class Part(NamedTuple):
 
     Attributes
     ----------
-    features : numpy.ndarray of int8 or float32, shape (rows, features)
-        With the table's values, NaN where missing.
+    features : FeatureMatrix, shape (rows, columns)
     labels : numpy.ndarray of float32, shape (rows,)
         In [0, 1].
     """
 
-    features: Features
+    features: FeatureMatrix
     labels: NDArray[np.float32]
 
 
@@ -93,7 +92,7 @@ class Examples(NamedTuple):
 
 
 def read_examples(task: Task, labeled: LabeledRows) -> tuple[Examples, int]:
-    """Read the features of at most ROW_LIMIT training rows, and hold out the last eras, except in the final fit.
+    """Read the features of the planned training rows, and hold out the last eras, except in the final fit.
 
     Parameters
     ----------
@@ -108,31 +107,25 @@ def read_examples(task: Task, labeled: LabeledRows) -> tuple[Examples, int]:
     embargo : int
         Eras left out between the two parts.
     """
-    table, parameters = task.training, task.parameters
-    default = row_limit(table.feature_dtype.itemsize * len(table.feature_names), parameters)
-    limit = parameters.get_int("ROW_LIMIT", default, at_least=100, at_most=100_000_000)
-    rows, labels = task.sample_rows(labeled, limit)
+    parameters = task.parameters
+    plan = network_plan(parameters, task.sizes)
+    rows, labels = task.sample_rows(labeled, plan.rows)
     if task.is_final:
         with task.progress.step("reading the features"):
-            return Examples(Part(table.features(rows), labels), None), 0
+            return Examples(Part(FeatureMatrix.read(task.training, rows), labels), None), 0
     split = eras.hold_out_last(
-        table.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=parameters.embargo, seed=parameters.seed
+        task.training.era_numbers[rows], share=_HELD_OUT_SHARE, embargo=parameters.embargo, seed=parameters.seed
     )
     task.note(
         f"{split.description}: {split.training.sum():,} training rows, {split.held_out.sum():,} for early stopping"
     )
+    task.follow(plan, eras.within(rows, split.training))
     with task.progress.step("reading the features"):
         training, held_out = (
-            Part(table.features(eras.within(rows, side)), labels[side]) for side in (split.training, split.held_out)
+            Part(FeatureMatrix.read(task.training, eras.within(rows, side)), labels[side])
+            for side in (split.training, split.held_out)
         )
     return Examples(training, held_out), split.embargo
-
-
-def row_limit(row_bytes: int, parameters: Parameters) -> int:
-    """Return the default of ROW_LIMIT for rows of `row_bytes`."""
-    if parameters.memory_limit is None:
-        return _ROW_LIMIT
-    return min(_ROW_LIMIT, max(100, int(_SHARE_OF_MEMORY * (parameters.memory_limit << 20) / row_bytes)))
 
 
 class Scaling(NamedTuple):
@@ -154,7 +147,7 @@ class Scaling(NamedTuple):
         return cls(**{name: state.arrays[name] for name in cls._fields})
 
     @classmethod
-    def of(cls, features: Features) -> Scaling:
+    def of(cls, features: FeatureMatrix) -> Scaling:
         """Measure features, shape (rows, features), a few columns at a time."""
         columns = features.shape[1]
         medians = Medians(features).values
@@ -447,15 +440,15 @@ def set_weights(trained: Any, state: SavedState) -> None:
     trained.set_weights([state.arrays[_WEIGHT.format(number)] for number in range(count)])
 
 
-def probabilities(network: Any, features: Features) -> NDArray[np.float64]:
+def probabilities(network: Any, features: Features | FeatureMatrix) -> NDArray[np.float64]:
     """Compute probabilities from a network's logits, for any number of rows; shape (rows,)."""
 
     def of_block(block: Features) -> NDArray[np.float64]:
         logits = outputs(network, block)[:, 0].astype(np.float64)
         return np.asarray(1 / (1 + np.exp(-logits)))
 
-    rows = len(features)
-    return batches.predict([(np.arange(rows), features)], rows, of_block, rows_at_a_time=_ROWS_AT_A_TIME)
+    starts = range(0, len(features), _ROWS_AT_A_TIME)
+    return np.concatenate([of_block(features[start : start + _ROWS_AT_A_TIME]) for start in starts])
 
 
 def outputs(network: Any, features: Features) -> NDArray[np.float32]:

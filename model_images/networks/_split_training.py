@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numerai_contract.search import table_to_predict
 from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
 from . import _keras_utils
+from ._network_plan import network_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from numerai_contract.embeddings import Embedding
     from numerai_contract.targets import LabeledRows
     from numerai_contract.task import Task
-
-# Memory of Python, XLA, Arrow and a small network, for any number of rows. Measured on one core with 50 features, 514
-# MiB in total with 20,000 training rows and a fifth as many to predict, 601 with 60,000 and 889 with 354,000.
-_BASE_MEBIBYTES = 768
-# of a row of either table, beside its features: its id, and its indices in the split and in the embeddings
-_ROW_BYTES = 400
 
 
 def read(
@@ -48,21 +42,14 @@ def read(
     examples : Examples
         The split's training part, and its validation part for early stopping.
     """
-    columns = len(task.training.feature_names) + sum(embedding.dimensions for embedding in embeddings)
-    limit = _keras_utils.row_limit(4 * columns, task.parameters)
-    tables = SplitTables(task, labeled, embeddings=embeddings, row_limit=limit)
-    if not task.is_final:
-        both_parts = len(tables.training_labels) + len(tables.validation_labels)
-        rows, columns = max(both_parts, tables.most_rows), len(tables.feature_names)
-        known = (len(task.training) + len(table_to_predict(task))) * _ROW_BYTES
-        needed = _BASE_MEBIBYTES + ((rows * columns * 4 + known) >> 20)
-        task.require_memory(needed, f"{rows:,} rows of {columns:,} columns")
+    plan = network_plan(task.parameters, task.sizes, embeddings)
+    tables = SplitTables(task, labeled, embeddings=embeddings, plan=plan)
     with task.progress.step("reading the features"):
-        training = _keras_utils.Part(tables.training_features(), tables.training_labels.astype(np.float32))
+        training = _keras_utils.Part(tables.matrix(tables.training), tables.training_labels.astype(np.float32))
         held_out = (
             None
             if task.is_final
-            else _keras_utils.Part(tables.validation_features(), tables.validation_labels.astype(np.float32))
+            else _keras_utils.Part(tables.matrix(tables.validation), tables.validation_labels.astype(np.float32))
         )
     return tables, _keras_utils.Examples(training, held_out)
 

@@ -36,7 +36,7 @@ Environment variables:
     Maximum number of epochs; stop after so many epochs without improvement, and restore the best one.
 ``EMBEDDINGS`` (perplexity_30)
     The embeddings whose coordinates are further features, separated by commas, or ``none``.
-``ROW_LIMIT`` (500,000, fewer where their features would fill more than half of MEMORY_LIMIT)
+``ROW_LIMIT`` (2,400,000 with 50 features, 610,000 with 780, fewer where they would not fit MEMORY_LIMIT)
     Above it, each part of the split is a sample that keeps the share of every era and class.
 
 .. [1] Bromley et al., "Signature Verification using a 'Siamese' Time Delay Neural Network", NIPS 1993.
@@ -58,6 +58,7 @@ from numerai_contract.fitting import Fitted
 from numerai_contract.self_test import write_fixture_inputs
 
 from . import _keras_utils, _split_training
+from ._network_plan import network_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Plan, Sizes
     from numerai_contract.task import Task
 
 SELF_TEST_PARAMETERS = {"MAX_EPOCHS": "3", "BATCH_SIZE": "64", "PARTNERS": "20"}
@@ -75,6 +77,11 @@ _EMBEDDINGS = (Embedding(30),)
 _MOMENTUM = 0.99
 # held-out pairs at a time
 _PAIRS_AT_A_TIME = 4_096
+
+
+def plan(parameters: Parameters, sizes: Sizes) -> Plan:
+    """Plan the rows and features of a fit."""
+    return network_plan(parameters, sizes, _EMBEDDINGS)
 
 
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:

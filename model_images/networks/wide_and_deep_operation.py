@@ -19,7 +19,7 @@ Environment variables:
     The size of a step, and its number of rows.
 ``MAX_EPOCHS`` (100), ``PATIENCE`` (10)
     Maximum number of epochs; stop after so many epochs without improvement, and restore the best one.
-``ROW_LIMIT`` (500,000, fewer where their features would fill more than half of MEMORY_LIMIT)
+``ROW_LIMIT`` (2,400,000 with 50 features, 610,000 with 780, fewer where they would not fit MEMORY_LIMIT)
     Above the limit it learns from a sample that keeps every era's share.
 
 The last fifth of the eras is held out for early stopping, after the run's EMBARGO. The final fit trains for as many
@@ -42,6 +42,7 @@ from numerai_contract.fitting import Fitted
 from numerai_contract.task import TrainingSummary
 
 from . import _keras_utils
+from ._network_plan import network_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,9 +50,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Plan, Sizes
     from numerai_contract.task import Task
 
 SELF_TEST_PARAMETERS = {"MAX_EPOCHS": "3", "BATCH_SIZE": "64"}
+
+
+def plan(parameters: Parameters, sizes: Sizes) -> Plan:
+    """Plan the rows and features of a fit."""
+    return network_plan(parameters, sizes)
 
 
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:

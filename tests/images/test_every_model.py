@@ -216,7 +216,7 @@ INVALID = {
         (
             {"MEMORY_LIMIT": "512"},
             64,
-            "FAILED (64, bad parameters): MEMORY_LIMIT is 512 MiB, and 3,000 rows of 56 columns need about ",
+            "FAILED (64, bad parameters): MEMORY_LIMIT is 512 MiB, and 3,000 rows of 10 features need about ",
         ),
     ],
     "pairwise_network": [
@@ -228,7 +228,7 @@ INVALID = {
         (
             {"MEMORY_LIMIT": "512"},
             64,
-            "FAILED (64, bad parameters): MEMORY_LIMIT is 512 MiB, and 3,000 rows of 52 columns need about ",
+            "FAILED (64, bad parameters): MEMORY_LIMIT is 512 MiB, and 3,000 rows of 10 features need about ",
         ),
     ],
     "logistic_regression": [
@@ -243,14 +243,14 @@ INVALID = {
         (
             {"MEMORY_LIMIT": "256"},
             64,
-            "MEMORY_LIMIT is 256 MiB, and 2,700 rows of 60 features and coordinates need about",
+            "MEMORY_LIMIT is 256 MiB, and 3,000 rows of 10 features need about",
         ),
     ],
     "pairwise_regression": [
         ({"PARTNERS": "0"}, 64, "PARTNERS is '0': allowed is a whole number from 1 to 100,000"),
         ({"ROUNDS": "0"}, 64, "ROUNDS is '0': allowed is a whole number from 1 to 1,000"),
         ({"C": "-1"}, 64, "C is '-1': allowed are different numbers"),
-        ({"ROUNDS": "1000", "MEMORY_LIMIT": "600"}, 64, "2,700 rows of 60 columns in 1,000 rounds of pairs need about"),
+        ({"ROUNDS": "1000", "MEMORY_LIMIT": "450"}, 64, "3,000 rows of 10 features need about"),
     ],
     "factorization_machines": [
         ({"RANK": "0"}, 64, "RANK is '0': allowed is a whole number from 1 to 256"),
@@ -259,7 +259,7 @@ INVALID = {
         (
             {"MEMORY_LIMIT": "256"},
             64,
-            "MEMORY_LIMIT is 256 MiB, and 2,700 rows of 60 features and coordinates need about",
+            "MEMORY_LIMIT is 256 MiB, and 3,000 rows of 10 features need about",
         ),
     ],
     "gradient_boosted_trees": [

@@ -13,7 +13,7 @@ from numerai_contract.exits import BadParameterError
 from numerai_contract.feature_selection import most_correlated
 from numerai_contract.model_directory import ModelDirectory
 from numerai_contract.parameters import Parameters
-from numerai_contract.plans import Plan, Sizes, largest
+from numerai_contract.plans import Plan, Sizes, largest, within_memory
 from numerai_contract.tables import MISSING, JoinedTable, Table
 from numerai_contract.task import Task
 
@@ -28,6 +28,24 @@ Writer = Callable[..., Path]
 )
 def test_largest_need_of_ten_each(at_most: int, at_least: int, limit: float | None, expected: int) -> None:
     assert largest(at_most, at_least, lambda count: 10.0 * count, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Plan(rows=200_000, features=80, memory=1_600.0)),
+        ({"MEMORY_LIMIT": "800"}, Plan(rows=100_000, features=80, memory=800.0)),
+        ({"MEMORY_LIMIT": "200"}, Plan(rows=50_000, features=40, memory=200.0)),
+        ({"MEMORY_LIMIT": "800", "ROW_LIMIT": "160000"}, Plan(rows=160_000, features=50, memory=800.0)),
+        ({"MEMORY_LIMIT": "64", "ROW_LIMIT": "100000"}, Plan(rows=100_000, features=10, memory=100.0)),
+    ],
+    ids=["no limit", "rows", "features", "a row limit of the user", "nothing fits"],
+)
+def test_within_memory_takes_fewer_rows_then_features(environment: dict[str, str], expected: Plan) -> None:
+    def memory(rows: int, features: int) -> float:
+        return rows * features / 10_000
+
+    assert within_memory(Parameters(environment), 200_000, 80, memory) == expected
 
 
 def informative_columns(columns: Columns) -> Columns:

@@ -17,6 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numerai_contract.parameters import Parameters
+
+# The least rows and features of a plan: fewer are not enough to learn a weak signal.
+MIN_ROWS = 50_000
+_MIN_FEATURES = 10
 # Bytes for each row of an open table: its id, era, data type and target, and the copies made to validate them.
 _BYTES_PER_OPEN_ROW = 150
 
@@ -95,3 +100,24 @@ def largest(at_most: int, at_least: int, need: Callable[[int], float], limit: fl
         middle = (low + high) // 2
         low, high = (middle, high) if need(middle) <= limit else (low, middle)
     return low
+
+
+def within_memory(parameters: Parameters, rows: int, features: int, memory: Callable[[int, int], float]) -> Plan:
+    """Plan as many rows, but at least 50,000 of them, and then as many features, but at least 10, as fit MEMORY_LIMIT.
+
+    Parameters
+    ----------
+    parameters
+        For MEMORY_LIMIT and ROW_LIMIT, which replaces `rows` where it is set.
+    rows, features
+        The maximum, for the time of the fit or because a table has no more.
+    memory
+        The memory of a maximum number of rows and a number of features, in MiB; it does not decrease.
+    """
+    limit = parameters.memory_limit
+    if "ROW_LIMIT" in parameters:
+        rows = parameters.get_int("ROW_LIMIT", at_least=100, at_most=100_000_000)
+    else:
+        rows = largest(rows, MIN_ROWS, lambda count: memory(count, features), limit)
+    features = largest(features, _MIN_FEATURES, lambda count: memory(rows, count), limit)
+    return Plan(rows, features, memory(rows, features))
