@@ -189,7 +189,7 @@ class BackgroundPredictor(Generic[CandidateT, JobT]):
         if self.latest is None:
             raise ModelFailureError(
                 f"no {noun} could predict anything; see the lines above for the reasons. "
-                "Another attempt would find the same: give the search more time (automl_minutes), or a smaller ROW_LIMIT."
+                "Another attempt would find the same: give it more time (automl_minutes), or a smaller ROW_LIMIT."
             )
         return self.latest
 
