@@ -105,8 +105,8 @@ class BackgroundTrainer:
     predictor : BackgroundPredictor
     failed : list of dict
         Configurations that could not be trained or whose predictions are worthless, with the reasons.
-    unusable, fast_enough : list of Candidate
-        Configurations without useful predictions, and those that predict the table in time, but not during the search.
+    unusable : list of Candidate
+        Configurations whose predictions are constant or too slow.
     """
 
     def __init__(
@@ -118,7 +118,6 @@ class BackgroundTrainer:
     ) -> None:
         self.failed: list[dict[str, Any]] = []
         self.unusable: list[Candidate] = []
-        self.fast_enough: list[Candidate] = []
         self._log_line = log_line
         self._ready: Trained | None = None
         self._pool = ThreadPoolExecutor(max_workers=1)
@@ -156,7 +155,6 @@ class BackgroundTrainer:
             return
         self._log_line(f"not ready: {name} on the rows of the search: {outcome.reason}")
         if isinstance(outcome.value, CostlyError):
-            self.fast_enough.append(candidate)
             return
         self.failed.append({"learner": candidate.learner, "why": outcome.reason})
         if isinstance(outcome.value, UnusableError):

@@ -330,11 +330,10 @@ def _finish(
             break
         # half of the remaining time, so that the next best has time after a failure; the last has all of it
         seconds = remaining if rank == len(ranked) else remaining / 2
-        # before minutes of training on more rows
-        first = [SEARCH_ROWS] if larger and not is_ready and candidate not in background.fast_enough else []
-        limits = larger if is_ready else [*larger, SEARCH_ROWS]
         try:
-            result = _train_and_predict(task, plan, candidate, table, trainer, (first, limits), seconds, is_cancelled)
+            # the model that is ready has the rows of the search
+            stages = [limits for limits in ([] if is_ready else [SEARCH_ROWS], larger) if limits]
+            result = _train_and_predict(task, plan, candidate, table, trainer, stages, seconds, is_cancelled)
         except ProgramError as error:
             task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {error}")
             failed.append({"learner": candidate.learner, "why": str(error)})
@@ -361,20 +360,31 @@ def _train_and_predict(
     candidate: Candidate,
     table: Table,
     trainer: Trainer,
-    limits: tuple[Sequence[int], Sequence[int]],
+    stages: Sequence[Sequence[int]],
     seconds: float,
     is_cancelled: Callable[[], bool],
 ) -> Result:
-    """Train a configuration within a number of seconds and predict; `limits` are those of a trial and of the model."""
+    """Train a configuration within a number of seconds, in one or two stages, and predict.
+
+    The model of the first stage decides whether the configuration is useful, before minutes of training on more rows in
+    the second, and is the model where that fails. The numbers of rows of a stage are those of `Trainer.train`.
+    """
 
     def check(model: WekaModel, budget: CpuBudget) -> None:
         model.require_speed(table, plan.whole_heap, budget, len(plan.seeds))
 
     end = time.monotonic() + seconds
-    trial, final = limits
-    if trial:
-        trainer.train(plan, candidate, trial, seconds / 2, check, is_cancelled)[0].discard()
-    model, rows = trainer.train(plan, candidate, final, end - time.monotonic(), check, is_cancelled)
+    first, *second = stages
+    model, rows = trainer.train(plan, candidate, first, seconds / len(stages), check, is_cancelled)
+    with model.discarded_on_error():
+        for limits in second:
+            try:
+                final, rows = trainer.train(plan, candidate, limits, end - time.monotonic(), check, is_cancelled)
+            except ProgramError as error:
+                task.note(f"{candidate.learner} on more than {rows:,} rows: {error}; using the model of these rows")
+            else:
+                model.discard()
+                model = final
     with model.discarded_on_error():
         deadline = time.monotonic() + _PREDICTION_MARGIN * prediction_seconds(len(table))
         predictions = model.predict_within(task, table, CpuBudget(deadline, is_cancelled=is_cancelled))

@@ -266,8 +266,7 @@ def test_background_trainer_failed_best_is_replaced_by_the_next(load_module: Any
         rig.update(log)
     assert rig.started == ["Constant", "Broken", "Costly", "Fair"]
     assert [one["learner"].rpartition(".")[2] for one in trainer.failed] == ["Constant", "Broken"]
-    constant_one, _, costly_one, _ = log.ranked()
-    assert (trainer.unusable, trainer.fast_enough) == ([constant_one], [costly_one])
+    assert trainer.unusable == log.ranked()[:1]
 
 
 def test_background_trainer_end_of_the_search_cancels_the_job(load_module: Any, plan: Any) -> None:
@@ -298,14 +297,13 @@ def test_background_trainer_end_of_the_search_cancels_the_job(load_module: Any, 
 
 
 class FinishRig:
-    """The end of a search with learners, some of which fail in `train` on a number of rows."""
+    """The end of a search with learners, some of which fail when they are trained on a number of rows."""
 
     def __init__(self, load_module: Any, plan: Any, *, available: int, ready: Any = None) -> None:
-        self.notes, self.trained, self.discarded = list[str](), list[tuple[str, list[int]]](), list[str]()
-        self.background = SimpleNamespace(
-            predictor=SimpleNamespace(latest=ready), unusable=[], fast_enough=[], failed=[]
-        )
-        self.failures: dict[str, Exception] = {}
+        self.notes, self.trained = list[str](), list[tuple[str, list[int]]]()
+        self.discarded = list[tuple[str, int]]()
+        self.background = SimpleNamespace(predictor=SimpleNamespace(latest=ready), unusable=[], failed=[])
+        self.failures: dict[tuple[str, int], Exception] = {}
         self._load_module, self._plan, self._available = load_module, plan, available
 
     def finish(self, log: Any) -> Any:
@@ -318,12 +316,12 @@ class FinishRig:
     def _train(self, _plan: Any, candidate: Any, limits: Any, *_: Any) -> Any:
         learner = candidate.learner.rpartition(".")[2]
         self.trained.append((learner, list(limits)))
-        if learner in self.failures:
-            raise self.failures[learner]
+        if (learner, limits[0]) in self.failures:
+            raise self.failures[learner, limits[0]]
         model = SimpleNamespace(
             predict_within=lambda *_: np.array([0.5]),
             discarded_on_error=contextlib.nullcontext,
-            discard=lambda: self.discarded.append(learner),
+            discard=lambda: self.discarded.append((learner, limits[0])),
         )
         return model, limits[0]
 
@@ -341,28 +339,41 @@ def test_finish_best_is_trained_on_more_rows_after_a_trial(load_module: Any, pla
     log = _search_log(load_module, Constant="0.46", Slow="0.47", Good="0.48", Fair="0.49")
     rig = FinishRig(load_module, plan, available=2_000_000)
     rig.background.unusable.append(log.ranked()[0])
-    rig.failures["Slow"] = load_module("_predict").UnusableError("its predictions would take more than 600 s")
+    rig.failures["Slow", 20_000] = load_module("_predict").UnusableError("its predictions would take more than 600 s")
     result, failed = rig.finish(log)
     # the trial, on the rows of the search, decides before minutes of training on more rows
-    assert rig.trained == [("Slow", [20_000]), ("Good", [20_000]), ("Good", [200_000, 50_000, 20_000])]
+    assert rig.trained == [("Slow", [20_000]), ("Good", [20_000]), ("Good", [200_000, 50_000])]
     assert (result.candidate.learner, result.rows) == ("weka.classifiers.Good", 200_000)
-    assert rig.discarded == ["Good"]
+    assert rig.discarded == [("Good", 20_000)]
     assert [one["why"] for one in failed] == ["its predictions would take more than 600 s"]
     assert rig.notes[-1].startswith("rejected weka.classifiers.Slow (error 0.4700): its predictions would take")
 
 
-def test_finish_candidate_known_to_be_fast_needs_no_trial(load_module: Any, plan: Any) -> None:
+def test_finish_ready_best_is_trained_on_more_rows_only(load_module: Any, plan: Any) -> None:
+    log = _search_log(load_module, Good="0.48")
+    discarded = list[str]()
+    model = SimpleNamespace(discard=lambda: discarded.append("ready"))
+    ready = log.ranked()[0], SimpleNamespace(model=model, predictions=np.array([0.5]))
+    rig = FinishRig(load_module, plan, available=60_000, ready=ready)
+    assert rig.finish(log)[0].rows == 200_000
+    assert (rig.trained, discarded) == ([("Good", [200_000, 50_000])], ["ready"])
+    rig.failures["Good", 200_000] = load_module("_java").ProgramError("not finished after 60 s")
+    assert rig.finish(log)[0] == (*ready, 20_000)
+
+
+def test_finish_failure_on_more_rows_uses_the_trial(load_module: Any, plan: Any) -> None:
     log = _search_log(load_module, Good="0.48")
     rig = FinishRig(load_module, plan, available=60_000)
-    rig.background.fast_enough.append(log.ranked()[0])
-    rig.finish(log)
-    assert rig.trained == [("Good", [200_000, 50_000, 20_000])]
+    rig.failures["Good", 200_000] = load_module("_java").ProgramError("not finished after 60 s")
+    result, failed = rig.finish(log)
+    assert (result.rows, failed, rig.discarded) == (20_000, [], [])
+    assert "on more than 20,000 rows: not finished after 60 s; using the model of these rows" in rig.notes[-1]
 
 
 def test_finish_without_any_usable_model_raises_no_model(load_module: Any, plan: Any) -> None:
     log = _search_log(load_module, Slow="0.47")
     rig = FinishRig(load_module, plan, available=60_000)
-    rig.failures["Slow"] = load_module("_predict").UnusableError("its predictions would take more than 600 s")
+    rig.failures["Slow", 20_000] = load_module("_predict").UnusableError("its predictions would take more than 600 s")
     with pytest.raises(ModelFailureError, match=r"of 1 configurations .* more than 600 s.*automl_minutes") as failure:
         rig.finish(log)
     assert failure.value.exit is Exit.NO_MODEL
