@@ -105,8 +105,8 @@ class BackgroundTrainer:
     predictor : BackgroundPredictor
     failed : list of dict
         Configurations that could not be trained or whose predictions are worthless, with the reasons.
-    unusable : list of Candidate
-        Configurations whose predictions are constant or too slow.
+    unusable : list of (Candidate, str)
+        Configurations whose predictions are constant or too slow, with the reasons.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class BackgroundTrainer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failed: list[dict[str, Any]] = []
-        self.unusable: list[Candidate] = []
+        self.unusable: list[tuple[Candidate, str]] = []
         self._log_line = log_line
         self._ready: Trained | None = None
         self._pool = ThreadPoolExecutor(max_workers=1)
@@ -158,4 +158,4 @@ class BackgroundTrainer:
             return
         self.failed.append({"learner": candidate.learner, "why": outcome.reason})
         if isinstance(outcome.value, UnusableError):
-            self.unusable.append(candidate)
+            self.unusable.append((candidate, outcome.reason))

@@ -58,7 +58,7 @@ def predict(classpath: Sequence[Path], model: Path, rows: Path, features: int, h
             classpath,
             heap,
             f"{_FILTERS}.MultiFilter",
-            *("-F", f"{_FILTERS}.supervised.attribute.AddClassification -serialized {model} -distribution"),
+            *("-F", f'{_FILTERS}.supervised.attribute.AddClassification -serialized "{model}" -distribution'),
             *("-F", f"{_FILTERS}.unsupervised.attribute.Remove -R 1-{features + 1}"),
             *("-i", str(rows), "-o", str(predictions), "-c", "last"),
         ),

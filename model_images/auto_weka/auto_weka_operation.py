@@ -314,15 +314,23 @@ def _finish(
         Failed configurations, for the report.
     """
     ready = background.predictor.latest
-    ranked = [candidate for candidate in log.ranked() if candidate not in background.unusable]
+    failed: list[dict[str, Any]] = []
+
+    def reject(candidate: Candidate, why: str) -> None:
+        task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {why}")
+        failed.append({"learner": candidate.learner, "why": why})
+
     larger = [limit for limit in (row_limit, LEAST_ROWS) if SEARCH_ROWS < trainer.available(limit) <= row_limit]
     task.note(
         f"tried {len(log.tried):,} configurations in {log.runs:,} runs, of which {log.failed_runs:,} took "
         "too long or failed"
     )
 
+    for candidate, why in background.unusable:
+        reject(candidate, why)
+    unusable = [candidate for candidate, _ in background.unusable]
+    ranked = [candidate for candidate in log.ranked() if candidate not in unusable]
     end = time.monotonic() + max(_MIN_FINISH_SECONDS, plan.seconds)
-    failed: list[dict[str, Any]] = list(background.failed)
     for rank, candidate in enumerate(ranked, start=1):
         remaining = end - time.monotonic()
         is_ready = ready is not None and candidate is ready[0]
@@ -335,8 +343,7 @@ def _finish(
             stages = [limits for limits in ([] if is_ready else [SEARCH_ROWS], larger) if limits]
             result = _train_and_predict(task, plan, candidate, table, trainer, stages, seconds, is_cancelled)
         except ProgramError as error:
-            task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {error}")
-            failed.append({"learner": candidate.learner, "why": str(error)})
+            reject(candidate, str(error))
             if is_ready:
                 break
         else:

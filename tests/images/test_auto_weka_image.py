@@ -266,7 +266,7 @@ def test_background_trainer_failed_best_is_replaced_by_the_next(load_module: Any
         rig.update(log)
     assert rig.started == ["Constant", "Broken", "Costly", "Fair"]
     assert [one["learner"].rpartition(".")[2] for one in trainer.failed] == ["Constant", "Broken"]
-    assert trainer.unusable == log.ranked()[:1]
+    assert trainer.unusable == [(log.ranked()[0], "it predicts 0.5000 for every row")]
 
 
 def test_background_trainer_end_of_the_search_cancels_the_job(load_module: Any, plan: Any) -> None:
@@ -338,14 +338,17 @@ def test_finish_ready_best_is_not_trained_again(load_module: Any, plan: Any) -> 
 def test_finish_best_is_trained_on_more_rows_after_a_trial(load_module: Any, plan: Any) -> None:
     log = _search_log(load_module, Constant="0.46", Slow="0.47", Good="0.48", Fair="0.49")
     rig = FinishRig(load_module, plan, available=2_000_000)
-    rig.background.unusable.append(log.ranked()[0])
+    rig.background.unusable.append((log.ranked()[0], "it predicts 0.5000 for every row"))
     rig.failures["Slow", 20_000] = load_module("_predict").UnusableError("its predictions would take more than 600 s")
     result, failed = rig.finish(log)
     # the trial, on the rows of the search, decides before minutes of training on more rows
     assert rig.trained == [("Slow", [20_000]), ("Good", [20_000]), ("Good", [200_000, 50_000])]
     assert (result.candidate.learner, result.rows) == ("weka.classifiers.Good", 200_000)
     assert rig.discarded == [("Good", 20_000)]
-    assert [one["why"] for one in failed] == ["its predictions would take more than 600 s"]
+    assert [one["why"] for one in failed] == [
+        "it predicts 0.5000 for every row",
+        "its predictions would take more than 600 s",
+    ]
     assert rig.notes[-1].startswith("rejected weka.classifiers.Slow (error 0.4700): its predictions would take")
 
 
