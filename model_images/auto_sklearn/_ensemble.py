@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numerai_contract.tables import Table, TableView
     from numerai_contract.task import Task
 
-    from ._plan import Plan
+    from ._budget import SearchPlan
     from ._search_log import Candidate
 
 # draws with replacement in the selection of an ensemble
@@ -79,7 +79,7 @@ class Ensemble(NamedTuple):
     members: list[Member]
 
     @classmethod
-    def read(cls, plan: Plan, members: Sequence[tuple[int, float]], constant: float) -> Ensemble:
+    def read(cls, plan: SearchPlan, members: Sequence[tuple[int, float]], constant: float) -> Ensemble:
         """Read the stored models of a search; `members` as in `Selected`."""
         constant_weight = sum(weight for number, weight in members if number == CONSTANT)
         models = [Member(weight, plan.model(number).read_bytes()) for number, weight in members if number != CONSTANT]
@@ -87,7 +87,23 @@ class Ensemble(NamedTuple):
 
     def predict(self, task: Task, table: TableView) -> NDArray[np.float64]:
         """Predict all rows of a table; shape (rows,)."""
-        return task.predict_rows(table, table.batches(), self.predictor(), _ROWS_AT_A_TIME)
+        with task.progress.step(f"predicting {len(table):,} rows of {table.path.name}"):
+            return self.predictions_of(table, task.parameters.threads, task.progress.update)
+
+    def predictions_of(
+        self, table: TableView, threads: int, report: Callable[[float, str], object] = lambda _share, _text: None
+    ) -> NDArray[np.float64]:
+        """Predict all rows of a table with a number of threads; shape (rows,)."""
+        # beside a search, several threads that wait for each other are slower than one
+        with threadpool_limits(1):
+            return batches.predict(
+                table.batches(),
+                len(table),
+                self.predictor(),
+                threads=threads,
+                report=report,
+                rows_at_a_time=_ROWS_AT_A_TIME,
+            )
 
     def predictor(self) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
         """Return a function from features, shape (rows, features), to probabilities, shape (rows,)."""
@@ -96,10 +112,8 @@ class Ensemble(NamedTuple):
         def weighted_mean(block: NDArray[Any]) -> NDArray[np.float64]:
             rows = block.astype(np.float32, copy=False)
             mean = np.full(len(rows), self.constant_weight * self.constant)
-            # beside a search, several threads that wait for each other are slower than one
-            with threadpool_limits(1):
-                for model, weight in models:
-                    mean += weight * probabilities(self.kind, model, rows)
+            for model, weight in models:
+                mean += weight * probabilities(self.kind, model, rows)
             return mean.clip(0, 1)
 
         return weighted_mean
@@ -135,7 +149,9 @@ def probabilities(kind: str, model: Any, rows: NDArray[np.float32]) -> NDArray[n
     return clipped
 
 
-def select(plan: Plan, candidates: Sequence[Candidate], held_out: NDArray[Any], table: Table) -> Selected:
+def select(
+    plan: SearchPlan, candidates: Sequence[Candidate], held_out: NDArray[Any], table: Table, threads: int
+) -> Selected:
     """Select an ensemble from candidates and predict a table.
 
     Parameters
@@ -148,6 +164,8 @@ def select(plan: Plan, candidates: Sequence[Candidate], held_out: NDArray[Any], 
         The labels of the held-out rows, shape (rows,).
     table
         The table to predict.
+    threads
+        Number of threads that predict.
     """
     numbers = [CONSTANT, *(candidate.number for candidate in candidates)]
     on_held_out = [_held_out_predictions(plan, number) for number in numbers]
@@ -170,12 +188,11 @@ def select(plan: Plan, candidates: Sequence[Candidate], held_out: NDArray[Any], 
         loss = float(metric._optimum - metric(held_out, mixed))  # its scores are better when larger
     constant = float(on_held_out[0].reshape(len(held_out), -1)[0, -1])
     members = sorted(weights.items(), key=lambda member: -member[1])
-    predictor = Ensemble.read(plan, members, constant).predictor()
-    predictions = batches.predict(table.batches(), len(table), predictor, rows_at_a_time=_ROWS_AT_A_TIME)
+    predictions = Ensemble.read(plan, members, constant).predictions_of(table, threads)
     return Selected(predictions, members, constant, loss)
 
 
-def _held_out_predictions(plan: Plan, number: int) -> NDArray[np.float64]:
+def _held_out_predictions(plan: SearchPlan, number: int) -> NDArray[np.float64]:
     with plan.held_out_predictions(number).open("rb") as stream:
         found: NDArray[np.float64] = pickle.load(stream).astype(np.float64)  # noqa: S301 - own files
     return found

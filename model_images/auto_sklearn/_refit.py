@@ -16,6 +16,7 @@ from numerai_contract.search import POLL_SECONDS
 from numerai_contract.workers import Limits, Worker, wait_for_any
 
 from ._ensemble import probabilities
+from ._training_data import load_all
 
 if TYPE_CHECKING:
     import signal
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from numerai_contract.task import Task
 
-    from ._ensemble import Ensemble
-    from ._plan import Plan
+    from ._budget import SearchPlan
+    from ._ensemble import Ensemble, Member
     from ._training_data import TrainingData
 
 # rows that a refitted pipeline must be able to predict
@@ -32,23 +33,23 @@ _CHECKED_ROWS = 1_000
 
 
 def refit(
-    task: Task, plan: Plan, first: Ensemble, data: TrainingData, stop: Sequence[signal.Signals]
-) -> tuple[Ensemble, int]:
+    task: Task, plan: SearchPlan, first: Ensemble, limits: Sequence[int], stop: Sequence[signal.Signals]
+) -> tuple[Ensemble, int, int]:
     """Refit the members of an ensemble, as many at a time as in the search, for at most the time of the search.
 
-    A member that fails, or is not finished at the end of the time or at a stop request, keeps its model of the first
-    fit, with a note.
+    Members that fail are refitted on fewer rows. A member that fails on these as well, or is not finished at the end of
+    the time or at a stop request, keeps its model of the first fit, with a note.
 
     Parameters
     ----------
     task
-        For its log and notes.
+        For its tables and notes.
     plan
         Of the search.
     first
         The ensemble of the first fit.
-    data
-        All rows.
+    limits
+        Numbers of rows, the largest first; each but the last has two thirds of the remaining time.
     stop
         The stop requests.
 
@@ -57,11 +58,42 @@ def refit(
     ensemble : Ensemble
         With the weights of the first.
     refitted : int
-        Number of members that are fitted on all rows.
+        Number of members that are refitted.
+    rows : int
+        The largest number of training rows.
     """
-    deadline = time.monotonic() + plan.seconds
-    members, refitted = list(first.members), 0
-    waiting, running = deque(range(len(members))), dict[Worker, int]()
+    end = time.monotonic() + plan.seconds
+    members = list(first.members)
+    waiting = list(range(len(members)))
+    most_rows = 0
+    for limit in limits:
+        data = load_all(task, plan.kind, limit)
+        rows = len(data.labels)
+        most_rows = max(rows, most_rows)
+        remaining = max(end - time.monotonic(), 1.0)
+        deadline = end if limit == limits[-1] else time.monotonic() + 2 / 3 * remaining
+        with task.progress.step(f"fitting {len(waiting)} members on {rows:,} rows"):
+            waiting = _refit_all(task, plan, members, waiting, data, deadline, stop)
+        if not waiting or stop:
+            break
+    if waiting:
+        reason = f" (stopped by {stop[0].name})" if stop else ""
+        task.note(f"{len(waiting)} of {len(members)} members keep their model of the first fit{reason}")
+    return first._replace(members=members), len(members) - len(waiting), most_rows
+
+
+def _refit_all(
+    task: Task,
+    plan: SearchPlan,
+    members: list[Member],
+    numbers: Sequence[int],
+    data: TrainingData,
+    deadline: float,
+    stop: Sequence[signal.Signals],
+) -> list[int]:
+    """Replace the models of the members with these numbers until a deadline; return those that failed."""
+    waiting, running, done = deque(numbers), dict[Worker, int](), set[int]()
+    ended = 0
     try:
         while (waiting or running) and not stop and time.monotonic() < deadline:
             while waiting and len(running) < plan.budget.jobs:
@@ -75,20 +107,17 @@ def refit(
                 if outcome is None:
                     continue
                 del running[worker]
+                ended += 1
                 if outcome.status == "succeeded":
                     members[number] = members[number]._replace(pickled=outcome.value)
-                    refitted += 1
+                    done.add(number)
                 else:
-                    task.progress.log(f"a member could not be fitted on all rows: {outcome.reason}")
-            done = len(members) - len(waiting) - len(running)
-            task.progress.update(done / len(members), f"{done:,} of {len(members):,} members")
+                    task.progress.log(f"a member could not be fitted on {len(data.labels):,} rows: {outcome.reason}")
+            task.progress.update(ended / len(numbers), f"{ended:,} of {len(numbers):,} members")
     finally:
         for worker in running:
             worker.end()
-    if refitted < len(members):
-        reason = f" (stopped by {stop[0].name})" if stop else ""
-        task.note(f"{len(members) - refitted} of {len(members)} members keep their model of the first fit{reason}")
-    return first._replace(members=members), refitted
+    return [number for number in numbers if number not in done]
 
 
 def _refit_one(kind: str, pickled: bytes, data: TrainingData, _send: object) -> bytes:

@@ -23,7 +23,7 @@ from ._library import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ._plan import Plan
+    from ._budget import SearchPlan
     from ._training_data import TrainingData
 
 # learners that suit such a weak signal, with the settings of their first candidate.
@@ -69,7 +69,7 @@ def metric_of(kind: str) -> Any:
     return log_loss if kind == "classifier" else mean_squared_error
 
 
-def search(plan: Plan, data: TrainingData, send: Callable[[dict[str, Any]], None]) -> None:
+def search(plan: SearchPlan, data: TrainingData, send: Callable[[dict[str, Any]], None]) -> None:
     """Search until the deadline or the run limit.
 
     Parameters
@@ -124,7 +124,7 @@ def _include(kind: str, features: int) -> dict[str, list[str]]:
     return {kind: [name for name, _ in _FIRST_CANDIDATES[kind]], "feature_preprocessor": preprocessors}
 
 
-def _smac(plan: Plan, smac: dict[str, Any]) -> Any:
+def _smac(plan: SearchPlan, smac: dict[str, Any]) -> Any:
     """Create the optimizer with the plan's clock and run limit, and our first candidates instead of metalearning's."""
     scenario = smac["scenario_dict"]
     scenario["wallclock_limit"] = max(1.0, plan.deadline - time.monotonic() - _ENDING + _SMAC_RESERVE)

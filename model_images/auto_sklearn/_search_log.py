@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ._plan import Plan
+    from ._budget import SearchPlan
 
 # auto-sklearn's number of the constant model
 CONSTANT = 1
@@ -59,7 +59,7 @@ class SearchLog:
         Candidates whose files must not be removed now.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: SearchPlan) -> None:
         self.stored: list[Candidate] = []
         self.trajectory: list[dict[str, float]] = []
         self.tried = 0

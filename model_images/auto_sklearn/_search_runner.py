@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numerai_contract.task import Task
     from numerai_contract.workers import Outcome
 
+    from ._budget import SearchPlan
     from ._ensemble import Selected
-    from ._plan import Plan
     from ._search_log import Candidate
     from ._training_data import TrainingData
 
@@ -34,7 +34,7 @@ _BACKGROUND_NICENESS = 10
 class SearchRunner:
     """Runs the search in a worker, logs its progress, and predicts with the best ensemble so far."""
 
-    def __init__(self, task: Task, plan: Plan, data: TrainingData, stop: Sequence[signal.Signals]) -> None:
+    def __init__(self, task: Task, plan: SearchPlan, data: TrainingData, stop: Sequence[signal.Signals]) -> None:
         self._task, self._plan, self._stop = task, plan, stop
         self._log = SearchLog(plan)
         self._seconds = 0.0
@@ -137,8 +137,9 @@ class SearchRunner:
     def _start_predicting(self, members: tuple[Candidate, ...], search_is_running: bool) -> Worker:
         plan, held_out, table = self._plan, self._held_out, self._table
         self._log.in_use = self._members_of_latest() | {candidate.number for candidate in members}
+        threads = 1 if search_is_running else self._task.parameters.threads
         return Worker(
-            lambda _send: select(plan, members, held_out, table),
+            lambda _send: select(plan, members, held_out, table, threads),
             limits=Limits(niceness=_BACKGROUND_NICENESS if search_is_running else 0),
             log=plan.directory.with_name("predictions.log"),
         )

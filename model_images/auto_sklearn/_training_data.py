@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from numerai_contract.task import Task
 
 _HELD_OUT_SHARE = 0.2
-_MAX_VALUES, _MAX_ROWS = 2_500_000, 100_000
 _MIN_ROWS = 10
 
 
@@ -43,12 +42,12 @@ class TrainingData(NamedTuple):
     embargo: int
 
 
-def load(task: Task) -> TrainingData:
-    """Read the training rows, the held-out rows, and their labels."""
+def load(task: Task, row_limit: int) -> TrainingData:
+    """Read the training rows, the held-out rows, and their labels: at most `row_limit` rows."""
     training, seed = task.training, task.parameters.seed
     binary = targets.target_kind(training.targets) is targets.TargetKind.BINARY
     kind = "classifier" if binary else "regressor"
-    rows, labels = _labeled_rows(task, kind)
+    rows, labels = _labeled_rows(task, kind, row_limit)
     era_numbers = training.era_numbers[rows]
     if len(labels) < _MIN_ROWS:
         raise BadDataError(f"{training.path.name}: {len(labels)} rows with a known target are too few for a search.")
@@ -69,16 +68,14 @@ def load(task: Task) -> TrainingData:
     return TrainingData(kind, features[order], labels[order], training_rows, split.embargo)
 
 
-def load_all(task: Task, kind: str) -> TrainingData:
+def load_all(task: Task, kind: str, row_limit: int) -> TrainingData:
     """Read the rows of the final fit, all of them training rows, for a model of this kind."""
-    rows, labels = _labeled_rows(task, kind)
+    rows, labels = _labeled_rows(task, kind, row_limit)
     return TrainingData(kind, _features(task, rows), labels, len(labels), 0)
 
 
-def _labeled_rows(task: Task, kind: str) -> targets.LabeledRows:
+def _labeled_rows(task: Task, kind: str, row_limit: int) -> targets.LabeledRows:
     training = task.training
-    default = min(max(_MAX_VALUES // len(training.feature_names), 1_000), _MAX_ROWS)
-    row_limit = task.parameters.get_int("ROW_LIMIT", default, at_least=100, at_most=10_000_000)
     labeled = targets.classes(training) if kind == "classifier" else targets.values(training)
     return task.sample_rows(labeled, row_limit)
 

@@ -6,19 +6,22 @@ evaluated on these, and so is the ensemble of the best ones. The embargo is the 
 
 The search runs in a separate process. Ensembles are selected and predict the validation table during the search, so
 that a model is available whenever it ends, at its limit or at a stop request. After a stop request there is no final
-fit. Otherwise the final fit fits each member again on all rows, with the same settings and weight, in at most the time
-of the search; a member that fails, or is not finished by then, keeps its model of the first fit.
+fit. Otherwise the final fit fits each member again on 100,000 rows of both tables, with the same settings and weight,
+in at most the time of the search, or on 50,000 where more take too much time or memory; a member that fails on these as
+well keeps its model of the first fit. Of more than 100 features it learns from those with the largest correlation with
+the target.
 
 Environment variables:
 
 ``TIME_LIMIT`` (600), ``TIME_LIMIT_PART`` (a quarter of it)
-    Seconds for the search, from the operation's start; seconds for one fit. A longer fit is cut short; learners that
-    train iteratively are then evaluated with the iterations so far.
+    Seconds for the search, after the training rows have been read; seconds for one fit. A longer fit is cut short;
+    learners that train iteratively are then evaluated with the iterations so far.
 ``RUN_LIMIT``
     Maximum number of candidates. With it candidates run one at a time, so that the same seed tries the same candidates
     in the same order (unless a time limit intervenes); without it the order depends on the timing.
-``ROW_LIMIT`` (2,500,000 values, at most 100,000 rows)
-    Above it, it learns from a sample that keeps the share of every era and every target value.
+``ROW_LIMIT`` (100,000)
+    Maximum number of rows of the final fit, and of the search, which has at most 2,500,000 values. Above it, it learns
+    from a sample that keeps the share of every era and every target value.
 ``MEMORY_LIMIT_PART``
     MiB of address space of one candidate; by default the container's memory less that of the other processes, divided
     by the number of candidates at a time. A candidate that exceeds it fails, and the search continues.
@@ -39,7 +42,8 @@ from numerai_contract.search import SearchedModel, table_to_predict
 from numerai_contract.stopping import stop_requests
 from numerai_contract.task import TrainingSummary
 
-from . import _plan, _training_data
+from . import _training_data
+from ._budget import LEAST_ROWS, SearchPlan, allocate, plan, search_rows, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,9 +56,10 @@ SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT"
 
 
 class Choice(NamedTuple):
-    """The plan of the search, and the ensemble that it has found, for the final fit."""
+    """The plans of the search and of the final fit, and the ensemble that the search has found."""
 
-    plan: _plan.Plan
+    plan: SearchPlan
+    row_limit: int
     ensemble: Ensemble
 
 
@@ -72,21 +77,22 @@ def load(task: Task, directory: Path) -> Ensemble:
 
 
 def _search(task: Task) -> Fitted:
-    began = time.monotonic()
     parameters = task.parameters
-    seconds = _plan.time_limit(parameters)
+    seconds = time_limit(parameters)
     run_limit = parameters.get_int("RUN_LIMIT", at_least=1, at_most=1_000_000) if "RUN_LIMIT" in parameters else None
-    data = _training_data.load(task)
-    budget = _plan.allocate(task, 1 if run_limit is not None else parameters.threads, data.features.nbytes)
+    planned = plan(parameters, task.sizes)
+    task.follow(planned)
+    data = _training_data.load(task, min(planned.rows, search_rows(planned.features)))
+    budget = allocate(task, 1 if run_limit is not None else parameters.threads, data.features.nbytes)
     # opened before the search, so that an invalid table fails now
     table = table_to_predict(task)
     with task.progress.step("loading auto-sklearn"):
         from ._search_runner import SearchRunner
 
     with _scratch() as directory, stop_requests() as stop:
-        plan = _plan.Plan(
+        search_plan = SearchPlan(
             kind=data.kind,
-            began=began,
+            began=time.monotonic(),
             seconds=seconds,
             seconds_per_fit=min(parameters.time_limit_part or max(seconds // 4, 1), seconds),
             run_limit=run_limit,
@@ -94,10 +100,10 @@ def _search(task: Task) -> Fitted:
             seed=parameters.seed,
             directory=directory / "search",
         )
-        runner = SearchRunner(task, plan, data, stop)
+        runner = SearchRunner(task, search_plan, data, stop)
         with task.progress.step(
-            f"searching for {duration(seconds)} or less among {plan.kind}s, {budget.jobs} at a time, "
-            f"each for at most {duration(plan.seconds_per_fit)} and in {budget.memory:,} MiB"
+            f"searching for {duration(seconds)} or less among {search_plan.kind}s, {budget.jobs} at a time, "
+            f"each for at most {duration(search_plan.seconds_per_fit)} and in {budget.memory:,} MiB"
         ):
             runner.search()
         with task.progress.step(f"predicting {len(table):,} rows"):
@@ -109,19 +115,17 @@ def _search(task: Task) -> Fitted:
         libraries=("auto-sklearn", "scikit-learn", "smac", "ConfigSpace"),
     )
     model = SearchedModel(ensemble, table, best.predictions)
-    return Fitted(model, summary, Choice(plan, ensemble), is_last=bool(stop))
+    return Fitted(model, summary, Choice(search_plan, planned.rows, ensemble), is_last=bool(stop))
 
 
 def _refit(task: Task, choice: Choice) -> Fitted:
     from ._refit import refit
 
-    members = choice.ensemble.members
     with stop_requests() as stop:
-        data = _training_data.load_all(task, choice.plan.kind)
-        with task.progress.step(f"fitting {len(members)} members on {len(data.labels):,} rows"):
-            ensemble, refitted = refit(task, choice.plan, choice.ensemble, data, stop)
-    chosen = {"members": len(members), "refitted": refitted}
-    return Fitted(ensemble, TrainingSummary(training_rows=len(data.labels), chosen=chosen))
+        limits = sorted({choice.row_limit, min(choice.row_limit, LEAST_ROWS)}, reverse=True)
+        ensemble, refitted, rows = refit(task, choice.plan, choice.ensemble, limits, stop)
+    chosen = {"members": len(choice.ensemble.members), "refitted": refitted}
+    return Fitted(ensemble, TrainingSummary(training_rows=rows, chosen=chosen))
 
 
 @contextlib.contextmanager

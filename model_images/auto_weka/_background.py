@@ -1,8 +1,9 @@
 """Background training during the search, so that a stop request has a model.
 
-Whenever another configuration is the best so far, it is trained on all rows and predicts the validation table, beside
-the search and at a lower priority. All of this together takes a small share of the processor time: the next one
-starts when the share allows as much again as the last one took.
+Whenever another configuration is the best so far, it is trained on the rows of the search and predicts the validation
+table, beside the search and at a lower priority. All of this together takes a small share of the processor time: the
+next one starts when the share allows as much again as the last one took. Of a long table it predicts the first rows
+only, for its speed, when all of them would take too much of the share.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from numerai_contract.search import BackgroundPredictor
 from numerai_contract.workers import Outcome
 
 from ._java import CancelledError, CpuBudget
+from ._predict import CostlyError, UnusableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from ._plan import Plan
+    from ._budget import SearchPlan
     from ._predict import Trained
     from ._search_log import Candidate, SearchLog
 
@@ -53,7 +55,7 @@ class ThreadJob:
         pool: ThreadPoolExecutor,
         work: Callable[[Candidate, CpuBudget], Trained],
         candidate: Candidate,
-        plan: Plan,
+        plan: SearchPlan,
     ) -> None:
         self._is_cancelled = False
         self._budget = CpuBudget(
@@ -75,7 +77,7 @@ class ThreadJob:
         # the search continues after any error; errors that matter recur when it has ended
         error = self._future.exception()
         if error is not None:
-            return Outcome("crashed", None, str(error), self._budget.spent)
+            return Outcome("crashed", error, str(error), self._budget.spent)
         return Outcome("succeeded", self._future.result(), "", self._budget.spent)
 
     def end(self) -> None:
@@ -103,16 +105,19 @@ class BackgroundTrainer:
     predictor : BackgroundPredictor
     failed : list of dict
         Configurations that could not be trained or whose predictions are worthless, with the reasons.
+    unusable : list of (Candidate, str)
+        Configurations whose predictions are constant or too slow, with the reasons.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        plan: SearchPlan,
         work: Callable[[Candidate, CpuBudget], Trained],
         log_line: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failed: list[dict[str, Any]] = []
+        self.unusable: list[tuple[Candidate, str]] = []
         self._log_line = log_line
         self._ready: Trained | None = None
         self._pool = ThreadPoolExecutor(max_workers=1)
@@ -144,8 +149,13 @@ class BackgroundTrainer:
                 self._ready.model.discard()
             self._ready = outcome.value
             self._log_line(
-                f"ready for a stop request: {name} on all rows, after {outcome.seconds:.0f} s of processor time"
+                f"ready for a stop request: {name} on the rows of the search, after {outcome.seconds:.0f} s of "
+                "processor time"
             )
-        else:
-            self.failed.append({"learner": candidate.learner, "why": outcome.reason})
-            self._log_line(f"not ready: {name} on all rows: {outcome.reason}")
+            return
+        self._log_line(f"not ready: {name} on the rows of the search: {outcome.reason}")
+        if isinstance(outcome.value, CostlyError):
+            return
+        self.failed.append({"learner": candidate.learner, "why": outcome.reason})
+        if isinstance(outcome.value, UnusableError):
+            self.unusable.append((candidate, outcome.reason))

@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import math
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from numerai_contract import batches, heartbeat, saved_state
 from numerai_contract.exits import ModelFailureError
 from numerai_contract.predictions import MIN_STD
 
 from . import _arff, _auto_weka_26
+from ._budget import prediction_seconds, whole_heap
 from ._java import CpuBudget, ProgramError
-from ._plan import prediction_heap
 from ._search import classpath, train
 from ._weka_predictions import predict, probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from numerai_contract.tables import TableView
     from numerai_contract.task import Task
 
-    from ._plan import Plan
+    from ._budget import SearchPlan
     from ._search_log import Candidate
 
 _FILE = "learner.model"
 _VALUES_AT_A_TIME = 4_000_000
 # the first prediction of a long table has few rows, to detect a constant or a failing learner before hours of work
 _FIRST_ROWS = 1_000
+# rows that measure the speed of a model: together with the first ones they take a second of most learners
+_MEASURED_ROWS = 20_000
+# MiB on the heap of a process that predicts: for the rows, and for each MiB of the model's file
+_HEAP_OF_ROWS, _HEAP_OF_MODEL = 256, 4
+
+
+class UnusableError(ProgramError):
+    """A model that no amount of this run's time makes usable: its predictions are constant, or too slow."""
+
+
+class CostlyError(ProgramError):
+    """A useful model whose predictions take too much processor time for its budget."""
 
 
 class WekaModel:
@@ -53,7 +67,7 @@ class WekaModel:
         self.learner, self._file = learner, file
 
     @classmethod
-    def train(cls, task: Task, plan: Plan, candidate: Candidate, heap: int, budget: CpuBudget) -> WekaModel:
+    def train(cls, task: Task, plan: SearchPlan, candidate: Candidate, heap: int, budget: CpuBudget) -> WekaModel:
         """Train a configuration on all rows of the plan.
 
         Parameters
@@ -89,12 +103,20 @@ class WekaModel:
         ModelFailureError
             When WEKA fails, or the predictions are constant.
         """
-        budget, heap = CpuBudget(math.inf), prediction_heap(task.parameters)
         try:
-            with task.progress.step(f"predicting {len(table):,} rows of {table.path.name}"):
-                return self.predictions_of(table, heap, budget, report=task.progress.update)
+            return self.predict_within(task, table, CpuBudget(math.inf))
         except ProgramError as error:
             raise ModelFailureError(f"{self.learner} cannot predict {table.path.name}: {error}.") from error
+
+    def predict_within(self, task: Task, table: TableView, budget: CpuBudget) -> NDArray[np.float64]:
+        """Predict all rows of a table as a step of the log, several parts at a time; see `predictions_of`."""
+        heap = whole_heap(task.parameters)
+        fitting = heap // (_HEAP_OF_ROWS + _HEAP_OF_MODEL * (self._file.stat().st_size >> 20))
+        processes = max(1, min(task.parameters.threads, fitting))
+        with task.progress.step(f"predicting {len(table):,} rows of {table.path.name}"):
+            return self.predictions_of(
+                table, heap // processes, budget, processes=processes, report=task.progress.update
+            )
 
     def predictions_of(
         self,
@@ -103,6 +125,7 @@ class WekaModel:
         budget: CpuBudget,
         *,
         first_rows: int | None = None,
+        processes: int = 1,
         report: Callable[[float, str], object] = lambda _share, _text: None,
     ) -> NDArray[np.float64]:
         """Predict a table within a budget.
@@ -112,11 +135,13 @@ class WekaModel:
         table
             The table.
         heap
-            Memory, MiB.
+            Memory of a process, MiB.
         budget
-            The limits.
+            The limits; those of the processor time count one process only.
         first_rows
             Only so many rows; by default all.
+        processes
+            Maximum number of processes at the same time, each with a part of the rows.
         report
             Called with the share that is predicted and a description.
 
@@ -126,31 +151,37 @@ class WekaModel:
 
         Raises
         ------
+        UnusableError
+            When the predictions are constant.
         ProgramError
-            When it exceeds its budget, fails, or its predictions are constant.
+            When it exceeds its budget or fails.
         CancelledError
             When it is cancelled.
         """
         features, count = len(table.feature_names), min(len(table), first_rows or len(table))
         at_a_time = max(1, _VALUES_AT_A_TIME // features)
-        is_checked = False
+        numbers = itertools.count()
         # a directory for each call: a cancelled one may still use its own
         with tempfile.TemporaryDirectory(prefix="auto_weka_", ignore_cleanup_errors=True) as folder:
-            rows = Path(folder) / "rows.arff"
 
             def predict_block(block: NDArray[Any]) -> NDArray[np.float64]:
-                nonlocal is_checked
+                number = next(numbers)
+                rows = Path(folder) / f"{number}.arff"
                 _arff.write(rows, features, [(block, None)])
-                found = probabilities(predict(_classpath(), self.learner, self._file, rows, heap, budget), len(block))
-                if not is_checked:
+                output = predict(_classpath(), self._file, rows, features, heap, budget)
+                found = probabilities(output, len(block))
+                # files in /tmp are memory
+                rows.unlink()
+                output.unlink()
+                if number == 0:
                     _require_variation(found)
-                is_checked = True
                 return found
 
             predicted = batches.predict(
-                table.batches(None if count == len(table) else np.arange(len(table)) < count),
+                _first_batches(table, count),
                 count,
                 predict_block,
+                threads=processes,
                 report=report,
                 rows_at_a_time=at_a_time,
                 first_rows=at_a_time if count <= at_a_time else _FIRST_ROWS,
@@ -161,6 +192,50 @@ class WekaModel:
     def check(self, table: TableView, heap: int, budget: CpuBudget) -> None:
         """Predict a table's first rows; raise `ProgramError` when that fails or the predictions are constant."""
         self.predictions_of(table, heap, budget, first_rows=_FIRST_ROWS)
+
+    def require_speed(self, table: TableView, heap: int, budget: CpuBudget, processes: int = 1) -> float:
+        """Check a model on the first rows of a table that it is to predict, with the speed of its predictions.
+
+        Parameters
+        ----------
+        table
+            The table.
+        heap, budget
+            As for `predictions_of`.
+        processes
+            Number of processes that will predict at the same time.
+
+        Returns
+        -------
+        float
+            Seconds of processor time for the whole table, estimated.
+
+        Raises
+        ------
+        UnusableError
+            When the predictions are constant, or of the table would take longer than `prediction_seconds`.
+        ProgramError, CancelledError
+            As for `predictions_of`.
+        """
+        if len(table) <= _VALUES_AT_A_TIME // len(table.feature_names):
+            return 0.0
+        began, before = time.monotonic(), budget.spent
+        self.check(table, heap, budget)
+        # the start of Java and the loading of the model, twice, as other processes may delay either
+        start, first = 2 * (time.monotonic() - began), budget.spent - before
+        allowed = processes * prediction_seconds(len(table)) * _MEASURED_ROWS / len(table)
+        limited = dataclasses.replace(budget, deadline=min(budget.deadline, time.monotonic() + start + allowed))
+        try:
+            self.predictions_of(table, heap, limited, first_rows=_MEASURED_ROWS)
+        except ProgramError as error:
+            if limited.deadline == budget.deadline or time.monotonic() < limited.deadline:
+                raise
+            raise UnusableError(
+                f"its predictions of {len(table):,} rows would take more than {prediction_seconds(len(table)):,.0f} s"
+            ) from error
+        finally:
+            budget.spent = limited.spent
+        return max(budget.spent - before - 2 * first, 0.0) * len(table) / (_MEASURED_ROWS - _FIRST_ROWS)
 
     def save(self, directory: Path) -> None:
         """Move the model file into a directory."""
@@ -195,21 +270,27 @@ class Trained(NamedTuple):
 
 
 def train_and_predict(
-    task: Task,
-    plan: Plan,
-    candidate: Candidate,
-    table: TableView,
-    heap: int,
-    budget: CpuBudget,
-    report: Callable[[float, str], object] = lambda _share, _text: None,
+    task: Task, plan: SearchPlan, candidate: Candidate, table: TableView, heap: int, budget: CpuBudget
 ) -> Trained:
-    """Train a configuration on all rows of the plan and predict a table, within one budget.
+    """Train a configuration on the rows of the plan and predict a table, within one budget of processor time.
 
-    The parameters, and the exceptions, are those of `WekaModel.train` and `WekaModel.predictions_of`.
+    The parameters, and the exceptions, are those of `WekaModel.train` and `WekaModel.require_speed`.
     """
     model = WekaModel.train(task, plan, candidate, heap, budget)
     with model.discarded_on_error():
-        return Trained(model, model.predictions_of(table, heap, budget, report=report))
+        seconds = model.require_speed(table, heap, budget, len(plan.seeds))
+        if seconds > budget.cpu_seconds - budget.spent:
+            raise CostlyError(f"its predictions take about {seconds:.0f} s of processor time, too long for a search")
+        return Trained(model, model.predictions_of(table, heap, budget))
+
+
+def _first_batches(table: TableView, count: int) -> Iterator[batches.Batch]:
+    """Read the first rows of a table, and no more of its file."""
+    for positions, block in table.batches():
+        remaining = count - int(positions[0])
+        yield positions[:remaining], block[:remaining]
+        if remaining <= len(positions):
+            return
 
 
 def model_file(task: Task) -> Path:
@@ -228,4 +309,4 @@ def _classpath() -> list[Path]:
 
 def _require_variation(found: NDArray[np.float64]) -> None:
     if len(found) > 1 and found.std() < MIN_STD:
-        raise ProgramError(f"it predicts {found[0]:.4f} for every row")
+        raise UnusableError(f"it predicts {found[0]:.4f} for every row")

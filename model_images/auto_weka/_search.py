@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
     from numerai_contract.progress import Progress
 
-    from ._plan import Plan
+    from ._budget import SearchPlan
     from ._search_log import SearchLog
 
 # a learner with constant predictions, which the contract rejects
 _EXCLUDED = ("weka.classifiers.rules.ZeroR",)
+_LAZY = "weka.classifiers.lazy."
 _EXPERIMENT, _DATA = "search", "training"
 # seconds between two lines of progress, each delayed while other lines are printed: 30 at most in total
 _LINE_INTERVAL = 14.0
@@ -48,7 +49,7 @@ def classpath() -> list[Path]:
 
 
 def search(
-    plan: Plan, log: SearchLog, progress: Progress, is_cancelled: Callable[[], bool], update: Callable[[], None]
+    plan: SearchPlan, log: SearchLog, progress: Progress, is_cancelled: Callable[[], bool], update: Callable[[], None]
 ) -> None:
     """Evaluate configurations until the limit of time or runs.
 
@@ -92,7 +93,7 @@ def search(
 
 
 def _process_lines(
-    plan: Plan,
+    plan: SearchPlan,
     lines: queue.SimpleQueue[tuple[int, str | None]],
     log: SearchLog,
     begin: Callable[[int], None],
@@ -135,7 +136,9 @@ def _process_lines(
             begin(other)
 
 
-def _successor(plan: Plan, seed: int, runs: dict[int, int], errors: dict[int, str], progress: Progress) -> int | None:
+def _successor(
+    plan: SearchPlan, seed: int, runs: dict[int, int], errors: dict[int, str], progress: Progress
+) -> int | None:
     """Log the early end of a search, and return the seed of its replacement, if another search is useful.
 
     Over days SMAC may outgrow its memory; its results are in the log, and another search continues from a new start.
@@ -151,12 +154,12 @@ def _successor(plan: Plan, seed: int, runs: dict[int, int], errors: dict[int, st
     return other
 
 
-def _share(plan: Plan, log: SearchLog) -> float:
+def _share(plan: SearchPlan, log: SearchLog) -> float:
     runs = log.runs / (plan.run_limit * len(plan.seeds)) if plan.run_limit else 0.0
     return min(max(log.seconds / plan.seconds, runs), 0.99)
 
 
-def _state(plan: Plan, log: SearchLog) -> str:
+def _state(plan: SearchPlan, log: SearchLog) -> str:
     best = log.ranked()[:1]
     error = f"best error {best[0].error:.4f}" if best else "none successful yet"
     return f"{log.seconds:.0f} of {plan.seconds:,} s, {len(log.tried):,} configurations tried, {error}"
@@ -171,7 +174,7 @@ def _forward_lines(process: subprocess.Popen[str], seed: int, lines: queue.Simpl
     lines.put((seed, None))
 
 
-def _smac(plan: Plan, seed: int) -> list[str]:
+def _smac(plan: SearchPlan, seed: int) -> list[str]:
     """Return the command by which Auto-WEKA would start SMAC, with further options."""
     smac = PARTS / "smac"
     limits = []
@@ -202,13 +205,17 @@ def _smac(plan: Plan, seed: int) -> list[str]:
     )
 
 
-def _describe(plan: Plan) -> Path:
+def excluded_learners(plan: SearchPlan) -> tuple[str, ...]:
+    """Return the beginnings of the names of learners that do not take part, alone or as a part of another."""
+    return _EXCLUDED if plan.with_lazy else (*_EXCLUDED, _LAZY)
+
+
+def _describe(plan: SearchPlan) -> Path:
     """Write the experiment description of Auto-WEKA; return its path."""
     batch = ET.Element("experimentBatch")
     experiment = ET.SubElement(batch, "experimentComponent")
-    learners = sorted(
-        path.name.removesuffix(".params") for path in (PARTS / "params").glob("*/weka.classifiers.*.params")
-    )
+    every = (path.name.removesuffix(".params") for path in (PARTS / "params").glob("*/weka.classifiers.*.params"))
+    learners = sorted(learner for learner in every if not learner.startswith(excluded_learners(plan)))
     for name, text in (
         ("name", _EXPERIMENT),
         ("resultMetric", plan.metric),
@@ -225,7 +232,7 @@ def _describe(plan: Plan) -> Path:
         ("tunerTimeout", str(min(100 * plan.seconds, _MAX_JAVA_INT))),
         ("trainTimeout", str(plan.seconds_of_part)),
         ("attributeSelection", "false"),
-        *(("allowedClassifiers", learner) for learner in learners if learner not in _EXCLUDED),
+        *(("allowedClassifiers", learner) for learner in learners),
         ("memory", f"{plan.heap}m"),
     ):
         ET.SubElement(experiment, name).text = text
@@ -237,7 +244,7 @@ def _describe(plan: Plan) -> Path:
     return path
 
 
-def train(arguments: tuple[str, ...], model: Path, plan: Plan, heap: int, budget: CpuBudget) -> None:
+def train(arguments: tuple[str, ...], model: Path, plan: SearchPlan, heap: int, budget: CpuBudget) -> None:
     """Train a configuration on all rows, as Auto-WEKA does with the best one, and save the model.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Auto-WEKA: a search among WEKA's learners and their options, with the best one trained on all rows.
+"""Auto-WEKA: a search among WEKA's learners and their options, with the best one trained on more rows.
 
 The search is the original authors' (SMAC, Bayesian optimisation over a space of some 1,700 options), and so is its
 space: 32 classifiers, single and nested. Each configuration is evaluated by cross-validation on four folds, one at a
@@ -10,31 +10,36 @@ Environment variables:
 
 ``TIME_LIMIT`` (600), ``TIME_LIMIT_PART`` (a tenth of it)
     Seconds for the search, and for training a configuration on three quarters of the rows. The search ends exactly at
-    the limit; training the best on all rows and predicting the validation table may take as long again, and so may the
-    final fit.
+    the limit; training the best may take as long again, and so may the final fit.
 ``RUN_LIMIT`` (none)
     Maximum number of runs of each search (a configuration on a fold). With it, and parts that no learner exceeds, the
     same seed evaluates the same configurations in the same order.
 ``METRIC`` (``rmse``)
     The error to minimise: the root mean squared error of the probabilities, a proper score like the logloss, or
     ``errorRate``, the share of misclassified rows, as in 2018.
-``ROW_LIMIT`` (20,000, or fewer when they have more than 4,000,000 values)
-    Each run reads all rows again and trains one of many learners, some of which need time that grows with the square of
-    the rows. Above the limit it learns from a sample that keeps the share of every era and class.
+``ROW_LIMIT`` (200,000)
+    Maximum number of rows for the best configuration. The search learns from at most 20,000 of them, since each run
+    reads all rows again and trains one of many learners, some of which need time that grows with the square of the
+    rows. Both samples keep the share of every era and class. Of more than 100 features it learns from those with the
+    largest correlation with the target.
 
 With several ``THREADS`` as many searches run at the same time, with consecutive seeds from ``SEED``, and the best of
 all is used; fewer when the memory is not enough for all.
 
-A configuration with constant predictions is worthless, however small its error; so is a configuration that cannot be
-trained on all rows in the remaining time. Then the next best is used, and the report has a note.
+A configuration with constant predictions is worthless, however small its error; so is one that cannot predict the
+validation table in 90 seconds, or in 10 minutes for each 4 million rows, which the first 20,000 rows show. Then the
+next best is used, and the report has a note. Where lazy learners (IBk, KStar, LWL) would take longer, they do not take
+part in the search: IBk needs 3.7 ns for each feature, training row and row to predict.
 
-The best one so far is trained on all rows and predicts the validation table during the search, at a low priority and
-with at most 15 % of the processor time; the log has a line when its model is ready. At a stop request (SIGTERM) this is
-the model, without a final fit and with a note in the report; without any the operation ends with 75, for a retry. Built
-with ``AUTO_WEKA=2.6`` it always does the latter (`_auto_weka_26`).
+The best one so far is trained on the rows of the search and predicts the validation table during the search, at a low
+priority and with at most 15 % of the processor time; the log has a line when its model is ready. At a stop request
+(SIGTERM) this is the model, without a final fit and with a note in the report; without any, as with millions of rows to
+predict, the operation ends with 75, for a retry. Built with ``AUTO_WEKA=2.6`` it always does the latter
+(`_auto_weka_26`).
 
-The final fit trains the best configuration on the rows of both tables. Where that fails, the model is that of the first
-fit, with a note.
+After the search the best configuration is trained on ROW_LIMIT rows of the training table, or on 50,000, or on those of
+the search where more take too much time or memory. The final fit trains it on as many rows of both tables. Where that
+fails, the model is that of the first fit, with a note.
 """
 
 from __future__ import annotations
@@ -54,9 +59,9 @@ from numerai_contract.task import TrainingSummary
 
 from . import _arff, _auto_weka_26
 from ._background import BackgroundTrainer
+from ._budget import LEAST_ROWS, SEARCH_ROWS, SearchPlan, create_plan, plan, prediction_seconds
 from ._java import CancelledError, CpuBudget, ProgramError, versions
-from ._plan import Plan, create_plan
-from ._predict import WekaModel, model_file, train_and_predict
+from ._predict import Trained, WekaModel, model_file, train_and_predict
 from ._search import search
 from ._search_log import Candidate, SearchLog
 
@@ -70,56 +75,74 @@ if TYPE_CHECKING:
     from numerai_contract.tables import Table
     from numerai_contract.task import Task
 
-    from ._predict import Trained
-
-    Result = tuple[Candidate, Trained]
-
 # two runs, to keep the build of the image short
 SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "2", "THREADS": "1"}
 
-_ROWS, _VALUES = 20_000, 4_000_000
-# minimum seconds for training and predicting after the search
+# minimum seconds for training after the search
 _MIN_FINISH_SECONDS = 90.0
+# multiple of the seconds that a useful model needs to predict, as another process may slow it down
+_PREDICTION_MARGIN = 2.0
 _MAX_REPORTED = 200
 
 
-class Choice(NamedTuple):
-    """The plan of the search, the best configuration and its model of the first fit, for the final fit."""
+class Result(NamedTuple):
+    """The best configuration, its model with predictions, and its number of training rows."""
 
-    plan: Plan
+    candidate: Candidate
+    trained: Trained
+    rows: int
+
+
+class Choice(NamedTuple):
+    """The result of the first fit, for the final fit.
+
+    Attributes
+    ----------
+    plan : SearchPlan
+        Of the search.
+    candidate : Candidate
+        The best configuration.
+    model : WekaModel
+        Its model of the first fit.
+    row_limit : int
+        Maximum number of rows that its training has time and memory for.
+    """
+
+    plan: SearchPlan
     candidate: Candidate
     model: WekaModel
+    row_limit: int
 
 
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
     """Search on the training table; the final fit trains the best configuration again."""
-    training = task.training
-    row_limit = task.parameters.get_int(
-        "ROW_LIMIT", max(200, min(_ROWS, _VALUES // len(training.feature_names))), at_least=100, at_most=1_000_000
-    )
-    rows, labels = task.sample_rows(targets.classes(training), row_limit)
+    planned = plan(task.parameters, task.sizes)
+    task.follow(planned)
     # a cancelled background prediction may still write a file
-    with tempfile.TemporaryDirectory(prefix="auto_weka_", ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix="auto_weka_", ignore_cleanup_errors=True) as folder:
+        trainer = Trainer(task, Path(folder), targets.classes(task.training))
         # a stop request during the delivery does not interrupt it
         if earlier is not None:
             with stop_requests() as stop:
-                arff, header = _write(task, Path(directory), rows, labels)
-                plan = earlier.choice.plan._replace(directory=Path(directory), training=arff, header=header)
-                return _train_again(task, earlier.choice._replace(plan=plan), len(labels), stop)
+                return _train_again(task, earlier.choice, trainer, stop)
         # opened before the search, so that an invalid table fails now
         table = table_to_predict(task)
-        arff, header = _write(task, Path(directory), rows, labels)
+        arff, rows = trainer.write(min(SEARCH_ROWS, planned.rows))
+        header = trainer.write_header()
         if _auto_weka_26.is_installed():
             file = model_file(task)
-            details = _auto_weka_26.search(task, Path(directory), arff, file)
-            summary = TrainingSummary(len(labels), chosen={**versions(), **details})
+            details = _auto_weka_26.search(task, Path(folder), arff, file)
+            summary = TrainingSummary(rows, chosen={**versions(), **details})
             return Fitted(WekaModel(_auto_weka_26.LEARNER, file), summary, is_last=True)
-        plan = create_plan(task, Path(directory), arff, header)
+        search_plan = create_plan(task, Path(folder), arff, header, rows=rows, to_predict=len(table))
         with stop_requests() as stop:
-            (candidate, trained), details = _search(task, plan, table, stop)
-    summary = TrainingSummary(len(labels), chosen={**versions(), **details})
-    model = SearchedModel(trained.model, table, trained.predictions)
-    return Fitted(model, summary, Choice(plan, candidate, trained.model), is_last=bool(stop))
+            result, details = _search(task, search_plan, table, trainer, planned.rows, stop)
+    summary = TrainingSummary(result.rows, chosen={**versions(), **details})
+    model = SearchedModel(result.trained.model, table, result.trained.predictions)
+    # where all rows of the training table were not too many, those of both tables may be more
+    row_limit = planned.rows if result.rows == trainer.available(planned.rows) else result.rows
+    choice = Choice(search_plan, result.candidate, result.trained.model, row_limit)
+    return Fitted(model, summary, choice, is_last=bool(stop))
 
 
 def load(task: Task, directory: Path) -> WekaModel:  # noqa: ARG001 - every operation has this signature
@@ -127,14 +150,102 @@ def load(task: Task, directory: Path) -> WekaModel:  # noqa: ARG001 - every oper
     return WekaModel.load(directory)
 
 
-def _write(task: Task, directory: Path, rows: NDArray[np.bool_], labels: NDArray[np.int8]) -> tuple[Path, Path]:
-    """Write training rows and header for WEKA; return their paths."""
-    training, header = directory / "training.arff", directory / "header.arff"
-    features = len(task.training.feature_names)
-    with task.progress.step(f"writing {len(labels):,} rows for WEKA"):
-        _arff.write(training, features, _labeled_blocks(task, rows, labels))
-        _arff.write_header(header, features)
-    return training, header
+class Trainer:
+    """Trains a configuration on samples of the training rows, the larger ones first.
+
+    Parameters
+    ----------
+    task
+        For its tables, seed and log.
+    directory
+        For WEKA's files.
+    labeled
+        The rows of the training table and their classes.
+    """
+
+    def __init__(self, task: Task, directory: Path, labeled: targets.LabeledRows) -> None:
+        self._task, self._directory, self._labeled = task, directory, labeled
+
+    def available(self, limit: int) -> int:
+        """Return the number of rows, at most `limit`."""
+        return min(limit, len(self._labeled.labels))
+
+    def write(self, limit: int) -> tuple[Path, int]:
+        """Write a sample for WEKA; return its path and its number of rows."""
+        task = self._task
+        rows, labels = targets.sample(self._labeled, task.training.era_numbers, limit, seed=task.parameters.seed)
+        path = self._directory / f"{len(labels)}.arff"
+        if not path.exists():
+            with task.progress.step(f"writing {len(labels):,} of {len(self._labeled.labels):,} rows for WEKA"):
+                _arff.write(path, len(task.training.feature_names), _labeled_blocks(task, rows, labels))
+        return path, len(labels)
+
+    def write_header(self) -> Path:
+        """Write the header for WEKA; return its path."""
+        path = self._directory / "header.arff"
+        _arff.write_header(path, len(self._task.training.feature_names))
+        return path
+
+    def train(
+        self,
+        search_plan: SearchPlan,
+        candidate: Candidate,
+        limits: Sequence[int],
+        seconds: float,
+        check: Callable[[WekaModel, CpuBudget], object],
+        is_cancelled: Callable[[], bool],
+    ) -> tuple[WekaModel, int]:
+        """Train a configuration on the largest sample that does not take too much time or memory.
+
+        Parameters
+        ----------
+        search_plan
+            For its memory and its metric.
+        candidate
+            The configuration.
+        limits
+            Numbers of rows, at least one, the largest first.
+        seconds
+            Time for all attempts; each but the last has half of the remaining time.
+        check
+            Raises `ProgramError` for a model that is not useful.
+        is_cancelled
+            Whether to stop.
+
+        Returns
+        -------
+        model : WekaModel
+        rows : int
+            Its number of training rows.
+
+        Raises
+        ------
+        ProgramError
+            When the last attempt fails.
+        CancelledError
+            When it is cancelled.
+        """
+        end = time.monotonic() + seconds
+        for number, limit in enumerate(limits, start=1):
+            remaining = max(end - time.monotonic(), 0)
+            deadline = end if number == len(limits) else time.monotonic() + remaining / 2
+            path, rows = self.write(limit)
+            budget = CpuBudget(deadline, is_cancelled=is_cancelled)
+            own_plan = search_plan._replace(
+                directory=self._directory, training=path, header=self._directory / "header.arff"
+            )
+            try:
+                with self._task.progress.step(f"training {candidate.learner} on {rows:,} rows"):
+                    model = WekaModel.train(self._task, own_plan, candidate, search_plan.whole_heap, budget)
+                    with model.discarded_on_error():
+                        check(model, budget)
+            except ProgramError as error:
+                if number == len(limits):
+                    raise
+                self._task.note(f"{candidate.learner} on {rows:,} rows: {error}; training on fewer")
+            else:
+                return model, rows
+        raise ProgramError("there was no time to train it")
 
 
 def _labeled_blocks(
@@ -146,29 +257,31 @@ def _labeled_blocks(
         start += len(positions)
 
 
-def _search(task: Task, plan: Plan, table: Table, stop: Sequence[Signals]) -> tuple[Result, dict[str, Any]]:
+def _search(
+    task: Task, plan: SearchPlan, table: Table, trainer: Trainer, row_limit: int, stop: Sequence[Signals]
+) -> tuple[Result, dict[str, Any]]:
     """Search, train the best and predict a table; at a stop request, return the model that is ready.
 
     Returns
     -------
-    result : tuple
-        The configuration, its model and its predictions.
+    result : Result
     details : dict
         For the report.
     """
     began = time.monotonic()
     log = SearchLog()
+    search_rows = trainer.available(SEARCH_ROWS)
 
     def work(candidate: Candidate, budget: CpuBudget) -> Trained:
         return train_and_predict(task, plan, candidate, table, plan.heap, budget)
 
-    trainer = BackgroundTrainer(plan, work, task.progress.log)
+    background = BackgroundTrainer(plan, work, task.progress.log)
     try:
-        with trainer, task.progress.step(f"searching for {plan.seconds:,} s, {len(plan.seeds)} at a time"):
-            search(plan, log, task.progress, lambda: bool(stop), lambda: trainer.update(log))
-        result, failed = _finish(task, plan, table, log, trainer.predictor.latest, lambda: bool(stop))
+        with background, task.progress.step(f"searching for {plan.seconds:,} s, {len(plan.seeds)} at a time"):
+            search(plan, log, task.progress, lambda: bool(stop), lambda: background.update(log))
+        result, failed = _finish(task, plan, table, log, background, trainer, row_limit, lambda: bool(stop))
     except CancelledError:
-        result = trainer.predictor.result(
+        candidate, trained = background.predictor.result(
             task,
             stop,
             time.monotonic() - began,
@@ -177,71 +290,131 @@ def _search(task: Task, plan: Plan, table: Table, stop: Sequence[Signals]) -> tu
                 f"{duration(plan.seconds)}"
             ),
         )
-        failed = trainer.failed
-    return result, _report_details(plan, log, result[0], failed)
+        result = Result(candidate, trained, search_rows)
+        failed = background.failed
+    return result, _report_details(plan, log, result.candidate, failed)
 
 
 def _finish(
-    task: Task, plan: Plan, table: Table, log: SearchLog, ready: Result | None, is_cancelled: Callable[[], bool]
+    task: Task,
+    plan: SearchPlan,
+    table: Table,
+    log: SearchLog,
+    background: BackgroundTrainer,
+    trainer: Trainer,
+    row_limit: int,
+    is_cancelled: Callable[[], bool],
 ) -> tuple[Result, list[dict[str, Any]]]:
-    """Train the best configuration on all rows and predict, unless it is `ready`; the next best where it fails.
+    """Train the best configuration on as many rows as possible and predict; the next best where it fails.
 
     Returns
     -------
-    result : tuple
-        The configuration, its model and its predictions.
+    result : Result
     failed : list of dict
         Failed configurations, for the report.
     """
-    ranked = log.ranked()
+    ready = background.predictor.latest
+    failed: list[dict[str, Any]] = []
+
+    def reject(candidate: Candidate, why: str) -> None:
+        task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {why}")
+        failed.append({"learner": candidate.learner, "why": why})
+
+    larger = [limit for limit in (row_limit, LEAST_ROWS) if SEARCH_ROWS < trainer.available(limit) <= row_limit]
     task.note(
         f"tried {len(log.tried):,} configurations in {log.runs:,} runs, of which {log.failed_runs:,} took "
         "too long or failed"
     )
+
+    for candidate, why in background.unusable:
+        reject(candidate, why)
+    unusable = [candidate for candidate, _ in background.unusable]
+    ranked = [candidate for candidate in log.ranked() if candidate not in unusable]
     end = time.monotonic() + max(_MIN_FINISH_SECONDS, plan.seconds)
-    failed: list[dict[str, Any]] = []
     for rank, candidate in enumerate(ranked, start=1):
         remaining = end - time.monotonic()
-        if remaining <= 0 or (ready is not None and candidate is ready[0]):
+        is_ready = ready is not None and candidate is ready[0]
+        if remaining <= 0 or (is_ready and not larger):
             break
         # half of the remaining time, so that the next best has time after a failure; the last has all of it
-        deadline = time.monotonic() + (remaining if rank == len(ranked) else remaining / 2)
-        budget = CpuBudget(deadline, is_cancelled=is_cancelled)
+        seconds = remaining if rank == len(ranked) else remaining / 2
         try:
-            with task.progress.step(f"training {candidate.learner} on all rows"):
-                # after the searches, one process can have their memory
-                trained = train_and_predict(task, plan, candidate, table, plan.whole_heap, budget, task.progress.update)
+            # the model that is ready has the rows of the search
+            stages = [limits for limits in ([] if is_ready else [SEARCH_ROWS], larger) if limits]
+            result = _train_and_predict(task, plan, candidate, table, trainer, stages, seconds, is_cancelled)
         except ProgramError as error:
-            task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {error}")
-            failed.append({"learner": candidate.learner, "why": str(error)})
+            reject(candidate, str(error))
+            if is_ready:
+                break
         else:
             if ready is not None:
                 ready[1].model.discard()
-            return (candidate, trained), failed
+            return result, failed
     if ready is None:
+        reason = f"; the last one: {failed[-1]['why']}" if failed else ""
         raise ModelFailureError(
-            f"of {len(log.tried):,} configurations tried in {plan.seconds:,} s, {len(ranked):,} succeeded and none "
-            f"had useful predictions after training on all rows. Give it more time (automl_minutes), memory, or "
-            f"a smaller ROW_LIMIT."
+            f"of {len(log.tried):,} configurations tried in {plan.seconds:,} s, {len(log.ranked()):,} succeeded and "
+            f"none had useful predictions{reason}. Another attempt would find the same. Give it more time "
+            "(automl_minutes), more memory, or a smaller ROW_LIMIT."
         )
-    task.progress.log(f"{ready[0].learner} was trained on all rows during the search")
-    return ready, failed
+    task.progress.log(f"{ready[0].learner} was trained during the search")
+    return Result(*ready, trainer.available(SEARCH_ROWS)), failed
 
 
-def _train_again(task: Task, choice: Choice, rows: int, stop: Sequence[Signals]) -> Fitted:
+def _train_and_predict(
+    task: Task,
+    plan: SearchPlan,
+    candidate: Candidate,
+    table: Table,
+    trainer: Trainer,
+    stages: Sequence[Sequence[int]],
+    seconds: float,
+    is_cancelled: Callable[[], bool],
+) -> Result:
+    """Train a configuration within a number of seconds, in one or two stages, and predict.
+
+    The model of the first stage decides whether the configuration is useful, before minutes of training on more rows in
+    the second, and is the model where that fails. The numbers of rows of a stage are those of `Trainer.train`.
+    """
+
+    def check(model: WekaModel, budget: CpuBudget) -> None:
+        model.require_speed(table, plan.whole_heap, budget, len(plan.seeds))
+
+    end = time.monotonic() + seconds
+    first, *second = stages
+    model, rows = trainer.train(plan, candidate, first, seconds / len(stages), check, is_cancelled)
+    with model.discarded_on_error():
+        for limits in second:
+            try:
+                final, rows = trainer.train(plan, candidate, limits, end - time.monotonic(), check, is_cancelled)
+            except ProgramError as error:
+                task.note(f"{candidate.learner} on more than {rows:,} rows: {error}; using the model of these rows")
+            else:
+                model.discard()
+                model = final
+    with model.discarded_on_error():
+        deadline = time.monotonic() + _PREDICTION_MARGIN * prediction_seconds(len(table))
+        predictions = model.predict_within(task, table, CpuBudget(deadline, is_cancelled=is_cancelled))
+    return Result(candidate, Trained(model, predictions), rows)
+
+
+def _train_again(task: Task, choice: Choice, trainer: Trainer, stop: Sequence[Signals]) -> Fitted:
     """Train the configuration of the first fit on the rows of both tables; return the first model where that fails."""
-    plan, learner = choice.plan, choice.candidate.learner
-    budget = CpuBudget(time.monotonic() + max(_MIN_FINISH_SECONDS, plan.seconds), is_cancelled=lambda: bool(stop))
-    model, reason = choice.model, ""
+    plan = choice.plan
+    trainer.write_header()
+    limits = sorted({min(limit, choice.row_limit) for limit in (choice.row_limit, LEAST_ROWS)}, reverse=True)
+
+    def check(model: WekaModel, budget: CpuBudget) -> None:
+        model.check(task.training, plan.whole_heap, budget)
+
+    model, rows, reason = choice.model, 0, ""
     try:
-        with task.progress.step(f"training {learner} on the rows of both tables"):
-            model = WekaModel.train(task, plan, choice.candidate, plan.whole_heap, budget)
-            with model.discarded_on_error():
-                model.check(task.training, plan.whole_heap, budget)
+        seconds = max(_MIN_FINISH_SECONDS, plan.seconds)
+        model, rows = trainer.train(plan, choice.candidate, limits, seconds, check, lambda: bool(stop))
     except CancelledError:
-        model, reason = choice.model, f"stopped by {stop[0].name}"
+        reason = f"stopped by {stop[0].name}"
     except ProgramError as error:
-        model, reason = choice.model, str(error)
+        reason = str(error)
     if reason:
         task.note(f"no final fit, using the first: {reason}")
     else:
@@ -249,7 +422,9 @@ def _train_again(task: Task, choice: Choice, rows: int, stop: Sequence[Signals])
     return Fitted(model, TrainingSummary(rows, chosen={"refitted": not reason}))
 
 
-def _report_details(plan: Plan, log: SearchLog, candidate: Candidate, failed: list[dict[str, Any]]) -> dict[str, Any]:
+def _report_details(
+    plan: SearchPlan, log: SearchLog, candidate: Candidate, failed: list[dict[str, Any]]
+) -> dict[str, Any]:
     return {
         **candidate.described(),
         # not as a separate step; the search space has the learner AttributeSelectedClassifier

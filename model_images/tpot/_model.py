@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
@@ -12,6 +13,7 @@ from numerai_contract.split_tables import FeatureSource
 
 from ._cross_validation import probabilities, train_again
 from ._search_runner import start_worker
+from ._training_data import load_tables
 
 if TYPE_CHECKING:
     import signal
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     from numerai_contract.split_tables import SplitTables
     from numerai_contract.tables import TableView
     from numerai_contract.task import Task
+    from numerai_contract.workers import Outcome
 
-    from ._plan import Plan
+    from ._budget import SearchPlan
     from ._training_data import ResourceBudget
 
 
@@ -55,24 +58,69 @@ class PipelineModel(NamedTuple):
 
 def refit(
     task: Task,
-    plan: Plan,
+    plan: SearchPlan,
+    budget: ResourceBudget,
+    first: PipelineModel,
+    limits: Sequence[int],
+    stop: Sequence[signal.Signals],
+) -> tuple[PipelineModel, int]:
+    """Fit the pipeline of the first fit on the rows of both tables, for at most the time of the search.
+
+    Where that fails, fit it on fewer rows. Where the last attempt fails, or at a stop request, return the first model,
+    with a note.
+
+    Parameters
+    ----------
+    task
+        For its tables and notes.
+    plan, budget
+        Of the search.
+    first
+        The model of the first fit.
+    limits
+        Numbers of rows, the largest first; each attempt but the last has half of the remaining time.
+    stop
+        The stop requests.
+
+    Returns
+    -------
+    model : PipelineModel
+    rows : int
+        The number of training rows of the last attempt.
+    """
+    deadline = time.monotonic() + plan.seconds
+    rows = 0
+    for number, limit in enumerate(limits, start=1):
+        tables = load_tables(task, limit)
+        if len(tables.training_labels) == rows:
+            break
+        rows = len(tables.training_labels)
+        remaining = max(deadline - time.monotonic(), 1)
+        seconds = remaining if number == len(limits) or rows <= limits[-1] else remaining / 2
+        with task.progress.step(f"fitting the best pipeline on {rows:,} rows"):
+            outcome = _fit(plan, budget, first, tables, seconds, stop)
+        if outcome is not None and outcome.status == "succeeded":
+            return first._replace(pipeline=outcome.value), rows
+        reason = outcome.reason if outcome is not None else f"stopped by {stop[0].name}"
+        if stop:
+            break
+        task.progress.log(f"the best pipeline on {rows:,} rows: {reason}")
+    task.note(f"no final fit, using the first: {reason}")
+    return first, rows
+
+
+def _fit(
+    plan: SearchPlan,
     budget: ResourceBudget,
     first: PipelineModel,
     tables: SplitTables,
+    seconds: float,
     stop: Sequence[signal.Signals],
-) -> PipelineModel:
-    """Fit the pipeline of the first fit on all rows, for at most the time of the search.
-
-    Where that fails, or at a stop request, return the first model, with a note.
-    """
-    worker = start_worker(lambda: train_again(first.pipeline, tables), plan, budget.whole_memory, plan.seconds)
+) -> Outcome | None:
+    worker = start_worker(lambda: train_again(first.pipeline, tables), plan, budget.whole_memory, seconds)
     try:
         while (outcome := worker.poll()) is None and not stop:
             worker.wait(POLL_SECONDS)
     finally:
         worker.end()
-    if outcome is not None and outcome.status == "succeeded":
-        return first._replace(pipeline=outcome.value)
-    reason = outcome.reason if outcome is not None else f"stopped by {stop[0].name}"
-    task.note(f"no final fit, using the first: {reason}")
-    return first
+    return outcome

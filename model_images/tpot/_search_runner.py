@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from numerai_contract.task import Task
     from numerai_contract.workers import Outcome
 
+    from ._budget import SearchPlan
     from ._cross_validation import Trained
-    from ._plan import Plan
     from ._search_log import Candidate, Trial
     from ._training_data import ResourceBudget, TrainingData
 
@@ -44,7 +44,7 @@ class SearchRunner:
     """Runs the search with workers, logs its progress, and predicts with the best pipeline so far."""
 
     def __init__(
-        self, task: Task, plan: Plan, budget: ResourceBudget, data: TrainingData, stop: Sequence[signal.Signals]
+        self, task: Task, plan: SearchPlan, budget: ResourceBudget, data: TrainingData, stop: Sequence[signal.Signals]
     ) -> None:
         self._task, self._plan, self._budget, self._data, self._stop = task, plan, budget, data, stop
         self._table = table_to_predict(task)
@@ -212,7 +212,7 @@ class SearchRunner:
         )
 
 
-def start_worker(work: Callable[[], Any], plan: Plan, memory: int, seconds: float) -> Worker:
+def start_worker(work: Callable[[], Any], plan: SearchPlan, memory: int, seconds: float) -> Worker:
     """Start a worker on one core, with the plan's seed and limits in MiB and seconds."""
 
     def on_one_core(_send: object) -> Any:

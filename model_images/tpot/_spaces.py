@@ -21,6 +21,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import PolynomialFeatures, QuantileTransformer
 from xgboost import XGBClassifier
 
+from ._budget import OWN_SPACE
 from ._library import (
     ChoicePipeline,
     EstimatorNode,
@@ -31,7 +32,6 @@ from ._library import (
     get_search_space,
     get_template_search_spaces,
 )
-from ._plan import OWN_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,22 +12,18 @@ from sklearn.preprocessing import StandardScaler
 from numerai_contract import eras, targets
 from numerai_contract.embeddings import Embedding
 from numerai_contract.exits import BadDataError
-from numerai_contract.search import table_to_predict
 from numerai_contract.split_tables import SplitTables
+
+from ._budget import DEFAULT_MEMORY, base_memory, min_memory, search_rows, table_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from numerai_contract.task import Task
 
-    from ._plan import Plan
+    from ._budget import SearchPlan
 
 _EMBEDDINGS = (Embedding(5),)
-_MAX_VALUES, _MAX_ROWS = 2_000_000, 40_000
-# MiB of this process, and bytes for each row of both tables
-_BASE_MEMORY, _BASE_MEMORY_PER_ROW = 400, 800
-# MiB: the minimum of a pipeline, and the limit of each when the container has none
-_MIN_MEMORY, _DEFAULT_MEMORY = 300, 3_072
 
 
 class TrainingData(NamedTuple):
@@ -55,22 +51,24 @@ class TrainingData(NamedTuple):
     folds: NDArray[np.intp]
 
 
-def load(task: Task, plan: Plan) -> TrainingData:
+def load(task: Task, plan: SearchPlan) -> TrainingData:
     """Read and preprocess the training rows, and divide them into folds."""
-    tables = load_tables(task)
+    tables = load_tables(task, search_rows(len(task.training.feature_names)))
     preprocessing = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
     features = preprocessing.fit_transform(tables.training_features())
     folds = _folds(task, plan, tables.training_labels, task.training.era_numbers[tables.training])
     return TrainingData(tables, preprocessing, features, tables.training_labels, folds)
 
 
-def load_tables(task: Task) -> SplitTables:
-    """Select the training rows: those of the split's training part, or of both tables in the final fit."""
-    default = min(max(_MAX_VALUES // len(task.training.feature_names), 1_000), _MAX_ROWS)
-    return SplitTables(task, targets.classes(task.training), embeddings=_EMBEDDINGS, row_limit=default)
+def load_tables(task: Task, row_limit: int) -> SplitTables:
+    """Select the training rows: those of the split's training part, or of both tables in the final fit.
+
+    `row_limit` is the default of ROW_LIMIT.
+    """
+    return SplitTables(task, targets.classes(task.training), embeddings=_EMBEDDINGS, row_limit=row_limit)
 
 
-def _folds(task: Task, plan: Plan, labels: NDArray[np.int8], era_numbers: NDArray[np.int32]) -> NDArray[np.intp]:
+def _folds(task: Task, plan: SearchPlan, labels: NDArray[np.int8], era_numbers: NDArray[np.int32]) -> NDArray[np.intp]:
     folds = eras.assign_folds(era_numbers, plan.folds)
     if folds is not None and _has_both_classes(folds, labels):
         return folds
@@ -109,13 +107,12 @@ def allocate(task: Task, data: TrainingData) -> ResourceBudget:
     """Allocate cores and memory: fewer pipelines at a time rather than pipelines with too little memory."""
     limit, threads = task.parameters.memory_limit, task.parameters.threads
     if limit is None:
-        return ResourceBudget(threads, _DEFAULT_MEMORY)
+        return ResourceBudget(threads, DEFAULT_MEMORY)
     rows, columns = data.features.shape
-    table = data.features.nbytes >> 20
-    total_rows = len(task.training) + len(table_to_predict(task))
-    minimum, base = _MIN_MEMORY + 4 * table, _BASE_MEMORY + table + (total_rows * _BASE_MEMORY_PER_ROW >> 20)
+    table = table_size(rows, columns)
+    minimum, base = min_memory(table), base_memory(task.sizes, table)
     task.require_memory(base + minimum, f"TPOT and {rows:,} rows of {columns:,} columns")
-    jobs = max(1, min(threads, (limit - base) // minimum))
+    jobs = max(1, min(threads, int((limit - base) // minimum)))
     if jobs < threads:
         task.note(f"{jobs} of {threads} cores used: more pipelines at a time do not fit into {limit:,} MiB")
-    return ResourceBudget(jobs, (limit - base) // jobs)
+    return ResourceBudget(jobs, int((limit - base) // jobs))

@@ -8,14 +8,16 @@ it is unbiased. The best pipeline is fitted on all rows of the search, and is ex
 Every pipeline is evaluated in a separate process with enforced limits of time and memory. The best one so far is fitted
 and predicts the validation table during the search, so that a model is available whenever it ends, at its limit or at a
 stop request. After a stop request there is no final fit. Otherwise the final fit fits the best pipeline, with its
-preprocessing, on all rows of both tables, in at most the time of the search; where that fails, the model is that of the
-first fit, with a note.
+preprocessing, on 200,000 rows of both tables, or on 50,000 where more take too much time or memory, in at most the time
+of the search; where that fails, the model is that of the first fit, with a note. Of more than 100 features it learns
+from those with the largest correlation with the target.
 
-Environment variables, in addition to those of `numerai_contract.split_tables` (embeddings: ``perplexity_05``; rows:
-40,000, or fewer when they have more than 2,000,000 values):
+Environment variables, in addition to those of `numerai_contract.split_tables` (embeddings: ``perplexity_05``; rows of
+the search: 40,000, or fewer when they have more than 2,000,000 values; ROW_LIMIT limits the final fit as well):
 
 ``TIME_LIMIT`` (600), ``TIME_LIMIT_PART`` (a sixth of it)
-    Seconds for the search, from the operation's start; seconds for one pipeline, with all its folds.
+    Seconds for the search, after the training rows have been read; seconds for one pipeline, with all its folds. Its
+    last predictions may take longer, 5 minutes for each 4 million rows.
 ``RUN_LIMIT``
     Maximum number of pipelines. Unless a time limit intervenes, the same seed then breeds the same pipelines.
 ``SEARCH_SPACE`` (weak-signal)
@@ -30,16 +32,18 @@ Environment variables, in addition to those of `numerai_contract.split_tables` (
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from numerai_contract.fitting import Fitted
 from numerai_contract.progress import duration
 from numerai_contract.search import SearchedModel, table_to_predict
 from numerai_contract.self_test import write_fixture_inputs
+from numerai_contract.split import read_split
 from numerai_contract.stopping import stop_requests
 from numerai_contract.task import TrainingSummary
 
-from ._plan import Plan
+from ._budget import LEAST_ROWS, SearchPlan, plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +58,10 @@ prepare_self_test = write_fixture_inputs
 
 
 class Choice(NamedTuple):
-    """The limits of the search, and the pipeline that it has found, for the final fit."""
+    """The limits of the search and of the final fit, and the pipeline that the search has found."""
 
-    plan: Plan
+    plan: SearchPlan
+    row_limit: int
     budget: ResourceBudget
     model: PipelineModel
 
@@ -75,21 +80,26 @@ def load(task: Task, directory: Path) -> PipelineModel:
 
 
 def _search(task: Task) -> Fitted:
-    plan = Plan.read(task.parameters, began=time.monotonic())
+    search_plan = SearchPlan.read(task.parameters, time.monotonic(), len(table_to_predict(task)))
+    planned = plan(task.parameters, task.sizes)
+    selects = planned.features < len(task.training.feature_names)
+    # the score on the split's validation part is to be unbiased
+    task.follow(planned, ~read_split(task.parameters.storing, task.training).validation if selects else None)
+    table = table_to_predict(task)
     with task.progress.step("loading TPOT"):
         from ._export import export
         from ._model import PipelineModel
         from ._search_runner import SearchRunner
         from ._training_data import allocate, load
 
-    data = load(task, plan)
+    data = load(task, search_plan)
     budget = allocate(task, data)
-    table = table_to_predict(task)
+    search_plan = replace(search_plan, began=time.monotonic())
     with stop_requests() as stop:
-        runner = SearchRunner(task, plan, budget, data, stop)
+        runner = SearchRunner(task, search_plan, budget, data, stop)
         with task.progress.step(
-            f"searching for {duration(plan.seconds)} or less, {budget.jobs} pipelines at a time, "
-            f"each for at most {duration(plan.seconds_per_pipeline)} and in {budget.memory:,} MiB"
+            f"searching for {duration(search_plan.seconds)} or less, {budget.jobs} pipelines at a time, "
+            f"each for at most {duration(search_plan.seconds_per_pipeline)} and in {budget.memory:,} MiB"
         ):
             runner.search()
         with task.progress.step(f"predicting {len(table):,} rows"):
@@ -104,17 +114,17 @@ def _search(task: Task) -> Fitted:
     )
     model = PipelineModel(trained.pipeline, data.tables.source.names)
     return Fitted(
-        SearchedModel(model, table, trained.predictions), summary, Choice(plan, budget, model), is_last=bool(stop)
+        SearchedModel(model, table, trained.predictions),
+        summary,
+        Choice(search_plan, planned.rows, budget, model),
+        is_last=bool(stop),
     )
 
 
 def _refit(task: Task, choice: Choice) -> Fitted:
     from ._model import refit
-    from ._training_data import load_tables
 
     with stop_requests() as stop:
-        tables = load_tables(task)
-        rows = len(tables.training_labels)
-        with task.progress.step(f"fitting the best pipeline on {rows:,} rows"):
-            model = refit(task, choice.plan, choice.budget, choice.model, tables, stop)
+        limits = sorted({choice.row_limit, min(choice.row_limit, LEAST_ROWS)}, reverse=True)
+        model, rows = refit(task, choice.plan, choice.budget, choice.model, limits, stop)
     return Fitted(model, TrainingSummary(training_rows=rows, chosen={"refitted": model is not choice.model}))

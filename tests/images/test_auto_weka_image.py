@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from numerai_contract.exits import Exit, ModelFailureError
+from numerai_contract.parameters import Parameters
+from numerai_contract.plans import Sizes
 from tests.images.conftest import THREE_TABLES, USER, FinishedRun, Runner, assert_succeeded, write_tables
 from tests.images.models import FEW_RUNS, THREE_GIB, TWO_SEARCHES
 from tests.images.search_stops import assert_stopped_in_search
@@ -178,7 +181,7 @@ def test_search_log_ranks_by_error_and_number_of_folds(load_module: Any) -> None
 def plan(load_module: Any, tmp_path: Path) -> Any:
     """Plan a search of 600 s on two cores."""
     table = tmp_path / "training.arff"
-    return load_module("_plan").Plan(tmp_path, table, table, [67, 68], 600, 60, None, 256, 256, "rmse")
+    return load_module("_budget").SearchPlan(tmp_path, table, table, [67, 68], 600, 60, None, 256, 768, 256, "rmse")
 
 
 def _search_log(load_module: Any, **errors: str) -> Any:
@@ -229,7 +232,8 @@ def test_background_trainer_uses_a_small_share_of_the_time(load_module: Any, pla
         assert rig.started == []
         log = _search_log(load_module, Fair="0.49")
         assert rig.update_until_a_line(log) == (
-            "ready for a stop request: weka.classifiers.Fair (error 0.4900) on all rows, after 10 s of processor time"
+            "ready for a stop request: weka.classifiers.Fair (error 0.4900) on the rows of the search, after 10 s of "
+            "processor time"
         )
         better = _search_log(load_module, Fair="0.49", Good="0.48")
         # 15 % of two cores' time: not yet, or enough for the last prediction and as much again
@@ -250,17 +254,19 @@ def test_background_trainer_uses_a_small_share_of_the_time(load_module: Any, pla
 
 
 def test_background_trainer_failed_best_is_replaced_by_the_next(load_module: Any, plan: Any) -> None:
-    constant = load_module("_java").ProgramError("it predicts 0.5000 for every row")
-    rig = TrainerRig(load_module, plan, Constant=constant, Broken=OSError(28, "No space left on device"))
-    log = _search_log(load_module, Constant="0.47", Broken="0.48", Fair="0.49")
+    constant = load_module("_predict").UnusableError("it predicts 0.5000 for every row")
+    costly = load_module("_predict").CostlyError("its predictions take about 200 s")
+    rig = TrainerRig(load_module, plan, Constant=constant, Broken=OSError(28, "No space left on device"), Costly=costly)
+    log = _search_log(load_module, Constant="0.46", Broken="0.47", Costly="0.48", Fair="0.49")
     with rig.trainer as trainer:
-        for now, text in ((0.0, "0.5000 for every row"), (100.0, "No space left"), (200.0, "ready for a stop")):
-            rig.now = now
+        for number, text in enumerate(("0.5000 for every row", "No space left", "about 200 s", "ready for a stop")):
+            rig.now = 100.0 * number
             assert text in rig.update_until_a_line(log)
         rig.now = 600.0
         rig.update(log)
-    assert rig.started == ["Constant", "Broken", "Fair"]
+    assert rig.started == ["Constant", "Broken", "Costly", "Fair"]
     assert [one["learner"].rpartition(".")[2] for one in trainer.failed] == ["Constant", "Broken"]
+    assert trainer.unusable == [(log.ranked()[0], "it predicts 0.5000 for every row")]
 
 
 def test_background_trainer_end_of_the_search_cancels_the_job(load_module: Any, plan: Any) -> None:
@@ -290,15 +296,168 @@ def test_background_trainer_end_of_the_search_cancels_the_job(load_module: Any, 
     assert trainer.failed == []
 
 
+class FinishRig:
+    """The end of a search with learners, some of which fail when they are trained on a number of rows."""
+
+    def __init__(self, load_module: Any, plan: Any, *, available: int, ready: Any = None) -> None:
+        self.notes, self.trained = list[str](), list[tuple[str, list[int]]]()
+        self.discarded = list[tuple[str, int]]()
+        self.background = SimpleNamespace(predictor=SimpleNamespace(latest=ready), unusable=[], failed=[])
+        self.failures: dict[tuple[str, int], Exception] = {}
+        self._load_module, self._plan, self._available = load_module, plan, available
+
+    def finish(self, log: Any) -> Any:
+        task = SimpleNamespace(note=self.notes.append, progress=SimpleNamespace(log=self.notes.append))
+        trainer = SimpleNamespace(available=lambda limit: min(limit, self._available), train=self._train)
+        return self._load_module("auto_weka_operation")._finish(
+            task, self._plan, [None] * 4_000_000, log, self.background, trainer, 200_000, lambda: False
+        )
+
+    def _train(self, _plan: Any, candidate: Any, limits: Any, *_: Any) -> Any:
+        learner = candidate.learner.rpartition(".")[2]
+        self.trained.append((learner, list(limits)))
+        if (learner, limits[0]) in self.failures:
+            raise self.failures[learner, limits[0]]
+        model = SimpleNamespace(
+            predict_within=lambda *_: np.array([0.5]),
+            discarded_on_error=contextlib.nullcontext,
+            discard=lambda: self.discarded.append((learner, limits[0])),
+        )
+        return model, limits[0]
+
+
 def test_finish_ready_best_is_not_trained_again(load_module: Any, plan: Any) -> None:
     log = _search_log(load_module, Good="0.48", Fair="0.49")
-    best, _ = log.ranked()
-    ready = best, np.array([0.5])
-    lines: list[str] = []
-    task = SimpleNamespace(note=lines.append, progress=SimpleNamespace(log=lines.append))
-    found = load_module("auto_weka_operation")._finish(task, plan, None, log, ready, lambda: False)
-    assert found == (ready, [])
-    assert lines[-1] == "weka.classifiers.Good was trained on all rows during the search"
+    rig = FinishRig(load_module, plan, available=3_000, ready=(log.ranked()[0], "trained"))
+    result, failed = rig.finish(log)
+    assert (result.candidate, result.trained, result.rows, failed) == (log.ranked()[0], "trained", 3_000, [])
+    assert rig.trained == []
+    assert rig.notes[-1] == "weka.classifiers.Good was trained during the search"
+
+
+def test_finish_best_is_trained_on_more_rows_after_a_trial(load_module: Any, plan: Any) -> None:
+    log = _search_log(load_module, Constant="0.46", Slow="0.47", Good="0.48", Fair="0.49")
+    rig = FinishRig(load_module, plan, available=2_000_000)
+    rig.background.unusable.append((log.ranked()[0], "it predicts 0.5000 for every row"))
+    rig.failures["Slow", 20_000] = load_module("_predict").UnusableError("its predictions would take more than 600 s")
+    result, failed = rig.finish(log)
+    # the trial, on the rows of the search, decides before minutes of training on more rows
+    assert rig.trained == [("Slow", [20_000]), ("Good", [20_000]), ("Good", [200_000, 50_000])]
+    assert (result.candidate.learner, result.rows) == ("weka.classifiers.Good", 200_000)
+    assert rig.discarded == [("Good", 20_000)]
+    assert [one["why"] for one in failed] == [
+        "it predicts 0.5000 for every row",
+        "its predictions would take more than 600 s",
+    ]
+    assert rig.notes[-1].startswith("rejected weka.classifiers.Slow (error 0.4700): its predictions would take")
+
+
+def test_finish_ready_best_is_trained_on_more_rows_only(load_module: Any, plan: Any) -> None:
+    log = _search_log(load_module, Good="0.48")
+    discarded = list[str]()
+    model = SimpleNamespace(discard=lambda: discarded.append("ready"))
+    ready = log.ranked()[0], SimpleNamespace(model=model, predictions=np.array([0.5]))
+    rig = FinishRig(load_module, plan, available=60_000, ready=ready)
+    assert rig.finish(log)[0].rows == 200_000
+    assert (rig.trained, discarded) == ([("Good", [200_000, 50_000])], ["ready"])
+    rig.failures["Good", 200_000] = load_module("_java").ProgramError("not finished after 60 s")
+    assert rig.finish(log)[0] == (*ready, 20_000)
+
+
+def test_finish_failure_on_more_rows_uses_the_trial(load_module: Any, plan: Any) -> None:
+    log = _search_log(load_module, Good="0.48")
+    rig = FinishRig(load_module, plan, available=60_000)
+    rig.failures["Good", 200_000] = load_module("_java").ProgramError("not finished after 60 s")
+    result, failed = rig.finish(log)
+    assert (result.rows, failed, rig.discarded) == (20_000, [], [])
+    assert "on more than 20,000 rows: not finished after 60 s; using the model of these rows" in rig.notes[-1]
+
+
+def test_finish_without_any_usable_model_raises_no_model(load_module: Any, plan: Any) -> None:
+    log = _search_log(load_module, Slow="0.47")
+    rig = FinishRig(load_module, plan, available=60_000)
+    rig.failures["Slow", 20_000] = load_module("_predict").UnusableError("its predictions would take more than 600 s")
+    with pytest.raises(ModelFailureError, match=r"of 1 configurations .* more than 600 s.*automl_minutes") as failure:
+        rig.finish(log)
+    assert failure.value.exit is Exit.NO_MODEL
+
+
+def test_trainer_failure_on_many_rows_trains_on_fewer(
+    load_module: Any, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, errors = load_module("auto_weka_operation"), load_module("_java")
+    notes = list[str]()
+    task = SimpleNamespace(note=notes.append, progress=SimpleNamespace(step=lambda _text: contextlib.nullcontext()))
+    trainer = module.Trainer(task, plan.directory, SimpleNamespace(labels=np.zeros(300_000)))
+    monkeypatch.setattr(trainer, "write", lambda limit: (plan.directory / f"{limit}.arff", limit))
+
+    def train(_task: Any, own_plan: Any, *_: Any) -> SimpleNamespace:
+        if own_plan.training.stem != "50000":
+            raise errors.ProgramError("not finished after 300 s")
+        return SimpleNamespace(discarded_on_error=contextlib.nullcontext)
+
+    monkeypatch.setattr(module.WekaModel, "train", train)
+    candidate = _search_log(load_module, Good="0.48").ranked()[0]
+    checked = list[Any]()
+    model, rows = trainer.train(
+        plan, candidate, [200_000, 50_000, 20_000], 60.0, lambda model, _: checked.append(model), bool
+    )
+    assert (rows, checked) == (50_000, [model])
+    assert notes == ["weka.classifiers.Good on 200,000 rows: not finished after 300 s; training on fewer"]
+    with pytest.raises(errors.ProgramError, match="not finished"):
+        trainer.train(plan, candidate, [200_000, 20_000], 60.0, lambda *_: None, bool)
+
+
+@pytest.mark.parametrize(("seconds_per_row", "is_useful"), [(20e-6, True), (280e-6, True), (2e-3, False)])
+def test_require_speed_rejects_predictions_that_take_too_long(
+    load_module: Any, monkeypatch: pytest.MonkeyPatch, seconds_per_row: float, is_useful: bool
+) -> None:
+    module, java = load_module("_predict"), load_module("_java")
+    now = 0.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def predictions_of(_table: Any, _heap: int, budget: Any, *, first_rows: int) -> None:
+        nonlocal now
+        seconds = 0.5 + seconds_per_row * first_rows
+        now += seconds
+        budget.spent += seconds
+        if now > budget.deadline:
+            raise java.ProgramError("not finished")
+
+    model = module.WekaModel("weka.classifiers.Good", None)
+    monkeypatch.setattr(model, "predictions_of", predictions_of)
+    budget = java.CpuBudget(10_000.0)
+    # two processes predict 4 million rows in 10 minutes, if each takes 300 microseconds for a row
+    table = type("Table", (), {"feature_names": ["a"] * 42, "__len__": lambda _: 4_000_000})()
+    if is_useful:
+        seconds = model.require_speed(table, 256, budget, 2)
+        assert seconds == pytest.approx(seconds_per_row * 4_000_000, rel=0.2)
+    else:
+        with pytest.raises(module.UnusableError, match="4,000,000 rows would take more than 600 s"):
+            model.require_speed(table, 256, budget, 2)
+
+
+@pytest.mark.parametrize(("to_predict", "with_lazy"), [(10_000, True), (4_000_000, False)])
+def test_create_plan_lazy_learners_need_few_rows_to_predict(
+    load_module: Any, tmp_path: Path, to_predict: int, with_lazy: bool
+) -> None:
+    arff = tmp_path / "training.arff"
+    arff.touch()
+    notes = list[str]()
+    task = SimpleNamespace(
+        parameters=Parameters({"OPERATION": "auto_weka", "SEED": "1", "THREADS": "2", "MEMORY_LIMIT": "4096"}),
+        sizes=Sizes(100_000, to_predict, 42),
+        training=SimpleNamespace(feature_names=["a"] * 42),
+        note=notes.append,
+    )
+    found = load_module("_budget").create_plan(task, tmp_path, arff, arff, rows=20_000, to_predict=to_predict)
+    assert found.with_lazy is with_lazy
+    assert len(found.seeds) == 2
+    assert len(notes) == (not with_lazy)
+    excluded = load_module("_search").excluded_learners(found)
+    assert [name for name in ("weka.classifiers.lazy.IBk",) if name.startswith(excluded)] == (
+        [] if with_lazy else ["weka.classifiers.lazy.IBk"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,31 +469,22 @@ def test_finish_ready_best_is_not_trained_again(load_module: Any, plan: Any) -> 
     ],
 )
 def test_train_again_failure_uses_the_first_model(
-    load_module: Any,
-    plan: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    failure: tuple[str, str] | None,
-    stop: list[signal.Signals],
-    note: str | None,
+    load_module: Any, plan: Any, failure: tuple[str, str] | None, stop: list[signal.Signals], note: str | None
 ) -> None:
     module = load_module("auto_weka_operation")
     notes, discarded = list[str](), list[str]()
 
-    def model(name: str) -> SimpleNamespace:
-        return SimpleNamespace(
-            check=lambda *_: None, discarded_on_error=contextlib.nullcontext, discard=lambda: discarded.append(name)
-        )
-
-    def train(*_: Any) -> SimpleNamespace:
+    def train(_plan: Any, _candidate: Any, limits: list[int], *_: Any) -> tuple[SimpleNamespace, int]:
+        assert limits == [200_000, 50_000]
         if failure is not None:
             raise getattr(load_module("_java"), failure[0])(failure[1])
-        return model("final")
+        return SimpleNamespace(), 200_000
 
-    monkeypatch.setattr(module.WekaModel, "train", train)
-    first = model("first")
-    task = SimpleNamespace(note=notes.append, training=None, progress=SimpleNamespace(step=contextlib.nullcontext))
+    first = SimpleNamespace(discard=lambda: discarded.append("first"))
+    trainer = SimpleNamespace(train=train, write_header=lambda: None)
     candidate = _search_log(load_module, Good="0.48").ranked()[0]
-    fitted = module._train_again(task, module.Choice(plan, candidate, first), 3, stop)
+    choice = module.Choice(plan, candidate, first, 200_000)
+    fitted = module._train_again(SimpleNamespace(note=notes.append), choice, trainer, stop)
     assert (fitted.model is first) == (failure is not None)
     assert fitted.summary.chosen == {"refitted": failure is None}
     assert notes == ([] if note is None else [note])
@@ -373,45 +523,49 @@ def test_weka_options_nested_arguments_are_converted(load_module: Any) -> None:
     ]
 
 
-TITLE = "\n=== Predictions on test data ===\n\n\ninst#,actual,predicted,error,distribution,\n"
+HEADER = """@relation 'rows-weka.filters.MultiFilter'
+
+@attribute distribution_{} numeric
+@attribute distribution_{} numeric
+
+@data
+"""
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected"),
+    ("classes", "rows", "expected"),
     [
         # class 0 first, as in the file of the training rows
-        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,2:1,,0.3,*0.7\n", [0.2, 0.7]),
-        # class 1 first, identified by the labels
-        ("1,1:?,2:0,,0.2,*0.8\n2,1:?,1:1,,*0.7,0.3\n", [0.2, 0.7]),
-        # one class in all rows identifies the other's column as well
-        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,1:0,,*0.6,0.4\n", [0.2, 0.4]),
-        ("1,1:?,2:1,,0.2,*0.8\n2,1:?,2:1,,0.4,*0.6\n", [0.8, 0.6]),
-        # an undecided learner
-        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,?,,0,0\n", [0.2, 0.5]),
+        ("01", "0.8,0.2\n0.3,0.7\n", [0.2, 0.7]),
+        ("10", "0.2,0.8\n0.7,0.3\n", [0.2, 0.7]),
+        # undecided learners
+        ("01", "0.8,0.2\n0,0\n", [0.2, 0.5]),
+        ("01", "0.8,0.2\n?,?\n", [0.2, 0.5]),
+        # a regression's values, which are no distribution
+        ("01", "1.5,0.5\n0,1\n", [0.25, 1.0]),
     ],
 )
 def test_probabilities_any_column_order_returns_class_1(
-    load_module: Any, tmp_path: Path, rows: str, expected: list[float]
+    load_module: Any, tmp_path: Path, classes: str, rows: str, expected: list[float]
 ) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text(TITLE + rows + "\n")
+    path = tmp_path / "rows.arff"
+    path.write_text(HEADER.format(*classes) + rows)
     assert load_module("_weka_predictions").probabilities(path, 2).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("classes", "rows", "message"),
     [
-        ("1,1:?,1:0,,*0.8,0.2\n", "predicted 1 of 2 rows"),
-        ("1,1:?,1:0,,*0.8,0.2\n3,1:?,1:0,,*0.8,0.2\n", "predicted row 3 instead of row 2 of 2"),
-        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,1:0,,0.2,*0.8\n", "change their order in row 2"),
-        ("1,1:?,1:0,,*0.8,0.2\n2,1:?,1:1,,*0.8,0.2\n", "both classes in one column"),
+        ("01", "0.8,0.2\n", "predicted 1 of 2 rows"),
+        ("01", "0.8,0.2\n0.8\n", "not readable"),
+        ("02", "0.8,0.2\n0.8,0.2\n", "the columns .*'distribution_2'"),
     ],
 )
 def test_probabilities_inconsistent_rows_raise_program_error(
-    load_module: Any, tmp_path: Path, rows: str, message: str
+    load_module: Any, tmp_path: Path, classes: str, rows: str, message: str
 ) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text(TITLE + rows + "\n")
+    path = tmp_path / "rows.arff"
+    path.write_text(HEADER.format(*classes) + rows)
     with pytest.raises(load_module("_java").ProgramError, match=message):
         load_module("_weka_predictions").probabilities(path, 2)
 

@@ -275,9 +275,9 @@ def test_tpot_pipeline_with_constant_predictions_is_rejected(runner: Runner) -> 
     assert "C=1e-05" in exported_pipeline(finished)
 
 
-def test_tpot_only_constant_pipelines_exit_with_70(runner: Runner) -> None:
+def test_tpot_only_constant_pipelines_exit_with_69(runner: Runner) -> None:
     write_split_tables(runner.directory, modify=np.zeros_like)
     finished = runner.run(MODEL, {}, **FEW_PIPELINES, EMBEDDINGS="none")
-    assert finished.code == 70
+    assert finished.code == 69
     assert "every row" in finished.lines[-1]
     assert not (runner.directory / f"predictions/{MODEL}.csv").exists()

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from numerai_pipeline.containers.backend import ContainerState
 
-EXIT_NOT_RETRIED = {64: "bad parameters", 65: "bad data", 66: "an input is missing"}
+EXIT_NO_MODEL = 69
+EXIT_NOT_RETRIED = {64: "bad parameters", 65: "bad data", 66: "an input is missing", EXIT_NO_MODEL: "no usable model"}
 EXIT_MEANING = EXIT_NOT_RETRIED | {70: "a bug", 75: "try again later"}
 EXIT_OUT_OF_MEMORY = 71  # reported by the container itself
 EXIT_KILLED = 137
@@ -77,7 +78,13 @@ def error_from_exit(
             f" memory; its own limit of {memory} MiB was not exceeded"
         )
     last = next((line for line in reversed(last_lines) if line.strip()), "its log is empty")
-    message = f"{task}: {EXIT_MEANING.get(code, 'failed')} (exit code {code}): {_CONTRACT_PREFIX.sub('', last)}"
+    remedy = ""
+    if code == EXIT_NO_MODEL:
+        remedy = (
+            f" Not retried, as the same inputs, seed and limits give the same: change the parameters of task {task} in"
+            " models.yaml, or run with more AUTOML_MINUTES if it is a search"
+        )
+    message = f"{task}: {EXIT_MEANING.get(code, 'failed')} (exit code {code}): {_CONTRACT_PREFIX.sub('', last)}{remedy}"
     return BadInputError(message) if code in EXIT_NOT_RETRIED else ContainerError(message)
 
 

@@ -118,7 +118,7 @@ class ContainerRunner:
         Raises
         ------
         BadInputError
-            When another attempt cannot help: exit codes 64 to 66, or an image that is not available.
+            When another attempt cannot help: exit codes 64 to 69, or an image that is not available.
         PipelineError
             When another attempt can.
         """

@@ -19,6 +19,7 @@ def ended(code: int, *, oom_killed: bool | None = False) -> ContainerState:
     ("state", "unreachable_seconds", "message", "is_final"),
     [
         (ended(65), 0.0, "svm: bad data (exit code 65): row 3 is wrong", True),
+        (ended(69), 0.0, "svm: no usable model (exit code 69): row 3 is wrong Not retried, as the same inputs", True),
         (ended(70), 0.0, "svm: a bug (exit code 70): row 3 is wrong", False),
         (ended(137, oom_killed=True), 0.0, "its limit is 512 MiB; raise `memory` of task svm", False),
         (ended(71), 0.0, "its limit is 512 MiB; raise `memory` of task svm", False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,21 @@ def test_predict_positions_out_of_order_are_respected() -> None:
     shuffled = [(rows[::-1], block[::-1]) for rows, block in reversed(_batches(4, 4))]
     predicted = batches.predict(shuffled, 8, lambda block: block[:, 0].astype(np.float64), rows_at_a_time=3)
     assert predicted.tolist() == list(range(8))
+
+
+def test_predict_several_threads_keep_order_and_raise_errors() -> None:
+    at_the_same_time = threading.Barrier(2)
+
+    def model(block: NDArray[Any]) -> NDArray[np.float64]:
+        at_the_same_time.wait(timeout=60)
+        if 6 in block:
+            raise ValueError("row 6")
+        return block[:, 0].astype(np.float64)
+
+    predicted = batches.predict(_batches(2, 2), 4, model, threads=2)
+    assert predicted.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="row 6"):
+        batches.predict(_batches(2, 2, 2, 2), 8, model, threads=2)
 
 
 NAN = np.nan

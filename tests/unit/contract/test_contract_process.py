@@ -94,7 +94,7 @@ def test_main_bad_parameters_exit_with_64(
             False,
         ),
         ("task.training", 66, "training.parquet: the file does not exist. Run the task", False),
-        ("raise exits.ModelFailureError('constant')", 70, "FAILED (70, the operation failed): constant", False),
+        ("raise exits.ModelFailureError('constant')", 69, "FAILED (69, no usable model): constant", False),
         (
             "{}['x']",
             70,
@@ -365,19 +365,19 @@ def test_self_test_working_operations_pass(contract: Contract) -> None:
 
 
 @pytest.mark.parametrize(
-    ("operations", "last_line"),
+    ("operations", "code", "last_line"),
     [
-        ({}, "has no operation"),
-        ({"bad": MODEL.replace("PREDICTIONS", "np.full(len(features), 0.5)")}, "learned nothing"),
-        ({"bad": "def run(task): pass"}, "self-test of bad: it succeeded without writing predictions.csv"),
-        ({"bad": "import not_installed"}, "No module named 'not_installed'"),
+        ({}, 70, "has no operation"),
+        ({"bad": MODEL.replace("PREDICTIONS", "np.full(len(features), 0.5)")}, 69, "learned nothing"),
+        ({"bad": "def run(task): pass"}, 70, "self-test of bad: it succeeded without writing predictions.csv"),
+        ({"bad": "import not_installed"}, 70, "No module named 'not_installed'"),
     ],
 )
-def test_self_test_broken_operation_exits_with_70(
-    contract: Contract, operations: dict[str, str], last_line: str
+def test_self_test_broken_operation_exits_with_its_code(
+    contract: Contract, operations: dict[str, str], code: int, last_line: str
 ) -> None:
-    code, lines = _end(contract(operations, "--self-test"))
-    assert code == 70
+    found, lines = _end(contract(operations, "--self-test"))
+    assert found == code
     assert last_line in lines[-1]
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_contract import outputs, targets
-from numerai_contract.exits import BadParameterError, Exit, ModelFailureError
+from numerai_contract.exits import BadParameterError, ContractError, Exit, ModelFailureError
 from numerai_contract.parameters import Parameters
 from numerai_contract.predictions import validate_probabilities, write_predictions
 from numerai_contract.progress import Progress
@@ -30,8 +30,6 @@ Writer = Callable[..., Path]
 @pytest.mark.parametrize(
     ("probabilities", "message"),
     [
-        ([0.1, 0.2], "shape .2,. for 3 rows"),
-        ([[0.1], [0.2], [0.3]], "shape .3, 1. for 3 rows"),
         ([0.1, math.nan, 0.3], "predicted nan for row 2; 1 of 3 rows have no prediction in .0, 1."),
         ([0.1, 0.2, 1.01], "predicted 1.01 for row 3"),
         ([-0.01, 0.2, math.inf], "predicted -0.01 for row 1; 2 of 3"),
@@ -41,6 +39,16 @@ Writer = Callable[..., Path]
 )
 def test_validate_probabilities_worthless_raises_model_failure(probabilities: list[float], message: str) -> None:
     with pytest.raises(ModelFailureError, match=message) as failure:
+        validate_probabilities(probabilities, 3)
+    assert failure.value.exit is Exit.NO_MODEL
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [([0.1, 0.2], "shape .2,. for 3 rows"), ([[0.1], [0.2], [0.3]], "shape .3, 1. for 3 rows")],
+)
+def test_validate_probabilities_wrong_shape_is_a_bug(probabilities: Any, message: str) -> None:
+    with pytest.raises(ContractError, match=message) as failure:
         validate_probabilities(probabilities, 3)
     assert failure.value.exit is Exit.BUG
 

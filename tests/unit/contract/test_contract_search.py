@@ -193,7 +193,7 @@ def test_result_after_a_stop_request_has_a_note() -> None:
     ("stop", "error", "message"),
     [
         ([signal.SIGTERM], TryAgainError, "stopped by SIGTERM after 5.0 s, before the first pipeline had predicted"),
-        ([], ModelFailureError, "no pipeline could predict anything"),
+        ([], ModelFailureError, "no pipeline could predict anything; see the lines above for the reasons. Another"),
     ],
 )
 def test_result_without_predictions_raises(stop: list[Any], error: type[Exception], message: str) -> None:

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
             heartbeat=_HEARTBEAT_SECONDS,
             folder=operations.folder(),
         ),
-        epilog=f"exit codes:\n{codes}\n\nAfter 64 to 66 another attempt would fail the same way.",
+        epilog=f"exit codes:\n{codes}\n\nAfter 64 to 69 another attempt would fail the same way.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

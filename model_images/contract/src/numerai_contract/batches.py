@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -60,9 +63,14 @@ def iterate(
 
 
 def predict(
-    batches: Iterable[Batch], rows: int, model: Callable[[NDArray[Any]], NDArray[np.float64]], **options: Any
+    batches: Iterable[Batch],
+    rows: int,
+    model: Callable[[NDArray[Any]], NDArray[np.float64]],
+    *,
+    threads: int = 1,
+    **options: Any,
 ) -> NDArray[np.float64]:
-    """Predict all rows, a batch at a time.
+    """Predict all rows, a batch at a time or several.
 
     Parameters
     ----------
@@ -70,6 +78,8 @@ def predict(
         See `iterate`.
     model
         From features, shape (rows of the batch, features), to probabilities, shape (rows of the batch,).
+    threads
+        Number of batches at the same time, each in a thread.
 
     Returns
     -------
@@ -77,6 +87,20 @@ def predict(
         In the order of the positions.
     """
     probabilities = np.empty(rows)
-    for positions, block in iterate(batches, rows, **options):
-        probabilities[positions] = model(block)
+    if threads == 1:
+        for positions, block in iterate(batches, rows, **options):
+            probabilities[positions] = model(block)
+        return probabilities
+    running: deque[tuple[NDArray[np.intp], Future[NDArray[np.float64]]]] = deque()
+
+    def collect(at_most: int) -> None:
+        while len(running) > at_most:
+            positions, future = running.popleft()
+            probabilities[positions] = future.result()
+
+    with ThreadPoolExecutor(threads) as pool:
+        for positions, block in iterate(batches, rows, **options):
+            running.append((positions, pool.submit(model, block)))
+            collect(threads - 1)
+        collect(0)
     return probabilities

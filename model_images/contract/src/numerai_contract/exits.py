@@ -1,6 +1,7 @@
 """The exit codes of an operation, and the errors that lead to them.
 
-The codes follow ``sysexits.h``. After 64 to 66 another attempt would fail the same way; the others may be retried.
+The codes follow ``sysexits.h``. After 64 to 69 another attempt with the same inputs, seed and limits would fail the
+same way; the others may be retried.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ class Exit(IntEnum):
     BAD_PARAMETERS = 64
     BAD_DATA = 65
     INPUT_MISSING = 66
+    NO_MODEL = 69
     BUG = 70
     NOT_ENOUGH_MEMORY = 71
     TRY_AGAIN = 75
@@ -31,6 +33,7 @@ _MEANINGS = {
     Exit.BAD_PARAMETERS: "bad parameters",
     Exit.BAD_DATA: "bad data",
     Exit.INPUT_MISSING: "input missing",
+    Exit.NO_MODEL: "no usable model",
     Exit.BUG: "the operation failed",
     Exit.NOT_ENOUGH_MEMORY: "not enough memory",
     Exit.TRY_AGAIN: "try again later",
@@ -62,7 +65,9 @@ class MissingInputError(ContractError):
 
 
 class ModelFailureError(ContractError):
-    """The model ran, and its predictions are worthless: not a number, constant, or outside [0, 1]."""
+    """No usable model: a search found none, or its predictions are constant, not a number, or outside [0, 1]."""
+
+    exit = Exit.NO_MODEL
 
 
 class NotEnoughMemoryError(ContractError):

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from numerai_contract import outputs
-from numerai_contract.exits import ModelFailureError
+from numerai_contract.exits import ContractError, ModelFailureError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,12 +46,14 @@ def validate_probabilities(probabilities: ArrayLike, rows: int) -> tuple[NDArray
 
     Raises
     ------
+    ContractError
+        When their number is wrong.
     ModelFailureError
-        When their number is wrong, or they are not numbers, outside [0, 1], or (almost) the same for every row.
+        When they are not numbers, outside [0, 1], or (almost) the same for every row.
     """
     values = np.asarray(probabilities, dtype=np.float64)
     if values.shape != (rows,):
-        raise ModelFailureError(
+        raise ContractError(
             f"the model returned predictions of shape {values.shape} for {rows:,} rows: one per row is required."
         )
     wrong = np.flatnonzero(~((values >= 0) & (values <= 1)))

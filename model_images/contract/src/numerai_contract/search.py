@@ -187,7 +187,10 @@ class BackgroundPredictor(Generic[CandidateT, JobT]):
                 raise TryAgainError(f"{stopped}, before the first {noun} had predicted anything. Run it again.")
             task.note(f"{stopped}: using {describe(self.latest[0])}")
         if self.latest is None:
-            raise ModelFailureError(f"no {noun} could predict anything; see the lines above for the reasons.")
+            raise ModelFailureError(
+                f"no {noun} could predict anything; see the lines above for the reasons. "
+                "Another attempt would find the same: give it more time (automl_minutes), or a smaller ROW_LIMIT."
+            )
         return self.latest
 
     def _begin(self, candidate: CandidateT, *, search_is_running: bool) -> None:

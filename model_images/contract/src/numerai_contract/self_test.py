@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from numerai_contract import operations, outputs
 from numerai_contract.embeddings import LIVE, STANDARD, write_embedding
-from numerai_contract.exits import ModelFailureError
+from numerai_contract.exits import ContractError
 from numerai_contract.parameters import Parameters
 from numerai_contract.predictions import HEADER
 from numerai_contract.progress import Progress, duration
@@ -54,12 +54,12 @@ def run() -> None:
 
     Raises
     ------
-    ModelFailureError
+    ContractError
         When predictions are missing or wrong. Exceptions of an operation are not caught.
     """
     names = operations.available()
     if not names:
-        raise ModelFailureError(f"{operations.folder()} has no operation: there is nothing to test.")
+        raise ContractError(f"{operations.folder()} has no operation: there is nothing to test.")
     progress = Progress()
     for name in names:
         began = time.monotonic()
@@ -126,7 +126,7 @@ def _run_operation(name: str, storing: Path) -> None:
             Path(parameters.pop(table)).unlink()
         _run_once(parameters)
         if _take_outputs(predicting, module) != first:
-            raise ModelFailureError(f"self-test of {name}: its finished fit gives other outputs than its first run.")
+            raise ContractError(f"self-test of {name}: its finished fit gives other outputs than its first run.")
 
 
 def _run_once(parameters: dict[str, str]) -> None:
@@ -166,12 +166,12 @@ def _write_table(path: Path, random: np.random.Generator, eras: list[str], data_
 def _check_predictions(name: str, predicting: Path, reporting: Path) -> None:
     for path in (predicting, reporting):
         if not path.exists() or not outputs.verify(path):
-            raise ModelFailureError(f"self-test of {name}: it succeeded without writing {path.name} and its manifest.")
+            raise ContractError(f"self-test of {name}: it succeeded without writing {path.name} and its manifest.")
     with predicting.open(encoding="utf-8", newline="") as stream:
         header, *rows = csv.reader(stream)
     expected = len(_TABLES["live"][0]) * _ROWS_OF_AN_ERA
     if tuple(header) != HEADER or len(rows) != expected:
-        raise ModelFailureError(
+        raise ContractError(
             f"self-test of {name}: predictions have the header {header} and {len(rows):,} rows, "
             f"not {list(HEADER)} and {expected:,}."
         )

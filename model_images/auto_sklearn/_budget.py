@@ -1,4 +1,4 @@
-"""The plan of a search: its time, its limits and its memory."""
+"""The plan of a search: its time, its limits and its memory; and the plan of its rows and features."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from numerai_contract.exits import BadParameterError
+from numerai_contract.plans import Plan, Sizes, largest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,16 @@ _BASE_MEMORY = 600
 _UNUSED_MEMORY = 450
 _MIN_MEMORY = 250
 _DEFAULT_MEMORY = 3_072
+# share of the container's memory for stored models, which are in /tmp: those of the last ensemble are not removed
+# before the next one has predicted, which loads its models again, somewhat larger
+_DISK_SHARE, _DISK_COPIES = 1 / 12, 4
+# copies of the features: of this process, the search and a candidate
+_TABLE_COPIES = 3
+# rows of the final fit, or the next number where it takes too much time or memory; features of the search
+LEAST_ROWS, _ROWS = 50_000, 100_000
+_FEATURES = 100
+# of the search: the same data are fitted by hundreds of candidates
+_SEARCH_VALUES, _SEARCH_ROWS = 2_500_000, 100_000
 # seconds of a search reserved for the last ensemble
 _RESERVE = 2.0
 
@@ -35,7 +46,7 @@ class ResourceBudget(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """The plan of a search.
 
     Attributes
@@ -95,13 +106,33 @@ def time_limit(parameters: Parameters) -> int:
     return seconds
 
 
+def plan(parameters: Parameters, sizes: Sizes) -> Plan:
+    """Plan the rows of the final fit and the features; see `numerai_contract.plans`."""
+    features = min(sizes.features, _FEATURES)
+    limit = parameters.memory_limit
+
+    def need(rows: int) -> float:
+        table = 4 * rows * features / 2**20
+        share = 0 if limit is None else _DISK_COPIES * int(limit * _DISK_SHARE)
+        return _BASE_MEMORY + sizes.open_tables + share + _TABLE_COPIES * table + _MIN_MEMORY
+
+    rows = largest(_ROWS, LEAST_ROWS, need, limit)
+    rows = min(parameters.get_int("ROW_LIMIT", rows, at_least=100, at_most=10_000_000), sizes.rows)
+    return Plan(rows, features, need(rows))
+
+
+def search_rows(features: int) -> int:
+    """Return the maximum number of rows of the search."""
+    return max(1_000, min(_SEARCH_VALUES // features, _SEARCH_ROWS))
+
+
 def allocate(task: Task, threads: int, table: int) -> ResourceBudget:
     """Allocate the container's memory: fewer candidates at a time rather than candidates with too little memory.
 
     Parameters
     ----------
     task
-        For its parameters and notes.
+        For its parameters, sizes and notes.
     threads
         Maximum number of candidates at a time.
     table
@@ -112,10 +143,9 @@ def allocate(task: Task, threads: int, table: int) -> ResourceBudget:
     memory = task.parameters.get_int("MEMORY_LIMIT_PART", at_least=64) if is_set else 0
     if limit is None:
         return ResourceBudget(threads, memory or _DEFAULT_MEMORY, 1 << 30)
-    # models are stored in /tmp, which is memory as well; those of the last ensemble are not removed before the next one
-    # has predicted, which loads its models again, somewhat larger
-    disk = limit // 12
-    available = limit - _BASE_MEMORY - 4 * disk - 3 * (table >> 20)
+    disk = int(limit * _DISK_SHARE)
+    base = _BASE_MEMORY + int(task.sizes.open_tables)
+    available = limit - base - _DISK_COPIES * disk - _TABLE_COPIES * (table >> 20)
     jobs = max(1, min(threads, available // _MIN_MEMORY))
     if available < _MIN_MEMORY:
         raise BadParameterError(
