@@ -98,7 +98,7 @@ class Kernel(NamedTuple):
         """Measure a sample of rows, shape (rows, features) with NaN for missing values, and draw landmarks from it."""
         medians = Medians(features)
         rows = medians.fill(features)
-        space = Space.of(rows, polynomial=False)
+        space = Space.of(rows, np.arange(rows.shape[1]), polynomial=False)
         drawn = np.sort(np.random.default_rng(seed).permutation(len(rows))[:landmarks])
         kernel = cls(medians, space.means, space.scales, landmarks=rows[:0])
         return kernel._replace(landmarks=kernel.standardize(rows[drawn]))
