@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.docker.operators.docker import DockerOperator
-from airflow.sdk import ResumableJobMixin, TriggerRule
+from airflow.sdk import ResumableJobMixin
 from airflow.sdk.exceptions import AirflowSkipException
 
 from numerai_pipeline.containers import runner as container_runner
@@ -169,9 +169,6 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             retry_exponential_backoff=2,
             max_retry_delay=timedelta(minutes=10),
             doc_md=spec.description,
-            # Airflow has no rule "all ended, at least one succeeded" that ignores skipped tasks:
-            # see _skip_unless_a_model_succeeded
-            trigger_rule=TriggerRule.ALL_DONE if spec.is_post_processing else TriggerRule.ALL_SUCCESS,
             **kwargs,
         )
         self.spec = spec
@@ -222,7 +219,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         states = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(self.models), run_ids=[ti.run_id])
         found = states.get(ti.run_id, {})
         failed = frozenset(name for name in self.models if found.get(name) != "success")
-        if len(failed) == len(self.models):
+        if len(failed) == len(self.models):  # the task was started by hand: see model_gate.py
             msg = f"no model succeeded, so there are no predictions for {self.spec.name}"
             raise AirflowSkipException(msg)
         return failed
