@@ -165,6 +165,9 @@ def generated_defaults(paths: ProjectPaths, given: Mapping[str, str]) -> dict[st
         "DATA_VOLUME": lambda: data,
         "DOCKER_SOCKET": lambda: str(socket),
         "DOCKER_GID": lambda: str(socket_group(socket)) if socket.exists() else "0",
+        "AIRFLOW_PARALLELISM": lambda: str(
+            int(given.get("MODEL_SLOTS") or local_airflow.cores()) + local_airflow.FURTHER_TASKS
+        ),
         "PORT": lambda: port,
         "BASE_URL": lambda: f"http://{local_airflow.HOST}:{port}",
         "POSTGRES_PASSWORD": lambda: secrets.token_hex(24),

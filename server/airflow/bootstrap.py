@@ -19,6 +19,7 @@ USER = 50000
 """Airflow's user and group in the image (``server/airflow/Dockerfile``)."""
 POOL = "numerai_models"
 PLUGINS = "/opt/numerai/plugins"
+IMAGES = "/opt/numerai/model_images"
 CHECK_SECONDS = 300
 
 
@@ -58,13 +59,26 @@ def airflow(*command: str) -> str:
 
 
 def ensure_pool() -> str:
-    """Create the models' pool; an existing one keeps its size, which the user may have changed."""
-    pool = os.environ.get("NUMERAI_POOL") or POOL
-    if pool in [each["pool"] for each in list_objects("pools")]:
+    """Create the models' pool, or enlarge one that is smaller than the widest task, which would wait forever.
+
+    Another pool keeps its size, which the user may have changed.
+    """
+    pool, widest = os.environ.get("NUMERAI_POOL") or POOL, widest_task()
+    existing = {each["pool"]: int(each["slots"]) for each in list_objects("pools")}
+    if existing.get(pool, 0) >= widest:
         return f"pool {pool} exists"
-    slots = os.environ.get("MODEL_SLOTS") or str(os.cpu_count() or 1)
-    airflow("pools", "set", pool, slots, "Cores of the machine, shared by the models' containers.")
-    return f"pool {pool} created with {slots} slots"
+    wanted = int(os.environ.get("MODEL_SLOTS") or os.cpu_count() or 1) if pool not in existing else existing[pool]
+    slots = max(wanted, widest)
+    airflow("pools", "set", pool, str(slots), "Cores of the machine, shared by the models' containers.")
+    return f"pool {pool} set to {slots} slots"
+
+
+def widest_task() -> int:
+    """Give the largest number of pool slots that a task of the registry needs."""
+    sys.path.insert(0, PLUGINS)
+    from numerai_pipeline.models.registry import load_registry
+
+    return max(spec.pool_slots for spec in load_registry(Path(os.environ.get("NUMERAI_IMAGES_DIR") or IMAGES)))
 
 
 def ensure_first_user() -> str:

@@ -413,8 +413,10 @@ def test_apprise_sends_by_the_services_of_its_connection(
     address = receiver.address.replace("http://", "json://")
     connection = {"conn_type": "apprise", "extra": {"config": {"path": address, "tag": "all"}}}
     monkeypatch.setenv("AIRFLOW_CONN_ALARMS", json.dumps(connection))
-    ended = run_dag("svm", NOTIFY_APPRISE="alarms")
-    task, run = receiver.bodies
+    # first in the process of the DAG processor, to which Apprise's threads would not pass on
+    ended = run_dag("svm", NOTIFY_APPRISE="alarms", NOTIFY_EVENTS="failed")
+    run_dag("svm", NOTIFY_EVENTS="task_failed")
+    run, task = receiver.bodies
     assert (task["type"], task["title"]) == ("failure", "numerai_tournament")
     assert task["message"].startswith("numerai_tournament: round 1335: svm failed\na division by zero\nhttp://")
     assert run["message"].startswith("numerai_tournament: round 1335 failed (svm)\nhttp://")

@@ -42,7 +42,7 @@ def new_run(session: Session, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     load_settings.cache_clear()
     bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
     assert bag.import_errors == {}
-    DagBundlesManager().sync_bundles_to_db(session=session)
+    DagBundlesManager().sync_bundles_to_db(session=session)  # type: ignore[no-untyped-call]
     session.commit()
     sync_bag_to_db(bag, "dags-folder", None, session=session)
     session.commit()
@@ -102,7 +102,7 @@ def picked(session: Session, *, slots: int) -> list[tuple[str, str]]:
 
     Pool.create_or_update_pool(MODELS_POOL, slots=slots, description="", include_deferred=False, session=session)
     session.commit()
-    runner = SchedulerJobRunner(job=Job())
+    runner = SchedulerJobRunner(job=Job())  # type: ignore[no-untyped-call]
     chosen = runner._executable_task_instances_to_queued(max_tis=64, session=session)
     return [(ti.run_id.split("__")[0], ti.task_id) for ti in chosen]
 
@@ -159,7 +159,7 @@ def test_scheduler_starts_the_longest_chain_of_a_run_first(session: Session, new
 
 def test_scheduler_nearest_task_to_submit_comes_first(session: Session, new_run: Callable[..., DagRun]) -> None:
     run = new_run("scheduled", SATURDAY, UNPACKED)
-    weights = {ti.task_id: ti.priority_weight for ti in run.get_task_instances(session=session)}
+    weights = {ti.task_id: ti.priority_weight or 0 for ti in run.get_task_instances(session=session)}
     line = ("submit", "leaderboard", "evaluate", "ensemble", "wait_for_round", "download", "unzip", "tsne", "svm")
     assert sorted(line, key=lambda name: -weights[name]) == list(line)
     assert max(weights.values()) < 2**31
@@ -212,3 +212,23 @@ def test_tasks_after_the_models_run_when_one_model_succeeded(session: Session, n
         set_state(run, name, state, session)
         schedule(run, session)
         assert [task for _, task in picked(session, slots=9)] == [following]
+
+
+def test_deadline_alarm_needs_neither_triggerer_nor_pool(session: Session, new_run: Callable[..., DagRun]) -> None:
+    from airflow.jobs.job import Job
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.models.trigger import Trigger
+
+    run = new_run("scheduled", SATURDAY, lambda task: None if task in LATER else "success")
+    schedule(run, session)
+    ti = run.get_task_instance("deadline", session=session)
+    assert ti is not None
+    trigger = Trigger("airflow.providers.standard.triggers.external_task.WorkflowTrigger", {})
+    session.add(trigger)
+    session.flush()
+    ti.trigger_id, ti.trigger_timeout, ti.next_method = trigger.id, SATURDAY, "submit_ended"
+    set_state(run, "deadline", "deferred", session)
+    runner = SchedulerJobRunner(job=Job())  # type: ignore[no-untyped-call]
+    runner.check_trigger_timeouts(session=session)
+    session.commit()
+    assert picked(session, slots=0) == [("scheduled", "deadline")]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseNotifier, conf
-from airflow.sdk.log import mask_secret, redact
+from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
 
 from numerai_pipeline.core.errors import BadInputError, NetworkError
 from numerai_pipeline.core.settings import load_notification_settings

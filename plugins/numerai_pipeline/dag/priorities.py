@@ -43,7 +43,7 @@ class RunTypePriority(PriorityWeightStrategy):
 def set_task_weights(dag: DAG) -> None:
     """Set each task's weight within its run, by its place in the graph; call it when all edges exist."""
     chains: dict[str, int] = {}
-    for task in reversed(dag.topological_sort()):
+    for task in reversed(dag.topological_sort()):  # type: ignore[no-untyped-call]
         chains[task.task_id] = 1 + max((chains[name] for name in task.downstream_task_ids), default=0)
     after_models = {DEADLINE, MODELS_ENDED, MODEL_SUCCEEDED}
     for name in (MODELS_ENDED, MODEL_SUCCEEDED):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from launcher import server_settings
+from launcher import local_airflow, server_settings
 from launcher.errors import LauncherError, UsageError
 from launcher.paths import ProjectPaths
 from launcher.server_settings import SECRETS
@@ -33,6 +33,11 @@ def test_create_env_file_is_readable_only_by_its_owner(paths: ProjectPaths) -> N
     assert settings["NUMERAI_DATA_DIR"] == settings["DATA_VOLUME"] == str(paths.root / "server-data")
     assert len(base64.urlsafe_b64decode(settings["FERNET_KEY"])) == 32
     assert settings["BASE_URL"] == f"http://127.0.0.1:{settings['PORT']}"
+    assert int(settings["AIRFLOW_PARALLELISM"]) == local_airflow.cores() + 8
+
+
+def test_create_env_file_leaves_eight_tasks_beside_the_models(paths: ProjectPaths) -> None:
+    assert server_settings.create_env_file(paths, {"MODEL_SLOTS": "30"}, {})["AIRFLOW_PARALLELISM"] == "38"
 
 
 def test_create_env_file_generates_long_unique_secrets(
