@@ -178,6 +178,20 @@ def test_graph_has_the_documented_edges(dag: DAG) -> None:
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
 
 
+def test_notifications_add_callbacks_and_the_deadline(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "deadline" not in dag.task_dict
+    assert not any(task.has_on_failure_callback for task in dag.tasks)
+    monkeypatch.setenv("NUMERAI_NOTIFY_APPRISE", "alarms")
+    dag = load_dag()
+    deadline = dag.task_dict["deadline"]
+    # a leaf that needs no slot of the models' pool
+    assert (deadline.upstream_task_ids, deadline.downstream_task_ids) == ({"wait_for_round"}, set())
+    assert deadline.pool != dag.task_dict["svm"].pool
+    assert deadline.execution_timeout
+    assert deadline.doc_md
+    assert all(task.has_on_failure_callback for task in serialized(dag).tasks)
+
+
 def test_submit_runs_after_failed_evaluation_and_can_fail_the_run(dag: DAG) -> None:
     submit = dag.task_dict["submit"]
     assert isinstance(submit, PythonOperator)
