@@ -20,6 +20,10 @@
    unless `submit` is on. With `NUMERAI_APPROVE_SUBMISSIONS`, **approve** waits for a user's approval first.
 8. **exploring** summarizes the results, and succeeds only if every task before it did.
 
+If no model succeeds, or the data cannot be prepared, the run ends at once. Where notifications are configured,
+**deadline** sends one when the round closes soon and nothing is submitted. Scheduled runs have priority over manual
+ones, and these over backfilled ones.
+
 The run's directory, `rounds/<round>/<run>/` on the data volume, has the live rows and links to its results. Finished
 results never change; every run that needs the same one uses it.
 All parameters are on the trigger form.
@@ -37,8 +41,11 @@ from numerai_pipeline.core import task_ids
 from numerai_pipeline.core.parameters import form_fields
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.dag import submission, tasks
+from numerai_pipeline.dag.deadline import DeadlineAlarm
+from numerai_pipeline.dag.model_gate import ModelGate
 from numerai_pipeline.dag.model_operator import RETRIES, ModelOperator
-from numerai_pipeline.dag.notifications import dag_callbacks
+from numerai_pipeline.dag.notifications import dag_callbacks, task_callbacks
+from numerai_pipeline.dag.priorities import RunTypePriority, set_task_weights
 from numerai_pipeline.dag.round_sensor import RoundSensor
 from numerai_pipeline.dag.submission import check_submissions
 from numerai_pipeline.dag.timetable import NumeraiRounds
@@ -62,9 +69,16 @@ with DAG(
     # By then the next week's round is open, and needs the machine.
     dagrun_timeout=timedelta(days=7),
     tags=["numerai"],
-    default_args={"owner": settings.owner, "retries": RETRIES, "retry_delay": timedelta(seconds=15)},
-    # Notify the configured channels when a run fails, misses its round, submits late, or succeeds.
-    **dag_callbacks(settings),
+    default_args={
+        "owner": settings.owner,
+        "retries": RETRIES,
+        "retry_delay": timedelta(seconds=15),
+        "weight_rule": RunTypePriority(),
+        # Notify the configured channels when a task fails,
+        **task_callbacks(),
+    },
+    # and when a run fails, misses its round, submits late, or succeeds.
+    **dag_callbacks(),
 ) as dag:
     # A round opens some time after noon, its data may follow later. Deferred: waiting uses no worker slot.
     wait_for_round = RoundSensor(
@@ -72,6 +86,14 @@ with DAG(
         execution_timeout=timedelta(minutes=30),
         doc_md="Checks the run's parameters; a scheduled run waits here for its round, others pass at once.",
     )
+
+    # The round closes soon, and nothing is submitted. Deferred until then, or until `submit` has ended.
+    if task_callbacks():
+        wait_for_round >> DeadlineAlarm(
+            task_id=task_ids.DEADLINE,
+            execution_timeout=timedelta(minutes=30),
+            doc_md="Notifies when the round closes soon and nothing is submitted; skipped where nothing is to submit.",
+        )
 
     # Retried with growing pauses, since the network may fail; a failed download leaves no file that looks complete.
     download = PythonOperator(
@@ -109,7 +131,6 @@ with DAG(
     leaderboard = PythonOperator(
         task_id=task_ids.LEADERBOARD,
         python_callable=tasks.write_leaderboard_page,
-        trigger_rule="all_done",
         execution_timeout=timedelta(minutes=30),
         doc_md="Writes the run's leaderboard into its directory as one HTML file; the menu *Browse* has the live one.",
     )
@@ -123,7 +144,6 @@ with DAG(
             predictions=registry.predictions,
             models=registry.models,
             subject="Submit to Numerai?",
-            trigger_rule="all_done",
             response_timeout=timedelta(hours=settings.approval_hours),
             execution_timeout=timedelta(minutes=30),
             doc_md="Waits for a user's approval of the planned submissions; skipped if there are none.",
@@ -135,7 +155,6 @@ with DAG(
         task_id=task_ids.SUBMIT,
         python_callable=submission.submit,
         op_kwargs={"predictions": registry.predictions, "models": registry.models},
-        trigger_rule="all_success" if settings.approve_submissions else "all_done",
         retry_exponential_backoff=2,
         max_retry_delay=timedelta(minutes=10),
         # Attempts go on until the round closes, or until the next one opens where late predictions are queued.
@@ -157,15 +176,23 @@ with DAG(
 
     wait_for_round >> download >> unzip
     nodes = {task_ids.UNZIP: unzip, **container_tasks}
-    for upstream, downstream in registry.edges():
-        nodes[upstream] >> nodes[downstream]
-    results = [container_tasks[name] for name in (*registry.models, *registry.post_processing)]
-    results >> leaderboard
-    [*results, leaderboard] >> exploring
+    models = [container_tasks[name] for name in registry.models]
+    post_processing = [container_tasks[name] for name in registry.post_processing]
+    gate = ModelGate(models)
+    for spec in registry:
+        upstream = [nodes[name] for name in registry.upstream(spec.name)]
+        if spec.is_post_processing:
+            gate.start(container_tasks[spec.name], after=[task for task in upstream if task in post_processing])
+        else:
+            upstream >> container_tasks[spec.name]
+    gate.start(leaderboard, after=post_processing)
+    [*models, *post_processing, leaderboard] >> exploring
     if settings.approve_submissions:
-        leaderboard >> approve >> submit
+        gate.start(approve, after=[leaderboard])
+        approve >> submit
     else:
-        leaderboard >> submit
+        gate.start(submit, after=[leaderboard])
+    set_task_weights(dag)
 
     # The parameters of the trigger form. They come last, since Airflow would copy them into every task created after
     # them, and check and store each copy whenever the file is parsed.

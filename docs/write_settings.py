@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "plugins"))
 from pydantic_core import PydanticUndefined  # noqa: E402
 
 from numerai_pipeline.core.parameters import RunParameters  # noqa: E402
-from numerai_pipeline.core.settings import Settings  # noqa: E402
+from numerai_pipeline.core.settings import SETTINGS_FIELDS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ COMMAND = "docs/write_settings.py"
 def settings_table() -> Iterator[str]:
     """Give the lines of the table of settings: variable, default, meaning."""
     yield from _head("variable", "default", "meaning")
-    for name, field in Settings.model_fields.items():
+    for name, field in SETTINGS_FIELDS.items():
         yield _row(f"`NUMERAI_{name.upper()}`", _default(field), _text(field))
 
 

@@ -33,6 +33,8 @@ USER = "admin"
 PRACTICE_CONNECTION = "AIRFLOW_CONN_NUMERAI_PRACTICE"
 START_SECONDS = 240.0
 STOP_SECONDS = 7.0
+FURTHER_TASKS = 8
+"""Tasks that may run beside those of the models' pool."""
 # No port: the log servers would listen on every interface, and one machine does not need them.
 NO_LOG_SERVER = "-1"
 
@@ -95,7 +97,8 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_FOLDER": str(paths.dags),
         "CORE__PLUGINS_FOLDER": str(paths.plugins),
-        "CORE__PARALLELISM": str(machine_cores() + 2),
+        # models use at most the pool's slots, and the other tasks of a run must not wait for them
+        "CORE__PARALLELISM": str(machine_cores() + FURTHER_TASKS),
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         # on a busy machine another process may hold the file for longer than SQLite's own five seconds

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from launcher import local_airflow
 from launcher.errors import LauncherError, UsageError
-from numerai_pipeline.core.settings import Settings
+from numerai_pipeline.core.settings import SETTINGS_FIELDS, machine_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ def read_settings(text: str) -> dict[str, str]:
 def known_settings(paths: ProjectPaths) -> list[str]:
     """List all settings: the ones in ``.env.example``, and the pipeline's."""
     example = read_settings((paths.root / EXAMPLE).read_text(encoding="utf-8"))
-    return list(dict.fromkeys([*example, *(f"{PIPELINE_PREFIX}{name.upper()}" for name in Settings.model_fields)]))
+    return list(dict.fromkeys([*example, *(f"{PIPELINE_PREFIX}{name.upper()}" for name in SETTINGS_FIELDS)]))
 
 
 def load(paths: ProjectPaths) -> dict[str, str]:
@@ -165,6 +165,9 @@ def generated_defaults(paths: ProjectPaths, given: Mapping[str, str]) -> dict[st
         "DATA_VOLUME": lambda: data,
         "DOCKER_SOCKET": lambda: str(socket),
         "DOCKER_GID": lambda: str(socket_group(socket)) if socket.exists() else "0",
+        "AIRFLOW_PARALLELISM": lambda: str(
+            int(given.get("NUMERAI_CORES") or given.get("MODEL_SLOTS") or machine_cores()) + local_airflow.FURTHER_TASKS
+        ),
         "PORT": lambda: port,
         "BASE_URL": lambda: f"http://{local_airflow.HOST}:{port}",
         "POSTGRES_PASSWORD": lambda: secrets.token_hex(24),

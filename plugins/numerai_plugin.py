@@ -1,4 +1,7 @@
-"""The pipeline's Airflow plugin: timetable, leaderboard page and links. Each component of Airflow reads it at start."""
+"""The pipeline's Airflow plugin: timetable, priorities, leaderboard page and links.
+
+Each component of Airflow reads it at start.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,17 @@ import pydantic_settings  # noqa: F401
 from airflow.plugins_manager import AirflowPlugin
 
 from numerai_pipeline.dag.leaderboard_links import EXTERNAL_VIEWS, FASTAPI_APP, LeaderboardLink
+from numerai_pipeline.dag.priorities import RunTypePriority
 from numerai_pipeline.dag.timetable import NumeraiRounds
 from numerai_pipeline.timetable import NumeraiRounds as FormerNumeraiRounds
 
 
 class NumeraiPlugin(AirflowPlugin):
-    """Timetable, web page and links of the pipeline."""
+    """Timetable, priorities, web page and links of the pipeline."""
 
     name = "numerai"
     timetables = [NumeraiRounds, FormerNumeraiRounds]  # noqa: RUF012 - declared like this by AirflowPlugin
+    priority_weight_strategies = [RunTypePriority]  # noqa: RUF012 - as above
     fastapi_apps = [FASTAPI_APP]  # noqa: RUF012 - as above
     external_views = [*EXTERNAL_VIEWS]  # noqa: RUF012 - as above
     operator_extra_links = [LeaderboardLink()]  # noqa: RUF012 - as above

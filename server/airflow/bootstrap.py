@@ -57,27 +57,19 @@ def airflow(*command: str) -> str:
 
 
 def ensure_pool() -> str:
-    """Create the models' pool; an existing one keeps its size, which the user may have changed.
+    """Create the models' pool, or enlarge one with fewer slots than cores: a task of all cores would wait forever.
 
-    Raises
-    ------
-    SystemExit
-        When it has fewer slots than the models may use cores: a task of all cores would wait forever.
+    A larger pool keeps its size, which the user may have changed.
     """
     # Airflow's command has put the plugins on the path
     from numerai_pipeline.core.settings import load_settings
 
     pool, cores = load_settings().pool, load_settings().cores
     existing = {each["pool"]: int(each["slots"]) for each in list_objects("pools")}
-    if pool not in existing:
-        airflow("pools", "set", pool, str(cores), "Cores that the models' containers share.")
-        return f"pool {pool} created with {cores} slots"
-    if existing[pool] < cores:
-        sys.exit(
-            f"the pool {pool} has {existing[pool]} slots, and a task may need {cores} (NUMERAI_CORES): set"
-            f" NUMERAI_CORES={existing[pool]} in .env; the pool may have more slots, not fewer"
-        )
-    return f"pool {pool} exists with {existing[pool]} slots"
+    if existing.get(pool, 0) >= cores:
+        return f"pool {pool} exists with {existing[pool]} slots"
+    airflow("pools", "set", pool, str(cores), "Cores that the models' containers share.")
+    return f"pool {pool} set to {cores} slots"
 
 
 def ensure_first_user() -> str:

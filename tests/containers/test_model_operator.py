@@ -205,13 +205,11 @@ def test_post_processing_runs_for_any_selected_model(run_dag: RunDag) -> None:
 
 
 @pytest.mark.parametrize("archive", [None, "/nowhere.zip"])
-def test_post_processing_without_successful_model_is_skipped(run_dag: RunDag, archive: str | None) -> None:
+def test_post_processing_without_successful_model_does_not_run(run_dag: RunDag, archive: str | None) -> None:
     conf = {} if archive is None else {"archive": archive}
     outcome = run_dag({"svm": {"parameters": {"MODE": "bad data"}}, "evaluate": post_processing()}, retries=3, **conf)
     assert outcome.state == "failed"
-    assert states(outcome)["evaluate"] == "skipped"
-    assert outcome.tasks["evaluate"].try_number == 1
-    assert "no model succeeded, so there are no predictions for evaluate" in outcome.output
+    assert states(outcome)["evaluate"] == "upstream_failed"
 
 
 def test_post_processing_runs_again_when_an_input_changes(run_dag: RunDag) -> None:

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseNotifier
 
-from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.settings import load_settings
-from numerai_pipeline.dag.notifications import dag_callbacks
+from numerai_pipeline.dag.notifications import check_channels
 from tests.samples import ROOT
 
 SECRET = "services/T0/B0/s3cr3t"
@@ -86,19 +85,6 @@ def mailbox() -> Iterator[tuple[int, list[str]]]:
         server.shutdown()
 
 
-@pytest.fixture
-def callbacks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """Return the callbacks for some settings."""
-
-    def configured(**variables: str) -> dict[str, Any]:
-        for name, value in variables.items():
-            monkeypatch.setenv(f"NUMERAI_{name}", value)
-        load_settings.cache_clear()
-        return dag_callbacks(load_settings())
-
-    return configured
-
-
 @pytest.fixture(scope="module")
 def airflow_database() -> None:
     from airflow.utils.db import initdb
@@ -112,19 +98,24 @@ from datetime import UTC, datetime
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
 
-from numerai_pipeline.dag.notifications import dag_callbacks
-from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag.notifications import MISSED, dag_callbacks, task_callbacks
 
-FAILING, LATE = {failing!r}, {late!r}
+FAILING, LATE, IS_MISSED = {failing!r}, {late!r}, {missed!r}
 
 def step(ti):
     if ti.task_id == FAILING:
+        if IS_MISSED:
+            ti.xcom_push(key=MISSED, value={{"round": 1335, "reason": "it closed"}})
         raise ValueError("a division by zero")
     return {{"round": "1335", "late": LATE}}
 
 
 with DAG(
-    "numerai_tournament", schedule=None, start_date=datetime(2024, 1, 6, tzinfo=UTC), **dag_callbacks(load_settings())
+    "numerai_tournament",
+    schedule=None,
+    start_date=datetime(2024, 1, 6, tzinfo=UTC),
+    default_args=task_callbacks(),
+    **dag_callbacks(),
 ):
     names = ("wait_for_round", "download", "unzip", "submit", "svm")
     tasks = [PythonOperator(task_id=name, python_callable=step) for name in names]
@@ -147,7 +138,9 @@ def run_dag(
 ) -> Callable[..., Ended]:
     """Run a DAG with the task ids and callbacks of the pipeline's, and have the DAG processor call the callbacks."""
 
-    def run(failing: str | None = None, late: list[str] | None = None, **variables: str) -> Ended:
+    def run(
+        failing: str | None = None, late: list[str] | None = None, *, missed: bool = False, **variables: str
+    ) -> Ended:
         from airflow.dag_processing.dagbag import DagBag
 
         for name, value in variables.items():
@@ -155,7 +148,7 @@ def run_dag(
         load_settings.cache_clear()
         file = tmp_path / f"dags_{failing}" / "numerai_tournament.py"
         file.parent.mkdir(exist_ok=True)
-        file.write_text(DAG_FILE.format(failing=failing, late=late or []))
+        file.write_text(DAG_FILE.format(failing=failing, late=late or [], missed=missed))
         bag = DagBag(file, bundle_name="dags-folder")
         assert bag.import_errors == {}
         dag = bag.dags["numerai_tournament"]
@@ -244,6 +237,7 @@ def test_webhook_finished_run_has_round_and_link(receiver: Receiver, run_dag: Ca
         "state": "success",
         "failed": [],
         "late": [],
+        "reason": None,
     }
 
 
@@ -257,7 +251,7 @@ def test_notification_of_a_late_submission_names_the_models(receiver: Receiver, 
 
 def test_notification_of_a_failed_run_names_late_submissions(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
     assert run_dag(failing="svm", late=["alpha"], NOTIFY_WEBHOOK=receiver.address).state == "failed"
-    [body] = receiver.bodies
+    body = receiver.bodies[-1]
     assert (body["event"], body["state"], body["late"]) == ("failed", "failed", ["alpha"])
     assert body["text"].endswith("failed (svm) and was submitted after its close (alpha queued for the next round)")
 
@@ -271,21 +265,41 @@ def test_notification_of_a_late_submission_follows_the_setting(
 
 
 @pytest.mark.parametrize(
-    ("failing", "event", "text"),
+    ("failing", "text"),
     [
-        ("unzip", "failed", "numerai_tournament: round 1335 failed (unzip)"),
-        ("download", "failed", "numerai_tournament: a round failed (download)"),
-        ("wait_for_round", "missed", "numerai_tournament: a round was missed"),
+        ("unzip", "numerai_tournament: round 1335 failed (unzip)"),
+        ("download", "numerai_tournament: round 1335 failed (download)"),
+        # of wrong keys or parameters, for instance
+        ("wait_for_round", "numerai_tournament: a round failed (wait_for_round)"),
     ],
 )
-def test_webhook_failed_run_names_tasks_or_missed_round(
-    receiver: Receiver, run_dag: Callable[..., Ended], failing: str, event: str, text: str
+def test_webhook_failed_run_names_tasks(
+    receiver: Receiver, run_dag: Callable[..., Ended], failing: str, text: str
 ) -> None:
     receiver.answers = [503]  # busy: the request is repeated
-    assert run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_EVENTS=event).state == "failed"
+    assert run_dag(failing, NOTIFY_WEBHOOK=receiver.address, NOTIFY_EVENTS="failed,missed").state == "failed"
     body, again = receiver.bodies
     assert body == again
-    assert (body["event"], body["text"], body["state"], body["failed"]) == (event, text, "failed", [failing])
+    assert (body["event"], body["text"], body["state"], body["failed"]) == ("failed", text, "failed", [failing])
+
+
+def test_webhook_missed_round_is_a_single_event(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+    assert run_dag("wait_for_round", missed=True, NOTIFY_WEBHOOK=receiver.address).state == "failed"
+    [body] = receiver.bodies
+    assert (body["event"], body["text"]) == ("missed", "numerai_tournament: round 1335 was missed")
+    assert body["reason"] == "it closed"
+
+
+@pytest.mark.parametrize("failing", ["wait_for_round", "download", "unzip", "submit", "svm"])
+def test_failed_task_notifies_at_once_with_its_error(
+    receiver: Receiver, run_dag: Callable[..., Ended], failing: str
+) -> None:
+    run_dag(failing, NOTIFY_WEBHOOK=receiver.address)
+    task, run = receiver.bodies
+    assert (task["event"], task["state"], task["failed"]) == ("task_failed", "running", [failing])
+    assert task["text"].endswith(f": {failing} failed")
+    assert task["reason"] == "a division by zero"
+    assert run["event"] == "failed"
 
 
 def test_webhook_other_events_are_not_sent(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
@@ -332,12 +346,17 @@ def test_notifier_templates_have_the_event(run_dag: Callable[..., Ended], tmp_pa
     arguments = {"path": str(tmp_path / "diary"), "text": text}
     for failing in (None, "unzip"):
         run_dag(failing, NOTIFIER=f"{__name__}.Diary", NOTIFIER_ARGUMENTS=json.dumps(arguments))
-    assert (tmp_path / "diary").read_text() == "finished: 1335 []\nfailed: 1335 ['unzip']\n"
+    assert (tmp_path / "diary").read_text() == (
+        "finished: 1335 []\ntask_failed: 1335 ['unzip']\nfailed: 1335 ['unzip']\n"
+    )
 
 
-def test_notifier_arguments_with_news_warn(callbacks: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_notifier_arguments_with_news_warn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMERAI_NOTIFIER", f"{__name__}.Diary")
+
     def configure(text: str) -> None:
-        callbacks(NOTIFIER=f"{__name__}.Diary", NOTIFIER_ARGUMENTS=json.dumps({"path": str(tmp_path), "text": text}))
+        monkeypatch.setenv("NUMERAI_NOTIFIER_ARGUMENTS", json.dumps({"path": str(tmp_path), "text": text}))
+        check_channels()
 
     with pytest.warns(FutureWarning, match="the template variable 'news' is deprecated: rename it to 'event'"):
         configure("{% if news.failed %}x{% endif %}")
@@ -346,28 +365,62 @@ def test_notifier_arguments_with_news_warn(callbacks: Callable[..., dict[str, An
         configure("the news of {{ event.round }}")
 
 
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"NOTIFIER": "nowhere.Notifier"}, "NUMERAI_NOTIFIER: nowhere.Notifier cannot be imported"),
-        ({"NOTIFIER": "json.Notifier"}, "NUMERAI_NOTIFIER: json.Notifier cannot be imported"),
-        ({"NOTIFIER": "json.JSONDecoder"}, "json.JSONDecoder is not a notifier"),
-        ({"NOTIFIER": f"{__name__}.Diary"}, "rejects its arguments"),
-        ({"NOTIFIER": "Diary"}, "NUMERAI_NOTIFIER='Diary': String should match"),
-        ({"NOTIFIER_ARGUMENTS": "{"}, "NUMERAI_NOTIFIER_ARGUMENTS=…: not JSON"),
-        ({"NOTIFY_EVENTS": "lost"}, "NUMERAI_NOTIFY_EVENTS='lost'"),
-        ({"NOTIFY_EVENTS": ","}, "is an empty list"),
-        ({"NOTIFY_EMAIL": "me"}, "NUMERAI_NOTIFY_EMAIL='me'"),
-        ({"NOTIFY_WEBHOOK": f"ftp://{SECRET}"}, "NUMERAI_NOTIFY_WEBHOOK=…: not an http or https address"),
-    ],
-)
-def test_run_callbacks_wrong_setting_raises_when_parsed(
-    callbacks: Callable[..., dict[str, Any]], variables: dict[str, str], message: str
+MISTAKES: list[tuple[dict[str, str], str]] = [
+    ({"NOTIFIER": "nowhere.Notifier"}, "NUMERAI_NOTIFIER: nowhere.Notifier cannot be imported"),
+    ({"NOTIFIER": "json.Notifier"}, "NUMERAI_NOTIFIER: json.Notifier cannot be imported"),
+    ({"NOTIFIER": "json.JSONDecoder"}, "json.JSONDecoder is not a notifier"),
+    ({"NOTIFIER": f"{__name__}.Diary"}, "rejects its arguments"),
+    ({"NOTIFIER": "Diary"}, "NUMERAI_NOTIFIER='Diary': String should match"),
+    ({"NOTIFIER_ARGUMENTS": "{"}, "NUMERAI_NOTIFIER_ARGUMENTS=…: not JSON"),
+    ({"NOTIFY_EVENTS": "lost"}, "NUMERAI_NOTIFY_EVENTS='lost'"),
+    ({"NOTIFY_EVENTS": ","}, "is an empty list"),
+    ({"NOTIFY_EMAIL": "me"}, "NUMERAI_NOTIFY_EMAIL='me'"),
+    ({"NOTIFY_WEBHOOK": f"ftp://{SECRET}"}, "NUMERAI_NOTIFY_WEBHOOK=…: not an http or https address"),
+    ({"ALARM_MINUTES": "0"}, "NUMERAI_ALARM_MINUTES='0'"),
+]
+
+
+@pytest.mark.parametrize(("variables", "message"), MISTAKES)
+def test_wrong_channel_is_logged_once_and_fails_no_dag(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variables: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(BadInputError) as caught:
-        callbacks(**variables)
-    assert message in str(caught.value)
-    assert "s3cr3t" not in str(caught.value)
+    from airflow.dag_processing.dagbag import DagBag
+
+    for name, value in variables.items():
+        monkeypatch.setenv(f"NUMERAI_{name}", value)
+    load_settings.cache_clear()
+    bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
+    assert (bag.import_errors, len(bag.dags)) == ({}, 2)
+    # by `wait_for_round`, the first task
+    check_channels()
+    [record] = [each for each in caplog.records if each.name == "numerai_pipeline.dag.notifications"]
+    assert record.levelname == "ERROR"
+    assert message in record.message
+    assert "s3cr3t" not in caplog.text
+
+
+def test_wrong_channel_does_not_affect_the_run_or_others(receiver: Receiver, run_dag: Callable[..., Ended]) -> None:
+    ended = run_dag(NOTIFY_WEBHOOK=receiver.address, NOTIFIER="nowhere.Notifier")
+    assert ended.state == "success"
+    assert [body["event"] for body in receiver.bodies] == ["finished"]
+    ended = run_dag(NOTIFIER="nowhere.Notifier", NOTIFY_EVENTS="finished")
+    assert "NUMERAI_NOTIFIER: nowhere.Notifier cannot be imported" in ended.log
+
+
+def test_apprise_sends_by_the_services_of_its_connection(
+    receiver: Receiver, run_dag: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = receiver.address.replace("http://", "json://")
+    connection = {"conn_type": "apprise", "extra": {"config": {"path": address, "tag": "all"}}}
+    monkeypatch.setenv("AIRFLOW_CONN_ALARMS", json.dumps(connection))
+    # first in the process of the DAG processor, to which Apprise's threads would not pass on
+    ended = run_dag("svm", NOTIFY_APPRISE="alarms", NOTIFY_EVENTS="failed")
+    run_dag("svm", NOTIFY_EVENTS="task_failed")
+    run, task = receiver.bodies
+    assert (task["type"], task["title"]) == ("failure", "numerai_tournament")
+    assert task["message"].startswith("numerai_tournament: round 1335: svm failed\na division by zero\nhttp://")
+    assert run["message"].startswith("numerai_tournament: round 1335 failed (svm)\nhttp://")
+    assert "s3cr3t" not in ended.log
 
 
 def test_email_is_sent_by_airflows_smtp_connection(
@@ -399,5 +452,5 @@ def test_serialized_dag_has_callbacks_without_the_secret(monkeypatch: pytest.Mon
     failure, success, content = serialised()
     assert (failure, success) == (True, True)
     assert "s3cr3t" not in content
-    monkeypatch.setenv("NUMERAI_NOTIFY_EVENTS", "failed")
-    assert serialised()[:2] == (True, False)
+    monkeypatch.setenv("NUMERAI_NOTIFIER_ARGUMENTS", "{")  # reported when an event occurs
+    assert serialised()[:2] == (True, True)

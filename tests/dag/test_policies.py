@@ -178,19 +178,33 @@ def test_graph_has_the_documented_edges(dag: DAG) -> None:
     assert all(upstream[model] == {"unzip"} for model in (*INDEPENDENT, "adversarial_validation"))
     assert upstream["tsne"] == {"adversarial_validation"}
     assert all(upstream[model] == {"tsne"} for model in FLEMING)
-    assert upstream["ensemble"] == {*INDEPENDENT, *FLEMING}
-    assert upstream["evaluate"] == {*INDEPENDENT, *FLEMING, "ensemble"}
-    assert upstream["leaderboard"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate"}
-    assert upstream["exploring"] == {*upstream["leaderboard"], "leaderboard"}
-    assert dag.task_dict["leaderboard"].trigger_rule == "all_done"
-    assert upstream["submit"] == {"leaderboard"}
+    assert upstream["models_ended"] == upstream["model_succeeded"] == {*INDEPENDENT, *FLEMING}
+    assert upstream["ensemble"] == {"models_ended", "model_succeeded"}
+    assert upstream["evaluate"] == {"model_succeeded", "ensemble"}
+    assert upstream["leaderboard"] == {"model_succeeded", "ensemble", "evaluate"}
+    assert upstream["exploring"] == {*INDEPENDENT, *FLEMING, "ensemble", "evaluate", "leaderboard"}
+    assert upstream["submit"] == {"model_succeeded", "leaderboard"}
     assert {task.task_id for task in dag.task_group.get_task_group_dict()["fleming"]} == set(FLEMING)
+
+
+def test_notifications_add_callbacks_and_the_deadline(dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "deadline" not in dag.task_dict
+    assert not any(task.has_on_failure_callback for task in dag.tasks)
+    monkeypatch.setenv("NUMERAI_NOTIFY_APPRISE", "alarms")
+    dag = load_dag()
+    deadline = dag.task_dict["deadline"]
+    # a leaf that needs no slot of the models' pool
+    assert (deadline.upstream_task_ids, deadline.downstream_task_ids) == ({"wait_for_round"}, set())
+    assert deadline.pool != dag.task_dict["svm"].pool
+    assert deadline.execution_timeout
+    assert deadline.doc_md
+    assert all(task.has_on_failure_callback for task in serialized(dag).tasks)
 
 
 def test_submit_runs_after_failed_evaluation_and_can_fail_the_run(dag: DAG) -> None:
     submit = dag.task_dict["submit"]
     assert isinstance(submit, PythonOperator)
-    assert TriggerRule(submit.trigger_rule).value == "all_done"
+    assert TriggerRule(submit.trigger_rule).value == "all_done_min_one_success"
     # a leaf: when it fails, so does the run
     assert submit.downstream_task_ids == set()
     assert set(submit.op_kwargs["models"]) == {*INDEPENDENT, *FLEMING}
@@ -206,10 +220,11 @@ def test_submit_with_approval_requires_success_of_approve(monkeypatch: pytest.Mo
     dag = load_dag()
     assert dag.params.get_param("submit").value is True
     approve, submit = dag.task_dict["approve"], dag.task_dict["submit"]
-    assert (approve.upstream_task_ids, submit.upstream_task_ids) == ({"leaderboard"}, {"approve"})
+    assert approve.upstream_task_ids == {"model_succeeded", "leaderboard"}
+    assert submit.upstream_task_ids == {"approve"}
     # nothing is submitted without an approval
     assert TriggerRule(submit.trigger_rule).value == "all_success"
-    assert TriggerRule(approve.trigger_rule).value == "all_done"
+    assert TriggerRule(approve.trigger_rule).value == "all_done_min_one_success"
     assert all(task.execution_timeout and task.retries and task.doc_md for task in (approve, submit))
     assert serialized(dag).task_dict["approve"].task_type == "SubmissionApproval"
 
@@ -223,11 +238,10 @@ def test_submission_of_unknown_model_is_an_import_error(monkeypatch: pytest.Monk
     assert "NUMERAI_SUBMISSIONS: alpha=smv: no model" in next(iter(bag.import_errors.values()))
 
 
-def test_post_processing_tasks_run_when_all_models_ended(dag: DAG) -> None:
+def test_post_processing_tasks_run_when_the_ones_before_failed(dag: DAG) -> None:
     rules = {container.task_id: TriggerRule(container.trigger_rule).value for container in containers(dag)}
-    after = {"ensemble", "evaluate"}
-    assert {name for name, rule in rules.items() if rule == "all_done"} == after
-    assert {rule for name, rule in rules.items() if name not in after} == {"all_success"}
+    assert rules.pop("evaluate") == "all_done_min_one_success"
+    assert set(rules.values()) == {"all_success"}
     exploring = dag.task_dict["exploring"]
     assert isinstance(exploring, PythonOperator)
     assert set(exploring.op_kwargs["models"]) == {*INDEPENDENT, *FLEMING}

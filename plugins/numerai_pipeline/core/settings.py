@@ -12,7 +12,7 @@ import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -126,7 +126,7 @@ def _constraint(value: str) -> str:
     return value
 
 
-Event = Literal["failed", "missed", "late", "finished"]
+Event = Literal["task_failed", "failed", "missed", "late", "finished", "approval", "deadline"]
 Constraint = Annotated[str, AfterValidator(_constraint)]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 SecretHttpAddress = Annotated[SecretStr, AfterValidator(_secret_http_address)]
@@ -169,10 +169,27 @@ def _default_data_dir() -> Path:
     return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "numerai-data"
 
 
-class Settings(BaseSettings):
-    """The settings of a deployment; each field's description is its documentation."""
+class _Settings(BaseSettings):
+    """Reads each field from its variable."""
 
     model_config = SettingsConfigDict(env_prefix="NUMERAI_", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read settings from arguments, then the environment, then the former names of variables."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, _DeprecatedVariables(settings_cls)
+
+
+class Settings(_Settings):
+    """The settings of a deployment; each field's description is its documentation."""
 
     data_dir: AbsolutePath = Field(
         default_factory=_default_data_dir,
@@ -306,32 +323,6 @@ class Settings(BaseSettings):
         description="Days after which housekeeping removes containers whose task is over, counted from the container's"
         " end or, if it is still running, from its start. The start of a run removes them at once.",
     )
-    notify_webhook: SecretHttpAddress | None = Field(
-        default=None,
-        description="Webhook URL that receives run events as JSON. Never logged, as it often contains a secret.",
-    )
-    notify_email: str | None = Field(
-        default=None,
-        pattern=r"^[^@\s,;]+@[^@\s,;]+$",
-        description="E-mail address that receives run events, through Airflow's connection `smtp_default`.",
-    )
-    notifier: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
-        description="Import path of any Airflow notifier that is called as well, such as"
-        " `airflow.providers.slack.notifications.slack.SlackNotifier`.",
-    )
-    notifier_arguments: Annotated[dict[str, Any], NoDecode, BeforeValidator(_from_json)] = Field(
-        default_factory=dict,
-        repr=False,
-        description="JSON object of its arguments. Its templates may use `event`: `{{ event.text }}`.",
-    )
-    notify_events: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
-        default=("failed", "missed", "late", "finished"),
-        description="Events to notify about (comma-separated): `failed` runs, `missed` rounds, `late` submissions,"
-        " `finished` runs.",
-    )
-
     submit: bool = Field(
         default=False,
         description="Default of the run parameter `submit`; required for scheduled runs to submit.",
@@ -367,19 +358,6 @@ class Settings(BaseSettings):
         description="Seconds to wait until Numerai confirms an upload.",
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read settings from arguments, then the environment, then the former names of variables."""
-        del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, _DeprecatedVariables(settings_cls)
-
     def api_address(self, source: Literal["numerai", "practice"]) -> str:
         """Give the address of the Numerai API of a source.
 
@@ -399,6 +377,52 @@ class Settings(BaseSettings):
         return self.practice_url
 
 
+class NotificationSettings(_Settings):
+    """The settings of notifications. They are separate, since a mistake in them must not fail the tasks of a run."""
+
+    notify_apprise: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Airflow connection, of type *apprise*, with the addresses of the services that receive events:"
+        " e-mail, chat, push messages. It needs the package `apache-airflow-providers-apprise`.",
+    )
+    notify_webhook: SecretHttpAddress | None = Field(
+        default=None,
+        description="Webhook URL that receives events as JSON. Never logged, as it often contains a secret.",
+    )
+    notify_email: str | None = Field(
+        default=None,
+        pattern=r"^[^@\s,;]+@[^@\s,;]+$",
+        description="E-mail address that receives events, through Airflow's connection `smtp_default`.",
+    )
+    notifier: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$",
+        description="Import path of any Airflow notifier that is called as well, such as"
+        " `airflow.providers.slack.notifications.slack.SlackNotifier`.",
+    )
+    notifier_arguments: Annotated[dict[str, Any], NoDecode, BeforeValidator(_from_json)] = Field(
+        default_factory=dict,
+        repr=False,
+        description="JSON object of its arguments. Its templates may use `event`: `{{ event.text }}`.",
+    )
+    notify_events: Annotated[tuple[Event, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=get_args(Event),
+        description="Events to notify about (comma-separated): a task that failed, at once (`task_failed`); `failed`"
+        " runs; `missed` rounds; `late` submissions; `finished` runs; an `approval` that waits for a user; nothing"
+        " submitted shortly before the `deadline`.",
+    )
+    alarm_minutes: int = Field(
+        default=15,
+        ge=1,
+        le=720,
+        description="Minutes before a round closes at which the event `deadline` is sent, if nothing is submitted.",
+    )
+
+
+SETTINGS_FIELDS = Settings.model_fields | NotificationSettings.model_fields
+"""All settings: name → field."""
+_Kind = TypeVar("_Kind", bound=_Settings)
 _SECRET = frozenset({"notify_webhook", "notifier_arguments"})
 
 
@@ -423,8 +447,23 @@ def load_settings() -> Settings:
     BadInputError
         Naming each invalid variable, its value and the reason.
     """
+    return _load(Settings)
+
+
+def load_notification_settings() -> NotificationSettings:
+    """Read the settings of notifications from this process's environment.
+
+    Raises
+    ------
+    BadInputError
+        As for :func:`load_settings`.
+    """
+    return _load(NotificationSettings)
+
+
+def _load(kind: type[_Kind]) -> _Kind:
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
-        names = {field: _variable(field) for field in Settings.model_fields}
+        names = {field: _variable(field) for field in kind.model_fields}
         raise BadInputError(describe_validation_error(error, names)) from None

@@ -5,9 +5,25 @@ from __future__ import annotations
 WAIT_FOR_ROUND = "wait_for_round"
 DOWNLOAD = "download"
 UNZIP = "unzip"
+DEADLINE = "deadline"
+MODELS_ENDED = "models_ended"
+MODEL_SUCCEEDED = "model_succeeded"
 LEADERBOARD = "leaderboard"
 APPROVE = "approve"
 SUBMIT = "submit"
 EXPLORING = "exploring"
 
-PIPELINE_TASKS = frozenset({WAIT_FOR_ROUND, DOWNLOAD, UNZIP, LEADERBOARD, APPROVE, SUBMIT, EXPLORING})
+PIPELINE_TASKS = frozenset(
+    {
+        WAIT_FOR_ROUND,
+        DEADLINE,
+        DOWNLOAD,
+        UNZIP,
+        MODELS_ENDED,
+        MODEL_SUCCEEDED,
+        LEADERBOARD,
+        APPROVE,
+        SUBMIT,
+        EXPLORING,
+    }
+)

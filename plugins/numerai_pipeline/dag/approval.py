@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.leaderboard_links import ADDRESS
+from numerai_pipeline.dag.notifications import approval_waits
 from numerai_pipeline.dag.submission import APPROVED, approval_of, plan_submission
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class SubmissionApproval(ApprovalOperator):
 
     @translate_errors()
     def execute(self, context: Context) -> Any:
-        """Show the planned submissions, and wait for an answer.
+        """Show the planned submissions, notify of them, and wait for an answer.
 
         The shown results are the XCom ``approved``: `submit` refuses any other.
         """
@@ -56,6 +57,7 @@ class SubmissionApproval(ApprovalOperator):
         approved = {name: approval_of(predictions) for name, predictions in found.items()}
         context["ti"].xcom_push(key=APPROVED, value=approved)
         self.body = approval_text(planned.layout, planned.round, chosen, found, _leaderboard_address(planned.layout))
+        approval_waits(context)
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:

@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.docker.operators.docker import DockerOperator
-from airflow.sdk import ResumableJobMixin, TriggerRule
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk import ResumableJobMixin
 from airflow.sdk.exceptions import AirflowSkipException
 
 from numerai_pipeline.containers import runner as container_runner
@@ -33,6 +34,7 @@ from numerai_pipeline.dag import docker_connection
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
 from numerai_pipeline.dag.result_trigger import ResultTrigger
+from numerai_pipeline.dag.run_dates import SCHEDULED, live_run_ids
 from numerai_pipeline.storage.continuing_fits import ContinuingFit, continuing_fits
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.reports import summary_of
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from numerai_pipeline.models.registry import ModelSpec, Registry
 
 RETRIES = 3
+YIELD_TIME = timedelta(seconds=30)
+"""Time for which a task leaves the pool to a wider task of a scheduled run, before it tries again."""
 LARGE_QUEUE, DEFAULT_QUEUE = "big-memory", "cpu"
 """Celery queues for workers on machines of different sizes; other executors have no queues."""
 
@@ -178,9 +182,6 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             retry_exponential_backoff=2,
             max_retry_delay=timedelta(minutes=10),
             doc_md=spec.description,
-            # Airflow has no rule "all ended, at least one succeeded" that ignores skipped tasks:
-            # see _skip_unless_a_model_succeeded
-            trigger_rule=TriggerRule.ALL_DONE if spec.is_post_processing else TriggerRule.ALL_SUCCESS,
             **kwargs,
         )
         self.spec = spec
@@ -189,6 +190,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         self.planner = TaskPlanner(spec, registry)
         self.dependent_models = registry.dependent_models(spec.name)
         self.models = registry.models if spec.is_post_processing else ()
+        slots = spec.slots_of(settings.cores)
+        self.wider_tasks = [each.name for each in registry if each.slots_of(settings.cores) > slots]
         self._runner: ContainerRunner | None = None
         self._kill_requested = False
 
@@ -217,7 +220,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         return summary_of(self.spec.name, layout) | {"image": self.image}
 
     def execute_again(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 - of the trigger
-        """Continue after another run has finished a result that this one needs, or has given it up."""
+        """Continue after another run has finished a result that this one needs, or has taken the pool's slots."""
         return self.execute(context)
 
     def on_kill(self) -> None:
@@ -232,7 +235,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         states = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(self.models), run_ids=[ti.run_id])
         found = states.get(ti.run_id, {})
         failed = frozenset(name for name in self.models if found.get(name) != "success")
-        if len(failed) == len(self.models):
+        if len(failed) == len(self.models):  # the task was started by hand: see model_gate.py
             msg = f"no model succeeded, so there are no predictions for {self.spec.name}"
             raise AirflowSkipException(msg)
         return failed
@@ -375,6 +378,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         collector.check_inputs(inputs)
         directory = run.files.data.work(self.spec.name, plan.key)
         workspace = Workspace(directory, inputs, keeps_parts=bool(self.spec.outputs))
+        if not directory.exists():  # else an earlier attempt has begun
+            self._yield_to_live_run(run.context)
         self._runner = self._new_runner(run, workspace, self._environment_of(plan, inputs), deadline, kept_keys)
         if self._kill_requested:
             self._runner.kill()
@@ -386,6 +391,23 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                 ContinuingFit(collector.describe("fit"), until.isoformat(timespec="seconds")).write(run.files.data)
                 raise
             collector.collect(workspace)
+
+    def _yield_to_live_run(self, context: Context) -> None:
+        """Wait without a pool slot while a wider task of a scheduled run waits for slots.
+
+        Airflow starts any task that fits into the open slots: the narrow tasks of a backfill would take each slot that
+        becomes free, and a task that needs several would wait for the end of the backfill.
+        """
+        ti = context["ti"]
+        if not self.wider_tasks or context["dag_run"].run_type == SCHEDULED:
+            return
+        now = datetime.now(tz=UTC)
+        waiting = ti.get_ti_count(
+            dag_id=ti.dag_id, task_ids=self.wider_tasks, run_ids=live_run_ids(now), states=["scheduled"]
+        )
+        if waiting:
+            self.log.info("a task of a scheduled run waits for several pool slots: waiting without one")
+            self.defer(trigger=DateTimeTrigger(moment=now + YIELD_TIME), method_name="execute_again")
 
     def _environment_of(self, plan: TaskPlan, inputs: Mapping[str, Path]) -> dict[str, str]:
         environment = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk.bases.sensor import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from numerai_pipeline.core.parameters import parse_parameters
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dag.notifications import MISSED, check_channels
 from numerai_pipeline.dag.orphan_cleanup import remove_orphans
 from numerai_pipeline.dag.run_dates import BACKFILL, SCHEDULED, run_date
 from numerai_pipeline.dag.submission import preflight_check
@@ -53,8 +54,9 @@ class RoundSensor(BaseSensorOperator):
         self._clock = clock
 
     def pre_execute(self, context: Context) -> None:
-        """Remove orphaned containers: the run needs the machine for its own."""
+        """Remove orphaned containers, as the run needs the machine; log mistakes in the settings of notifications."""
         super().pre_execute(context)
+        check_channels()
         with translate_errors():
             remove_orphans(load_settings(), context["ti"])
 
@@ -70,9 +72,11 @@ class RoundSensor(BaseSensorOperator):
             if skip_reason or day_opens is None or parameters.source == "archive":
                 self.log.info("not waiting for a round: %s", skip_reason or "the run has no date")
                 return None
-            return self._poll_once(parameters.source, parameters.version, day_opens)
+            return self._poll_once(context, parameters.source, parameters.version, day_opens)
 
-    def _poll_once(self, source: Literal["numerai", "practice"], version: str, day_opens: datetime) -> dict[str, Any]:
+    def _poll_once(
+        self, context: Context, source: Literal["numerai", "practice"], version: str, day_opens: datetime
+    ) -> dict[str, Any]:
         from numerai_pipeline.dag.round_trigger import RoundTrigger
         from numerai_pipeline.numerai_api.readiness import round_poller
         from numerai_pipeline.numerai_api.retries import TRANSIENT, utc_now
@@ -85,7 +89,7 @@ class RoundSensor(BaseSensorOperator):
             self.log.warning("the first query failed: %s", error)
         else:
             if status.state != "waiting":
-                return self.execute_complete({}, status.to_json())
+                return self.execute_complete(context, status.to_json())
             self.log.info("%s", status.reason)
         self.log.info("waiting for the round of %s in the triggerer", poller.day)
         return self.defer(
@@ -94,8 +98,10 @@ class RoundSensor(BaseSensorOperator):
             timeout=timedelta(seconds=self.timeout),
         )
 
-    def execute_complete(self, _context: Context | Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the round that the trigger found, or fail with the reason."""
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the round that the trigger found, or fail with the reason; a missed round is the XCom ``missed``."""
+        if event["state"] == "missed":
+            self._fail_missed(context, event["reason"], event["round"])
         if event["state"] != "ready":
             raise AirflowFailException(event["reason"])
         self.log.info("%s", event["reason"])
@@ -106,8 +112,13 @@ class RoundSensor(BaseSensorOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSensorTimeout as error:
+            self.log.debug("%s", error)
             msg = f"missed the round: the triggerer did not respond for {timedelta(seconds=self.timeout)}; check it"
-            raise AirflowFailException(msg) from error
+            return self._fail_missed(context, msg)
+
+    def _fail_missed(self, context: Context, reason: str, round_number: int | None = None) -> NoReturn:
+        context["ti"].xcom_push(key=MISSED, value={"round": round_number, "reason": reason})
+        raise AirflowFailException(reason)
 
 
 def _skip_reason(parameters: RunParameters, run_type: str) -> str | None:

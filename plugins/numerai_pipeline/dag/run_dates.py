@@ -1,12 +1,13 @@
-"""The date of a run that determines its round."""
+"""The date of a run that determines its round, and the ids of live runs."""
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from datetime import datetime
+from numerai_pipeline.core.round_calendar import FIRST_OPENING
 
+if TYPE_CHECKING:
     from airflow.sdk.types import DagRunProtocol
 
 SCHEDULED = "scheduled"
@@ -23,3 +24,15 @@ def run_date(dag_run: DagRunProtocol) -> datetime | None:
     if dag_run.run_type in (SCHEDULED, BACKFILL):
         return dag_run.data_interval_end
     return dag_run.logical_date
+
+
+def live_run_ids(now: datetime) -> list[str]:
+    """List the ids that the scheduled runs of the last week have, as far as their days are scheduled.
+
+    Parameters
+    ----------
+    now : datetime
+        The present moment, in UTC.
+    """
+    openings = (datetime.combine(now.date() - timedelta(days=days), FIRST_OPENING) for days in range(8))
+    return [f"{SCHEDULED}__{opening.isoformat()}" for opening in openings]

@@ -199,12 +199,6 @@ class Registry:
         """Return the tasks directly upstream of this one, each model by its name."""
         return _resolve_dependencies(self.tasks[name], self.tasks)
 
-    def edges(self) -> Iterator[tuple[str, str]]:
-        """Yield the pairs (upstream task, task) of the graph, ``unzip`` among the former."""
-        for spec in self:
-            for name in self.upstream(spec.name):
-                yield name, spec.name
-
     def preprocessing(self, name: str) -> tuple[str, ...]:
         """Return the preprocessing tasks upstream of a task, direct and indirect."""
         found: set[str] = set()

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.core.settings import DEPRECATED_VARIABLES, NUMERAI_API_URL, Settings, load_settings
+from numerai_pipeline.core.settings import (
+    DEPRECATED_VARIABLES,
+    NUMERAI_API_URL,
+    Settings,
+    load_notification_settings,
+    load_settings,
+)
 
 
 def test_settings_defaults_are_for_live_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,8 +157,9 @@ def test_settings_former_variable_is_read_with_a_warning(
 ) -> None:
     former, present = DEPRECATED_VARIABLES[field], f"NUMERAI_{field.upper()}"
     monkeypatch.setenv(former, text)
+    load: Callable[[], object] = load_notification_settings if field == "notify_events" else load_settings
     with pytest.warns(DeprecationWarning, match=f"{former} is deprecated .* use {present}"):
-        assert getattr(load_settings(), field) == value
+        assert getattr(load(), field) == value
     assert f"{former} is deprecated and will not be read by the next release: use {present}" in caplog.messages
 
 

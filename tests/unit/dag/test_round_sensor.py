@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,22 @@ def a_run(
     )
 
 
+@dataclass
+class StubTask:
+    """Stores the XComs of the task."""
+
+    pushed: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
 def context(run: DagRun | None = None, **chosen: Any) -> Any:
-    return {"dag_run": run or a_run(), "params": {**DEFAULTS, "source": "practice", **chosen}}
+    return {
+        "dag_run": run or a_run(),
+        "params": {**DEFAULTS, "source": "practice", **chosen},
+        "ti": StubTask(),
+    }
 
 
 def asked(server: PracticeServer) -> int:
@@ -131,21 +146,26 @@ def test_sensor_failing_server_defers_after_one_request(
 
 def test_sensor_scheduled_run_too_late_fails_without_retry(sensor: RoundSensor, season: ClockedSeason) -> None:
     season.clock = SATURDAY + timedelta(days=4)
+    late = context()
     with pytest.raises(AirflowFailException, match=r'missed round 1334 .* closed .*\{"round": 1334\}'):
-        sensor.execute(context())
+        sensor.execute(late)
+    assert late["ti"].pushed["missed"]["round"] == 1334
 
 
-def test_sensor_round_missed_while_waiting_fails_without_retry(sensor: RoundSensor) -> None:
-    for state in ("missed", "failed"):
-        with pytest.raises(AirflowFailException, match="nothing came"):
-            sensor.resume_execution(
-                "execute_complete", {"event": {"state": state, "reason": "nothing came"}}, context()
-            )
+@pytest.mark.parametrize(("state", "pushed"), [("missed", ["missed"]), ("failed", [])])
+def test_sensor_only_a_missed_round_is_marked_as_missed(sensor: RoundSensor, state: str, pushed: list[str]) -> None:
+    waited = context()
+    event = {"state": state, "reason": "nothing came", "round": None}
+    with pytest.raises(AirflowFailException, match="nothing came"):
+        sensor.resume_execution("execute_complete", {"event": event}, waited)
+    assert list(waited["ti"].pushed) == pushed
 
 
 def test_sensor_trigger_timeout_names_the_triggerer(sensor: RoundSensor) -> None:
+    waited = context()
     with pytest.raises(AirflowFailException, match="the triggerer did not respond for 6 days"):
-        sensor.resume_execution(TRIGGER_FAIL_REPR, {"error": "Trigger timeout"}, context())
+        sensor.resume_execution(TRIGGER_FAIL_REPR, {"error": "Trigger timeout"}, waited)
+    assert waited["ti"].pushed["missed"]["round"] is None
 
 
 @pytest.mark.parametrize(

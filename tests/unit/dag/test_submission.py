@@ -306,7 +306,10 @@ def test_approve_pushes_what_submit_then_accepts(
     monkeypatch.setattr("airflow.providers.standard.operators.hitl.ApprovalOperator.execute", lambda *_: None)
     approve = SubmissionApproval(task_id="approve", predictions=PREDICTIONS, models=MODELS, subject="?")
     context: Any = {"params": {"source": "numerai", "submit": True}, "ti": ti}
+    waiting: list[Any] = []
+    monkeypatch.setattr("numerai_pipeline.dag.approval.approval_waits", waiting.append)
     approve.execute(context)
+    assert waiting == [context]
     (approved,) = pushed.values()
     assert list(approved) == ["alpha"]
     assert f"| alpha | svm | {approved['alpha']['sha256'][:12]} |" in str(approve.body)

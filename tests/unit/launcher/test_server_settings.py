@@ -14,6 +14,7 @@ from launcher import server_settings
 from launcher.errors import LauncherError, UsageError
 from launcher.paths import ProjectPaths
 from launcher.server_settings import SECRETS
+from numerai_pipeline.core.settings import machine_cores
 from tests.samples import ROOT
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def test_create_env_file_is_readable_only_by_its_owner(paths: ProjectPaths) -> N
     assert settings["NUMERAI_DATA_DIR"] == settings["DATA_VOLUME"] == str(paths.root / "server-data")
     assert len(base64.urlsafe_b64decode(settings["FERNET_KEY"])) == 32
     assert settings["BASE_URL"] == f"http://127.0.0.1:{settings['PORT']}"
+    assert int(settings["AIRFLOW_PARALLELISM"]) == machine_cores() + 8
+
+
+def test_create_env_file_leaves_eight_tasks_beside_the_models(paths: ProjectPaths) -> None:
+    assert server_settings.create_env_file(paths, {"NUMERAI_CORES": "30"}, {})["AIRFLOW_PARALLELISM"] == "38"
 
 
 def test_create_env_file_generates_long_unique_secrets(

@@ -39,8 +39,8 @@ def test_ensure_pool_existing_one_keeps_its_size(ensure_pool: Callable[[Pools], 
     assert ensure_pool({"numerai_models": "16"}) == []
 
 
-def test_ensure_pool_with_fewer_slots_than_cores_fails(
+def test_ensure_pool_with_fewer_slots_than_cores_is_enlarged(
     ensure_pool: Callable[[Pools], list[tuple[str, ...]]],
 ) -> None:
-    with pytest.raises(SystemExit, match=r"has 2 slots, and a task may need 8 .*: set NUMERAI_CORES=2 in \.env"):
-        ensure_pool({"numerai_models": "2"})
+    [command] = ensure_pool({"numerai_models": "2"})
+    assert command[:4] == ("pools", "set", "numerai_models", "8")

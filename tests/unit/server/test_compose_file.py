@@ -16,7 +16,7 @@ from launcher.compose import find_program
 from launcher.paths import ProjectPaths
 from launcher.processes import Commands
 from launcher.server_settings import SECRETS, create_env_file, read_settings
-from numerai_pipeline.core.settings import DEPRECATED_VARIABLES, Settings
+from numerai_pipeline.core.settings import DEPRECATED_VARIABLES, SETTINGS_FIELDS
 from tests.samples import ROOT
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_secrets_have_no_default() -> None:
 
 
 def test_settings_are_passed_to_airflow_and_described() -> None:
-    for variable in [*(f"NUMERAI_{name.upper()}" for name in Settings.model_fields), *DEPRECATED_VARIABLES.values()]:
+    for variable in [*(f"NUMERAI_{name.upper()}" for name in SETTINGS_FIELDS), *DEPRECATED_VARIABLES.values()]:
         assert f"{variable}: ${{{variable}:" in TEXT
     example = read_settings((ROOT / ".env.example").read_text())
     used = set(re.findall(r"\$\{([A-Z_]+)", TEXT))
