@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from numerai_contract.parameters import Parameters
     from numerai_contract.plans import Plan, Sizes
 
-# Maximum of rows * (features + 200), which the time of an epoch follows: about ten seconds on a core.
+# Maximum of rows * (features + 200), which the time of an epoch follows: about ten seconds. Of 2.5 million rows of 48
+# columns it took 7 s on two cores.
 _MAX_WORK = 600_000_000
 _FIXED_WORK = 200
-# Python, Keras, XLA, a small network, and the batches that are read.
+# Python, Keras, XLA, a small network, and the batches that are read: 340 MiB measured on 18,000 rows, and in all 1,308
+# (the plan: 2,016) with 2.5 of 6.8 million rows of 48 columns.
 _BASE_MEBIBYTES = 768
 # Of a training row: its position in the order of the epoch, and its label.
 _BYTES_OF_A_ROW = 40
