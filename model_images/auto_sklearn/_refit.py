@@ -108,12 +108,12 @@ def _refit_all(
                     continue
                 del running[worker]
                 ended += 1
+                task.progress.update(ended / len(numbers), f"{ended:,} of {len(numbers):,} members")
                 if outcome.status == "succeeded":
                     members[number] = members[number]._replace(pickled=outcome.value)
                     done.add(number)
                 else:
                     task.progress.log(f"a member could not be fitted on {len(data.labels):,} rows: {outcome.reason}")
-            task.progress.update(ended / len(numbers), f"{ended:,} of {len(numbers):,} members")
     finally:
         for worker in running:
             worker.end()

@@ -29,7 +29,7 @@ all is used; fewer when the memory is not enough for all.
 A configuration with constant predictions is worthless, however small its error; so is one that cannot predict the
 validation table in 90 seconds, or in 10 minutes for each 4 million rows, which the first 20,000 rows show. Then the
 next best is used, and the report has a note. Where lazy learners (IBk, KStar, LWL) would take longer, they do not take
-part in the search: IBk needs 3.7 ns for each feature, training row and row to predict.
+part in the search: IBk needs 3.6 ns for each feature, training row and row to predict.
 
 The best one so far is trained on the rows of the search and predicts the validation table during the search, at a low
 priority and with at most 15 % of the processor time; the log has a line when its model is ready. At a stop request
