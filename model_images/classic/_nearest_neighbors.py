@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import faiss
 import numpy as np
+from scipy.signal import fftconvolve
 from threadpoolctl import threadpool_limits
 
 from ._standardized import Space, principal_directions
@@ -41,12 +42,20 @@ _ROWS_OF_CLUSTER, _MAX_CLUSTERS, _PROBES, _CANDIDATES = 100, 1_024, 64, 16
 _AT_A_TIME = 512
 # rows outside the embedding that a thread searches, and places, at a time
 _SEARCHED_AT_A_TIME, _PLACED_AT_A_TIME = 2_048, 1_024
-# steps of a placed row to a density's maximum
+# perplexity of the weights of the nearest rows, as a share of their number, and steps to find it
+_PERPLEXITY_SHARE, _BISECTIONS = 0.75, 24
+# share of the last distance below which the first one is that of an equal row
+_EQUAL = 0.01
+# factor of the logarithm of the sum: with 1, which is t-SNE's, rows are placed too near to the centre
+_REPULSION = 1.5
+# steps of a placed row into the midst of its neighbours
 _STEPS = 3
+# cells of a grid over an embedding, along its longest axis, by the number of its axes
+_CELLS = {2: 256, 3: 64}
 
 
 class Neighbours(NamedTuple):
-    """Nearest neighbours, the nearest first.
+    """Nearest neighbours of embedded rows, the nearest first.
 
     Attributes
     ----------
@@ -58,10 +67,20 @@ class Neighbours(NamedTuple):
     indices: NDArray[np.int32]
     distances: NDArray[np.float32]
 
-    @classmethod
-    def empty(cls, rows: int, k: int) -> Neighbours:
-        """Reserve the memory for the neighbours of rows."""
-        return cls(np.empty((rows, k), np.int32), np.empty((rows, k), np.float32))
+
+class Anchors(NamedTuple):
+    """The nearest embedded rows of rows outside the embedding, the nearest first.
+
+    Attributes
+    ----------
+    indices : numpy.ndarray of int32, shape (rows, k)
+        Their indices among the embedded rows.
+    weights : numpy.ndarray of float32, shape (rows, k)
+        Those of t-SNE, with a perplexity of three quarters of k; the sum of a row is 1.
+    """
+
+    indices: NDArray[np.int32]
+    weights: NDArray[np.float32]
 
 
 def search(
@@ -89,7 +108,7 @@ def search(
     candidates = np.empty((len(matrix), space.dimensions + 1), dtype=np.float32)
     for part, block in space.blocks(matrix):
         candidates[part, :-1], candidates[part, -1] = block, _squares(block)
-    found = Neighbours.empty(len(matrix), k)
+    found = Neighbours(np.empty((len(matrix), k), np.int32), np.empty((len(matrix), k), np.float32))
     for part, block in space.blocks(matrix):
         squares, near = _nearest(candidates, block, k + 1)
         found.indices[part], found.distances[part] = _without_self(squares, near, part)
@@ -154,8 +173,8 @@ class Index:
         rows: int,
         threads: int,
         report: Callable[[float, str], object],
-    ) -> Neighbours:
-        """Find the neighbours of rows outside the embedding.
+    ) -> Anchors:
+        """Find the nearest embedded rows of rows outside the embedding.
 
         Parameters
         ----------
@@ -164,44 +183,65 @@ class Index:
         rows
             Number of rows in all blocks.
         threads
-            Cores to use; any number yields the same neighbours.
+            Cores to use; any number yields the same result.
         report
             See `search`.
 
         Returns
         -------
-        Neighbours
+        Anchors
             15 each, or all embedded rows when there are fewer.
         """
-        found = Neighbours.empty(rows, min(NEIGHBOURS_OF_OTHERS, self.rows))
+        k = min(NEIGHBOURS_OF_OTHERS, self.rows)
+        found = Anchors(np.empty((rows, k), np.int32), np.empty((rows, k), np.float32))
         done = 0
 
-        def search_part(part: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            squares, indices = self._index.search(self._space.columns(part) @ self._directions, found.indices.shape[1])
-            return squares, indices
+        def search_part(part: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            squares, indices = self._index.search(self._space.columns(part) @ self._directions, k)
+            return indices, _weights(np.maximum(squares, 0))
 
         with _one_thread_each(), _pool(threads) as pool:
             for block in blocks:
                 starts = range(0, len(block), _SEARCHED_AT_A_TIME)
                 parts = [block[start : start + _SEARCHED_AT_A_TIME] for start in starts]
-                for squares, indices in pool.map(search_part, parts):
+                for indices, weights in pool.map(search_part, parts):
                     at = slice(done, done + len(indices))
-                    found.indices[at], found.distances[at] = indices, np.sqrt(np.maximum(squares, 0))
+                    found.indices[at], found.weights[at] = indices, weights
                     done = at.stop
                 report(done / rows, f"row {done:,} of {rows:,}")
         return found
 
 
-def place(neighbours: Neighbours, coordinates: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-    """Place rows in an embedding, each where the density of its neighbours is the largest.
+def _weights(squares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute the weights of the nearest rows from the squares of their distances, shape (rows, k)."""
+    target = np.log(max(1.0, _PERPLEXITY_SHARE * squares.shape[1]))
+    excess = squares - squares[:, :1]
+    lowest, factor = np.zeros((len(squares), 1), np.float32), 1 / np.maximum(excess.mean(axis=1, keepdims=True), 1e-6)
+    highest = np.full_like(lowest, np.inf)
+    for _ in range(_BISECTIONS):
+        weights = np.exp(-factor * excess)
+        total = weights.sum(axis=1, keepdims=True)
+        entropy = np.log(total) + factor * (weights * excess).sum(axis=1, keepdims=True) / total
+        lowest, highest = np.where(entropy > target, factor, lowest), np.where(entropy > target, highest, factor)
+        factor = np.where(np.isinf(highest), 2 * factor, (lowest + highest) / 2)
+    # a row that equals an embedded one, to the precision of its distance
+    is_equal = squares[:, 0] < _EQUAL**2 * squares[:, -1]
+    weights[is_equal] = np.arange(squares.shape[1]) == 0
+    normalised: NDArray[np.float32] = weights / weights.sum(axis=1, keepdims=True)
+    return normalised
 
-    The density is that of t-SNE: a neighbour at a distance d in the embedding adds log(1 + d²), and the sum is to be
-    small. It is evaluated at each of the neighbours, and a few steps lead from the best to a maximum nearby. A mean of
-    the neighbours would lie between the parts of an embedding, where no row is.
+
+def place(anchors: Anchors, coordinates: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """Place rows in an embedding, each near the one of its nearest rows where its divergence is the smallest.
+
+    A row's part of t-SNE's divergence is the weighted mean of log(1 + d²) over its nearest rows at the distances d in
+    the embedding, plus the logarithm of the sum of 1 / (1 + d²) over all rows. It is evaluated at each of the nearest
+    rows, and a few steps lead from the best one into the midst of those nearby. A mean of all of them would lie between
+    the parts of an embedding, where no row is.
 
     Parameters
     ----------
-    neighbours
+    anchors
         Those of the rows to place.
     coordinates
         Those of the embedded rows, shape (embedded rows, axes).
@@ -211,18 +251,18 @@ def place(neighbours: Neighbours, coordinates: NDArray[np.float32], threads: int
     Returns
     -------
     numpy.ndarray of float32, shape (rows to place, axes)
-        Neighbours are weighted by 1 / distance: a row that equals an embedded row gets its coordinates.
+        A row that equals an embedded row gets its coordinates.
     """
-    placed = np.empty((len(neighbours.indices), coordinates.shape[1]), dtype=np.float32)
+    placed = np.empty((len(anchors.indices), coordinates.shape[1]), dtype=np.float32)
+    repulsion = _REPULSION * _log_sums(coordinates)
 
     def place_part(start: int) -> None:
         part = slice(start, start + _PLACED_AT_A_TIME)
-        weights = 1 / np.maximum(neighbours.distances[part], 1e-3)
-        weights /= weights.sum(axis=1, keepdims=True)
+        indices, weights = anchors.indices[part], anchors.weights[part]
         # an array for each axis, shape (rows, neighbours)
-        near = [np.ascontiguousarray(axis) for axis in np.moveaxis(coordinates[neighbours.indices[part]], 2, 0)]
+        near = [np.ascontiguousarray(axis) for axis in np.moveaxis(coordinates[indices], 2, 0)]
         squares = sum(np.square(axis[:, :, np.newaxis] - axis[:, np.newaxis]) for axis in near)
-        best = np.einsum("rck,rk->rc", np.log(1 + squares), weights).argmin(axis=1)
+        best = (np.einsum("rck,rk->rc", np.log(1 + squares), weights) + repulsion[indices]).argmin(axis=1)
         at = [axis[np.arange(len(best)), best] for axis in near]
         for _ in range(_STEPS):
             squares = sum(np.square(axis - own[:, np.newaxis]) for axis, own in zip(near, at, strict=True))
@@ -235,6 +275,22 @@ def place(neighbours: Neighbours, coordinates: NDArray[np.float32], threads: int
         for _ in pool.map(place_part, range(0, len(placed), _PLACED_AT_A_TIME)):
             pass
     return placed
+
+
+def _log_sums(coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute log of the sum of 1 / (1 + d²) over all rows at a distance d, on a grid, for each row; shape (rows,)."""
+    axes = coordinates.shape[1]
+    low = coordinates.min(axis=0)
+    width = float(np.max(coordinates.max(axis=0) - low))
+    cell = width / _CELLS[axes] or 1.0
+    at = tuple(((coordinates - low) / cell).astype(np.intp).T)
+    counts = np.zeros([int(axis.max()) + 1 for axis in at])
+    np.add.at(counts, at, 1)
+    offsets = np.meshgrid(*(cell * np.arange(1 - cells, cells) for cells in counts.shape), indexing="ij", sparse=True)
+    kernel = 1 / (1 + sum(np.square(offset) for offset in offsets))
+    sums = fftconvolve(kernel, counts, mode="valid")
+    logarithms: NDArray[np.float32] = np.log(sums[at]).astype(np.float32)
+    return logarithms
 
 
 def share_preserved(

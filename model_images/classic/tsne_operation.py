@@ -40,7 +40,7 @@ from numerai_contract.split import Split, read_split, write_split
 from numerai_contract.tables import Table
 from numerai_contract.task import TrainingSummary
 
-from ._nearest_neighbors import NEIGHBOURS_OF_OTHERS, Index, Neighbours, place, search, share_preserved
+from ._nearest_neighbors import NEIGHBOURS_OF_OTHERS, Index, place, search, share_preserved
 from ._polynomial import count
 from ._scatter_plot import draw
 from ._standardized import Space, max_features, principal_directions
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from numerai_contract.parameters import Parameters
     from numerai_contract.tables import TableView
     from numerai_contract.task import Task
+
+    from ._nearest_neighbors import Anchors, Neighbours
 
 RESUMES = True
 SELF_TEST_PARAMETERS = {"ITERATIONS": "20", "POLYNOMIAL_FEATURES": "4"}
@@ -165,10 +167,10 @@ def apply(task: Task) -> None:
     for polynomial in _spaces(embeddings):
         index = Index.load(arrays, _prefix(polynomial), polynomial=polynomial)
         with task.progress.step(f"searching the nearest of {index.rows:,} embedded rows of {len(testing):,} rows"):
-            nearest = index.search([live], len(live), parameters.threads, task.progress.update)
+            anchors = index.search([live], len(live), parameters.threads, task.progress.update)
         for embedding in embeddings:
             if embedding.polynomial == polynomial:
-                coordinates = place(nearest, arrays[embedding.name], parameters.threads)
+                coordinates = place(anchors, arrays[embedding.name], parameters.threads)
                 write_embedding(parameters.storing / LIVE, embedding, testing.ids, coordinates, parameters.inputs)
 
 
@@ -291,10 +293,8 @@ def _embed(
         f"searching the {k:,} nearest neighbours of {embedded:,} rows in {space.dimensions:,} dimensions"
     ):
         own = search(space, rows.features, k, threads, task.progress.update)
-    theirs = Neighbours.empty(0, 1)
-    if others:
-        with task.progress.step(f"searching the nearest embedded rows of {others:,} others"):
-            theirs = index.search(rows.others(), others, threads, task.progress.update)
+    with task.progress.step(f"searching the nearest embedded rows of {others:,} others"):
+        anchors = index.search(rows.others() if others else (), others, threads, task.progress.update)
     directions = principal_directions(covariance, max(embedding.dimensions for embedding in embeddings))
     components = space.project(rows.features, directions)
     finished = {}
@@ -302,7 +302,9 @@ def _embed(
         if embedding.perplexity > perplexity:
             task.note(f"{embedding.name}: {embedded:,} rows allow a perplexity of {perplexity:.1f}")
         positions = start(components[:, : embedding.dimensions], task.parameters.seed)
-        finished[embedding], figures[embedding.name] = _compute_embedding(task, embedding, rows, own, theirs, positions)
+        finished[embedding], figures[embedding.name] = _compute_embedding(
+            task, embedding, rows, own, anchors, positions
+        )
         figures[embedding.name]["space_dimensions"] = space.dimensions
     return finished
 
@@ -347,7 +349,7 @@ def _compute_embedding(
     embedding: Embedding,
     rows: _Rows,
     own: Neighbours,
-    theirs: Neighbours,
+    anchors: Anchors,
     positions: NDArray[np.float64],
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Compute, save and plot an embedding; return the coordinates of the embedded rows, and figures for the report."""
@@ -364,7 +366,7 @@ def _compute_embedding(
         raise ModelFailureError(f"{embedding.name}: a coordinate is not a finite number. Please report it.")
     coordinates = np.empty((len(rows.table), embedding.dimensions), dtype=np.float32)
     coordinates[rows.is_embedded] = optimised.coordinates
-    coordinates[~rows.is_embedded] = place(theirs, optimised.coordinates, threads)
+    coordinates[~rows.is_embedded] = place(anchors, optimised.coordinates, threads)
     write_embedding(task.model.path, embedding, rows.table.ids, coordinates, task.parameters.inputs)
     seconds = time.monotonic() - began
     share = share_preserved(own, optimised.coordinates, k=_COMPARED_NEIGHBOURS, sample=_COMPARED_ROWS, seed=seed)
