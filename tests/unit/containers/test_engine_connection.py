@@ -33,13 +33,15 @@ def test_certificate_file_without_tls_is_none() -> None:
 
 
 def test_container_labels_round_trip() -> None:
-    labels = ContainerLabels("deployment", "dag", "run", "svm", attempt=2, key="0123")
+    labels = ContainerLabels("volume", "deployment", "dag", "run", "svm", attempt=2, key="0123")
     assert ContainerLabels.from_dict(labels.to_dict()) == labels
     # the containers of the task in all runs: another run may make the same result
     assert labels.filters() == ["numerai=deployment", "numerai.task=svm"]
-    assert labels.is_same_task_instance(ContainerLabels("deployment", "dag", "run", "svm", attempt=1, key="4567"))
-    assert not labels.is_same_task_instance(ContainerLabels("deployment", "dag", "another", "svm", 2, "0123"))
+    assert labels.is_same_task_instance(
+        ContainerLabels("volume", "deployment", "dag", "run", "svm", attempt=1, key="4567")
+    )
+    assert not labels.is_same_task_instance(ContainerLabels("volume", "deployment", "dag", "another", "svm", 2, "0123"))
 
 
 def test_container_labels_missing_labels_are_empty() -> None:
-    assert ContainerLabels.from_dict({"numerai": "deployment"}) == ContainerLabels("deployment", "", "", "")
+    assert ContainerLabels.from_dict({"numerai": "volume"}) == ContainerLabels("volume", "", "", "", "")
