@@ -41,7 +41,7 @@ from tests.containers.conftest import (
     stub_images,
     stub_registry,
 )
-from tests.samples import ROOT
+from tests.samples import DEPLOYMENT, ROOT
 from tests.server.swarm import SwarmNode
 
 __all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "stub_images"]
@@ -329,16 +329,17 @@ def test_housekeeping_handles_services(orphaned_service: str, swarm: Any, tmp_pa
     backend = SwarmBackend(lambda: swarm, settings)
     backends = cleanup_backends(settings, lambda: swarm)
     assert [each.kind for each in backends] == ["container", "service"]
-    (service,) = find_orphans(backend, installation, lambda _labels: False)
+    (service,) = find_orphans(backend, installation, DEPLOYMENT, lambda _container: False)
     assert service.id == orphaned_service
     assert (service.labels.dag, service.labels.task) == ("numerai_tournament", "svm")
-    assert find_orphans(backend, "another", lambda _labels: False) == []
+    assert find_orphans(backend, "another", DEPLOYMENT, lambda _container: False) == []
+    assert find_orphans(backend, installation, "another", lambda _container: False) == []
     since = service_last_change(swarm, orphaned_service)
     assert since is not None
 
     def clean(days: float, *, active: bool) -> list[str]:
         cleanup = Cleanup(now=since + timedelta(days=days))
-        remove_containers(cleanup, backend, installation, keep_days=1, is_active=lambda _labels: active)
+        remove_containers(cleanup, backend, installation, DEPLOYMENT, keep_days=1, is_active=lambda _container: active)
         return cleanup.removed
 
     assert clean(2, active=True) == []

@@ -1,0 +1,65 @@
+"""Which containers are needed: by their claims on the data volume, and by the states of runs and tasks in Airflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from numerai_pipeline.containers.backend import FoundContainer
+from numerai_pipeline.containers.labels import ContainerLabels
+from numerai_pipeline.dag.orphan_cleanup import is_task_running, liveness_check
+from numerai_pipeline.storage.layout import DataLayout
+from numerai_pipeline.storage.results import ResultStore
+
+CONTAINER = FoundContainer(
+    "this", ContainerLabels("volume", "deployment", "dag", "run", "svm", key="0123"), "Up", False
+)
+
+
+def task_instance(state: str, *, runs: int = 1) -> Any:
+    """Make a task instance of an Airflow with so many active runs, in which the task has a state."""
+    return SimpleNamespace(
+        dag_id="dag",
+        run_id="run",
+        task_id="svm",
+        get_dr_count=lambda **_: runs,
+        get_task_states=lambda **_: {"run": {"svm": state}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("running", True), ("restarting", False), ("failed", False), ("skipped", False)]
+)
+def test_is_task_running_is_false_for_ended_tasks(state: str, expected: bool) -> None:
+    assert is_task_running(task_instance(state)) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "runs", "expected"),
+    [
+        ("running", 1, True),
+        ("up_for_retry", 1, True),
+        ("up_for_reschedule", 1, True),
+        ("failed", 1, False),
+        ("running", 0, False),
+    ],
+)
+def test_liveness_check_without_claim_follows_airflow(tmp_path: Path, state: str, runs: int, expected: bool) -> None:
+    assert liveness_check(task_instance(state, runs=runs), tmp_path)(CONTAINER) == expected
+
+
+@pytest.mark.parametrize(("followed", "expected"), [("this", True), ("on another engine", False), (None, True)])
+def test_liveness_check_of_a_claimed_result_names_one_container(
+    tmp_path: Path, followed: str | None, expected: bool
+) -> None:
+    store = ResultStore(DataLayout(tmp_path))
+    with store.claim("svm", "0123"):
+        store.record_container("svm", "0123", "of an earlier claim")
+    with store.claim("svm", "0123"):
+        if followed is not None:
+            store.record_container("svm", "0123", followed)
+        # whatever becomes of the task that started it
+        assert liveness_check(task_instance("success"), tmp_path)(CONTAINER) == expected
