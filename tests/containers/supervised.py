@@ -41,7 +41,7 @@ def main(run: str, task: str) -> None:
     client = Client(base_url=None, token="", dry_run=True, transport=api.transport)
     client.base_url = "http://in-process.invalid./"
     supervise_task(
-        ti=TaskInstanceDTO.model_validate(instance_of(run, task), from_attributes=True),
+        ti=TaskInstanceDTO.model_validate(instance_of(run, task), from_attributes=True),  # type: ignore[arg-type]
         bundle_info=BundleInfo(name="dags-folder", version=None),
         dag_rel_path="numerai_tournament.py",
         token="",

@@ -350,6 +350,30 @@ def test_run_starts_its_own_container_after_another_is_ended(deployment: Deploym
     assert deployment.leftovers() == []
 
 
+def test_second_airflow_leaves_the_container_of_the_first(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.define({"svm": {"parameters": {"MODE": "wait at fit"}}})
+    first, second = deployment.unpack("one"), deployment.unpack("two")
+    killed = deployment.begin(first)
+    container = deployment.waiting_container()
+    killed.kill()
+    monkeypatch.setenv("AIRFLOW_VAR_NUMERAI_DEPLOYMENT", "another")
+    own = deployment.begin(second)
+    own.wait_for("waiting")
+    (own_container,) = {each.id for each in deployment.containers()} - {container.id}
+    go(deployment.engine.containers.get(str(own_container)))
+    assert (own.outcome().state, own.outcome().started) == ("success", 1)
+    assert [each.id for each in deployment.containers()] == [container.id]
+    made = deployment.results()
+    # it works on in a workspace of its own, which is removed
+    go(container)
+    container.wait()
+    assert deployment.results() == made
+    container.remove()
+    assert deployment.leftovers() == []
+
+
 @pytest.mark.parametrize(("mode", "fits_again"), [("wait at fit", True), ("wait before predict", False)])
 def test_killed_container_continues_from_a_finished_fit(deployment: Deployment, mode: str, fits_again: bool) -> None:
     deployment.define({"svm": {"parameters": {"MODE": mode}}})

@@ -250,7 +250,10 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             plan = self._plan(run)
         if plan.is_finished:
             self.log.info("up to date: %s", self._describe(run, plan))
-            self._remove_leftovers(run, plan)
+            state = run.context.get("task_state_store")
+            # another Airflow on the data volume may have made the result meanwhile, without that container
+            had_container = state is not None and state.get(self.external_id_key) is not None
+            self._remove_leftovers(run, plan, had_container=had_container)
             return plan, None
         fallback, deadline = None, self._fit_deadline(run, plan)
         if deadline is not None:
@@ -399,11 +402,11 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             environment = {name: value for name, value in environment.items() if name not in TRAINING_VARIABLES}
         return environment
 
-    def _remove_leftovers(self, run: TaskRun, plan: TaskPlan) -> None:
+    def _remove_leftovers(self, run: TaskRun, plan: TaskPlan, *, had_container: bool = False) -> None:
         """Remove the workspace and the container of an attempt that was killed after its results were collected."""
         for key in filter(None, (plan.fit_key, plan.prediction_key)):
             workspace = Workspace(run.files.data.work(self.spec.name, key), {})
-            if workspace.directory.exists():
+            if had_container or workspace.directory.exists():
                 with run.store.claim(self.spec.name, key) as held:
                     if held:
                         self._new_runner(run, workspace, environment={}).remove_leftovers()
