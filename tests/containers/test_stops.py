@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
+import psutil
 import pytest
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
@@ -109,6 +110,20 @@ def test_stopped_supervisor_leaves_the_container_to_the_next_attempt(
     assert following.end() == "success", following.output
     assert "started container" not in following.output
     assert containers() == []
+
+
+def test_killed_supervisor_ends_the_attempt_and_leaves_the_container(
+    supervise: Callable[[], Supervised], containers: Callable[[], list[Container]]
+) -> None:
+    attempt = supervise()
+    container = silenced_container(containers, attempt)
+    tasks = psutil.Process(attempt.process.pid).children()
+    assert tasks
+    attempt.process.kill()
+    _, alive = psutil.wait_procs(tasks, timeout=TIMEOUT_SECONDS)
+    assert alive == []
+    assert [each.id for each in containers()] == [container.id]
+    container.remove(force=True)
 
 
 def test_task_marked_failed_removes_its_silent_container(
