@@ -29,6 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.containers.orphans import find_orphans
+from numerai_pipeline.containers.workspace import CONTAINER_SUFFIX
 from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.storage.disk import megabytes
 from numerai_pipeline.storage.layout import REMOVED_PREFIX, DataLayout, RunLayout
@@ -227,7 +228,11 @@ def _remove_stale_files(cleanup: Cleanup, data: DataLayout, keep_days: int) -> N
     parts = [part for folder in hidden for part in folder.glob(".*.part")]
     actions: dict[Path, Callable[[], object]] = {
         **{lock: partial(_remove_lock, lock) for lock in locks if not _locked_path(lock).exists()},
-        **{marker: partial(marker.unlink, missing_ok=True) for marker in data.work_root.glob("*/*.continues.json")},
+        **{
+            marker: partial(marker.unlink, missing_ok=True)
+            for pattern in ("*/*.continues.json", f"*/*{CONTAINER_SUFFIX}")
+            for marker in data.work_root.glob(pattern)
+        },
         **{part: partial(shutil.rmtree, part) for part in parts if part.is_dir()},
     }
     for path, action in sorted(actions.items()):

@@ -92,8 +92,6 @@ class ContainerRunner:
         Prepares for the end of the container in a thread while the container starts; optional work only.
     is_task_running : callable
         Queries Airflow, when this process is to end, whether the task is still running there.
-    record_container : callable
-        Receives the id of the container that this attempt follows.
     follow_until : datetime, optional
         When to stop following the container, which then keeps running.
 
@@ -113,7 +111,6 @@ class ContainerRunner:
         write_line: Callable[[str], object],
         warm_up: Callable[[], object],
         is_task_running: Callable[[], bool],
-        record_container: Callable[[str], object] = lambda _id: None,
         follow_until: datetime | None = None,
     ) -> None:
         self.request = request
@@ -123,7 +120,6 @@ class ContainerRunner:
         self._write_line = write_line
         self._warm_up = warm_up
         self._is_task_running = is_task_running
-        self._record_container = record_container
         self._follow_until = follow_until
         self._engine = RetryingEngine(engine_timeout, self._is_stopped)
         self._container_id: str | None = None
@@ -190,7 +186,6 @@ class ContainerRunner:
             When it fails, exceeds its time limit, is removed, or is stopped on Airflow's request.
         """
         self._container_id = container_id
-        self._record_container(container_id)
         self._raise_if_stopped()
         self._log = self._open_log(container_id)
         try:
@@ -328,6 +323,7 @@ class ContainerRunner:
     def _start(self) -> str:
         # known at once, so that a request to stop removes it from here on
         created = self._container_id = self._backend.create(self.request)
+        self.request.workspace.record_container(created)
         self._raise_if_stopped()
         threading.Thread(target=self._warm_up, daemon=True).start()
         self._backend.start(created)
@@ -346,7 +342,11 @@ class ContainerRunner:
         ]
 
     def _is_same_work(self, container: FoundContainer) -> bool:
-        if container.labels.key != self.request.labels.key:
+        # the workspace may be a later one's: of another engine's container, or of another Airflow's
+        if container.labels.key != self.request.labels.key or self.request.workspace.container not in (
+            None,
+            container.id,
+        ):
             return False
         state = self._backend.inspect(container.id)
         return state.is_active or state.is_successful

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from numerai_pipeline.containers.data_volume import chown_for
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.storage.layout import REMOVED_PREFIX
+from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 MODEL = "model"
 """The folder of the fit."""
 _COMPLETE = "model.json"
+CONTAINER_SUFFIX = ".container"
+"""Suffix of the file beside a workspace that names its container."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,23 @@ class Workspace:
         """Whether the container, or one of an earlier attempt, has finished the fit."""
         return self.is_plain(self.model / _COMPLETE)
 
+    @property
+    def container(self) -> str | None:
+        """Id of the container whose workspace this is; empty before it is created, None if there is no record."""
+        try:
+            return self._container_record.read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+
+    def record_container(self, container_id: str) -> None:
+        """Record the container whose workspace this is."""
+        with atomic_path(self._container_record) as temporary:
+            temporary.write_text(container_id, encoding="ascii")
+
+    @property
+    def _container_record(self) -> Path:
+        return self.directory.with_suffix(CONTAINER_SUFFIX)
+
     def prepare(self, user: str) -> None:
         """Create the workspace for a container that runs as ``user``.
 
@@ -69,6 +89,7 @@ class Workspace:
         root, name = self.directory.parent.parent, "-".join((*self.directory.parts[-2:], uuid.uuid4().hex[:8]))
         # housekeeping removes directories of this name
         earlier = replace(self, directory=root / f"{REMOVED_PREFIX}{name}")
+        self.record_container("")
         with contextlib.suppress(FileNotFoundError):
             self.directory.rename(earlier.directory)
         for folder in (self.directory, *(self.directory / name for name in ("predictions", "reports", "live"))):
@@ -109,6 +130,7 @@ class Workspace:
     def remove(self) -> None:
         """Remove the workspace, and the folder of the task's workspaces if it is empty then."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._container_record.unlink(missing_ok=True)
         if self.directory.exists():
             log.warning("%s could not be removed: parts of it belong to another user", self.directory)
         try:

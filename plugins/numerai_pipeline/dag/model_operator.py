@@ -449,7 +449,6 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             write_line=partial(self.log.info, "%s"),
             warm_up=_import_pyarrow if self.spec.predicts else _nothing,
             is_task_running=partial(is_task_running, ti),
-            record_container=partial(run.store.record_container, self.spec.name, workspace.directory.name),
             follow_until=follow_until,
         )
 

@@ -15,6 +15,7 @@ from numerai_pipeline.containers import orphans
 from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.containers.engine import NoConnectionError
 from numerai_pipeline.containers.platforms import cleanup_backends
+from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.dag.deployment import deployment_id
 from numerai_pipeline.dag.docker_connection import engine_client
 from numerai_pipeline.storage.continuing_fits import may_continue
@@ -54,8 +55,8 @@ def _task_state(ti: RuntimeTaskInstanceProtocol, dag: str, run: str, task: str) 
 def liveness_check(ti: RuntimeTaskInstanceProtocol, data_dir: Path) -> Callable[[FoundContainer], bool]:
     """Return a function that checks whether a container's result is claimed or, in Airflow, its task is active.
 
-    A container is not active if the process with the claim follows another one, as after the loss of a Celery worker
-    with an engine of its own.
+    A container is not active if its workspace is a later container's, as after the loss of a Celery worker with an
+    engine of its own.
 
     Parameters
     ----------
@@ -69,11 +70,10 @@ def liveness_check(ti: RuntimeTaskInstanceProtocol, data_dir: Path) -> Callable[
 
     def is_active(container: FoundContainer) -> bool:
         labels = container.labels
-        # another run may follow the container, as it needs the same result
-        if store.is_claimed(labels.task, labels.key):
-            return not store.is_made_elsewhere(labels.task, labels.key, container.id)
-        # or a later one will use its fit
-        if may_continue(data, labels.task, labels.key):
+        if Workspace(data.work(labels.task, labels.key), {}).container not in (None, "", container.id):
+            return False
+        # another run may follow the container, as it needs the same result, or a later one will use its fit
+        if store.is_claimed(labels.task, labels.key) or may_continue(data, labels.task, labels.key):
             return True
         return (
             is_run_active(ti, labels.dag, labels.run)

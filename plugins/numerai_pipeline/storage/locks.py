@@ -27,8 +27,6 @@ def lock_path(path: Path) -> Path:
 def file_lock(file: Path) -> Iterator[bool]:
     """Hold a lock while the block runs, unless another process has it: never wait.
 
-    The file is empty at the start of the block.
-
     Parameters
     ----------
     file : Path
@@ -40,11 +38,10 @@ def file_lock(file: Path) -> Iterator[bool]:
         Whether the lock is held: False when another process has it. On a file system without locks, always True.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lock:
+    with file.open("w") as lock:
         held = True
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock.truncate(0)
         except BlockingIOError:
             held = False
         except OSError as error:

@@ -159,18 +159,6 @@ class ResultStore:
         with self.claim(task, key) as held:
             return not held
 
-    def record_container(self, task: str, key: str, container_id: str) -> None:
-        """Record the container that makes a claimed result."""
-        self._claim_file(task, key).write_text(container_id, encoding="ascii")
-
-    def is_made_elsewhere(self, task: str, key: str, container_id: str) -> bool:
-        """Whether the process that makes this result follows another container."""
-        try:
-            recorded = self._claim_file(task, key).read_text(encoding="ascii")
-        except FileNotFoundError:
-            return False
-        return recorded not in ("", container_id)
-
     def _claim_file(self, task: str, key: str) -> Path:
         return self._data.work(task, key).with_suffix(".lock")
 

@@ -240,6 +240,20 @@ def test_reattach_or_start_other_work_is_removed_before_the_start(
     assert list(backend.states) == ["new-0"]
 
 
+def test_reattach_or_start_container_that_lost_its_workspace_is_removed(
+    backend: MemoryBackend, workspace: Workspace
+) -> None:
+    run = runner_of(backend, workspace).reattach_or_start()
+    assert runner_of(backend, workspace).can_reattach(run)
+    # as of an attempt on another engine, which is lost as well
+    workspace.prepare(f"{os.getuid()}:{os.getgid()}")
+    assert not runner_of(backend, workspace).can_reattach(run)
+    workspace.record_container("on another engine")
+    assert not runner_of(backend, workspace).can_reattach(run)
+    assert runner_of(backend, workspace).reattach_or_start() == "new-1"
+    assert list(backend.states) == ["new-1"]
+
+
 def test_reattach_or_start_container_of_another_run_is_used(backend: MemoryBackend, workspace: Workspace) -> None:
     backend.add("of another run", RUNNING, replace(LABELS, run="another"))
     backend.add("of another result", RUNNING, replace(LABELS, run="another", key="4567"))

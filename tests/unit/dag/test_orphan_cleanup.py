@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from numerai_pipeline.containers.backend import FoundContainer
 from numerai_pipeline.containers.labels import ContainerLabels
+from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.dag.orphan_cleanup import is_task_running, liveness_check
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.results import ResultStore
@@ -51,15 +53,17 @@ def test_liveness_check_without_claim_follows_airflow(tmp_path: Path, state: str
     assert liveness_check(task_instance(state, runs=runs), tmp_path)(CONTAINER) == expected
 
 
-@pytest.mark.parametrize(("followed", "expected"), [("this", True), ("on another engine", False), (None, True)])
-def test_liveness_check_of_a_claimed_result_names_one_container(
-    tmp_path: Path, followed: str | None, expected: bool
+@pytest.mark.parametrize(
+    ("recorded", "expected"), [(None, True), ("", True), ("this", True), ("on another engine", False)]
+)
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_liveness_check_container_without_its_workspace_is_not_active(
+    tmp_path: Path, is_claimed: bool, recorded: str | None, expected: bool
 ) -> None:
-    store = ResultStore(DataLayout(tmp_path))
-    with store.claim("svm", "0123"):
-        store.record_container("svm", "0123", "of an earlier claim")
-    with store.claim("svm", "0123"):
-        if followed is not None:
-            store.record_container("svm", "0123", followed)
-        # whatever becomes of the task that started it
-        assert liveness_check(task_instance("success"), tmp_path)(CONTAINER) == expected
+    data = DataLayout(tmp_path)
+    if recorded is not None:
+        Workspace(data.work("svm", "0123"), {}).record_container(recorded)
+    # a claimed container may be followed by another run than the one that started it
+    state = "success" if is_claimed else "running"
+    with ResultStore(data).claim("svm", "0123") if is_claimed else nullcontext():
+        assert liveness_check(task_instance(state), tmp_path)(CONTAINER) == expected
