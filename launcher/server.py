@@ -199,10 +199,8 @@ def _stop(context: CommandContext, compose: Compose) -> int:
     ids: list[str] = []
     with suppress(CommandError):
         output = compose.run("run", "--rm", "--no-deps", "-T", "triggerer", "sh", "-c", query, timeout=120, check=False)
-        # without the variable, no task of this server has had a container; a worker's machine has no database, and
-        # there the id of the data directory must do
-        if f"{DEPLOYMENT} does not exist" not in output:
-            ids = [line for line in output.split() if re.fullmatch("[0-9a-f]{12}", line)]
+        # a worker's machine does not reach the database: there the id of the data directory must do
+        ids = [line for line in output.split() if re.fullmatch("[0-9a-f]{12}", line)]
     compose.run("down", "--remove-orphans", log=context.paths.logs / "compose.log")
     labels = dict(zip(("numerai", "numerai_deployment"), ids, strict=False))
     return context.docker.remove_containers(**labels) if labels else 0
