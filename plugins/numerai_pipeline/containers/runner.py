@@ -90,8 +90,8 @@ class ContainerRunner:
         Receives each line of the container's log.
     warm_up : callable
         Prepares for the end of the container in a thread while the container starts; optional work only.
-    is_task_running : callable
-        Queries Airflow, when this process is to end, whether the task is still running there.
+    is_task_active : callable
+        Queries Airflow, when this process is to end, whether it runs the task or will retry it.
     follow_until : datetime, optional
         When to stop following the container, which then keeps running.
 
@@ -110,7 +110,7 @@ class ContainerRunner:
         state: StateStore | None,
         write_line: Callable[[str], object],
         warm_up: Callable[[], object],
-        is_task_running: Callable[[], bool],
+        is_task_active: Callable[[], bool],
         follow_until: datetime | None = None,
     ) -> None:
         self.request = request
@@ -119,7 +119,7 @@ class ContainerRunner:
         self._state = state
         self._write_line = write_line
         self._warm_up = warm_up
-        self._is_task_running = is_task_running
+        self._is_task_active = is_task_active
         self._follow_until = follow_until
         self._engine = RetryingEngine(engine_timeout, self._is_stopped)
         self._container_id: str | None = None
@@ -234,12 +234,12 @@ class ContainerRunner:
     def _stop(self) -> None:
         """Remove the container if Airflow has ended the task; Airflow's supervisor kills this process after 5 s."""
         try:
-            is_running = self._is_task_running()
+            is_active = self._is_task_active()
         except Exception as error:  # noqa: BLE001 - of Airflow's API, which may be stopped at the same time
             log.info("Airflow does not report the state of the task (%s)", error)
             # an orphan is removed later, and a removed container is lost
-            is_running = True
-        if is_running:
+            is_active = True
+        if is_active:
             self._interrupted = True
         else:
             self._killed = True

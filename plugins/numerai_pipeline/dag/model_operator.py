@@ -33,7 +33,7 @@ from numerai_pipeline.dag import docker_connection
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.deployment import deployment_id
 from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
-from numerai_pipeline.dag.orphan_cleanup import is_task_running, remove_orphans
+from numerai_pipeline.dag.orphan_cleanup import is_task_active, remove_orphans
 from numerai_pipeline.dag.result_trigger import ResultTrigger
 from numerai_pipeline.storage.continuing_fits import ContinuingFit, continuing_fits
 from numerai_pipeline.storage.layout import DataLayout
@@ -448,7 +448,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             state=run.context.get("task_state_store"),
             write_line=partial(self.log.info, "%s"),
             warm_up=_import_pyarrow if self.spec.predicts else _nothing,
-            is_task_running=partial(is_task_running, ti),
+            is_task_active=partial(is_task_active, ti),
             follow_until=follow_until,
         )
 

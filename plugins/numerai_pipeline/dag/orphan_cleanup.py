@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ACTIVE_RUN_STATES = ["queued", "running"]
+_CLEARED_TASK_STATES = frozenset({"restarting", "None"})
 _FINAL_TASK_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
@@ -42,9 +43,9 @@ def is_run_active(ti: RuntimeTaskInstanceProtocol, dag: str, run_id: str) -> boo
     return ti.get_dr_count(dag_id=dag, run_ids=[run_id], states=_ACTIVE_RUN_STATES) > 0
 
 
-def is_task_running(ti: RuntimeTaskInstanceProtocol) -> bool:
-    """Whether Airflow calls the task of this process running: it was not marked, cleared or timed out."""
-    return _task_state(ti, ti.dag_id, ti.run_id, ti.task_id) == "running"
+def is_task_active(ti: RuntimeTaskInstanceProtocol) -> bool:
+    """Whether Airflow runs the task of this process or will retry it: it was not marked, cleared or timed out."""
+    return _task_state(ti, ti.dag_id, ti.run_id, ti.task_id) not in _FINAL_TASK_STATES | _CLEARED_TASK_STATES
 
 
 def _task_state(ti: RuntimeTaskInstanceProtocol, dag: str, run: str, task: str) -> str:

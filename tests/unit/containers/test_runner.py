@@ -163,7 +163,7 @@ def runner_of(
     time_limit: timedelta = timedelta(minutes=1),
     state: MemoryState | None = None,
     lines: list[str] | None = None,
-    is_task_running: Callable[[], bool] = lambda: False,
+    is_task_active: Callable[[], bool] = lambda: False,
     follow_until: datetime | None = None,
 ) -> ContainerRunner:
     request = ContainerRequest(
@@ -185,7 +185,7 @@ def runner_of(
         state=MemoryState() if state is None else state,
         write_line=(lines if lines is not None else []).append,
         warm_up=lambda: None,
-        is_task_running=is_task_running,
+        is_task_active=is_task_active,
         follow_until=follow_until,
     )
 
@@ -357,7 +357,7 @@ def unreachable_airflow() -> bool:
 def test_stop_of_a_running_task_leaves_its_silent_container(
     silent_backend: MemoryBackend, workspace: Workspace, answer: Callable[[], bool]
 ) -> None:
-    runner = runner_of(silent_backend, workspace, is_task_running=answer)
+    runner = runner_of(silent_backend, workspace, is_task_active=answer)
     stop_while_silent(silent_backend, runner)
     with pytest.raises(InterruptedAttemptError, match="the next attempt reattaches to its container"):
         run(runner)
@@ -369,7 +369,7 @@ def test_stop_of_a_running_task_leaves_its_silent_container(
 def test_stop_stores_the_position_in_the_log(silent_backend: MemoryBackend, workspace: Workspace) -> None:
     silent_backend.log_lines = [b"1 one\n", b"2 two\n"]
     state = MemoryState()
-    runner = runner_of(silent_backend, workspace, state=state, is_task_running=lambda: True)
+    runner = runner_of(silent_backend, workspace, state=state, is_task_active=lambda: True)
     stop_while_silent(silent_backend, runner)
     with pytest.raises(InterruptedAttemptError):
         run(runner)

@@ -12,7 +12,7 @@ import pytest
 from numerai_pipeline.containers.backend import FoundContainer
 from numerai_pipeline.containers.labels import ContainerLabels
 from numerai_pipeline.containers.workspace import Workspace
-from numerai_pipeline.dag.orphan_cleanup import is_task_running, liveness_check
+from numerai_pipeline.dag.orphan_cleanup import is_task_active, liveness_check
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.results import ResultStore
 
@@ -33,10 +33,20 @@ def task_instance(state: str, *, runs: int = 1) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("state", "expected"), [("running", True), ("restarting", False), ("failed", False), ("skipped", False)]
+    ("state", "expected"),
+    [
+        ("running", True),
+        # Airflow lost this attempt for a while, and will start the next one
+        ("up_for_retry", True),
+        ("queued", True),
+        ("restarting", False),
+        ("failed", False),
+        ("success", False),
+        ("skipped", False),
+    ],
 )
-def test_is_task_running_is_false_for_ended_tasks(state: str, expected: bool) -> None:
-    assert is_task_running(task_instance(state)) == expected
+def test_is_task_active_is_false_for_ended_tasks(state: str, expected: bool) -> None:
+    assert is_task_active(task_instance(state)) == expected
 
 
 @pytest.mark.parametrize(
