@@ -21,7 +21,6 @@ from launcher.engine import Engine
 from launcher.errors import EXIT_BUSY, LauncherError
 from launcher.images import ModelImages, python_versions
 from launcher.processes import CommandError, Commands, Services, wait_until
-from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.models.registry import Registry, load_registry
 
@@ -195,10 +194,10 @@ class CommandContext:
         return stopped
 
     def remove_containers(self, run_id: str = "") -> int:
-        """Remove this deployment's containers, or those of one run; returns their number."""
-        if not (self.paths.data / ".installation").exists():
+        """Remove the containers of this checkout's Airflow, or those of one of its runs; returns their number."""
+        if not self.paths.deployment.exists():
             return 0
-        labels = {"numerai": installation_id(self.paths.data)}
+        labels = {"numerai_deployment": self.paths.deployment.read_text(encoding="ascii").strip()}
         if run_id:
             labels["numerai_run"] = run_id
         with suppress(CommandError, OSError):

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SERVICE = "airflow"
 DAG_ID = "numerai_tournament"
 BUNDLE = "numerai"
+# as in numerai_pipeline.dag.deployment, which imports Airflow
+DEPLOYMENT = "numerai_deployment"
 HOST = "127.0.0.1"
 USER = "admin"
 # the Airflow connection with the keys of the simulator's account, as an environment variable
@@ -123,6 +126,8 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
     environment = {f"AIRFLOW__{name}": value for name, value in settings.items()}
     environment |= {
         "AIRFLOW_HOME": str(paths.airflow_home),
+        # in place of the variable in the database, which the launcher could not read without Airflow
+        f"AIRFLOW_VAR_{DEPLOYMENT.upper()}": _deployment_id(paths),
         "NUMERAI_DATA_DIR": str(paths.data),
         # Airflow starts its components by the name `airflow`
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -142,6 +147,13 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
     # also off unless requested: scheduled housekeeping
     environment["NUMERAI_HOUSEKEEPING"] = (os.environ.get("NUMERAI_HOUSEKEEPING") if scheduled else None) or "false"
     return environment
+
+
+def _deployment_id(paths: ProjectPaths) -> str:
+    if not paths.deployment.exists():
+        paths.airflow_home.mkdir(parents=True, exist_ok=True)
+        paths.deployment.write_text(f"{uuid.uuid4().hex[:12]}\n", encoding="ascii")
+    return paths.deployment.read_text(encoding="ascii").strip()
 
 
 def schedule() -> str:

@@ -41,6 +41,11 @@ class ProjectPaths:
         return self.root / ".airflow"
 
     @property
+    def deployment(self) -> Path:
+        """The id of this Airflow, which labels its containers."""
+        return self.airflow_home / "deployment-id"
+
+    @property
     def cache(self) -> Path:
         """The launcher's own files: locks, records of started programs, logs, cached downloads."""
         return self.root / ".cache"

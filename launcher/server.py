@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from launcher import server_settings
 from launcher.compose import Compose, ensure_program, find_program
 from launcher.errors import LauncherError, UsageError
-from launcher.local_airflow import DAG_ID
+from launcher.local_airflow import DAG_ID, DEPLOYMENT
 from launcher.processes import CommandError
 from launcher.server_images import ServerImages
 
@@ -195,15 +195,15 @@ def _create_user(compose: Compose, name: str, role: str, password: str) -> str:
 
 
 def _stop(context: CommandContext, compose: Compose) -> int:
-    deployment = ""
+    query = f'cat "$NUMERAI_DATA_DIR/.installation"; airflow variables get {DEPLOYMENT}'
+    ids: list[str] = []
     with suppress(CommandError):
-        output = compose.run(
-            "run", "--rm", "--no-deps", "-T", "triggerer", "sh", "-c", 'cat "$NUMERAI_DATA_DIR/.installation"',
-            timeout=120, check=False,
-        )  # fmt: skip
-        deployment = next((line for line in output.split() if re.fullmatch("[0-9a-f]{12}", line)), "")
+        output = compose.run("run", "--rm", "--no-deps", "-T", "triggerer", "sh", "-c", query, timeout=120, check=False)
+        # a worker's machine does not reach the database: there the id of the data directory must do
+        ids = [line for line in output.split() if re.fullmatch("[0-9a-f]{12}", line)]
     compose.run("down", "--remove-orphans", log=context.paths.logs / "compose.log")
-    return context.docker.remove_containers(numerai=deployment) if deployment else 0
+    labels = dict(zip(("numerai", "numerai_deployment"), ids, strict=False))
+    return context.docker.remove_containers(**labels) if labels else 0
 
 
 def print_endpoints(context: CommandContext, settings: Mapping[str, str]) -> None:

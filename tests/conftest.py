@@ -13,7 +13,7 @@ import yaml
 from xdist.scheduler import LoadScopeScheduling
 
 from numerai_pipeline.models.registry import load_registry
-from tests.samples import FLEMING, INDEPENDENT, ROOT, task
+from tests.samples import DEPLOYMENT, FLEMING, INDEPENDENT, ROOT, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +29,8 @@ def new_airflow_home() -> tempfile.TemporaryDirectory[str]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        # attempts without a scheduler have no database for it
+        "AIRFLOW_VAR_NUMERAI_DEPLOYMENT": DEPLOYMENT,
     }
     for name in [name for name in os.environ if name.startswith("NUMERAI_") and name != "NUMERAI_TEST_ARCHIVE"]:
         del os.environ[name]

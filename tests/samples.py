@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+DEPLOYMENT = "tests"
+"""Id of the Airflow deployment."""
 FLEMING = (
     "logistic_regression",
     "neural_network",

@@ -1,8 +1,8 @@
 """Prepares a server before Airflow's components start: the service ``airflow-init`` of ``docker-compose.yaml``.
 
 As root it changes the owner of the data directory to Airflow's user; then, as that user, it migrates the database,
-creates the models' pool and the first user if they are missing, and checks that model containers share the data
-directory. It runs at every start; repeated runs are harmless.
+creates the models' pool, the deployment's id and the first user if they are missing, and checks that model containers
+share the data directory. It runs at every start; repeated runs are harmless.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 USER = 50000
 """Airflow's user and group in the image (``server/airflow/Dockerfile``)."""
+DEPLOYMENT = "numerai_deployment"
+"""As in ``numerai_pipeline.dag.deployment``, which a task imports."""
 PLUGINS = "/opt/numerai/plugins"
 CHECK_SECONDS = 300
 
@@ -72,6 +75,16 @@ def ensure_pool() -> str:
     return f"pool {pool} set to {cores} slots"
 
 
+def ensure_deployment() -> str:
+    """Create the id of this deployment, if it has none: `make server-down` removes the containers with its label."""
+    if DEPLOYMENT in [each["key"] for each in list_objects("variables")]:
+        return f"variable {DEPLOYMENT} exists"
+    airflow(
+        "variables", "set", DEPLOYMENT, uuid.uuid4().hex[:12], "--description", "Id of this Airflow. Do not change it."
+    )
+    return f"variable {DEPLOYMENT} created"
+
+
 def ensure_first_user() -> str:
     """Create the first user, an administrator, if there are no users."""
     users = list_objects("users")
@@ -98,7 +111,7 @@ def check_data_volume() -> None:
 
 
 def list_objects(kind: str) -> list[dict[str, str]]:
-    """List Airflow's pools or users."""
+    """List Airflow's pools, variables or users."""
     output = airflow(kind, "list", "--output", "json")
     # output of libraries precedes the result
     found: list[dict[str, str]] = json.loads(next(line for line in reversed(output.splitlines()) if line[:1] == "["))
@@ -113,7 +126,7 @@ def main() -> int:
         drop_privileges()
     airflow("db", "migrate")
     print("the database is up to date", flush=True)
-    for ensure in (ensure_pool, ensure_first_user):
+    for ensure in (ensure_pool, ensure_deployment, ensure_first_user):
         print(ensure(), flush=True)
     check_data_volume()
     return 0

@@ -115,6 +115,7 @@ def execute(operator: ModelOperator, run: UnpackedRun, attempt: int, *, resumes:
         xcom_pull=lambda task_ids: {"unzip": {"directory": run.directory}}[task_ids],
         get_task_states=lambda **_: states,
         get_ti_count=lambda **_: 0,
+        get_dr_count=lambda **_: 1,
     )
     context: Any = {"params": run.parameters, "ti": ti, "task_state_store": StateStore()}
     operator.render_template_fields(context)

@@ -21,7 +21,7 @@ from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.task_records import require_record
 from numerai_pipeline.storage.used_objects import RunRef
 from tests.generated_results import add_task
-from tests.samples import ROOT
+from tests.samples import DEPLOYMENT, ROOT
 
 pytestmark = pytest.mark.containers
 
@@ -41,9 +41,10 @@ def start(engine: docker.DockerClient, stub_images: Path, data: DataLayout) -> I
     """Start a container as a run would; gives its id."""
     started = []
 
-    def container(run: RunRef, *, ends: bool, installation: str | None = None) -> str:
+    def container(run: RunRef, *, ends: bool, deployment: str = DEPLOYMENT) -> str:
         labels = {
-            "numerai": installation or installation_id(data.root),
+            "numerai": installation_id(data.root),
+            "numerai.deployment": deployment,
             "numerai.dag": run.dag,
             "numerai.run": run.run,
             "numerai.task": "svm",
@@ -71,14 +72,14 @@ def start(engine: docker.DockerClient, stub_images: Path, data: DataLayout) -> I
 def cleanup(engine: docker.DockerClient, data: DataLayout, *, days_later: float, dry_run: bool = False) -> list[str]:
     """Clean up as if it were so many days later; returns the ids of the containers that are there still."""
     cleaning = Cleanup(datetime.now(tz=UTC) + timedelta(days=days_later), dry_run)
-    installation = installation_id(data.root)
     backend = EngineBackend(lambda: engine.api, load_settings())
     remove_containers(
         cleaning,
         backend,
-        installation,
+        installation_id(data.root),
+        DEPLOYMENT,
         keep_days=1,
-        is_active=lambda labels: (labels.dag, labels.run) == (ACTIVE.dag, ACTIVE.run),
+        is_active=lambda container: (container.labels.dag, container.labels.run) == (ACTIVE.dag, ACTIVE.run),
     )
     cleaning.finish()
     # one call: others' containers may go while each is looked at
@@ -92,7 +93,7 @@ def test_remove_orphans_removes_containers_of_ended_runs_only(
     others = {
         start(ACTIVE, ends=True),
         start(ACTIVE, ends=False),
-        start(OVER, ends=True, installation="of another owner"),
+        start(OVER, ends=True, deployment="another"),
     }
     ours = {ended, orphaned}
     assert others | ours <= set(cleanup(engine, data, days_later=0.9))

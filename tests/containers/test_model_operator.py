@@ -20,12 +20,14 @@ from docker.models.containers import Container
 
 from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.core.parameters import LONGEST_SEARCH
+from numerai_pipeline.dag.deployment import VARIABLE
 from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
 from numerai_pipeline.leaderboard.run_view import read_run
 from numerai_pipeline.models.registry import ModelSpec
 from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.manifests import verified_manifest
 from tests.containers.conftest import LIVE_IDS, VALIDATION_IDS, Outcome
+from tests.samples import DEPLOYMENT
 
 pytestmark = pytest.mark.containers
 
@@ -381,23 +383,29 @@ def test_failed_container_log_tail_is_saved_with_the_run(run_dag: RunDag) -> Non
 
 
 def test_run_start_removes_orphans_of_this_deployment_only(
-    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path
+    run_dag: RunDag, engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from airflow.models.variable import Variable
+
+    monkeypatch.delenv("AIRFLOW_VAR_NUMERAI_DEPLOYMENT")
     first = run_dag({"svm": {}})
+    volume, deployment = (tmp_path / "data" / ".installation").read_text().strip(), Variable.get(VARIABLE)
     labels = {"numerai.dag": "numerai_tournament", "numerai.run": first.tasks["svm"].run_id, "numerai.task": "svm"}
 
     def orphan(**more: str) -> Container:
         image = first.tasks["svm"].xcom_pull(task_ids="svm")["image"]
         return engine.containers.run(image, entrypoint=["sleep", "600"], labels=labels | more, detach=True)
 
-    ours = orphan(numerai=(tmp_path / "data" / ".installation").read_text().strip())
-    others = orphan(numerai="another deployment")
+    ours = orphan(**{"numerai": volume, "numerai.deployment": deployment})
+    of_another_airflow = orphan(**{"numerai": volume, "numerai.deployment": "another"})
+    of_another_volume = orphan(**{"numerai": "another", "numerai.deployment": deployment})
+    others = {of_another_airflow.id, of_another_volume.id}
     try:
         second = run_dag({"svm": {}})
         assert f"removing container {str(ours.id)[:12]}" in second.output
-        assert {ours.id, others.id} & {each.id for each in engine.containers.list(all=True)} == {others.id}
+        assert {ours.id, *others} & {each.id for each in engine.containers.list(all=True)} == others
     finally:
-        for container in (ours, others):
+        for container in (ours, of_another_airflow, of_another_volume):
             with contextlib.suppress(docker.errors.NotFound):
                 container.remove(force=True)
 
@@ -440,6 +448,7 @@ def test_container_has_labels_limits_and_sandbox(run_dag: RunDag, engine: docker
     assert outcome.state == "failed"
     host, labels = seen["HostConfig"], seen["Config"]["Labels"]
     assert labels["numerai"] == (tmp_path / "data" / ".installation").read_text().strip()
+    assert labels["numerai.deployment"] == DEPLOYMENT
     assert labels["numerai.dag"] == "numerai_tournament"
     assert labels["numerai.run"] == outcome.tasks["svm"].run_id
     assert labels["numerai.try"] == "1"

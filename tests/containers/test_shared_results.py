@@ -20,6 +20,7 @@ from docker.models.containers import Container
 
 from launcher.processes import wait_until
 from numerai_pipeline.containers.data_volume import installation_id
+from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.dag.result_trigger import ResultTrigger
 from numerai_pipeline.storage.layout import DataLayout
@@ -347,6 +348,47 @@ def test_run_starts_its_own_container_after_another_is_ended(deployment: Deploym
     go(deployment.waiting_container())
     assert (own.outcome().state, own.outcome().started) == ("success", 1)
     assert read_record(first.layout, "svm") is None
+    assert deployment.leftovers() == []
+
+
+def test_start_removes_the_container_of_a_lost_worker(deployment: Deployment) -> None:
+    deployment.define({"svm": {"parameters": {"MODE": "wait at fit"}}, "xgboost": {}})
+    run = deployment.unpack("one")
+    lost = deployment.begin(run)
+    container = deployment.waiting_container()
+    lost.kill()
+    # the next attempt, on the engine of another worker
+    key = container.labels["numerai.key"]
+    workspace = Workspace(DataLayout(load_settings().data_dir).work("svm", key), {})
+    workspace.prepare(container.attrs["Config"]["User"])
+    workspace.record_container("on another engine")
+    started = deployment.attempt(run, "xgboost")
+    assert (started.state, started.started) == ("success", 1)
+    assert f"removing container {str(container.id)[:12]}" in started.output
+    assert deployment.containers() == []
+
+
+def test_second_airflow_leaves_the_container_of_the_first(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.define({"svm": {"parameters": {"MODE": "wait at fit"}}})
+    first, second = deployment.unpack("one"), deployment.unpack("two")
+    killed = deployment.begin(first)
+    container = deployment.waiting_container()
+    killed.kill()
+    monkeypatch.setenv("AIRFLOW_VAR_NUMERAI_DEPLOYMENT", "another")
+    own = deployment.begin(second)
+    own.wait_for("waiting")
+    (own_container,) = {each.id for each in deployment.containers()} - {container.id}
+    go(deployment.engine.containers.get(str(own_container)))
+    assert (own.outcome().state, own.outcome().started) == ("success", 1)
+    assert [each.id for each in deployment.containers()] == [container.id]
+    made = deployment.results()
+    # it continues in a workspace of its own, which is removed
+    go(container)
+    container.wait()
+    assert deployment.results() == made
+    container.remove()
     assert deployment.leftovers() == []
 
 

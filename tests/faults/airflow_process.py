@@ -139,12 +139,18 @@ class AirflowProcess:
             part: (self.checkout.airflow_home / f"{part}.log").read_text(errors="replace")[-2000:] for part in PARTS
         }
 
-    def end_part(self, part: str, number: signal.Signals, *, alone: bool = False) -> None:
-        """Send a signal to a service and wait for its end: with its children, as a service manager does, or alone."""
+    def end_part(self, part: str, number: signal.Signals, *, alone: bool = False, all_at_once: bool = False) -> None:
+        """Send a signal to a service and wait for its end: with its children, as a service manager does, or alone.
+
+        With ``all_at_once``, SIGTERM goes to its children as well, as systemd sends it.
+        """
         process = self._running.pop(part)
         members = [] if alone else session_members(process.pid)
         if number == signal.SIGTERM:
             process.terminate()
+            for member in members if all_at_once else []:
+                with contextlib.suppress(psutil.Error):
+                    member.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=20)
         for member in members:

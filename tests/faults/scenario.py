@@ -125,6 +125,11 @@ def _to_scheduler(number: signal.Signals) -> Inject:
     return inject
 
 
+def _stop_as_systemd(environment: FaultEnvironment, _dag: str, _run: str, _task: str) -> None:
+    environment.airflow.end_part("scheduler", signal.SIGTERM, all_at_once=True)
+    environment.airflow.start_part("scheduler")
+
+
 def _to_airflow(environment: FaultEnvironment, _dag: str, _run: str, _task: str) -> None:
     environment.airflow.end(signal.SIGKILL)
     for part in ("api-server", "dag-processor", "scheduler"):
@@ -148,11 +153,14 @@ def _hang_engine(environment: FaultEnvironment, _dag: str, _run: str, _task: str
 
 
 TASK_KILLED = Fault("the task's process is killed (SIGKILL)", _to_task(signal.SIGKILL), containers=1)
-TASK_TERMINATED = Fault("the task's process is terminated (SIGTERM)", _to_task(signal.SIGTERM), containers=2)
+TASK_TERMINATED = Fault("the task's process is terminated (SIGTERM)", _to_task(signal.SIGTERM), containers=1)
 SUPERVISOR_KILLED = Fault("its supervisor is killed (SIGKILL)", _to_supervisor(signal.SIGKILL), containers=1)
-SUPERVISOR_TERMINATED = Fault("its supervisor is terminated (SIGTERM)", _to_supervisor(signal.SIGTERM), containers=2)
+SUPERVISOR_TERMINATED = Fault("its supervisor is terminated (SIGTERM)", _to_supervisor(signal.SIGTERM), containers=1)
 SCHEDULER_KILLED = Fault("the scheduler's service is killed (SIGKILL)", _to_scheduler(signal.SIGKILL), containers=1)
-SCHEDULER_STOPPED = Fault("the scheduler's service is stopped (SIGTERM)", _to_scheduler(signal.SIGTERM))
+SCHEDULER_STOPPED = Fault("the scheduler's service is stopped (SIGTERM)", _to_scheduler(signal.SIGTERM), containers=1)
+SCHEDULER_STOPPED_BY_SYSTEMD = Fault(
+    "the scheduler's service is stopped (SIGTERM to each of its processes)", _stop_as_systemd, containers=1
+)
 AIRFLOW_KILLED = Fault("the whole Airflow is killed (SIGKILL)", _to_airflow, containers=1)
 ENGINE_RESTARTED = Fault("the Docker engine is restarted", _to_engine(signal.SIGTERM), containers=2)
 ENGINE_KILLED = Fault("the Docker engine is killed (SIGKILL)", _to_engine(signal.SIGKILL), containers=2)
@@ -179,6 +187,7 @@ FAULTS = (
     SUPERVISOR_TERMINATED,
     SCHEDULER_KILLED,
     SCHEDULER_STOPPED,
+    SCHEDULER_STOPPED_BY_SYSTEMD,
     AIRFLOW_KILLED,
     ENGINE_RESTARTED,
     ENGINE_KILLED,
@@ -219,6 +228,18 @@ def wait_for_lines(environment: FaultEnvironment, run: str, task: str, dag: str 
         return False
 
     environment.airflow.wait_for(has_lines, f"{task} is in the middle of its work")
+
+
+@contextlib.contextmanager
+def silenced(environment: FaultEnvironment, container: str) -> Iterator[None]:
+    """Keep a container from logging anything during the block."""
+    with contextlib.closing(environment.engine.client) as client:
+        client.api.pause(container)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(docker.errors.APIError):  # it was removed
+                client.api.unpause(container)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from numerai_pipeline.models.registry import ModelSpec
 from numerai_pipeline.storage.layout import RunLayout
 from tests.containers.conftest import LIVE_IDS, Outcome
 from tests.containers.test_data_volume import CHECK
-from tests.samples import ROOT
+from tests.samples import DEPLOYMENT, ROOT
 from tests.server.conftest import PORT, SOCKET, Proxy, StartProxy
 
 pytestmark = pytest.mark.containers
@@ -182,7 +182,7 @@ def test_housekeeping_works_through_the_proxy(through_proxy: Proxy, start: Start
     backend = EngineBackend(lambda: client, settings)
     assert find_data_volume(settings, client).host_path(data / "rounds").name == "rounds"
     cleanup = Cleanup(datetime.now(tz=UTC) + timedelta(days=2), dry_run=False)
-    remove_containers(cleanup, backend, labels["numerai"], keep_days=1, is_active=lambda _labels: False)
+    remove_containers(cleanup, backend, labels["numerai"], DEPLOYMENT, keep_days=1, is_active=lambda _container: False)
     assert len(cleanup.removed) == 1
     assert client.containers(all=True, filters={"label": f"numerai={labels['numerai']}"}) == []
 

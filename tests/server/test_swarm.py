@@ -41,7 +41,7 @@ from tests.containers.conftest import (
     stub_images,
     stub_registry,
 )
-from tests.samples import ROOT
+from tests.samples import DEPLOYMENT, ROOT
 from tests.server.swarm import SwarmNode
 
 __all__ = ["airflow_database", "archive", "run_dag", "run_pipeline", "stub_images"]
@@ -289,14 +289,17 @@ def test_engine_that_is_not_a_manager_is_rejected(run_dag: RunDag, monkeypatch: 
 
 
 @LONG
-def test_terminated_task_removes_its_service(begin: Callable[[str], Begun], swarm: Any, node: SwarmNode) -> None:
-    run = begin("hang")
-    wait_for_service(swarm, "running")
+def test_stopped_task_leaves_its_service_to_the_next_attempt(begin: Callable[[str], Begun], swarm: Any) -> None:
+    run = begin("wait for file")
+    service = wait_for_service(swarm, "running")
     run.process.send_signal(signal.SIGTERM)
+    assert run.prints("this process is stopped; the next attempt reattaches to its service"), run.output
+    # the run schedules the task again
+    mounts = swarm.inspect_service(service)["Spec"]["TaskTemplate"]["ContainerSpec"]["Mounts"]
+    Path(mounts[0]["Source"], "go").touch()
     run.process.wait(timeout=PATIENCE)
-    assert (swarm.services(), node.containers()) == ([], [])
-    assert "svm: stopped on Airflow's request" in run.output
-    assert "svm ended as failed" in run.output
+    assert "svm ended as success" in run.output
+    assert run.output.count("started service") == 1
 
 
 @LONG
@@ -329,16 +332,17 @@ def test_housekeeping_handles_services(orphaned_service: str, swarm: Any, tmp_pa
     backend = SwarmBackend(lambda: swarm, settings)
     backends = cleanup_backends(settings, lambda: swarm)
     assert [each.kind for each in backends] == ["container", "service"]
-    (service,) = find_orphans(backend, installation, lambda _labels: False)
+    (service,) = find_orphans(backend, installation, DEPLOYMENT, lambda _container: False)
     assert service.id == orphaned_service
     assert (service.labels.dag, service.labels.task) == ("numerai_tournament", "svm")
-    assert find_orphans(backend, "another", lambda _labels: False) == []
+    assert find_orphans(backend, "another", DEPLOYMENT, lambda _container: False) == []
+    assert find_orphans(backend, installation, "another", lambda _container: False) == []
     since = service_last_change(swarm, orphaned_service)
     assert since is not None
 
     def clean(days: float, *, active: bool) -> list[str]:
         cleanup = Cleanup(now=since + timedelta(days=days))
-        remove_containers(cleanup, backend, installation, keep_days=1, is_active=lambda _labels: active)
+        remove_containers(cleanup, backend, installation, DEPLOYMENT, keep_days=1, is_active=lambda _container: active)
         return cleanup.removed
 
     assert clean(2, active=True) == []

@@ -46,7 +46,7 @@ class ContainerRequest:
     failure_log : Path
         The file for the end of its log if it fails.
     time_limit : timedelta
-        Its longest duration, from the attempt's start; then it is removed.
+        Its longest duration, from its creation; then it is removed.
     memory : int
         Hard memory limit, MiB, without swap.
     cores : int
@@ -167,6 +167,9 @@ class Backend(Protocol):
 
     def stream_log(self, container_id: str, log: ContainerLog, *, until_end: bool) -> None:
         """Write new lines to the log; with ``until_end`` until the container ends, or for some time at most."""
+
+    def interrupt(self) -> None:
+        """End :meth:`stream_log` of another thread soon, if it follows a log; raise nothing."""
 
     def request_removal(self, container_id: str) -> None:
         """Remove a container, running or not, without waiting for it; do nothing if it does not exist."""

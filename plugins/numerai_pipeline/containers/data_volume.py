@@ -119,10 +119,9 @@ def host_folder(local: Path, mounts: Sequence[dict[str, Any]]) -> PurePosixPath:
 
 
 def installation_id(data_dir: Path) -> str:
-    """Return the id of the deployment that the data volume belongs to, from the file ``.installation``.
+    """Return the id of the data volume, from the file ``.installation``, which the first use creates.
 
-    The first use creates it. It labels the deployment's containers, so that another deployment on the same engine does
-    not remove them.
+    It labels the volume's containers. Deployments that share a volume have another label (``dag/deployment.py``).
     """
     file = data_dir / ".installation"
     if not file.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from numerai_pipeline.containers.backend import ContainerState, FoundContainer
 from numerai_pipeline.containers.data_volume import find_data_volume
 from numerai_pipeline.containers.engine import is_connection_error
 from numerai_pipeline.containers.exit_codes import error_from_exit
-from numerai_pipeline.containers.labels import ContainerLabels, deployment_filter
+from numerai_pipeline.containers.labels import ContainerLabels, volume_filter
 from numerai_pipeline.containers.limits import sandbox_host_config
 from numerai_pipeline.containers.mounts import mount_on_host
 from numerai_pipeline.core.errors import BadInputError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from docker import APIClient
+    from docker.types import CancellableStream
 
     from numerai_pipeline.containers.backend import Connect, ContainerRequest
     from numerai_pipeline.containers.log import ContainerLog
@@ -50,6 +52,7 @@ class EngineBackend:
     def __init__(self, connect: Connect, settings: Settings) -> None:
         self._connect = connect
         self._settings = settings
+        self._stream: CancellableStream[bytes] | None = None
 
     @property
     def _client(self) -> APIClient:
@@ -103,11 +106,22 @@ class EngineBackend:
     def stream_log(self, container_id: str, log: ContainerLog, *, until_end: bool) -> None:
         """Write new lines to the log, with ``until_end`` until the container ends or the connection breaks."""
         stream = self._client.logs(container_id, timestamps=True, stream=True, follow=until_end)
-        log.follow(stream, until_end=until_end)
-        if until_end:
+        self._stream = stream
+        try:
+            log.follow(stream, until_end=until_end)
+        finally:
+            self._stream, interrupted = None, self._stream is None
+        if until_end and not interrupted:
             # the stream ended with the container or with its connection: without a pause the caller would inspect it
             # again and again
             self._client.wait(container_id, timeout=_WAIT_SECONDS)
+
+    def interrupt(self) -> None:
+        """Close the followed stream; over SSH it ends with its next line."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(docker.errors.DockerException, OSError):
+                stream.close()
 
     def request_removal(self, container_id: str) -> None:
         """Remove a container, running or not."""
@@ -141,7 +155,7 @@ class EngineBackend:
 
     def written_bytes(self, found: FoundContainer) -> int:
         """Return the bytes that a container wrote outside of its mounts."""
-        filters = {"id": found.id, "label": deployment_filter(found.labels.deployment)}
+        filters = {"id": found.id, "label": volume_filter(found.labels.volume)}
         return sum(each.get("SizeRw") or 0 for each in self._client.containers(all=True, size=True, filters=filters))
 
 

@@ -8,7 +8,7 @@ Nothing that is in use is removed:
 - files written, and downloads requested, within ``keep_days``, at least seven days: the longest time that a run may
   take between two of its tasks;
 - the files of the last ``keep_rounds`` rounds of each source, at any age;
-- containers without the label of this deployment.
+- containers without the labels of this data volume and this deployment.
 
 A removal may be killed at any time. A directory is renamed before its content is deleted, so it exists completely or
 not at all; a download loses its manifest first, and without a manifest the file does not count. The next clean-up
@@ -29,9 +29,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.containers.orphans import find_orphans
+from numerai_pipeline.containers.workspace import CONTAINER_SUFFIX
 from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.storage.disk import megabytes
-from numerai_pipeline.storage.layout import DataLayout, RunLayout
+from numerai_pipeline.storage.layout import REMOVED_PREFIX, DataLayout, RunLayout
 from numerai_pipeline.storage.locks import file_lock, lock_path
 from numerai_pipeline.storage.manifests import SUFFIX, discard, manifest_path
 from numerai_pipeline.storage.results import RECORD, ResultStore
@@ -41,12 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from numerai_pipeline.containers.backend import Backend
-    from numerai_pipeline.containers.labels import ContainerLabels
+    from numerai_pipeline.containers.backend import Backend, FoundContainer
 
 log = logging.getLogger(__name__)
-
-_REMOVED_PREFIX = ".removed-"
 
 
 @dataclass
@@ -230,7 +228,11 @@ def _remove_stale_files(cleanup: Cleanup, data: DataLayout, keep_days: int) -> N
     parts = [part for folder in hidden for part in folder.glob(".*.part")]
     actions: dict[Path, Callable[[], object]] = {
         **{lock: partial(_remove_lock, lock) for lock in locks if not _locked_path(lock).exists()},
-        **{marker: partial(marker.unlink, missing_ok=True) for marker in data.work_root.glob("*/*.continues.json")},
+        **{
+            marker: partial(marker.unlink, missing_ok=True)
+            for pattern in ("*/*.continues.json", f"*/*{CONTAINER_SUFFIX}")
+            for marker in data.work_root.glob(pattern)
+        },
         **{part: partial(shutil.rmtree, part) for part in parts if part.is_dir()},
     }
     for path, action in sorted(actions.items()):
@@ -252,7 +254,7 @@ def _remove_lock(lock: Path) -> None:
 
 def _remove_leftovers(cleanup: Cleanup, root: Path) -> None:
     """Remove the directories that a killed removal renamed."""
-    for leftover in sorted(root.glob(f"{_REMOVED_PREFIX}*")):
+    for leftover in sorted(root.glob(f"{REMOVED_PREFIX}*")):
         size, since = _size_and_mtime(leftover)
         cleanup.remove(f"{leftover.name} (leftover)", size, since, partial(shutil.rmtree, leftover))
 
@@ -273,7 +275,7 @@ def _remove_directory(directory: Path, root: Path) -> None:
 def _rename_for_removal(directory: Path, root: Path) -> Path:
     """Rename a directory to a name in the root that no process uses."""
     name = "-".join((*directory.relative_to(root).parts, uuid.uuid4().hex[:8]))
-    return directory.rename(root / f"{_REMOVED_PREFIX}{name}")
+    return directory.rename(root / f"{REMOVED_PREFIX}{name}")
 
 
 def _directories(root: Path, pattern: str) -> Iterator[Path]:
@@ -365,10 +367,11 @@ def _remove_empty_folders(downloads: Path) -> None:
 def remove_containers(
     cleanup: Cleanup,
     backend: Backend,
+    volume: str,
     deployment: str,
     *,
     keep_days: int,
-    is_active: Callable[[ContainerLabels], bool],
+    is_active: Callable[[FoundContainer], bool],
 ) -> None:
     """Remove a deployment's containers whose task is no longer active, some days after they ended or were created.
 
@@ -378,14 +381,12 @@ def remove_containers(
         The clean-up.
     backend : Backend
         The platform with the containers.
-    deployment : str
-        Id of the deployment.
+    volume, deployment, is_active
+        As for :func:`numerai_pipeline.containers.orphans.find_orphans`.
     keep_days : int
         Days for which they stay.
-    is_active : callable
-        Whether the task of these labels is active.
     """
-    for container in find_orphans(backend, deployment, is_active):
+    for container in find_orphans(backend, volume, deployment, is_active):
         since = backend.last_change(container.id)
         if since is not None and cleanup.older_than(since, keep_days):
             labels = container.labels

@@ -1,19 +1,23 @@
-"""The labels of a container: they identify its deployment, DAG, run, task and attempt. Containers have no names."""
+"""The labels of a container: they identify its data volume, deployment, DAG, run, task and attempt.
+
+Containers have no names.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEPLOYMENT = "numerai"
+VOLUME = "numerai"
+DEPLOYMENT = "numerai.deployment"
 
 
-def deployment_filter(deployment: str) -> str:
-    """Return the engine's label filter for all containers of a deployment."""
-    return f"{DEPLOYMENT}={deployment}"
+def volume_filter(volume: str) -> str:
+    """Return the engine's label filter for all containers of a data volume."""
+    return f"{VOLUME}={volume}"
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,11 @@ class ContainerLabels:
 
     Attributes
     ----------
+    volume : str
+        Id of the data volume (``data_volume.py``).
     deployment : str
-        Id of the deployment that the data volume belongs to (``data_volume.py``).
+        Id of the Airflow deployment (``dag/deployment.py``). A container of a release without this label belongs to
+        every deployment on its volume.
     dag, run, task : str
         The task instance that the container belongs to.
     attempt : int
@@ -32,6 +39,7 @@ class ContainerLabels:
         Key of the result that it makes.
     """
 
+    volume: str
     deployment: str
     dag: str
     run: str
@@ -44,6 +52,7 @@ class ContainerLabels:
         """Read the labels of a container as the engine returns them."""
         attempt = labels.get("numerai.try", "")
         return cls(
+            volume=labels.get(VOLUME, ""),
             deployment=labels.get(DEPLOYMENT, ""),
             dag=labels.get("numerai.dag", ""),
             run=labels.get("numerai.run", ""),
@@ -56,6 +65,7 @@ class ContainerLabels:
     def identity(self) -> dict[str, str]:
         """The labels that all attempts of one task instance have in common."""
         return {
+            VOLUME: self.volume,
             DEPLOYMENT: self.deployment,
             "numerai.dag": self.dag,
             "numerai.run": self.run,
@@ -67,9 +77,16 @@ class ContainerLabels:
         return {**self.identity, "numerai.try": str(self.attempt), "numerai.key": self.key}
 
     def filters(self) -> list[str]:
-        """Return the engine's label filters for the containers of the task in all runs."""
-        return [f"{name}={self.identity[name]}" for name in (DEPLOYMENT, "numerai.task")]
+        """Return the engine's label filters for the containers of the task in all runs, of any deployment."""
+        return [f"{name}={self.identity[name]}" for name in (VOLUME, "numerai.task")]
+
+    def is_of_deployment(self, deployment: str) -> bool:
+        """Whether a deployment may touch the container."""
+        return self.deployment in ("", deployment)
 
     def is_same_task_instance(self, other: ContainerLabels) -> bool:
         """Whether a container is of another attempt of the same task instance."""
-        return self.identity == other.identity
+        return (
+            other.is_of_deployment(self.deployment)
+            and self.identity == replace(other, deployment=self.deployment).identity
+        )

@@ -26,7 +26,7 @@ class ContainerLog:
     keep : int
         Number of last lines in :attr:`last_lines`, lines of earlier attempts included.
     is_over : callable
-        Whether to stop following a stream, asked at each line.
+        Whether to stop following a stream, checked at each line.
     """
 
     def __init__(

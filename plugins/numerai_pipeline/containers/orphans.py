@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from numerai_pipeline.containers.labels import ContainerLabels, deployment_filter
+from numerai_pipeline.containers.labels import volume_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def find_orphans(
-    backend: Backend, deployment: str, is_active: Callable[[ContainerLabels], bool]
+    backend: Backend, volume: str, deployment: str, is_active: Callable[[FoundContainer], bool]
 ) -> list[FoundContainer]:
     """List the containers of a deployment whose task is no longer active.
 
@@ -28,28 +28,24 @@ def find_orphans(
     ----------
     backend : Backend
         The platform to search.
+    volume : str
+        Id of the deployment's data volume.
     deployment : str
         Id of the deployment.
     is_active : callable
-        Whether the task of these labels is active; called once for each task and result.
+        Whether the task of a container is active, and may follow it.
     """
-    answers: dict[tuple[str, str, str, str], bool] = {}
-    orphans = []
-    for container in backend.find([deployment_filter(deployment)]):
-        labels = container.labels
-        key = (labels.dag, labels.run, labels.task, labels.key)
-        if key not in answers:
-            answers[key] = is_active(labels)
-        if not answers[key]:
-            orphans.append(container)
-    return orphans
+    found = backend.find([volume_filter(volume)])
+    return [each for each in found if each.labels.is_of_deployment(deployment) and not is_active(each)]
 
 
-def remove_orphans(backends: Iterable[Backend], deployment: str, is_active: Callable[[ContainerLabels], bool]) -> int:
+def remove_orphans(
+    backends: Iterable[Backend], volume: str, deployment: str, is_active: Callable[[FoundContainer], bool]
+) -> int:
     """Remove the containers of a deployment whose task is no longer active; return their number."""
     removed = 0
     for backend in backends:
-        for container in find_orphans(backend, deployment, is_active):
+        for container in find_orphans(backend, volume, deployment, is_active):
             _log_removal(backend, container)
             backend.request_removal(container.id)
             removed += 1
@@ -58,7 +54,7 @@ def remove_orphans(backends: Iterable[Backend], deployment: str, is_active: Call
 
 def _log_removal(backend: Backend, container: FoundContainer) -> None:
     log.info(
-        "removing %s %s (%s): task %s of run %s is no longer active",
+        "removing %s %s (%s): task %s of run %s is no longer active, or follows another one",
         backend.kind,
         container.id[:12],
         container.status,

@@ -2,9 +2,10 @@
 
 At most one container of a task runs at any time, in every state of the task's process:
 
-- When Airflow ends the task (marked failed, cleared, timed out, shut down), the runner removes the container.
-- When the process is killed, or loses its supervisor, the container keeps running. The next attempt, or another run
-  that needs the same result, finds it by its labels and reattaches to it.
+- When Airflow ends the task (marked failed, cleared, timed out), the runner removes the container.
+- When the process is killed, loses its supervisor, or is stopped while Airflow still calls the task running (a
+  deploy, a reboot), the container keeps running. The next attempt, or another run that needs the same result, finds it
+  by its labels and reattaches to it.
 - While the engine is unreachable the runner waits (``engine.py``), then fails without removing the container, so
   that the next attempt can reattach. A broken log stream is not treated as a failure of the container; only its state,
   as the engine reports it, is.
@@ -43,14 +44,23 @@ STATE_KEY = "model_container"
 LOG_STATE_KEY = "model_container_log"
 # the kernel may report that a container ran out of memory a moment after its end
 _OOM_SECONDS = 1.0
+_WATCH_SECONDS = 0.25
 
 
-class SupervisorLostError(PipelineError):
+class ContainerKeptError(PipelineError):
+    """An attempt ends, and its container keeps running."""
+
+
+class SupervisorLostError(ContainerKeptError):
     """Airflow's supervisor of this process is gone; Airflow starts another attempt, which reattaches."""
 
 
-class ContinuesError(PipelineError):
-    """The moment has come from which this task no longer follows its container, which keeps running."""
+class InterruptedAttemptError(ContainerKeptError):
+    """The process is stopped while Airflow calls the task running; the next attempt reattaches."""
+
+
+class ContinuesError(ContainerKeptError):
+    """The moment has come from which this task no longer follows its container."""
 
 
 class StateStore(Protocol):
@@ -80,8 +90,15 @@ class ContainerRunner:
         Receives each line of the container's log.
     warm_up : callable
         Prepares for the end of the container in a thread while the container starts; optional work only.
+    is_task_active : callable
+        Queries Airflow, when this process is to end, whether it runs the task or will retry it.
     follow_until : datetime, optional
         When to stop following the container, which then keeps running.
+
+    Attributes
+    ----------
+    ends_at : datetime
+        When the container exceeds its time limit, which counts from its creation and not from each attempt.
     """
 
     def __init__(
@@ -93,17 +110,21 @@ class ContainerRunner:
         state: StateStore | None,
         write_line: Callable[[str], object],
         warm_up: Callable[[], object],
+        is_task_active: Callable[[], bool],
         follow_until: datetime | None = None,
     ) -> None:
         self.request = request
+        self.ends_at = datetime.now(tz=UTC) + request.time_limit
         self._backend = backend
         self._state = state
         self._write_line = write_line
         self._warm_up = warm_up
+        self._is_task_active = is_task_active
         self._follow_until = follow_until
         self._engine = RetryingEngine(engine_timeout, self._is_stopped)
         self._container_id: str | None = None
-        self._expired = self._kill_requested = self._is_new = self._has_warned = False
+        self._stop_requested = self._killed = self._interrupted = self._expired = False
+        self._is_new = self._has_warned = False
         self._parent = os.getppid()
         self._log: ContainerLog | None = None
         self._wait_reason = self._logged_placement = ""
@@ -113,7 +134,8 @@ class ContainerRunner:
         """Prepare the platform for a container, limit the time of the block, and remove container and workspace after.
 
         If the block fails, the end of the container's log is saved and a finished fit is kept.
-        If the engine or the supervisor is gone, or it is time to stop following, the container keeps running.
+        If the engine or the supervisor is gone, this process is stopped, or it is time to stop following, the container
+        keeps running.
 
         Raises
         ------
@@ -122,15 +144,12 @@ class ContainerRunner:
         PipelineError
             When another attempt can.
         """
-        # a timer, since Airflow's execution_timeout is fixed when the DAG is parsed, and the search time is chosen
-        # for each run
-        clock = threading.Timer(self.request.time_limit.total_seconds(), self._expire)
-        clock.daemon = True
-        clock.start()
+        over = threading.Event()
+        threading.Thread(target=self._watch, args=(over,), daemon=True).start()
         try:
             self._call_engine(partial(self._backend.prepare, self.request))
             yield
-        except (EngineUnavailableError, SupervisorLostError, ContinuesError):
+        except (EngineUnavailableError, ContainerKeptError):
             raise
         except BaseException as error:
             # without a supervisor, calls of Airflow fail as well: not a failure of the container
@@ -140,7 +159,7 @@ class ContainerRunner:
             self.request.workspace.reset()
             raise
         finally:
-            clock.cancel()
+            over.set()
         self._remove_best_effort()
         self.request.workspace.remove()
 
@@ -170,6 +189,9 @@ class ContainerRunner:
         self._raise_if_stopped()
         self._log = self._open_log(container_id)
         try:
+            if not self._is_new and self._call_engine(partial(self._backend.inspect, container_id)).is_active:
+                created = self._call_engine(partial(self._backend.last_change, container_id))
+                self.ends_at = (created or datetime.now(tz=UTC)) + self.request.time_limit
             state = self._follow(container_id, self._log)
         except docker.errors.NotFound:
             self._raise_if_stopped()
@@ -190,25 +212,62 @@ class ContainerRunner:
             log.warning("could not remove a %s of an earlier attempt: %s", self._backend.kind, error)
         self.request.workspace.remove()
 
-    def kill(self) -> None:
-        """Remove the container at once, and start none: Airflow's supervisor kills this process after 5 s."""
-        self._kill_requested = True
-        if self._container_id is not None:
-            self._backend.request_removal(self._container_id)
+    def request_stop(self) -> None:
+        """Have the attempt end soon, with or without its container, as Airflow's state of the task requires.
 
-    def _expire(self) -> None:
-        self._expired = True
+        For a signal handler, which may interrupt a call of Airflow or of the engine and can therefore make none: the
+        thread of :meth:`lifetime` does.
+        """
+        self._stop_requested = True
+
+    def _watch(self, over: threading.Event) -> None:
+        """Stop the attempt when it is time to, also while its container logs nothing."""
+        while not over.wait(_WATCH_SECONDS):
+            if self._stop_requested and not self._is_stopped():
+                self._stop()
+            elif datetime.now(tz=UTC) >= self.ends_at and not self._is_stopped():
+                self._expired = True
+                self._request_removal()
+            if self._is_following_over():
+                self._backend.interrupt()
+
+    def _stop(self) -> None:
+        """Remove the container if Airflow has ended the task; Airflow's supervisor kills this process after 5 s."""
+        try:
+            is_active = self._is_task_active()
+        except Exception as error:  # noqa: BLE001 - of Airflow's API, which may be stopped at the same time
+            log.info("Airflow does not report the state of the task (%s)", error)
+            # an orphan is removed later, and a removed container is lost
+            is_active = True
+        if is_active:
+            self._interrupted = True
+        else:
+            self._killed = True
+            self._request_removal()
+
+    def _request_removal(self) -> None:
+        """Remove the container without waiting; the end of the attempt removes it again if this fails."""
         if self._container_id is not None:
             with contextlib.suppress(docker.errors.DockerException, OSError):
                 self._backend.request_removal(self._container_id)
 
     def _is_stopped(self) -> bool:
-        return self._expired or self._kill_requested
+        return self._expired or self._killed or self._interrupted
+
+    def _is_following_over(self) -> bool:
+        return self._is_stopped() or self._is_time_over() or os.getppid() != self._parent
 
     def _raise_if_stopped(self) -> None:
+        if self._stop_requested and not self._is_stopped():
+            self._stop()
         if not self._is_stopped():
             return
         task = self.request.task
+        if self._interrupted:
+            if self._log is not None:
+                self._log.checkpoint()
+            msg = f"{task}: this process is stopped; the next attempt reattaches to its {self._backend.kind}"
+            raise InterruptedAttemptError(msg)
         if self._expired:
             minutes = self.request.time_limit.total_seconds() / 60
             msg = (
@@ -216,7 +275,7 @@ class ContainerRunner:
                 " models.yaml, or run on fewer rows or features"
             )
         else:
-            msg = f"{task}: stopped on Airflow's request (marked, cleared, timed out, or shut down)"
+            msg = f"{task}: stopped on Airflow's request (marked, cleared, or timed out)"
         if self._wait_reason:
             msg += f". It never started: no node of the swarm had room for it ({self._wait_reason})"
         raise ContainerError(msg)
@@ -264,6 +323,7 @@ class ContainerRunner:
     def _start(self) -> str:
         # known at once, so that a request to stop removes it from here on
         created = self._container_id = self._backend.create(self.request)
+        self.request.workspace.record_container(created)
         self._raise_if_stopped()
         threading.Thread(target=self._warm_up, daemon=True).start()
         self._backend.start(created)
@@ -274,11 +334,19 @@ class ContainerRunner:
     def _earlier_containers(self) -> list[FoundContainer]:
         """List the containers of any run that make this result, and all others of this task instance."""
         own, kept = self.request.labels, self.request.kept_keys
-        found = [each for each in self._backend.find(own.filters()) if each.labels.key not in kept]
-        return [each for each in found if each.labels.key == own.key or own.is_same_task_instance(each.labels)]
+        found = [each for each in self._backend.find(own.filters()) if each.labels.is_of_deployment(own.deployment)]
+        return [
+            each
+            for each in found
+            if each.labels.key not in kept and (each.labels.key == own.key or own.is_same_task_instance(each.labels))
+        ]
 
     def _is_same_work(self, container: FoundContainer) -> bool:
-        if container.labels.key != self.request.labels.key:
+        # the workspace may be a later one's: of another engine's container, or of another Airflow's
+        if container.labels.key != self.request.labels.key or self.request.workspace.container not in (
+            None,
+            container.id,
+        ):
             return False
         state = self._backend.inspect(container.id)
         return state.is_active or state.is_successful
@@ -290,7 +358,7 @@ class ContainerRunner:
         seen = stored["seen"] if isinstance(stored, dict) and stored.get("container") == container_id else ""
 
         store = partial(self._store_checkpoint, container_id)
-        return ContainerLog(str(seen), self._write_line, store, KEPT_LOG_LINES, self._is_time_over)
+        return ContainerLog(str(seen), self._write_line, store, KEPT_LOG_LINES, self._is_following_over)
 
     def _store_checkpoint(self, container_id: str, timestamp: str) -> None:
         """Store the timestamp of the last written line; a failure costs repeated lines in the next attempt only."""

@@ -129,6 +129,9 @@ class SwarmBackend:
         if until_end:
             time.sleep(POLL_SECONDS)
 
+    def interrupt(self) -> None:
+        """Do nothing: a log is read as it is at the moment, within seconds."""
+
     def request_removal(self, container_id: str) -> None:
         """Remove a service; its container is killed a moment later."""
         request_removal(self._client, container_id)

@@ -12,21 +12,26 @@ import logging
 import os
 import shutil
 import stat
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numerai_pipeline.containers.data_volume import chown_for
 from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.storage.layout import REMOVED_PREFIX
+from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 MODEL = "model"
 """The folder of the fit."""
 _COMPLETE = "model.json"
+CONTAINER_SUFFIX = ".container"
+"""Suffix of the file beside a workspace that names its container."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,36 @@ class Workspace:
         """Whether the container, or one of an earlier attempt, has finished the fit."""
         return self.is_plain(self.model / _COMPLETE)
 
+    @property
+    def container(self) -> str | None:
+        """Id of the container whose workspace this is; empty before it is created, None if there is no record."""
+        try:
+            return self._container_record.read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+
+    def record_container(self, container_id: str) -> None:
+        """Record the container whose workspace this is."""
+        with atomic_path(self._container_record) as temporary:
+            temporary.write_text(container_id, encoding="ascii")
+
+    @property
+    def _container_record(self) -> Path:
+        return self.directory.with_suffix(CONTAINER_SUFFIX)
+
     def prepare(self, user: str) -> None:
         """Create the workspace for a container that runs as ``user``.
 
-        Files of an earlier container are removed, except a finished fit, or the finished parts of one.
+        Of an earlier container only a finished fit, or the finished parts of one, are in it. It is another directory
+        than the earlier container's, which may still run and write: on the engine of a lost Celery worker, or for
+        another Airflow on the same data volume.
         """
-        self.reset()
+        root, name = self.directory.parent.parent, "-".join((*self.directory.parts[-2:], uuid.uuid4().hex[:8]))
+        # housekeeping removes directories of this name
+        earlier = replace(self, directory=root / f"{REMOVED_PREFIX}{name}")
+        self.record_container("")
+        with contextlib.suppress(FileNotFoundError):
+            self.directory.rename(earlier.directory)
         for folder in (self.directory, *(self.directory / name for name in ("predictions", "reports", "live"))):
             chown_for(user, folder)
         if MODEL not in self.inputs:
@@ -76,6 +105,14 @@ class Workspace:
                     chown_for(user, each)
             if not source.is_dir():
                 target.touch()
+        if MODEL not in self.inputs and earlier.model.is_dir() and (earlier.has_fit or self.keeps_parts):
+            unfinished = shutil.ignore_patterns("*.part")
+            shutil.copytree(
+                earlier.model, self.model, symlinks=True, ignore=unfinished, copy_function=os.link, dirs_exist_ok=True
+            )
+            for path, _, _ in os.walk(self.model):
+                chown_for(user, Path(path))
+        shutil.rmtree(earlier.directory, ignore_errors=True)
 
     def reset(self) -> None:
         """Remove everything but a finished fit, or the finished parts of one; without them, the workspace as well."""
@@ -93,6 +130,7 @@ class Workspace:
     def remove(self) -> None:
         """Remove the workspace, and the folder of the task's workspaces if it is empty then."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._container_record.unlink(missing_ok=True)
         if self.directory.exists():
             log.warning("%s could not be removed: parts of it belong to another user", self.directory)
         try:

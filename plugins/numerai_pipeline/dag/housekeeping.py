@@ -19,6 +19,7 @@ from numerai_pipeline.containers.platforms import cleanup_backends
 from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.core.settings import LEAST_DAYS, Settings, load_settings
 from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dag.deployment import deployment_id
 from numerai_pipeline.dag.docker_connection import engine_client
 from numerai_pipeline.dag.orphan_cleanup import is_run_active, liveness_check
 from numerai_pipeline.storage.layout import DataLayout
@@ -68,6 +69,7 @@ def clean_containers(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol)
                 cleanup,
                 backend,
                 installation_id(settings.data_dir),
+                deployment_id(settings.data_dir),
                 keep_days=settings.keep_container_days,
                 is_active=liveness_check(ti, settings.data_dir),
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import ResumableJobMixin
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
 from numerai_pipeline.containers import runner as container_runner
 from numerai_pipeline.containers.backend import ContainerRequest
@@ -24,7 +24,7 @@ from numerai_pipeline.containers.labels import ContainerLabels
 from numerai_pipeline.containers.mounts import CONTAINER_DATA, data_mount, workspace_mounts
 from numerai_pipeline.containers.platforms import runner_backend
 from numerai_pipeline.containers.result_collection import ResultCollector, check_fit
-from numerai_pipeline.containers.runner import ContainerRunner, ContinuesError
+from numerai_pipeline.containers.runner import ContainerRunner, ContinuesError, InterruptedAttemptError
 from numerai_pipeline.containers.task_plan import LIVE_TABLE, TRAINING_VARIABLES, RunFiles, TaskPlan, TaskPlanner
 from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.errors import BadInputError
@@ -32,7 +32,9 @@ from numerai_pipeline.core.parameters import LONGEST_SEARCH, parse_parameters
 from numerai_pipeline.core.settings import Settings, load_settings
 from numerai_pipeline.dag import docker_connection
 from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dag.deployment import deployment_id
 from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
+from numerai_pipeline.dag.orphan_cleanup import is_task_active, remove_orphans
 from numerai_pipeline.dag.result_trigger import ResultTrigger
 from numerai_pipeline.dag.run_dates import SCHEDULED, live_run_ids
 from numerai_pipeline.storage.continuing_fits import ContinuingFit, continuing_fits
@@ -193,7 +195,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         slots = spec.slots_of(settings.cores)
         self.wider_tasks = [each.name for each in registry if each.slots_of(settings.cores) > slots]
         self._runner: ContainerRunner | None = None
-        self._kill_requested = False
+        self._stop_requested = False
 
     @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]  # not a line of the log
@@ -224,10 +226,10 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         return self.execute(context)
 
     def on_kill(self) -> None:
-        """Remove the container at once, and start none: Airflow no longer needs it."""
-        self._kill_requested = True
+        """End the attempt, and start no container; the present one stays if Airflow still calls the task running."""
+        self._stop_requested = True
         if self._runner is not None:
-            self._runner.kill()
+            self._runner.request_stop()
 
     def _failed_models(self, context: Context) -> frozenset[str]:
         """Return the models that have not succeeded in this run; skip the task if that is all of them."""
@@ -261,7 +263,10 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             plan = self._plan(run)
         if plan.is_finished:
             self.log.info("up to date: %s", self._describe(run, plan))
-            self._remove_leftovers(run, plan)
+            state = run.context.get("task_state_store")
+            # another Airflow on the data volume may have made the result meanwhile, without that container
+            had_container = state is not None and state.get(self.external_id_key) is not None
+            self._remove_leftovers(run, plan, had_container=had_container)
             return plan, None
         fallback, deadline = None, self._fit_deadline(run, plan)
         if deadline is not None:
@@ -380,17 +385,23 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         workspace = Workspace(directory, inputs, keeps_parts=bool(self.spec.outputs))
         if not directory.exists():  # else an earlier attempt has begun
             self._yield_to_live_run(run.context)
+        # each worker of Celery may have an engine of its own, which only its tasks reach
+        remove_orphans(run.settings, run.context["ti"])
         self._runner = self._new_runner(run, workspace, self._environment_of(plan, inputs), deadline, kept_keys)
-        if self._kill_requested:
-            self._runner.kill()
-        with self._runner.lifetime():
-            try:
+        if self._stop_requested:
+            self._runner.request_stop()
+        try:
+            with self._runner.lifetime():
                 self.execute_resumable(run.context)
-            except ContinuesError:
-                until = datetime.now(tz=UTC) + self._runner.request.time_limit
-                ContinuingFit(collector.describe("fit"), until.isoformat(timespec="seconds")).write(run.files.data)
-                raise
-            collector.collect(workspace)
+                collector.collect(workspace)
+        except ContinuesError:
+            until = self._runner.ends_at.isoformat(timespec="seconds")
+            ContinuingFit(collector.describe("fit"), until).write(run.files.data)
+            raise
+        except InterruptedAttemptError as error:
+            self.log.warning("%s", error)
+            # unlike a failure, it does not count as an attempt: no number of reboots exhausts the retries
+            raise AirflowRescheduleException(datetime.now(tz=UTC)) from error  # type: ignore[no-untyped-call]
 
     def _yield_to_live_run(self, context: Context) -> None:
         """Wait without a pool slot while a wider task of a scheduled run waits for slots.
@@ -423,11 +434,11 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             environment = {name: value for name, value in environment.items() if name not in TRAINING_VARIABLES}
         return environment
 
-    def _remove_leftovers(self, run: TaskRun, plan: TaskPlan) -> None:
+    def _remove_leftovers(self, run: TaskRun, plan: TaskPlan, *, had_container: bool = False) -> None:
         """Remove the workspace and the container of an attempt that was killed after its results were collected."""
         for key in filter(None, (plan.fit_key, plan.prediction_key)):
             workspace = Workspace(run.files.data.work(self.spec.name, key), {})
-            if workspace.directory.exists():
+            if had_container or workspace.directory.exists():
                 with run.store.claim(self.spec.name, key) as held:
                     if held:
                         self._new_runner(run, workspace, environment={}).remove_leftovers()
@@ -447,7 +458,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             mounts=workspace_mounts(workspace),
             workspace=workspace,
             labels=ContainerLabels(
-                deployment=installation_id(run.settings.data_dir),
+                volume=installation_id(run.settings.data_dir),
+                deployment=deployment_id(run.settings.data_dir),
                 dag=ti.dag_id,
                 run=ti.run_id,
                 task=ti.task_id,
@@ -468,6 +480,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             state=run.context.get("task_state_store"),
             write_line=partial(self.log.info, "%s"),
             warm_up=_import_pyarrow if self.spec.predicts else _nothing,
+            is_task_active=partial(is_task_active, ti),
             follow_until=follow_until,
         )
 

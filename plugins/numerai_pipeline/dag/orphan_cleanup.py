@@ -1,4 +1,4 @@
-"""Removes containers whose Airflow run or task is no longer active, at the start of every run.
+"""Removes containers whose Airflow run or task is no longer active: at the start of every run and of every container.
 
 The state of runs and tasks is a query to Airflow, by the running task.
 """
@@ -15,6 +15,8 @@ from numerai_pipeline.containers import orphans
 from numerai_pipeline.containers.data_volume import installation_id
 from numerai_pipeline.containers.engine import NoConnectionError
 from numerai_pipeline.containers.platforms import cleanup_backends
+from numerai_pipeline.containers.workspace import Workspace
+from numerai_pipeline.dag.deployment import deployment_id
 from numerai_pipeline.dag.docker_connection import engine_client
 from numerai_pipeline.storage.continuing_fits import may_continue
 from numerai_pipeline.storage.layout import DataLayout
@@ -26,12 +28,13 @@ if TYPE_CHECKING:
 
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    from numerai_pipeline.containers.labels import ContainerLabels
+    from numerai_pipeline.containers.backend import FoundContainer
     from numerai_pipeline.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _ACTIVE_RUN_STATES = ["queued", "running"]
+_CLEARED_TASK_STATES = frozenset({"restarting", "None"})
 _FINAL_TASK_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
@@ -40,8 +43,21 @@ def is_run_active(ti: RuntimeTaskInstanceProtocol, dag: str, run_id: str) -> boo
     return ti.get_dr_count(dag_id=dag, run_ids=[run_id], states=_ACTIVE_RUN_STATES) > 0
 
 
-def liveness_check(ti: RuntimeTaskInstanceProtocol, data_dir: Path) -> Callable[[ContainerLabels], bool]:
+def is_task_active(ti: RuntimeTaskInstanceProtocol) -> bool:
+    """Whether Airflow runs the task of this process or will retry it: it was not marked, cleared or timed out."""
+    return _task_state(ti, ti.dag_id, ti.run_id, ti.task_id) not in _FINAL_TASK_STATES | _CLEARED_TASK_STATES
+
+
+def _task_state(ti: RuntimeTaskInstanceProtocol, dag: str, run: str, task: str) -> str:
+    states = ti.get_task_states(dag_id=dag, task_ids=[task], run_ids=[run])
+    return str(states.get(run, {}).get(task))
+
+
+def liveness_check(ti: RuntimeTaskInstanceProtocol, data_dir: Path) -> Callable[[FoundContainer], bool]:
     """Return a function that checks whether a container's result is claimed or, in Airflow, its task is active.
+
+    A container is not active if its workspace is a later container's, as after the loss of a Celery worker with an
+    engine of its own.
 
     Parameters
     ----------
@@ -53,14 +69,17 @@ def liveness_check(ti: RuntimeTaskInstanceProtocol, data_dir: Path) -> Callable[
     data = DataLayout(data_dir)
     store = ResultStore(data)
 
-    def is_active(labels: ContainerLabels) -> bool:
+    def is_active(container: FoundContainer) -> bool:
+        labels = container.labels
+        if Workspace(data.work(labels.task, labels.key), {}).container not in (None, "", container.id):
+            return False
         # another run may follow the container, as it needs the same result, or a later one will use its fit
         if store.is_claimed(labels.task, labels.key) or may_continue(data, labels.task, labels.key):
             return True
-        if not is_run_active(ti, labels.dag, labels.run):
-            return False
-        states = ti.get_task_states(dag_id=labels.dag, task_ids=[labels.task], run_ids=[labels.run])
-        return str(states.get(labels.run, {}).get(labels.task)) not in _FINAL_TASK_STATES
+        return (
+            is_run_active(ti, labels.dag, labels.run)
+            and _task_state(ti, labels.dag, labels.run, labels.task) not in _FINAL_TASK_STATES
+        )
 
     return is_active
 
@@ -72,10 +91,11 @@ def remove_orphans(settings: Settings, ti: RuntimeTaskInstanceProtocol) -> int:
     """
     if not (settings.data_dir / ".installation").exists():
         return 0  # a new deployment, which has had no container yet
-    deployment, is_active = installation_id(settings.data_dir), liveness_check(ti, settings.data_dir)
+    volume, deployment = installation_id(settings.data_dir), deployment_id(settings.data_dir)
+    is_active = liveness_check(ti, settings.data_dir)
     try:
         with engine_client() as client:
-            return orphans.remove_orphans(cleanup_backends(settings, lambda: client), deployment, is_active)
+            return orphans.remove_orphans(cleanup_backends(settings, lambda: client), volume, deployment, is_active)
     except (NoConnectionError, DockerException, requests.RequestException) as error:
         log.warning("Docker engine unreachable; skipping orphan cleanup: %s", error)
         return 0

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+REMOVED_PREFIX = ".removed-"
+"""Name, below a root, of a directory that is being removed; housekeeping removes what a killed removal has not."""
+
 
 def fingerprint(settings: Mapping[str, object]) -> str:
     """Hash the settings that determine a run's data: 12 hexadecimal digits, equal for equal settings."""

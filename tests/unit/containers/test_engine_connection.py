@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,13 +34,20 @@ def test_certificate_file_without_tls_is_none() -> None:
 
 
 def test_container_labels_round_trip() -> None:
-    labels = ContainerLabels("deployment", "dag", "run", "svm", attempt=2, key="0123")
+    labels = ContainerLabels("volume", "deployment", "dag", "run", "svm", attempt=2, key="0123")
     assert ContainerLabels.from_dict(labels.to_dict()) == labels
     # the containers of the task in all runs: another run may make the same result
-    assert labels.filters() == ["numerai=deployment", "numerai.task=svm"]
-    assert labels.is_same_task_instance(ContainerLabels("deployment", "dag", "run", "svm", attempt=1, key="4567"))
-    assert not labels.is_same_task_instance(ContainerLabels("deployment", "dag", "another", "svm", 2, "0123"))
+    assert labels.filters() == ["numerai=volume", "numerai.task=svm"]
+    assert labels.is_same_task_instance(replace(labels, attempt=1, key="4567"))
+    assert not labels.is_same_task_instance(replace(labels, run="another"))
+
+
+def test_container_labels_of_another_deployment_are_not_this_ones() -> None:
+    labels = ContainerLabels("volume", "deployment", "dag", "run", "svm")
+    other, former = replace(labels, deployment="another"), replace(labels, deployment="")
+    assert [each.is_of_deployment("deployment") for each in (labels, other, former)] == [True, False, True]
+    assert [labels.is_same_task_instance(each) for each in (labels, other, former)] == [True, False, True]
 
 
 def test_container_labels_missing_labels_are_empty() -> None:
-    assert ContainerLabels.from_dict({"numerai": "deployment"}) == ContainerLabels("deployment", "", "", "")
+    assert ContainerLabels.from_dict({"numerai": "volume"}) == ContainerLabels("volume", "", "", "", "")

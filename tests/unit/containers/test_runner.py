@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -19,12 +19,18 @@ from numerai_pipeline.containers.engine import EngineUnavailableError
 from numerai_pipeline.containers.exit_codes import ContainerError, error_from_exit
 from numerai_pipeline.containers.labels import ContainerLabels
 from numerai_pipeline.containers.log import ContainerLog
-from numerai_pipeline.containers.runner import LOG_STATE_KEY, ContainerRunner, SupervisorLostError
+from numerai_pipeline.containers.runner import (
+    LOG_STATE_KEY,
+    ContainerRunner,
+    ContinuesError,
+    InterruptedAttemptError,
+    SupervisorLostError,
+)
 from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.errors import PipelineError
 
 RUNNING, SUCCESS, FAILURE = ContainerState("running"), ContainerState("ended"), ContainerState("ended", exit_code=70)
-LABELS = ContainerLabels("deployment", "dag", "run", "svm", attempt=2, key="0123")
+LABELS = ContainerLabels("volume", "deployment", "dag", "run", "svm", attempt=2, key="0123")
 
 
 @dataclass
@@ -47,6 +53,10 @@ class MemoryBackend:
         Ids of the containers that were created.
     on_stream : callable
         Called when a log is followed, before the container ends.
+    created_at : datetime
+        When every container was created.
+    interrupted : Event
+        Set when the log that is followed is to end.
     """
 
     kind: str = "container"
@@ -57,6 +67,8 @@ class MemoryBackend:
     is_unreachable: bool = False
     created: list[str] = field(default_factory=list)
     on_stream: Callable[[], object] = lambda: None
+    created_at: datetime = field(default_factory=lambda: datetime.now(tz=UTC))
+    interrupted: threading.Event = field(default_factory=threading.Event)
 
     def become_unreachable(self) -> None:
         self.is_unreachable = True
@@ -104,6 +116,9 @@ class MemoryBackend:
             if container_id in self.states:
                 self.states[container_id] = self.next_state
 
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
     def request_removal(self, container_id: str) -> None:
         self._call()
         self.states.pop(container_id, None)
@@ -117,8 +132,8 @@ class MemoryBackend:
     ) -> PipelineError | None:
         return error_from_exit(request.task, state, request.memory, last_lines, unreachable_seconds)
 
-    def last_change(self, container_id: str) -> datetime | None:  # noqa: ARG002 - the protocol's signature
-        return None
+    def last_change(self, container_id: str) -> datetime | None:
+        return self.created_at if container_id in self.states else None
 
     def written_bytes(self, found: FoundContainer) -> int:  # noqa: ARG002 - the protocol's signature
         return 0
@@ -148,6 +163,8 @@ def runner_of(
     time_limit: timedelta = timedelta(minutes=1),
     state: MemoryState | None = None,
     lines: list[str] | None = None,
+    is_task_active: Callable[[], bool] = lambda: False,
+    follow_until: datetime | None = None,
 ) -> ContainerRunner:
     request = ContainerRequest(
         image="an-image",
@@ -168,6 +185,8 @@ def runner_of(
         state=MemoryState() if state is None else state,
         write_line=(lines if lines is not None else []).append,
         warm_up=lambda: None,
+        is_task_active=is_task_active,
+        follow_until=follow_until,
     )
 
 
@@ -219,6 +238,20 @@ def test_reattach_or_start_other_work_is_removed_before_the_start(
     assert not runner_of(backend, workspace).can_reattach("earlier")
     assert runner_of(backend, workspace).reattach_or_start() == "new-0"
     assert list(backend.states) == ["new-0"]
+
+
+def test_reattach_or_start_container_that_lost_its_workspace_is_removed(
+    backend: MemoryBackend, workspace: Workspace
+) -> None:
+    run = runner_of(backend, workspace).reattach_or_start()
+    assert runner_of(backend, workspace).can_reattach(run)
+    # as of an attempt on another engine, which is lost as well
+    workspace.prepare(f"{os.getuid()}:{os.getgid()}")
+    assert not runner_of(backend, workspace).can_reattach(run)
+    workspace.record_container("on another engine")
+    assert not runner_of(backend, workspace).can_reattach(run)
+    assert runner_of(backend, workspace).reattach_or_start() == "new-1"
+    assert list(backend.states) == ["new-1"]
 
 
 def test_reattach_or_start_container_of_another_run_is_used(backend: MemoryBackend, workspace: Workspace) -> None:
@@ -273,6 +306,7 @@ def test_containers_of_other_tasks_are_not_touched(backend: MemoryBackend, works
     others = [
         replace(LABELS, task="xgboost"),
         replace(LABELS, run="another", key="4567"),
+        replace(LABELS, volume="another"),
         replace(LABELS, deployment="another"),
     ]
     for number, labels in enumerate(others):
@@ -281,20 +315,90 @@ def test_containers_of_other_tasks_are_not_touched(backend: MemoryBackend, works
     assert len(backend.states) == len(others)
 
 
-def test_kill_before_start_leaves_no_container(backend: MemoryBackend, workspace: Workspace) -> None:
+def test_stop_before_start_leaves_no_container(backend: MemoryBackend, workspace: Workspace) -> None:
     runner = runner_of(backend, workspace)
-    runner.kill()
+    runner.request_stop()
     with pytest.raises(ContainerError, match="stopped on Airflow's request"):
         run(runner)
     assert backend.states == {}
 
 
-def test_kill_while_running_removes_the_container(backend: MemoryBackend, workspace: Workspace) -> None:
-    runner = runner_of(backend, workspace)
-    backend.on_stream = runner.kill
+@pytest.fixture
+def silent_backend(backend: MemoryBackend) -> MemoryBackend:
+    """Make a platform whose containers log nothing and do not end; a log is followed until it is interrupted."""
+    backend.next_state = RUNNING
+    backend.on_stream = backend.interrupted.wait
+    return backend
+
+
+def stop_while_silent(backend: MemoryBackend, runner: ContainerRunner) -> None:
+    def stop() -> None:
+        runner.request_stop()
+        assert backend.interrupted.wait(10)
+
+    backend.on_stream = stop
+
+
+def test_stop_of_an_ended_task_removes_its_silent_container(
+    silent_backend: MemoryBackend, workspace: Workspace
+) -> None:
+    runner = runner_of(silent_backend, workspace)
+    stop_while_silent(silent_backend, runner)
     with pytest.raises(ContainerError, match="stopped on Airflow's request"):
         run(runner)
-    assert backend.states == {}
+    assert silent_backend.states == {}
+
+
+def unreachable_airflow() -> bool:
+    raise ConnectionError
+
+
+@pytest.mark.parametrize("answer", [lambda: True, unreachable_airflow])
+def test_stop_of_a_running_task_leaves_its_silent_container(
+    silent_backend: MemoryBackend, workspace: Workspace, answer: Callable[[], bool]
+) -> None:
+    runner = runner_of(silent_backend, workspace, is_task_active=answer)
+    stop_while_silent(silent_backend, runner)
+    with pytest.raises(InterruptedAttemptError, match="the next attempt reattaches to its container"):
+        run(runner)
+    assert list(silent_backend.states) == ["new-0"]
+    assert workspace.directory.exists()
+    assert runner_of(silent_backend, workspace).reattach_or_start() == "new-0"
+
+
+def test_stop_stores_the_position_in_the_log(silent_backend: MemoryBackend, workspace: Workspace) -> None:
+    silent_backend.log_lines = [b"1 one\n", b"2 two\n"]
+    state = MemoryState()
+    runner = runner_of(silent_backend, workspace, state=state, is_task_active=lambda: True)
+    stop_while_silent(silent_backend, runner)
+    with pytest.raises(InterruptedAttemptError):
+        run(runner)
+    assert state[LOG_STATE_KEY] == {"container": "new-0", "seen": "2"}
+
+
+def test_silent_container_is_left_at_the_end_of_following(silent_backend: MemoryBackend, workspace: Workspace) -> None:
+    with pytest.raises(ContinuesError):
+        run(runner_of(silent_backend, workspace, follow_until=datetime.now(tz=UTC) + timedelta(seconds=0.1)))
+    assert list(silent_backend.states) == ["new-0"]
+
+
+def test_time_limit_counts_from_the_creation_of_the_container(
+    silent_backend: MemoryBackend, workspace: Workspace
+) -> None:
+    silent_backend.add("earlier", RUNNING)
+    silent_backend.created_at -= timedelta(hours=2)
+    with pytest.raises(ContainerError, match="stopped after its time limit of 60 minutes"):
+        run(runner_of(silent_backend, workspace, time_limit=timedelta(hours=1)))
+    assert silent_backend.states == {}
+
+
+def test_time_limit_ignores_a_container_that_ended_long_ago(backend: MemoryBackend, workspace: Workspace) -> None:
+    backend.add("earlier", SUCCESS)
+    backend.created_at -= timedelta(hours=2)
+    runner = runner_of(backend, workspace, time_limit=timedelta(hours=1))
+    run(runner)
+    assert runner.ends_at > datetime.now(tz=UTC)
+    assert backend.created == []
 
 
 def test_time_limit_removes_the_container_and_names_the_setting(backend: MemoryBackend, workspace: Workspace) -> None:
@@ -332,8 +436,12 @@ class UnavailableState(MemoryState):
 def test_lost_supervisor_leaves_the_container(
     backend: MemoryBackend, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def lose_supervisor() -> None:
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+        assert backend.interrupted.wait(10)
+
     backend.next_state = RUNNING
-    backend.on_stream = lambda: monkeypatch.setattr(os, "getppid", lambda: 1)
+    backend.on_stream = lose_supervisor
     with pytest.raises(SupervisorLostError, match="the next attempt will reattach"):
         run(runner_of(backend, workspace, state=UnavailableState()))
     assert list(backend.states) == ["new-0"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -63,6 +65,29 @@ def test_prepare_finished_fit_is_mounted_as_a_folder(workspace: Workspace, tmp_p
         "/data/tsne/map.parquet": (str(workspace.inputs["tsne/map.parquet"]), True),
         "/data/model": (str(tmp_path / "fit"), True),
     }
+
+
+def test_prepare_is_apart_from_a_container_that_still_writes(workspace: Workspace) -> None:
+    workspace.prepare(USER)
+    fit(workspace)
+    mounted = [os.open(folder, os.O_RDONLY) for folder in (workspace.model, workspace.directory / "reports")]
+    workspace.prepare(USER)
+    for folder in mounted:
+        # the folder is removed, or a file in it is
+        with contextlib.suppress(FileNotFoundError):
+            os.close(os.open("late", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+        os.close(folder)
+    assert files(workspace) == {"live.parquet", "tsne/map.parquet", "model/model.json", "model/saved/state"}
+
+
+def test_prepare_parts_without_a_finished_fit_lose_unfinished_files(workspace: Workspace) -> None:
+    fit(workspace, finished=False)
+    (workspace.model / ".more.part").write_text("half")
+    replace(workspace, keeps_parts=True).prepare(USER)
+    assert files(workspace) == {"live.parquet", "tsne/map.parquet", "model/saved/state"}
+    assert list(workspace.directory.parent.parent.glob(".removed-*")) == []
+    workspace.prepare(USER)
+    assert files(workspace) == {"live.parquet", "tsne/map.parquet"}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to another user")

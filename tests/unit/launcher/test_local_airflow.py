@@ -43,6 +43,19 @@ def test_airflow_environment_has_one_port_in_all_settings(tmp_path: Path) -> Non
     assert environment["AIRFLOW__API__HOST"] == "127.0.0.1"
 
 
+def test_airflow_environment_keeps_the_deployment_of_its_home(tmp_path: Path) -> None:
+    def deployment(folder: str) -> str:
+        paths = ProjectPaths(tmp_path / folder)
+        return airflow_environment(paths, port=8080, practice_url=None, scheduled=True)[
+            "AIRFLOW_VAR_NUMERAI_DEPLOYMENT"
+        ]
+
+    assert (
+        deployment("one") == deployment("one") == (tmp_path / "one" / ".airflow" / "deployment-id").read_text().strip()
+    )
+    assert deployment("one") != deployment("another")
+
+
 def test_airflow_environment_has_the_checkout_as_bundle(tmp_path: Path) -> None:
     environment = airflow_environment(ProjectPaths(tmp_path), port=8080, practice_url=None, scheduled=True)
     [bundle] = json.loads(environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"])
