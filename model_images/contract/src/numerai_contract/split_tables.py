@@ -143,8 +143,6 @@ class SplitTables:
         Marks of the training rows and of the validation rows. In the final fit all rows are training rows.
     training_labels, validation_labels : numpy.ndarray, shape (rows marked,)
         Their labels: classes or values, as in `labeled`.
-    most_rows : int
-        Number of training rows of this fit, or of the final fit that follows, whichever is larger; for memory checks.
 
     Raises
     ------
@@ -178,7 +176,6 @@ class SplitTables:
         self.training, self.training_labels = self._part("training", labeled, ~held_out, limit)
         self.validation, self.validation_labels = self._part("validation", labeled, held_out, limit)
         self._require_usable_labels()
-        self.most_rows = max(len(self.training_labels), min(limit, _rows_of_final_fit(task, labeled)))
         self.feature_names = self.source.columns(task.training)
         task.note(
             f"{len(self.training_labels):,} training rows, {len(self.validation_labels):,} validation rows; "
@@ -234,17 +231,6 @@ class SplitTables:
                 f"{self._task.training.path.name}: {problem} among the rows of the split's {name} part. Is the "
                 f"training set complete? If so, run `{PRODUCER}` with a larger or smaller VALIDATION_SHARE."
             )
-
-
-def _rows_of_final_fit(task: Task, labeled: LabeledRows) -> int:
-    """Count the rows of both tables that the final fit may learn from; 0 if none follows."""
-    if task.is_final or not task.has_validation:
-        return 0
-    later = task.validation.targets
-    is_usable = ~np.isnan(later)
-    if labeled.labels.dtype == np.int8:  # a classifier, which leaves out rows at one half
-        is_usable &= later != 0.5
-    return len(labeled.labels) + int(np.count_nonzero(is_usable))
 
 
 def dimensions(embeddings: Sequence[Embedding]) -> int:
