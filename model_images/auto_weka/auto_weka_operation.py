@@ -10,7 +10,7 @@ Environment variables:
 
 ``TIME_LIMIT`` (600), ``TIME_LIMIT_PART`` (a tenth of it)
     Seconds for the search, and for training a configuration on three quarters of the rows. The search ends exactly at
-    the limit; training the best may take as long again, and so may the final fit.
+    the limit; training the best may take as long again, at least 5 minutes, and so may the final fit.
 ``RUN_LIMIT`` (none)
     Maximum number of runs of each search (a configuration on a fold). With it, and parts that no learner exceeds, the
     same seed evaluates the same configurations in the same order.
@@ -78,8 +78,8 @@ if TYPE_CHECKING:
 # two runs, to keep the build of the image short
 SELF_TEST_PARAMETERS = {"TIME_LIMIT": "60", "TIME_LIMIT_PART": "20", "RUN_LIMIT": "2", "THREADS": "1"}
 
-# minimum seconds for training after the search
-_MIN_FINISH_SECONDS = 90.0
+# minimum seconds for training after the search, and for the final fit
+_MIN_FINISH_SECONDS = 300.0
 # multiple of the seconds that a useful model needs to predict, as another process may slow it down
 _PREDICTION_MARGIN = 2.0
 _MAX_REPORTED = 200
@@ -341,7 +341,7 @@ def _finish(
         try:
             # the model that is ready has the rows of the search
             stages = [limits for limits in ([] if is_ready else [SEARCH_ROWS], larger) if limits]
-            result = _train_and_predict(task, plan, candidate, table, trainer, stages, seconds, is_cancelled)
+            result = _train_and_predict(task, plan, candidate, table, trainer, stages, (seconds, end), is_cancelled)
         except ProgramError as error:
             reject(candidate, str(error))
             if is_ready:
@@ -368,25 +368,26 @@ def _train_and_predict(
     table: Table,
     trainer: Trainer,
     stages: Sequence[Sequence[int]],
-    seconds: float,
+    limits: tuple[float, float],
     is_cancelled: Callable[[], bool],
 ) -> Result:
-    """Train a configuration within a number of seconds, in one or two stages, and predict.
+    """Train a configuration in one or two stages, and predict.
 
     The model of the first stage decides whether the configuration is useful, before minutes of training on more rows in
-    the second, and is the model where that fails. The numbers of rows of a stage are those of `Trainer.train`.
+    the second, and is the model where that fails. The numbers of rows of a stage are those of `Trainer.train`; `limits`
+    are the seconds of the first stage and the end of the last, by the monotonic clock.
     """
 
     def check(model: WekaModel, budget: CpuBudget) -> None:
         model.require_speed(table, plan.whole_heap, budget, len(plan.seeds))
 
-    end = time.monotonic() + seconds
+    seconds, end = limits
     first, *second = stages
-    model, rows = trainer.train(plan, candidate, first, seconds / len(stages), check, is_cancelled)
+    model, rows = trainer.train(plan, candidate, first, seconds, check, is_cancelled)
     with model.discarded_on_error():
-        for limits in second:
+        for more in second:
             try:
-                final, rows = trainer.train(plan, candidate, limits, end - time.monotonic(), check, is_cancelled)
+                final, rows = trainer.train(plan, candidate, more, end - time.monotonic(), check, is_cancelled)
             except ProgramError as error:
                 task.note(f"{candidate.learner} on more than {rows:,} rows: {error}; using the model of these rows")
             else:
