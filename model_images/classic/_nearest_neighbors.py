@@ -43,7 +43,7 @@ _AT_A_TIME = 512
 # rows outside the embedding that a thread searches, and places, at a time
 _SEARCHED_AT_A_TIME, _PLACED_AT_A_TIME = 2_048, 1_024
 # perplexity of the weights of the nearest rows, as a share of their number, and steps to find it
-_PERPLEXITY_SHARE, _BISECTIONS = 0.75, 24
+_PERPLEXITY_SHARE, _BISECTIONS = 14 / 15, 24
 # share of the last distance below which the first one is that of an equal row
 _EQUAL = 0.01
 # factor of the logarithm of the sum: with 1, which is t-SNE's, rows are placed too near to the centre
@@ -76,7 +76,7 @@ class Anchors(NamedTuple):
     indices : numpy.ndarray of int32, shape (rows, k)
         Their indices among the embedded rows.
     weights : numpy.ndarray of float32, shape (rows, k)
-        Those of t-SNE, with a perplexity of three quarters of k; the sum of a row is 1.
+        Those of t-SNE, with a perplexity of 14 of 15; the sum of a row is 1.
     """
 
     indices: NDArray[np.int32]

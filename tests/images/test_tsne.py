@@ -171,8 +171,8 @@ def test_nearest_neighbors_equal_a_full_search(runner: Runner) -> None:
         assert found[name]["index_error"] < 0.02, found
         assert found[name]["unique"]
     assert found["own"]["distance_error"] < 0.02, found
-    # of the 15 nearest, three quarters
-    assert found["others"]["perplexities"] == pytest.approx([11.25, 11.25], rel=0.01)
+    # nearly all of the 15 nearest have a weight
+    assert found["others"]["perplexities"] == pytest.approx([14, 14], rel=0.01)
     assert found["increasing"]
     assert 0 < found["shares"][0] < 0.3
     assert found["shares"][1] == 1

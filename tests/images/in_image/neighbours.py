@@ -59,7 +59,9 @@ for name, near, full in (
         "index_error": float(np.abs(own_distances - np.sort(full, axis=1)[:, :k]).max()),
         "unique": all(len(set(row)) == k for row in near.tolist()),
     }
-found["own"]["distance_error"] = float(np.abs(own.distances - np.take_along_axis(distances, own.indices, axis=1)).max())
+found["own"]["distance_error"] = float(
+    np.abs(own.distances - np.take_along_axis(distances[:_EMBEDDED], own.indices, axis=1)).max()
+)
 weights = anchors.weights.astype(np.float64)
 entropies = -np.sum(weights * np.log(np.maximum(weights, 1e-30)), axis=1)
 found["others"]["perplexities"] = np.quantile(np.exp(entropies), [0.05, 0.95]).tolist()
