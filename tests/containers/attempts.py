@@ -136,7 +136,7 @@ def operator_of(images: Path, task: str) -> ModelOperator:
 
 
 class Attempt:
-    """An attempt in a process of its own.
+    """An attempt in a separate process.
 
     Parameters
     ----------

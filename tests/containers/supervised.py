@@ -1,6 +1,6 @@
 """Runs the next attempt of a task as a worker does: ``python -m tests.containers.supervised RUN TASK``.
 
-The process is Airflow's supervisor of the attempt, with the API server in it; the task has a process of its own. At the
+The process is Airflow's supervisor of the attempt, with the API server in it; the task has a separate process. At the
 end it prints the state of the task.
 """
 

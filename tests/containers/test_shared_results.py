@@ -384,7 +384,7 @@ def test_second_airflow_leaves_the_container_of_the_first(
     assert (own.outcome().state, own.outcome().started) == ("success", 1)
     assert [each.id for each in deployment.containers()] == [container.id]
     made = deployment.results()
-    # it continues in a workspace of its own, which is removed
+    # it continues in another workspace, which is removed
     go(container)
     container.wait()
     assert deployment.results() == made

@@ -29,7 +29,7 @@ TASK = "svm"
 
 
 class Supervised:
-    """An attempt of a task of a run that Airflow's supervisor runs, in processes of their own."""
+    """An attempt of a task of a run that Airflow's supervisor runs, in separate processes."""
 
     def __init__(self, run: str, log: Path) -> None:
         self._log, self._run = log, run
