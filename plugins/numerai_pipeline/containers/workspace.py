@@ -23,7 +23,7 @@ from numerai_pipeline.storage.layout import REMOVED_PREFIX
 from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +86,14 @@ class Workspace:
         than the earlier container's, which may still run and write: on the engine of a lost Celery worker, or for
         another Airflow on the same data volume.
         """
-        root, name = self.directory.parent.parent, "-".join((*self.directory.parts[-2:], uuid.uuid4().hex[:8]))
+        root, name = self.directory.parent.parent, "-".join(self.directory.parts[-2:])
         # housekeeping removes directories of this name
-        earlier = replace(self, directory=root / f"{REMOVED_PREFIX}{name}")
+        aside = root / f"{REMOVED_PREFIX}{name}-{uuid.uuid4().hex[:8]}"
+        # those of attempts that were killed between the rename and the end of this function come last
+        earlier = [replace(self, directory=path) for path in (aside, *root.glob(f"{REMOVED_PREFIX}{name}-*"))]
         self.record_container("")
         with contextlib.suppress(FileNotFoundError):
-            self.directory.rename(earlier.directory)
+            self.directory.rename(aside)
         for folder in (self.directory, *(self.directory / name for name in ("predictions", "reports", "live"))):
             chown_for(user, folder)
         if MODEL not in self.inputs:
@@ -105,14 +107,26 @@ class Workspace:
                     chown_for(user, each)
             if not source.is_dir():
                 target.touch()
-        if MODEL not in self.inputs and earlier.model.is_dir() and (earlier.has_fit or self.keeps_parts):
-            unfinished = shutil.ignore_patterns("*.part")
-            shutil.copytree(
-                earlier.model, self.model, symlinks=True, ignore=unfinished, copy_function=os.link, dirs_exist_ok=True
-            )
-            for path, _, _ in os.walk(self.model):
-                chown_for(user, Path(path))
-        shutil.rmtree(earlier.directory, ignore_errors=True)
+        if MODEL not in self.inputs:
+            self._take_fit(earlier, user)
+        for workspace in earlier:
+            shutil.rmtree(workspace.directory, ignore_errors=True)
+
+    def _take_fit(self, earlier: Sequence[Workspace], user: str) -> None:
+        """Link the files of a finished fit, or its finished parts, from the first workspace that has them."""
+        found = next((each for each in earlier if each.has_fit), None)
+        if found is None and self.keeps_parts:
+            found = next((each for each in earlier if each.model.is_dir() and not each.model.is_symlink()), None)
+        if found is None:
+            return
+        part = self.directory / f".{MODEL}.part"
+        unfinished = shutil.ignore_patterns("*.part")
+        shutil.copytree(found.model, part, symlinks=True, ignore=unfinished, copy_function=os.link)
+        for path, _, _ in os.walk(part):
+            chown_for(user, Path(path))
+        # at once: a kill must not leave a part of a finished fit that counts as finished
+        self.model.rmdir()
+        part.rename(self.model)
 
     def reset(self) -> None:
         """Remove everything but a finished fit, or the finished parts of one; without them, the workspace as well."""

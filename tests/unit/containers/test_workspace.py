@@ -90,6 +90,30 @@ def test_prepare_parts_without_a_finished_fit_lose_unfinished_files(workspace: W
     assert files(workspace) == {"live.parquet", "tsne/map.parquet"}
 
 
+def test_prepare_after_a_kill_of_prepare_keeps_the_finished_fit(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(workspace)
+    real = Path.rename
+    for name in ("0123", ".model.part"):  # after the first rename, and before the last
+
+        def rename_and_die(path: Path, target: Path, name: str = name) -> Path:
+            if path.name == ".model.part":
+                raise KeyboardInterrupt
+            renamed = real(path, target)
+            if path.name == name:
+                raise KeyboardInterrupt
+            return renamed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", rename_and_die)
+            with pytest.raises(KeyboardInterrupt):
+                workspace.prepare(USER)
+    workspace.prepare(USER)
+    assert files(workspace) == {"live.parquet", "tsne/map.parquet", "model/model.json", "model/saved/state"}
+    assert list(workspace.directory.parent.parent.glob(".removed-*")) == []
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to another user")
 def test_prepare_folders_belong_to_the_user_of_the_container(workspace: Workspace) -> None:
     workspace.prepare("10001:10001")
