@@ -40,7 +40,7 @@ _MAX_EXHAUSTIVE = 10_000
 _ROWS_OF_CLUSTER, _MAX_CLUSTERS, _PROBES, _CANDIDATES = 100, 1_024, 64, 16
 # embedded rows that a block is compared with at a time
 _AT_A_TIME = 512
-# rows outside the embedding that a thread searches, and places, at a time
+# rows that a thread searches, and places, at a time
 _SEARCHED_AT_A_TIME, _PLACED_AT_A_TIME = 2_048, 1_024
 # perplexity of the weights of the nearest rows, as a share of their number, and steps to find it
 _PERPLEXITY_SHARE, _BISECTIONS = 14 / 15, 24
@@ -97,11 +97,10 @@ def search(
     k
         Number of neighbours of each row, less than the number of rows; a row is not its own neighbour.
     threads
-        Cores to use.
+        Cores to use; any number yields the same neighbours.
     report
         Called with the share that is done, from 0 to 1, and a description.
     """
-    faiss.omp_set_num_threads(threads)
     # The square of a distance is |a|² - 2ab + |b|². Each row has |b|² as a further column, and its product with
     # (-2a, 1) is the square less |a|², which is the same for all of a's neighbours. Not an index of faiss, which would
     # hold twice its size while it grows.
@@ -109,10 +108,16 @@ def search(
     for part, block in space.blocks(matrix):
         candidates[part, :-1], candidates[part, -1] = block, _squares(block)
     found = Neighbours(np.empty((len(matrix), k), np.int32), np.empty((len(matrix), k), np.float32))
-    for part, block in space.blocks(matrix):
-        squares, near = _nearest(candidates, block, k + 1)
+
+    def search_part(start: int) -> int:
+        part = slice(start, min(start + _SEARCHED_AT_A_TIME, len(matrix)))
+        squares, near = _nearest(candidates, space.columns(matrix[part]), k + 1)
         found.indices[part], found.distances[part] = _without_self(squares, near, part)
-        report(part.stop / len(matrix), f"row {part.stop:,} of {len(matrix):,}")
+        return part.stop
+
+    with _one_thread_each(), _pool(threads) as pool:
+        for done in pool.map(search_part, range(0, len(matrix), _SEARCHED_AT_A_TIME)):
+            report(done / len(matrix), f"row {done:,} of {len(matrix):,}")
     return found
 
 
