@@ -6,7 +6,11 @@ search, whose BLAS is slower on processors with wide registers.
 
 The index has the embedded rows in their principal components. Above `_MAX_EXHAUSTIVE` rows it compares a row with the
 rows of some clusters only, by short codes, and measures the distances of the best of these.
-`benchmarks/tsne.py` measures both, and the placement.
+
+`benchmarks/tsne.py` measures both, and the placement. With 12,000 embedded and 6,000 placed rows of a generated season
+of 42 features, the placed rows keep 95 % (features, perplexity 50) and 105 to 115 % (products) of the 15 nearest
+embedded rows that they keep when all are embedded together, at 97 to 102 % of the spread. Without any structure in the
+features, 95 % and 99 %; a mean of the 15 nearest, 2 % and 40 %.
 """
 
 from __future__ import annotations
