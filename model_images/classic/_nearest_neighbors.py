@@ -6,7 +6,11 @@ search, whose BLAS is slower on processors with wide registers.
 
 The index has the embedded rows in their principal components. Above `_MAX_EXHAUSTIVE` rows it compares a row with the
 rows of some clusters only, by short codes, and measures the distances of the best of these.
-`benchmarks/tsne.py` measures both, and the placement.
+
+`benchmarks/tsne.py` measures both, and the placement. With 12,000 embedded and 6,000 placed rows of a generated season
+of 42 features, the placed rows keep 95 % (features, perplexity 50) and 105 to 115 % (products) of the 15 nearest
+embedded rows that they keep when all are embedded together, at 97 to 102 % of the spread. Without any structure in the
+features, 95 % and 99 %; a mean of the 15 nearest, 2 % and 40 %.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ _MAX_EXHAUSTIVE = 10_000
 _ROWS_OF_CLUSTER, _MAX_CLUSTERS, _PROBES, _CANDIDATES = 100, 1_024, 64, 16
 # embedded rows that a block is compared with at a time
 _AT_A_TIME = 512
-# rows outside the embedding that a thread searches, and places, at a time
+# rows that a thread searches, and places, at a time
 _SEARCHED_AT_A_TIME, _PLACED_AT_A_TIME = 2_048, 1_024
 # perplexity of the weights of the nearest rows, as a share of their number, and steps to find it
 _PERPLEXITY_SHARE, _BISECTIONS = 14 / 15, 24
@@ -97,11 +101,10 @@ def search(
     k
         Number of neighbours of each row, less than the number of rows; a row is not its own neighbour.
     threads
-        Cores to use.
+        Cores to use; any number yields the same neighbours.
     report
         Called with the share that is done, from 0 to 1, and a description.
     """
-    faiss.omp_set_num_threads(threads)
     # The square of a distance is |a|² - 2ab + |b|². Each row has |b|² as a further column, and its product with
     # (-2a, 1) is the square less |a|², which is the same for all of a's neighbours. Not an index of faiss, which would
     # hold twice its size while it grows.
@@ -109,10 +112,16 @@ def search(
     for part, block in space.blocks(matrix):
         candidates[part, :-1], candidates[part, -1] = block, _squares(block)
     found = Neighbours(np.empty((len(matrix), k), np.int32), np.empty((len(matrix), k), np.float32))
-    for part, block in space.blocks(matrix):
-        squares, near = _nearest(candidates, block, k + 1)
+
+    def search_part(start: int) -> int:
+        part = slice(start, min(start + _SEARCHED_AT_A_TIME, len(matrix)))
+        squares, near = _nearest(candidates, space.columns(matrix[part]), k + 1)
         found.indices[part], found.distances[part] = _without_self(squares, near, part)
-        report(part.stop / len(matrix), f"row {part.stop:,} of {len(matrix):,}")
+        return part.stop
+
+    with _one_thread_each(), _pool(threads) as pool:
+        for done in pool.map(search_part, range(0, len(matrix), _SEARCHED_AT_A_TIME)):
+            report(done / len(matrix), f"row {done:,} of {len(matrix):,}")
     return found
 
 

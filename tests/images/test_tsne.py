@@ -174,7 +174,7 @@ def test_nearest_neighbors_equal_a_full_search(runner: Runner) -> None:
     # nearly all of the 15 nearest have a weight
     assert found["others"]["perplexities"] == pytest.approx([14, 14], rel=0.01)
     assert found["increasing"]
-    assert 0 < found["shares"][0] < 0.3
+    assert 0 < found["shares"][0] < 0.7
     assert found["shares"][1] == 1
 
 
