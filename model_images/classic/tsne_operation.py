@@ -75,7 +75,7 @@ _MIN_FEATURES = 50
 _MAX_SECONDS = 3_600
 # seconds of the exact search for each pair of rows, and for each pair and dimension; of 250 iterations for each row of
 # an embedding; for each row outside of the embedding, to find its neighbours in a space and to place it in an embedding
-# (measured by `benchmarks/tsne.py` and on 50,000 rows of a generated season; the last two with reading and writing)
+# (measured by `benchmarks/tsne.py` and on 50,000 rows of a generated season; the last two are rounded up)
 _PER_PAIR, _PER_PAIR_AND_DIMENSION = 2.4e-9, 20e-12
 _PER_EMBEDDED_ROW = 1e-3
 _PER_SEARCHED_ROW, _PER_PLACED_ROW = 8e-5, 1e-5
