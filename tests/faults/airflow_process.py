@@ -24,7 +24,7 @@ from launcher.processes import session_members, wait_until
 
 DAG = local_airflow.DAG_ID
 PARTS = {"api-server": ("api-server",), "dag-processor": ("dag-processor",), "scheduler": ("scheduler",)}
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 240.0
 # Short, since by default Airflow notices the death of a process after minutes.
 SHORT_INTERVALS = {
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",

@@ -17,8 +17,7 @@ from tests.faults.scenario import FaultEnvironment, silenced, wait_for_lines
 pytestmark = [pytest.mark.faults, pytest.mark.containers, pytest.mark.timeout(600)]
 
 TASK = "tpot"
-# of a schedule: both Airflows have a run of this id
-RUN = "scheduled__2026-01-03T18:00:00+00:00"
+RUN = "the-same-run"
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.faults.scenario import (
 pytestmark = [pytest.mark.faults, pytest.mark.containers, pytest.mark.timeout(600)]
 
 TASK = "tpot"
-MAX_SECONDS = 5.0
+MAX_SECONDS = 20.0  # of a second or two, for a busy machine; a silent container is followed for longer
 
 
 @pytest.mark.parametrize("fault", [SUPERVISOR_KILLED, SUPERVISOR_TERMINATED], ids=lambda fault: fault.name)

@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 RETRIES = 3
 YIELD_TIME = timedelta(seconds=30)
 """Time for which a task leaves the pool to a wider task of a scheduled run, before it tries again."""
+REATTACH_TIME = timedelta(seconds=10)
+"""Time after which a stopped attempt goes on: if it went on at once, the scheduler could read the executor's report of
+the ended process late, take it for the process that it has just queued, and count an attempt."""
 LARGE_QUEUE, DEFAULT_QUEUE = "big-memory", "cpu"
 """Celery queues for workers on machines of different sizes; other executors have no queues."""
 
@@ -401,7 +404,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         except InterruptedAttemptError as error:
             self.log.warning("%s", error)
             # unlike a failure, it does not count as an attempt: no number of reboots exhausts the retries
-            raise AirflowRescheduleException(datetime.now(tz=UTC)) from error  # type: ignore[no-untyped-call]
+            raise AirflowRescheduleException(datetime.now(tz=UTC) + REATTACH_TIME) from error  # type: ignore[no-untyped-call]
 
     def _yield_to_live_run(self, context: Context) -> None:
         """Wait without a pool slot while a wider task of a scheduled run waits for slots.
