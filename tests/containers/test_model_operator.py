@@ -110,6 +110,8 @@ def test_models_not_selected_are_skipped_by_unzip(run_dag: RunDag) -> None:
         "svm": "success",
         "tsne": "skipped",
         "tpot": "skipped",
+        "models_ended": "success",
+        "model_succeeded": "success",
         "leaderboard": "success",
         "exploring": "success",
         "submit": "skipped",

@@ -151,7 +151,7 @@ def test_selected_model_runs_with_its_upstream_tasks_only(
     assert outcome.state == "success"
     states = {name: str(instance.state) for name, instance in outcome.tasks.items()}
     ran = {"wait_for_round", "download", "unzip", "adversarial_validation", "tsne", "logistic_regression"}
-    ran |= {"ensemble", "evaluate", "leaderboard", "exploring"}
+    ran |= {"models_ended", "model_succeeded", "ensemble", "evaluate", "leaderboard", "exploring"}
     assert {name for name, state in states.items() if state == "success"} == ran
     assert {state for name, state in states.items() if name not in ran} == {"skipped"}
     layout = RunLayout(outcome.directory)

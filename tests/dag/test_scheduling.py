@@ -39,6 +39,8 @@ def new_run(session: Session, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     from airflow.models.serialized_dag import SerializedDagModel
 
     monkeypatch.setenv("NUMERAI_NOTIFY_WEBHOOK", "https://example.org/hook")
+    # each task needs one slot
+    monkeypatch.setenv("NUMERAI_CORES", "1")
     load_settings.cache_clear()
     bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
     assert bag.import_errors == {}
