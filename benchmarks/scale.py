@@ -41,7 +41,7 @@ from numerai_pipeline.dataset.raw import RawDataset, RawFile
 from numerai_pipeline.dataset.unpack import find_or_make_dataset, write_live
 from numerai_pipeline.models.registry import load_registry
 from numerai_pipeline.storage.layout import DataLayout
-from numerai_pipeline.storage.manifests import file_sha256
+from numerai_pipeline.storage.manifests import file_sha256, manifest_path
 from practice.model import V53
 from practice.season import Season
 
@@ -111,9 +111,10 @@ def make_tables(work: Path, feature_set: FeatureSet) -> Path:
     part = folder.with_name("tables.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    for name, path in {"training": dataset.layout.training, "validation": dataset.layout.validation}.items():
+    tables = dict(zip(TABLES, (dataset.layout.training, dataset.layout.validation, run.live), strict=True))
+    for name, path in tables.items():
         os.link(path, part / f"{name}.parquet")
-    os.link(run.live, part / "live.parquet")
+        os.link(manifest_path(path), manifest_path(part / f"{name}.parquet"))
     return part.rename(folder)
 
 
@@ -214,7 +215,7 @@ class Bench:
             inputs["live.parquet"] = self._tables / "live.parquet"
         for name in upstream:
             inputs |= self._outputs(self._registry.tasks[name])
-        manifests = {f"{name}.manifest.json": Path(f"{path}.manifest.json") for name, path in inputs.items()}
+        manifests = {f"{name}.manifest.json": manifest_path(path) for name, path in inputs.items()}
         return inputs | {name: path for name, path in manifests.items() if path.is_file()}
 
     def _outputs(self, spec: ModelSpec) -> dict[str, Path]:
