@@ -88,12 +88,15 @@ class Fault:
         Whether containers keep running while the engine is stopped.
     containers : int or None
         Number of containers of the task, if it is certain.
+    uses_retry : bool
+        Whether a task with a container may use one of its retries.
     """
 
     name: str
     inject: Inject = field(repr=False)
     live_restore: bool = False
     containers: int | None = None
+    uses_retry: bool = True
 
 
 def task_of(stage: str) -> str:
@@ -153,9 +156,13 @@ def _hang_engine(environment: FaultEnvironment, _dag: str, _run: str, _task: str
 
 
 TASK_KILLED = Fault("the task's process is killed (SIGKILL)", _to_task(signal.SIGKILL), containers=1)
-TASK_TERMINATED = Fault("the task's process is terminated (SIGTERM)", _to_task(signal.SIGTERM), containers=1)
+TASK_TERMINATED = Fault(
+    "the task's process is terminated (SIGTERM)", _to_task(signal.SIGTERM), containers=1, uses_retry=False
+)
 SUPERVISOR_KILLED = Fault("its supervisor is killed (SIGKILL)", _to_supervisor(signal.SIGKILL), containers=1)
-SUPERVISOR_TERMINATED = Fault("its supervisor is terminated (SIGTERM)", _to_supervisor(signal.SIGTERM), containers=1)
+SUPERVISOR_TERMINATED = Fault(
+    "its supervisor is terminated (SIGTERM)", _to_supervisor(signal.SIGTERM), containers=1, uses_retry=False
+)
 SCHEDULER_KILLED = Fault("the scheduler's service is killed (SIGKILL)", _to_scheduler(signal.SIGKILL), containers=1)
 SCHEDULER_STOPPED = Fault("the scheduler's service is stopped (SIGTERM)", _to_scheduler(signal.SIGTERM), containers=1)
 SCHEDULER_STOPPED_BY_SYSTEMD = Fault(

@@ -89,6 +89,7 @@ def test_run_with_fault_succeeds_with_the_same_results(
         outcome = "success"
         if task in TASKS:
             assert fault.containers in (None, containers)
+            assert fault.uses_retry or environment.airflow.instance(DAG, run, task)["try_number"] == 1
             outcome += ", same container" if containers == 1 else ", a new container"
         if stage in LATER_PHASES:
             # a finished fit is never made again

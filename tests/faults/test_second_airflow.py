@@ -14,7 +14,7 @@ from tests.faults.airflow_process import DAG, AirflowProcess
 from tests.faults.results_table import Row, Table
 from tests.faults.scenario import FaultEnvironment, silenced, wait_for_lines
 
-pytestmark = [pytest.mark.faults, pytest.mark.containers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.containers, pytest.mark.timeout(1200)]
 
 TASK = "tpot"
 RUN = "the-same-run"

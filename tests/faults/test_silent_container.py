@@ -22,7 +22,7 @@ from tests.faults.scenario import (
 pytestmark = [pytest.mark.faults, pytest.mark.containers, pytest.mark.timeout(600)]
 
 TASK = "tpot"
-MAX_SECONDS = 20.0  # of a second or two, for a busy machine; a silent container is followed for longer
+MAX_SECONDS = 20.0  # for a busy machine; the container is silent for as long as the test waits
 
 
 @pytest.mark.parametrize("fault", [SUPERVISOR_KILLED, SUPERVISOR_TERMINATED], ids=lambda fault: fault.name)
