@@ -270,7 +270,7 @@ def _search(
     """
     began = time.monotonic()
     log = SearchLog()
-    search_rows = trainer.available(SEARCH_ROWS)
+    search_rows = trainer.available(min(SEARCH_ROWS, row_limit))
 
     def work(candidate: Candidate, budget: CpuBudget) -> Trained:
         return train_and_predict(task, plan, candidate, table, plan.heap, budget)
@@ -320,7 +320,8 @@ def _finish(
         task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {why}")
         failed.append({"learner": candidate.learner, "why": why})
 
-    larger = [limit for limit in (row_limit, LEAST_ROWS) if SEARCH_ROWS < trainer.available(limit) <= row_limit]
+    search_rows = min(SEARCH_ROWS, row_limit)
+    larger = [limit for limit in (row_limit, LEAST_ROWS) if search_rows < trainer.available(limit) <= row_limit]
     task.note(
         f"tried {len(log.tried):,} configurations in {log.runs:,} runs, of which {log.failed_runs:,} took "
         "too long or failed"
@@ -340,7 +341,7 @@ def _finish(
         seconds = remaining if rank == len(ranked) else remaining / 2
         try:
             # the model that is ready has the rows of the search
-            stages = [limits for limits in ([] if is_ready else [SEARCH_ROWS], larger) if limits]
+            stages = [limits for limits in ([] if is_ready else [search_rows], larger) if limits]
             result = _train_and_predict(task, plan, candidate, table, trainer, stages, (seconds, end), is_cancelled)
         except ProgramError as error:
             reject(candidate, str(error))
@@ -358,7 +359,7 @@ def _finish(
             "(automl_minutes), more memory, or a smaller ROW_LIMIT."
         )
     task.progress.log(f"{ready[0].learner} was trained during the search")
-    return Result(*ready, trainer.available(SEARCH_ROWS)), failed
+    return Result(*ready, trainer.available(search_rows)), failed
 
 
 def _train_and_predict(
