@@ -86,11 +86,12 @@ def write_page(results: Mapping[str, Any], registry: Registry) -> str:
     """Write the page."""
     lines = ["# Time and memory at the tournament's size", ""]
     lines += _text(
-        "Made by `benchmarks/scale.py`; do not edit. Each task's container ran alone, as a pipeline run starts it, on"
-        " the tables of a practice season with as many eras, rows and features as Numerai's v5.3 in July 2026. A fit"
-        " here is everything that the first run of a week does: fit, predictions of the validation table, final fit,"
-        " predictions of 6,700 live rows. *MiB* is the peak of anonymous memory and tmpfs of the container, sampled"
-        " once a second."
+        "Made by `benchmarks/scale.py`; do not edit. Each task's container ran one after the other, as a pipeline run"
+        " starts it, on the tables of a practice season with as many eras, rows and features as Numerai's v5.3 in July"
+        " 2026. Other work on the machine may have slowed them; it hardly affects *processor s*, the time of all cores."
+        " A fit here is everything that the first run of a week does: fit, predictions of the validation table, final"
+        " fit, predictions of 6,700 live rows. *MiB* is the peak of anonymous memory and tmpfs of the container,"
+        " sampled once a second."
     )
     for feature_set in _FEATURES:
         lines += _sizes(results.get("sizes", {}), feature_set, registry)
