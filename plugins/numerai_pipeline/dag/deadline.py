@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferralTimeout
+from airflow.utils.state import State
 
 from numerai_pipeline.core.errors import BadInputError, NotFoundError, RoundClosedError
 from numerai_pipeline.core.parameters import parse_parameters
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from numerai_pipeline.core.parameters import RunParameters
 
 POLL_SECONDS = 10.0
-ENDED = ("success", "failed", "upstream_failed", "skipped", "removed")
-"""States of a task that has ended."""
 
 
 def _now() -> datetime:
@@ -76,7 +75,7 @@ class DeadlineAlarm(BaseOperator):
             external_dag_id=self.dag_id,
             external_task_ids=[SUBMIT],
             run_ids=[context["run_id"]],
-            allowed_states=list(ENDED),
+            allowed_states=sorted(map(str, State.finished)),
             poke_interval=POLL_SECONDS,
         )
         self.defer(trigger=trigger, method_name=self.submit_ended.__name__, timeout=remaining)
@@ -95,11 +94,11 @@ class DeadlineAlarm(BaseOperator):
         """Notify, unless ``submit`` has ended."""
         run = context["run_id"]
         states = context["ti"].get_task_states(dag_id=self.dag_id, run_ids=[run]).get(run, {})
-        if states.get(SUBMIT) in ENDED:
+        if states.get(SUBMIT) in State.finished:
             return
         failed = sorted(name for name, state in states.items() if state == "failed")
         # a task that waits for others has no state
-        unfinished = sorted(name for name, state in states.items() if state not in ENDED and name != DEADLINE)
+        unfinished = sorted(name for name, state in states.items() if state not in State.finished and name != DEADLINE)
         closes = self._close_time(context)
         self.log.error("the round closes at %s UTC, and nothing is submitted", f"{closes:%a %Y-%m-%d %H:%M}")
         deadline_near(context, closes, failed, unfinished)

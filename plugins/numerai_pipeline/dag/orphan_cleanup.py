@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import requests
+from airflow.utils.state import State
 from docker.errors import DockerException
 
 from numerai_pipeline.containers import orphans
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 _ACTIVE_RUN_STATES = ["queued", "running"]
 _CLEARED_TASK_STATES = frozenset({"restarting", "None"})
-_FINAL_TASK_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
 
 def is_run_active(ti: RuntimeTaskInstanceProtocol, dag: str, run_id: str) -> bool:
@@ -45,7 +45,7 @@ def is_run_active(ti: RuntimeTaskInstanceProtocol, dag: str, run_id: str) -> boo
 
 def is_task_active(ti: RuntimeTaskInstanceProtocol) -> bool:
     """Whether Airflow runs the task of this process or will retry it: it was not marked, cleared or timed out."""
-    return _task_state(ti, ti.dag_id, ti.run_id, ti.task_id) not in _FINAL_TASK_STATES | _CLEARED_TASK_STATES
+    return _task_state(ti, ti.dag_id, ti.run_id, ti.task_id) not in State.finished | _CLEARED_TASK_STATES
 
 
 def _task_state(ti: RuntimeTaskInstanceProtocol, dag: str, run: str, task: str) -> str:
@@ -78,7 +78,7 @@ def liveness_check(ti: RuntimeTaskInstanceProtocol, data_dir: Path) -> Callable[
             return True
         return (
             is_run_active(ti, labels.dag, labels.run)
-            and _task_state(ti, labels.dag, labels.run, labels.task) not in _FINAL_TASK_STATES
+            and _task_state(ti, labels.dag, labels.run, labels.task) not in State.finished
         )
 
     return is_active
