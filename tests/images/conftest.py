@@ -6,10 +6,10 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import docker
 import numpy as np
@@ -144,6 +144,45 @@ def run_program(runner: Runner, program: str, **environment: str) -> Any:
     finished = runner.run(program, {"entrypoint": "python", "command": [f"/data/{program}"]}, **environment)
     assert finished.code == 0, finished.lines
     return json.loads(finished.lines[-1])
+
+
+class Planned(NamedTuple):
+    """The plan of an operation, and what it was made for: its memory limit in MiB, and the sizes of the tables."""
+
+    operation: str
+    limit: int
+    available: int
+    of_features: int
+    rows: int
+    features: int
+    memory: float
+
+
+# training and validation rows of v5.3, and the numbers of features of its sets
+TOURNAMENT_ROWS = (2_750_000, 4_110_000)
+FEATURE_SETS = (42, 780, 3_555)
+
+
+def plan_case(
+    operation: str,
+    limit: int,
+    rows: Sequence[tuple[int, int]] = (TOURNAMENT_ROWS,),
+    value_bytes: Sequence[int] = (1, 4),
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Describe plans of an operation for `run_plans`: one for all rows, feature sets and bytes of a value."""
+    return {
+        "operation": operation,
+        "environment": {"THREADS": "1", **(environment or {}), "MEMORY_LIMIT": str(limit)},
+        "rows": rows,
+        "features": FEATURE_SETS,
+        "value_bytes": value_bytes,
+    }
+
+
+def run_plans(runner: Runner, cases: Sequence[dict[str, Any]]) -> list[Planned]:
+    """Compute the plans of cases in the image."""
+    return [Planned(*plan) for plan in run_program(runner, "plans.py", PLANNED=json.dumps(cases))]
 
 
 def assert_succeeded(finished: FinishedRun) -> FinishedRun:

@@ -11,35 +11,36 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.images.conftest import (
+    TOURNAMENT_ROWS,
     Runner,
     assert_succeeded,
     change_columns,
     five_bins,
     many_five_bins,
-    run_program,
+    plan_case,
+    run_plans,
     write_tables,
 )
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
 IMAGE = "classic"
-ALL_ROWS = 6_860_000
 
 
 def test_plans_tournament_size_fit_the_memory(runner: Runner) -> None:
-    plans = run_program(runner, "plans.py")
-    for name, (rows, features, memory) in plans.items():
-        operation, limit, available, _ = name.split()
-        assert memory <= int(limit), name
-        assert rows >= 50_000, name
-        if operation == "xgboost":
-            assert rows == ALL_ROWS, name
+    cases = [plan_case("xgboost", limit) for limit in (2_048, 6_144, 16_384)]
+    cases += [plan_case("gradient_boosted_trees", limit) for limit in (2_048, 6_144)]
+    for plan in run_plans(runner, cases):
+        assert plan.memory <= plan.limit, plan
+        assert plan.rows >= 50_000, plan
+        if plan.operation == "xgboost":
+            assert plan.rows == sum(TOURNAMENT_ROWS), plan
             # 14 MiB a feature
-            fitting = {2_048: 10, 6_144: 300, 16_384: 780}[int(limit)]
-            assert min(int(available), fitting) <= features <= int(available), name
-        elif int(limit) == 6_144:
-            assert features == min(int(available), 50), name
-            assert rows > 500_000, name
+            fitting = {2_048: 10, 6_144: 300, 16_384: 780}[plan.limit]
+            assert min(plan.of_features, fitting) <= plan.features <= plan.of_features, plan
+        elif plan.limit == 6_144:
+            assert plan.features == min(plan.of_features, 50), plan
+            assert plan.rows > 500_000, plan
 
 
 def test_xgboost_little_memory_selects_features(runner: Runner) -> None:

@@ -16,11 +16,15 @@ import pytest
 from docker.types import Mount
 
 from tests.images.conftest import (
+    FEATURE_SETS,
+    TOURNAMENT_ROWS,
     Runner,
     assert_succeeded,
     change_columns,
     five_bins,
     many_five_bins,
+    plan_case,
+    run_plans,
     run_program,
     write_tables,
 )
@@ -74,15 +78,17 @@ def test_svm_above_the_row_limit_samples_with_a_note(runner: Runner) -> None:
 
 
 def test_plans_at_the_size_of_the_tournament_fit_the_memory(runner: Runner) -> None:
-    plans = run_program(runner, "default_plans.py")
-    for features in (42, 780, 3_555):
-        rows, selected, memory = plans[f"svm {features}"]
-        assert (rows, selected) == (6_860_000, min(features, 250))
-        assert memory < 2_560
-        rows, selected, memory = plans[f"adversarial_validation {features}"]
-        assert rows == 400_000 if features < 1_000 else 100_000 < rows < 200_000
-        assert selected == features
-        assert memory <= 6_144
+    limits = {"svm": 2_560, "adversarial_validation": 6_144}
+    plans = run_plans(runner, [plan_case(name, limit, value_bytes=[4]) for name, limit in limits.items()])
+    assert len(plans) == len(limits) * len(FEATURE_SETS)
+    for plan in plans:
+        if plan.operation == "svm":
+            assert (plan.rows, plan.features) == (sum(TOURNAMENT_ROWS), min(plan.of_features, 250))
+            assert plan.memory < plan.limit
+        else:
+            assert plan.rows == 400_000 if plan.of_features < 1_000 else 100_000 < plan.rows < 200_000
+            assert plan.features == plan.of_features
+            assert plan.memory <= plan.limit
 
 
 def test_svm_all_landmarks_equals_the_exact_machine(runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""Runs in the classic image: plans of operations at the size of the tournament, as rows, features and memory."""
+"""Runs in every image: prints the plans of operations, as JSON. Its cases are in PLANNED, see `conftest.run_plans`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from numerai_contract import operations
 from numerai_contract.parameters import Parameters
 from numerai_contract.plans import Sizes
 
-ROWS = (2_750_000, 4_110_000)
-OPERATIONS = {"xgboost": (2_048, 6_144, 16_384), "gradient_boosted_trees": (2_048, 6_144)}
-
-found = {}
-for operation, limits in OPERATIONS.items():
-    module = operations.load(operation)
-    for limit in limits:
-        for features in (42, 780, 3_555):
-            for value_bytes in (1, 4):
-                parameters = Parameters({**os.environ, "OPERATION": operation, "MEMORY_LIMIT": str(limit)})
-                plan = module.plan(parameters, Sizes(*ROWS, features, value_bytes))
-                found[f"{operation} {limit} {features} {value_bytes}"] = plan
+found = []
+for case in json.loads(os.environ["PLANNED"]):
+    module = operations.load(case["operation"])
+    parameters = Parameters({"OPERATION": case["operation"], **case["environment"]})
+    for training, validation in case["rows"]:
+        for features in case["features"]:
+            for value_bytes in case["value_bytes"]:
+                plan = module.plan(parameters, Sizes(training, validation, features, value_bytes))
+                sizes = (training + validation, features)
+                found.append([case["operation"], parameters.memory_limit, *sizes, *plan])
 print(json.dumps(found))
