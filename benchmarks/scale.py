@@ -19,7 +19,6 @@ import math
 import os
 import platform
 import shutil
-import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -33,10 +32,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from benchmarks.airflow_times import read_database, task_times
 from benchmarks.scale_page import write_page
 from numerai_pipeline.containers.limits import sandbox_host_config
 from numerai_pipeline.containers.mounts import workspace_mounts
 from numerai_pipeline.containers.workspace import Workspace
+from numerai_pipeline.core.settings import machine_cores
 from numerai_pipeline.dataset.raw import RawDataset, RawFile
 from numerai_pipeline.dataset.unpack import find_or_make_dataset, write_live
 from numerai_pipeline.models.registry import load_registry
@@ -60,7 +61,7 @@ USER = "10001:10001"
 TABLES = ("training", "validation", "live")
 FULL_ROWS = 2_749_131
 PAYOUT_DAYS = 20
-CORES = os.cpu_count() or 1
+CORES = machine_cores()
 MIB = 2**20
 
 
@@ -262,26 +263,18 @@ class Sampler:
 
 def record_run(run_id: str | None) -> dict[str, Any]:
     """Read the task times of a run from this checkout's Airflow, by default of the newest."""
-    with sqlite3.connect(f"file:{ROOT / '.airflow' / 'airflow.db'}?mode=ro", uri=True) as database:
-        if run_id is None:
+    if run_id is None:
+        with read_database() as database:
             query = "select run_id from dag_run where dag_id = 'numerai_tournament' order by start_date desc limit 1"
             (run_id,) = database.execute(query).fetchone()
-        rows = database.execute(
-            "select task_id, state, start_date, end_date from task_instance where run_id = ? and end_date is not null",
-            (run_id,),
-        ).fetchall()
-    times = {task: (state, *map(datetime.fromisoformat, (began, ended))) for task, state, began, ended in rows if began}
-    first = min(began for _, began, _ in times.values())
+    times = task_times(run_id)
+    first = min(each.began for each in times.values())
     return {
         "run": run_id,
         "machine": machine(),
         "tasks": {
-            task: {
-                "state": state,
-                "start": (began - first).total_seconds(),
-                "seconds": (ended - began).total_seconds(),
-            }
-            for task, (state, began, ended) in times.items()
+            task: {"state": each.state, "start": (each.began - first).total_seconds(), "seconds": each.seconds}
+            for task, each in times.items()
         },
     }
 
@@ -289,7 +282,7 @@ def record_run(run_id: str | None) -> dict[str, Any]:
 def machine() -> str:
     """Describe this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores, {math.floor(memory + 0.5)} GiB, {platform.machine()}"
+    return f"{CORES} cores, {math.floor(memory + 0.5)} GiB, {platform.machine()}"
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ import argparse
 import json
 import os
 import platform
-import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from benchmarks.airflow_times import task_times
 from numerai_pipeline.models.registry import load_registry
 from practice.accounts import Account
 from practice.model import SeasonSize
@@ -62,29 +62,14 @@ def play(season_dir: Path, number: int, size: SeasonSize, options: list[str]) ->
     records = [record for record in records if "status" in record]
     tasks = task_times(metadata["run_id"])
     confirmed = max(datetime.fromisoformat(record["at"]) for record in records)
-    seconds = (confirmed - tasks["wait_for_round"][1]).total_seconds()
-    durations = {name: (ended - began).total_seconds() for name, (began, ended) in tasks.items()}
+    seconds = (confirmed - tasks["wait_for_round"].ended).total_seconds()
+    durations = {name: each.seconds for name, each in tasks.items()}
     return Played(number, seconds, [record["status"] for record in records], durations)
 
 
 def newest_run(number: int) -> Path:
     """Return the directory of the last run of a round."""
     return max((ROOT / "data" / "rounds" / str(number)).glob("[!.]*"), key=lambda path: path.stat().st_mtime)
-
-
-def task_times(run_id: str) -> dict[str, tuple[datetime, datetime]]:
-    """Read when the tasks of a run began and ended, from Airflow's database."""
-    with sqlite3.connect(f"file:{ROOT / '.airflow' / 'airflow.db'}?mode=ro", uri=True) as database:
-        rows: list[Any] = database.execute(
-            "select task_id, start_date, end_date from task_instance where run_id = ? and end_date is not null",
-            (run_id,),
-        ).fetchall()
-    moment = datetime.fromisoformat
-    return {
-        task: (moment(began).replace(tzinfo=UTC), moment(ended).replace(tzinfo=UTC))
-        for task, began, ended in rows
-        if began
-    }
 
 
 def main() -> None:
