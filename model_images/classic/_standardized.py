@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.linalg import eigh
 
-from ._polynomial import Scaling, count, expand
+from ._polynomial import Scaling, expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,9 +123,3 @@ def principal_directions(covariance: NDArray[np.float64], count: int) -> NDArray
     # an eigenvector's sign is arbitrary: fix it
     vectors *= np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(found)] < 0, -1, 1)
     return np.pad(vectors, ((0, 0), (0, count - found)))
-
-
-def max_features(rows: int, *, at_most: int, mebibytes: float) -> int:
-    """Compute the number of features whose polynomials of all rows fit into the memory; from 1 to `at_most`."""
-    terms = mebibytes * (1 << 20) / (4 * rows)
-    return max([features for features in range(1, at_most + 1) if count(features) <= terms], default=1)

@@ -43,7 +43,7 @@ from numerai_contract.task import TrainingSummary
 from ._nearest_neighbors import NEIGHBOURS_OF_OTHERS, Index, place, search, share_preserved
 from ._polynomial import count
 from ._scatter_plot import draw
-from ._standardized import Space, max_features, principal_directions
+from ._standardized import Space, principal_directions
 from ._tsne_optimizer import largest_perplexity, optimise, start
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def _product_features(
     if parameters.memory_limit is None:
         return selected
     free = parameters.memory_limit - _held(sizes, requested, rows, features)
-    return max_features(rows, at_most=selected, mebibytes=free)
+    return largest(selected, 1, lambda features: 4 * rows * count(features) / 2**20, free)
 
 
 def _neighbours(embedded_rows: int, embeddings: list[Embedding]) -> int:
