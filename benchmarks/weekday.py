@@ -4,9 +4,10 @@ Plays two rounds of a practice season with the strict calendar, in this checkout
 and Tuesday's, whose run only predicts and submits. Build the images first (``make images``), then:
 
     PYTHONPATH=plugins:. .venv/bin/python -m benchmarks.weekday
-    PYTHONPATH=plugins:. .venv/bin/python -m benchmarks.weekday --rows-per-era 6700
+    PYTHONPATH=plugins:. .venv/bin/python -m benchmarks.weekday --size v5.3 --option AUTOML_MINUTES=10
 
-Each run is a ``make run`` with its own start of Airflow, which is not part of the duration.
+Each run is a ``make run SOURCE=numerai`` with its own start of Airflow, which is not part of the duration. At size v5.3
+the files are those of feature set small.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import NamedTuple
 from benchmarks.airflow_times import task_times
 from numerai_pipeline.models.registry import load_registry
 from practice.accounts import Account
-from practice.model import SeasonSize
+from practice.model import SIZES, SeasonSize
 from practice.rounds import FIRST_ROUND, StrictRound
 from practice.season import Season
 from practice.server import running
@@ -48,13 +49,16 @@ def play(season_dir: Path, number: int, size: SeasonSize, options: list[str]) ->
     registry = load_registry(ROOT / "model_images")
     opens = StrictRound(number, SEED).opens
     season = Season(season_dir, size, SEED, today=opens + timedelta(minutes=5), calendar="strict")
+    for name in ("features.json", "train.parquet", "validation.parquet", "live.parquet"):
+        season.file(name, season.current_round().number, print)
     connection = {"conn_type": "generic", "login": KEYS[0], "password": KEYS[1]}
     with running(season, [Account.of(":".join(KEYS), list(registry.predictions))]) as server:
         environment = os.environ | {
-            "NUMERAI_PRACTICE_URL": server.address,
-            "AIRFLOW_CONN_NUMERAI_PRACTICE": json.dumps(connection),
+            "NUMERAI_API_URL": server.address,
+            "AIRFLOW_CONN_NUMERAI_DEFAULT": json.dumps(connection),
+            "NUMERAI_SUBMISSIONS": json.dumps({name: name for name in registry.predictions}),
         }
-        command = ["make", "run", "SOURCE=practice", "SUBMIT=1", *options]
+        command = ["make", "run", "SOURCE=numerai", "SUBMIT=1", *options]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
     directory = newest_run(number)
     metadata = json.loads((directory / "run.json").read_text())
@@ -75,11 +79,11 @@ def newest_run(number: int) -> Path:
 def main() -> None:
     """Play both rounds and print the durations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows-per-era", type=int, default=250, help="rows of an era (default: %(default)s)")
+    parser.add_argument("--size", choices=SIZES, default="default", help="size of the season (default: %(default)s)")
     parser.add_argument("--season-dir", type=Path, default=ROOT / ".cache" / "weekday", help="kept files of the season")
     parser.add_argument("--option", action="append", default=[], help="further option of make run, such as MODELS=svm")
     chosen = parser.parse_args()
-    size = SeasonSize(rows_per_era=chosen.rows_per_era)
+    size = SIZES[chosen.size]
     saturday = FIRST_ROUND + 5 * ((datetime.now(UTC).date() - StrictRound(FIRST_ROUND).day).days // 7 + 1)
     rounds = [play(chosen.season_dir, number, size, chosen.option) for number in (saturday, saturday + 1)]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
@@ -87,7 +91,7 @@ def main() -> None:
         statuses = ", ".join(f"{played.statuses.count(each)} {each}" for each in sorted(set(played.statuses)))
         print(f"{day}, round {played.number}: {played.seconds:.0f} s from the live data to the last of {statuses}")
         print("  " + ", ".join(f"{task} {seconds:.1f}" for task, seconds in sorted(played.tasks.items())))
-    print(f"{chosen.rows_per_era} live rows, {machine}")
+    print(f"{size.rows_per_era} live rows, {machine}")
     if set(rounds[1].statuses) != {"on-time"}:
         sys.exit("not every submission is on time")
 
