@@ -49,8 +49,7 @@ def play(season_dir: Path, number: int, size: SeasonSize, options: list[str]) ->
     registry = load_registry(ROOT / "model_images")
     opens = StrictRound(number, SEED).opens
     season = Season(season_dir, size, SEED, today=opens + timedelta(minutes=5), calendar="strict")
-    for name in ("features.json", "train.parquet", "validation.parquet", "live.parquet"):
-        season.file(name, season.current_round().number, print)
+    season.prepare(print)
     connection = {"conn_type": "generic", "login": KEYS[0], "password": KEYS[1]}
     with running(season, [Account.of(":".join(KEYS), list(registry.predictions))]) as server:
         environment = os.environ | {

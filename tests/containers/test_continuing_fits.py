@@ -1,4 +1,4 @@
-"""A round that closes before a new fit is ready: an earlier fit predicts, and the next round uses the new one."""
+"""A round that closes before a new fit is ready: an earlier fit predicts, or the run goes on without the model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from numerai_pipeline.dag.result_trigger import ResultTrigger
 from numerai_pipeline.storage.continuing_fits import continuing_fits, may_continue
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.run_metadata import RunMetadata
-from tests.containers.attempts import UnpackedRun
+from numerai_pipeline.storage.task_records import read_record
+from tests.containers.attempts import Outcome, UnpackedRun
 from tests.containers.test_shared_results import Deployment, go, predictions_of, record_of
 from tests.containers.test_shared_results import deployment as deployment  # noqa: PLC0414 - a fixture
 
@@ -33,27 +35,39 @@ def fitted(deployment: Deployment) -> UnpackedRun:
     return run
 
 
-def closing_run(deployment: Deployment, earlier: UnpackedRun, minutes: float = 0) -> UnpackedRun:
+def closing_run(
+    deployment: Deployment, earlier: UnpackedRun | None, minutes: float = 0, **parameters: Any
+) -> UnpackedRun:
     """Unpack a run of another dataset that submits, and has some minutes for a new fit until its round closes."""
-    run = deployment.unpack("saturday", every_nth_era=2, submit=True)
+    run = deployment.unpack("saturday", every_nth_era=2, submit=True, **parameters)
     closes = datetime.now(UTC) + timedelta(minutes=load_settings().fallback_minutes + minutes)
     more = json.loads(run.layout.run_metadata.read_text())
-    metadata = RunMetadata.read(run.layout)
-    known = RunMetadata.read(earlier.layout).dataset
-    assert known != metadata.dataset
-    replace(metadata, closes=closes.isoformat(), older_datasets=(known,)).write(run.layout, more)
+    metadata = replace(RunMetadata.read(run.layout), closes=closes.isoformat())
+    if earlier is not None:
+        known = RunMetadata.read(earlier.layout).dataset
+        assert known != metadata.dataset
+        metadata = replace(metadata, older_datasets=(known,))
+    metadata.write(run.layout, more)
     return run
+
+
+def outcome_with_unfinished_fit(deployment: Deployment, earlier: UnpackedRun | None) -> tuple[UnpackedRun, Outcome]:
+    """Begin a fit, and let its time end while its container runs."""
+    killed = deployment.begin(closing_run(deployment, earlier, minutes=600))
+    deployment.waiting_container()
+    killed.kill()
+    run = closing_run(deployment, earlier)
+    return run, deployment.begin(run).outcome()
 
 
 def test_fit_that_is_not_ready_continues_and_serves_the_next_run(deployment: Deployment) -> None:
     deployment.define(WAITS)
     earlier = fitted(deployment)
-    saturday = closing_run(deployment, earlier)
-    missed = deployment.begin(saturday).outcome()
+    saturday, missed = outcome_with_unfinished_fit(deployment, earlier)
     # the earlier fit has predicted the same live rows before
-    assert (missed.state, missed.started) == ("success", 1)
+    assert (missed.state, missed.started) == ("success", 0)
+    assert "svm: its new fit is not ready; the round closes at" in missed.output
     assert "so fit" in missed.output
-    assert "predicts, and the next round uses the new fit" in missed.output
     assert record_of(saturday).fit == record_of(earlier).fit
     assert predictions_of(saturday)
     container = deployment.waiting_container()
@@ -77,8 +91,8 @@ def test_fit_that_is_not_ready_continues_and_serves_the_next_run(deployment: Dep
 def test_run_uses_the_earlier_fit_while_the_new_one_continues(deployment: Deployment) -> None:
     deployment.define(WAITS)
     earlier = fitted(deployment)
-    saturday = closing_run(deployment, earlier)
-    assert deployment.begin(saturday).outcome().state == "success"
+    saturday, missed = outcome_with_unfinished_fit(deployment, earlier)
+    assert missed.state == "success"
     container = deployment.waiting_container()
     more = json.loads(saturday.layout.run_metadata.read_text())
     replace(RunMetadata.read(saturday.layout), prefers_finished=True).write(saturday.layout, more)
@@ -131,3 +145,63 @@ def test_run_waits_for_another_runs_fit_until_its_round_closes(deployment: Deplo
     assert record_of(saturday).fit == record_of(earlier).fit
     go(container)
     assert making.outcome().state == "success"
+
+
+def test_without_an_earlier_fit_the_run_goes_on_without_the_model(deployment: Deployment) -> None:
+    deployment.define(WAITS)
+    saturday, missed = outcome_with_unfinished_fit(deployment, None)
+    assert missed.state == "failed"
+    # not retried
+    assert missed.detail.startswith("AirflowFailException: svm: its new fit is not ready; the round closes at")
+    assert missed.detail.endswith(
+        "(NUMERAI_FALLBACK_MINUTES=20), and there is no earlier fit: the run continues without this task"
+    )
+    assert read_record(saturday.layout, "svm") is None
+
+    # once the fit is ready, the cleared task uses it, and so do later runs
+    container = deployment.waiting_container()
+    go(container)
+    data = DataLayout(load_settings().data_dir)
+    (continuing,) = continuing_fits(data, "svm")
+    workspace = data.work("svm", continuing.info.key)
+    assert wait_until((workspace / "model" / "model.json").is_file, 60, every=0.05)
+    cleared = deployment.attempt(saturday, number=2)
+    assert (cleared.state, cleared.started) == ("success", 1)
+    assert record_of(saturday).fit == continuing.info.key
+    assert deployment.leftovers() == []
+
+
+def test_fit_for_which_there_is_no_time_does_not_begin(deployment: Deployment) -> None:
+    deployment.define(WAITS)
+    saturday = closing_run(deployment, None)
+    late = deployment.attempt(saturday)
+    assert (late.state, late.started) == ("failed", 0)
+    assert "svm: there is no time for a new fit; the round closes at" in late.detail
+    assert deployment.leftovers() == []
+
+
+def test_container_of_an_image_that_keeps_no_model_does_not_continue(deployment: Deployment) -> None:
+    deployment.define({"svm": {"parameters": {"MODE": "hang"}, "keeps_model": False}})
+    killed = deployment.begin(closing_run(deployment, None, minutes=600))
+    killed.wait_for("started container")
+    killed.kill()
+    missed = deployment.attempt(closing_run(deployment, None))
+    assert (missed.state, missed.started) == ("failed", 0)
+    assert deployment.leftovers() == []
+
+
+def test_search_ends_with_its_fits_before_the_round_closes(deployment: Deployment) -> None:
+    deployment.define({"svm": {"parameters": {"MODE": "wait at fit"}, "search_parts": 4}})
+    attempt = deployment.begin(closing_run(deployment, None, minutes=70, automl_minutes=60))
+    container = deployment.waiting_container()
+    environment = dict(entry.split("=", 1) for entry in container.attrs["Config"]["Env"])
+    seconds = int(environment["TIME_LIMIT"])
+    # of 70 minutes, some of which may have passed
+    assert 15 * 60 < seconds <= 20 * 60
+    assert int(environment["TIME_LIMIT_PART"]) == seconds // 4
+    assert f"the search is limited to {seconds} of 3600 s" in attempt.output
+    go(container)
+    assert attempt.outcome().state == "success"
+    # it is the result of a run with more time
+    again = deployment.attempt(deployment.unpack("tuesday", every_nth_era=2, automl_minutes=60))
+    assert (again.state, again.started) == ("success", 0)

@@ -60,7 +60,7 @@ class InterruptedAttemptError(ContainerKeptError):
 
 
 class ContinuesError(ContainerKeptError):
-    """The moment has come from which this task no longer follows its container."""
+    """The moment has come from which this task no longer waits for its fit."""
 
 
 class StateStore(Protocol):
@@ -384,7 +384,7 @@ class ContainerRunner:
                 self._call_engine(partial(self._backend.stream_log, container_id, container_log, until_end=False))
                 return self._wait_for_oom_flag(container_id, state)
             if self._is_time_over():
-                msg = f"{self.request.task}: its {self._backend.kind} {container_id[:12]} continues"
+                msg = f"{self.request.task}: its new fit is not ready"
                 raise ContinuesError(msg)
             container_log.checkpoint()
             try:

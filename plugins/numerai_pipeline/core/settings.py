@@ -271,8 +271,9 @@ class Settings(_Settings):
         default=20,
         ge=1,
         le=720,
-        description="Minutes before a round closes at which a new fit that is not ready is left to continue, and the"
-        " newest finished fit predicts instead.",
+        description="Minutes before a round closes at which a run that submits waits for no new fit any more. The"
+        " newest finished fit predicts instead, or else the run goes on without the model; the new fit continues for"
+        " later runs. The time of searches is limited accordingly.",
     )
     fit_max_age_weeks: int = Field(
         default=8,

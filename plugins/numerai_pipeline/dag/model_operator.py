@@ -37,6 +37,7 @@ from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
 from numerai_pipeline.dag.orphan_cleanup import is_task_active, remove_orphans
 from numerai_pipeline.dag.result_trigger import ResultTrigger
 from numerai_pipeline.dag.run_dates import SCHEDULED, live_run_ids
+from numerai_pipeline.models.registry import SEARCH_FACTOR
 from numerai_pipeline.storage.continuing_fits import ContinuingFit, continuing_fits
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.reports import summary_of
@@ -260,6 +261,11 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             Its finished results.
         fallback : TaskPlan or None
             The finished predictions of an earlier fit, where a new fit might not be ready before the round closes.
+
+        Raises
+        ------
+        BadInputError
+            When no fit is ready before the round closes: the run continues without this task.
         """
         plan = self._plan(run)
         if self._discard_damaged(run, plan):
@@ -274,20 +280,21 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         fallback, deadline = None, self._fit_deadline(run, plan)
         if deadline is not None:
             fallback = self.planner.fallback(run.files, self.image, self.environment)
-        if fallback is None:
-            return self._finish(run, self._plan), None
-        self.log.info("should the new fit not be ready by %s, %s predicts", deadline, self._describe(run, fallback))
-        # a container of an earlier attempt may be making the new fit
-        fallback = self._finish(run, self._plan_fallback, kept_keys=frozenset({plan.fit_key}))
+        if fallback is not None:
+            self.log.info("should the new fit not be ready by %s, %s predicts", deadline, self._describe(run, fallback))
+            # a container of an earlier attempt may be making the new fit
+            fallback = self._finish(run, self._plan_fallback, kept_keys=frozenset({plan.fit_key}))
         try:
             return self._finish(run, self._plan, deadline), fallback
         except ContinuesError as error:
-            self.log.warning(
-                "%s; the round closes at %s, so %s predicts, and the next round uses the new fit",
-                error,
-                run.files.metadata.closes,
-                self._describe(run, fallback),
-            )
+            reason = f"{error}; the round closes at {run.files.metadata.closes}"
+            if fallback is None:
+                msg = (
+                    f"{reason} (NUMERAI_FALLBACK_MINUTES={run.settings.fallback_minutes}), and there is no earlier fit:"
+                    " the run continues without this task"
+                )
+                raise BadInputError(msg) from None
+            self.log.warning("%s, so %s predicts", reason, self._describe(run, fallback))
             return fallback, None
 
     def _finish(
@@ -302,14 +309,14 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         Raises
         ------
         ContinuesError
-            At the deadline; the container that makes the fit keeps running.
+            At the deadline, before the fit is ready; a container that makes it keeps running.
         """
         plan = make_plan(run)
         while not plan.is_finished:
             with run.store.claim(self.spec.name, plan.key) as held:
                 if not held:
                     if deadline is not None and not plan.has_fit and datetime.now(tz=UTC) >= deadline:
-                        msg = f"{self.spec.name}: another run makes its new fit {plan.fit_key}"
+                        msg = f"{self.spec.name}: its new fit {plan.fit_key}, which another run makes, is not ready"
                         raise ContinuesError(msg)
                     self.log.info("another run makes this result (%s): waiting without a pool slot", plan.key)
                     until = deadline.isoformat() if deadline is not None and not plan.has_fit else None
@@ -339,7 +346,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
     def _fit_deadline(self, run: TaskRun, plan: TaskPlan) -> datetime | None:
         """Return until when a new fit may take, if the run submits to a round that is still open."""
         closes = run.files.metadata.closes
-        if closes is None or not run.parameters.submit or plan.has_fit:
+        # post-processing tasks are what the others end for
+        if closes is None or not run.parameters.submit or plan.has_fit or self.spec.is_post_processing:
             return None
         moment = datetime.fromisoformat(closes)
         if datetime.now(tz=UTC) >= moment:
@@ -387,10 +395,14 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         directory = run.files.data.work(self.spec.name, plan.key)
         workspace = Workspace(directory, inputs, keeps_parts=bool(self.spec.outputs))
         if not directory.exists():  # else an earlier attempt has begun
+            if deadline is not None and datetime.now(tz=UTC) >= deadline:
+                msg = f"{self.spec.name}: there is no time for a new fit"
+                raise ContinuesError(msg)
             self._yield_to_live_run(run.context)
         # each worker of Celery may have an engine of its own, which only its tasks reach
         remove_orphans(run.settings, run.context["ti"])
-        self._runner = self._new_runner(run, workspace, self._environment_of(plan, inputs), deadline, kept_keys)
+        environment = self._environment_of(plan, inputs) | self._limit_search(deadline)
+        self._runner = self._new_runner(run, workspace, environment, deadline, kept_keys)
         if self._stop_requested:
             self._runner.request_stop()
         try:
@@ -398,8 +410,11 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
                 self.execute_resumable(run.context)
                 collector.collect(workspace)
         except ContinuesError:
-            until = self._runner.ends_at.isoformat(timespec="seconds")
-            ContinuingFit(collector.describe("fit"), until).write(run.files.data)
+            if self.spec.keeps_model:
+                until = self._runner.ends_at.isoformat(timespec="seconds")
+                ContinuingFit(collector.describe("fit"), until).write(run.files.data)
+            else:  # it predicts the live rows of this round only
+                self._runner.remove_leftovers()
             raise
         except InterruptedAttemptError as error:
             self.log.warning("%s", error)
@@ -436,6 +451,20 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if plan.has_fit:
             environment = {name: value for name, value in environment.items() if name not in TRAINING_VARIABLES}
         return environment
+
+    def _limit_search(self, deadline: datetime | None) -> dict[str, str]:
+        """Return the variables of a search that ends, with its fits, before the deadline.
+
+        They are not part of the result's key: the search of a later attempt has other ones, for the same result.
+        """
+        if deadline is None or self.spec.search_parts is None:
+            return {}
+        wanted = int(self.environment["TIME_LIMIT"])
+        limit = max(60, int((deadline - datetime.now(tz=UTC)).total_seconds() / SEARCH_FACTOR))
+        if limit >= wanted:
+            return {}
+        self.log.warning("the search is limited to %d of %d s, as the round closes soon", limit, wanted)
+        return {"TIME_LIMIT": str(limit), "TIME_LIMIT_PART": str(limit // self.spec.search_parts)}
 
     def _remove_leftovers(self, run: TaskRun, plan: TaskPlan, *, had_container: bool = False) -> None:
         """Remove the workspace and the container of an attempt that was killed after its results were collected."""

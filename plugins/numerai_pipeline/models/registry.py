@@ -32,6 +32,8 @@ ALL_MODELS = "models"
 # Prefix of the names of ensembles' predictions.
 ENSEMBLE_PREFIX = "ensemble_"
 TableFormat = Literal["parquet", "csv"]
+SEARCH_FACTOR = 3.5
+"""Most time of a search's task by its search time: up to two and a half, as measured, and the final fit once more."""
 RESERVED_NAMES = PIPELINE_TASKS | {ALL_MODELS}
 # Environment variables that the pipeline sets; a task's parameters must not override them.
 CONTRACT_VARIABLES = frozenset(
@@ -137,11 +139,8 @@ class ModelSpec:
         return self.cores_of(available) if self.pool_slots is None else min(self.pool_slots, available)
 
     def minutes(self, automl_minutes: int) -> int:
-        """Return the minutes after which the task is stopped in a run with this search time.
-
-        A search takes up to two and a half times its search time, as measured, and its final fit at most once more.
-        """
-        return self.time_limit + (math.ceil(3.5 * automl_minutes) if self.search_parts else 0)
+        """Return the minutes after which the task is stopped in a run with this search time."""
+        return self.time_limit + (math.ceil(SEARCH_FACTOR * automl_minutes) if self.search_parts else 0)
 
 
 @dataclass(frozen=True)
