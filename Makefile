@@ -99,8 +99,9 @@ help:
 ##   SEED             the seed of every random choice
 ##   FORCE            1: compute everything again, also results that are up to date
 ##   SUBMIT           1: submit the predictions to Numerai or to the simulated tournament (README: Submitting)
+##   REPLACE          1: replace other predictions that another run has submitted for the same round and model
 ##
-## Options of `make backtest`, in addition to those of `make run` (except ROUND, ARCHIVE, WALK_FORWARD and SUBMIT):
+## Options of `make backtest`, in addition to those of `make run` (except ROUND, ARCHIVE, WALK_FORWARD, SUBMIT and REPLACE):
 ##   WEEKS            number of weeks (8), up to the last whose targets are known (without TARGET: 14 weeks ago)
 ##   FROM             first day on which a round may have opened, such as FROM=2026-06-01
 ##   TO               last day on which a round may have opened

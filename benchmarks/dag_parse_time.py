@@ -29,7 +29,7 @@ from airflow.timetables.base import Timetable
 started = time.perf_counter()
 import numerai_tournament
 parsed = time.perf_counter()
-stored = DagSerialization.to_dict(numerai_tournament.dag)
+stored = DagSerialization.to_dict(numerai_tournament.dags["numerai_tournament"])
 serialized = time.perf_counter()
 print(parsed - started, serialized - parsed, len(json.dumps(stored)))
 """

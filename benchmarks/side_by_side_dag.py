@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from numerai_tournament import container_tasks, dag, leaderboard  # type: ignore[import-not-found]  # beside it, in Airflow
+from numerai_tournament import dags  # type: ignore[import-not-found]  # beside it, in Airflow
 from stock_dag import stock_task  # type: ignore[import-not-found]
+
+from numerai_pipeline.dag.model_operator import ModelOperator
 
 # the directory of the run's files, which every task of this pipeline needs
 STORING = "{{ ti.xcom_pull(task_ids='unzip')['directory'] }}"
 
-ours = list(container_tasks.values())
+dag = dags["numerai_tournament"]
+ours = [task for task in dag.tasks if isinstance(task, ModelOperator)]
+leaderboard = dag.get_task("leaderboard")
 
 with dag:
     # in sequence, so that no two tasks share the machine

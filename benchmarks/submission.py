@@ -36,6 +36,7 @@ from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.manifests import write_manifest
 from numerai_pipeline.storage.results import ResultInfo, ResultStore
 from numerai_pipeline.storage.task_records import TaskRecord, write_record
+from numerai_pipeline.storage.used_objects import RunRef
 from practice import accounts
 from practice.model import SeasonSize
 from practice.season import Season
@@ -75,7 +76,8 @@ def submit(address: str, directory: Path, round_number: int, slots: int) -> dict
     """Submit as the task does; returns seconds and the peak memory of this process in MiB."""
     client = ApiClient(address, timeout=60, keys=KEYS)
     layout = RunLayout(directory)
-    batch = SubmissionBatch(Account(client), Tournament(client), layout, round_number)
+    run = RunRef("numerai_tournament", "benchmark")
+    batch = SubmissionBatch(Account(client), Tournament(client), layout, run, "practice", round_number)
     began = time.perf_counter()
     records, errors = batch.submit({f"slot_{slot}": find_predictions(layout, f"model_{slot}") for slot in range(slots)})
     seconds = time.perf_counter() - began

@@ -57,7 +57,7 @@ def play(season_dir: Path, number: int, size: SeasonSize, options: list[str]) ->
             "AIRFLOW_CONN_NUMERAI_DEFAULT": json.dumps(connection),
             "NUMERAI_SUBMISSIONS": json.dumps({name: name for name in registry.predictions}),
         }
-        command = ["make", "run", "SOURCE=numerai", "SUBMIT=1", *options]
+        command = ["make", "run", "SOURCE=numerai", "SUBMIT=1", "REPLACE=1", *options]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
     directory = newest_run(number)
     metadata = json.loads((directory / "run.json").read_text())

@@ -6,7 +6,8 @@ Every Monday, when no round opens, old runs, results, downloads and containers a
 1. **containers** of this deployment whose task is no longer active, a day after they ended; the start of any run
    removes them, too. Containers of tasks that run or will be retried stay, as do the containers of other deployments.
 2. **runs**: directories `rounds/<round>/<fingerprint>/` in which no file was written for `keep_days`. The directories
-   of the last `keep_rounds` rounds of each source stay, as do directories of queued and running runs.
+   of the last `keep_rounds` rounds of each source stay, as do directories of queued and running runs. So do the
+   records of submissions, `submissions/<source>/<round>/`.
 3. **results** and datasets older than `keep_days` that none of the remaining runs uses, and workspaces of containers
    that did not end well. Fits of the datasets that the remaining runs use stay.
 4. **downloads** that no run used for `keep_days`: old versions, live data of old rounds, archives, and incomplete

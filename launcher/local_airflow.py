@@ -87,7 +87,7 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
     practice_url
         Address of the simulator, if one runs.
     scheduled
-        Whether NUMERAI_SCHEDULE applies; `make run` must not get a scheduled run beside its own.
+        Whether NUMERAI_SCHEDULE and NUMERAI_STABLES apply; `make run` must not get a scheduled run beside its own.
     """
     address = f"http://{HOST}:{port}"
     bundle = {
@@ -144,6 +144,8 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
             {"conn_type": "generic", "login": simulator.PUBLIC_ID, "password": simulator.KEY}
         )
     environment["NUMERAI_SCHEDULE"] = schedule() if scheduled else "off"
+    if not scheduled:
+        environment["NUMERAI_STABLES"] = ""
     # also off unless requested: scheduled housekeeping
     environment["NUMERAI_HOUSEKEEPING"] = (os.environ.get("NUMERAI_HOUSEKEEPING") if scheduled else None) or "false"
     return environment

@@ -65,7 +65,7 @@ SERVER_COMMANDS = (
     "worker",
 )
 # a backtest selects rounds by their weeks
-NOT_FOR_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT")
+NOT_FOR_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT", "REPLACE")
 
 
 @dataclass(frozen=True)

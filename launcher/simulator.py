@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from launcher.errors import LauncherError
 from launcher.processes import tail, wait_until
 from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.core.stables import listed_submissions
 from numerai_pipeline.models.registry import load_registry
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ def standings(port: int) -> str:
 
 
 def models(paths: ProjectPaths) -> list[str]:
-    """List the models of the simulated account: ours, the ensembles, and the ones in NUMERAI_SUBMISSIONS."""
-    return list(dict.fromkeys([*load_registry(paths.images_dir).predictions, *load_settings().submissions]))
+    """List the models of the simulated account: ours, the ensembles, and the ones in the submissions."""
+    settings = load_settings()
+    submitted = [*settings.submissions, *listed_submissions(settings.stables)]
+    return list(dict.fromkeys([*load_registry(paths.images_dir).predictions, *submitted]))
 
 
 def start(services: Services, paths: ProjectPaths, step: Step, *, port: int, owner: str, calendar: str) -> None:

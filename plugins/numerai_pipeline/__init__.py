@@ -1,4 +1,4 @@
-"""The library of the ``numerai_tournament`` DAG.
+"""The library of the tournament's DAGs, ``numerai_tournament`` and one for each further stable.
 
 Start at ``dags/numerai_tournament.py``: its tasks are functions of ``dag/tasks.py`` and ``dag/submission.py``, or a
 ``ModelOperator`` each. Modules that the DAG file imports do not import pyarrow, pandas or numerapi, since Airflow

@@ -117,7 +117,8 @@ def execute(operator: ModelOperator, run: UnpackedRun, attempt: int, *, resumes:
         get_ti_count=lambda **_: 0,
         get_dr_count=lambda **_: 1,
     )
-    context: Any = {"params": run.parameters, "ti": ti, "task_state_store": StateStore()}
+    dag_run = SimpleNamespace(run_type="manual")
+    context: Any = {"params": run.parameters, "ti": ti, "dag_run": dag_run, "task_state_store": StateStore()}
     operator.render_template_fields(context)
     try:
         method = operator.execute_again if resumes else operator.execute

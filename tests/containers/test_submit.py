@@ -159,7 +159,10 @@ def test_submit_without_keys_or_parameter_is_skipped(
     run_pipeline: RunPipeline, folder: Callable[..., Path], server: PracticeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mine=svm")
-    for choices, says in (({"submit": True}, "the source 'practice' has no keys"), ({}, "parameter 'submit' is off")):
+    for choices, says in (
+        ({"submit": True}, "the source 'practice' has no keys"),
+        ({}, "parameter 'submit' is not set"),
+    ):
         outcome = run_pipeline(folder("svm"), source="practice", **choices)
         assert outcome.state == "success"
         assert str(outcome.tasks["submit"].state) == "skipped"

@@ -58,6 +58,139 @@ def test_bundle_has_two_dags() -> None:
     assert sorted(load_dags()) == ["numerai_housekeeping", "numerai_tournament"]
 
 
+@pytest.fixture
+def stables_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "stables.yaml"
+    monkeypatch.setenv("NUMERAI_STABLES", str(path))
+    load_settings.cache_clear()
+    return path
+
+
+STABLES = """
+stables:
+  - name: weekday
+    schedule: tue,wed,thu,fri
+    parameters: {models: [svm], seed: 5, fit: never, submit: true}
+    submissions: {alpha: ensemble_selection}
+  - name: monthly
+    schedule: off
+"""
+
+
+def test_stable_is_a_dag_of_the_same_graph_and_policies(stables_file: Path, dag: DAG) -> None:
+    stables_file.write_text(STABLES)
+    dags = load_dags()
+    names = ["numerai_housekeeping", "numerai_monthly", "numerai_tournament", "numerai_weekday"]
+    assert sorted(dags) == names
+    weekday = dags["numerai_weekday"]
+    assert weekday.fileloc == dag.fileloc
+    assert weekday.doc_md == dag.doc_md
+    assert weekday.tags == dag.tags
+    graph = {task.task_id: task.upstream_task_ids for task in dag.tasks}
+    assert {task.task_id: task.upstream_task_ids for task in weekday.tasks} == graph
+    assert [task.priority_weight for task in weekday.tasks] == [task.priority_weight for task in dag.tasks]
+    changed = {"models": ["svm"], "seed": 5, "fit": "never"}
+    assert weekday.params.dump() == {**dag.params.dump(), **changed}
+    assert dags["numerai_tournament"].params.dump() == dag.params.dump()
+    summaries = [serialized(dags[name]).timetable.summary for name in ("numerai_weekday", "numerai_monthly")]
+    assert summaries == [
+        "Tuesday, Wednesday, Thursday and Friday rounds, from 12:00 UTC",
+        "Saturday rounds, on demand",
+    ]
+    assert weekday.task_dict["submit"].op_kwargs["submissions"].models == {"alpha": "ensemble_selection"}  # type: ignore[attr-defined]
+    assert all(container.live_dags == (names[2], names[3], names[1]) for container in containers(weekday))
+
+
+def test_process_of_a_task_builds_the_dag_of_its_task_only(stables_file: Path) -> None:
+    from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
+
+    stables_file.write_text(STABLES)
+    with _airflow_parsing_context_manager(dag_id="numerai_weekday", task_id="svm"):
+        assert sorted(load_dags()) == ["numerai_housekeeping", "numerai_weekday"]
+
+
+MISTAKEN_STABLES = [
+    pytest.param("name: weekday, schedule: sunday", "numerai_weekday", None, "schedule='sunday'", id="schedule"),
+    pytest.param(
+        "name: weekday, schedule: tue, parameters: {models: [smv]}",
+        *("numerai_weekday", "Tuesday rounds, from 12:00 UTC", "parameters.models='smv': no such model"),
+        id="model",
+    ),
+    pytest.param(
+        "name: weekday, submissions: {alpha: smv}",
+        *("numerai_weekday", "Saturday rounds, from 12:00 UTC", "submissions.alpha=smv: no model or ensemble"),
+        id="submission",
+    ),
+    pytest.param("name: Week Day", "numerai_stable_1", "Saturday rounds, from 12:00 UTC", "name='Week Day'", id="name"),
+]
+
+
+@pytest.mark.parametrize(("entry", "name", "summary", "expected"), MISTAKEN_STABLES)
+def test_mistake_in_a_stable_fails_its_first_task_only(
+    stables_file: Path, entry: str, name: str, summary: str | None, expected: str
+) -> None:
+    stables_file.write_text(f"stables: [{{{entry}}}, {{name: other}}]")
+    dags = load_dags()
+    assert sorted(dags) == ["numerai_housekeeping", "numerai_other", "numerai_tournament", name]
+    stored = serialized(dags[name])
+    assert (stored.timetable.summary if summary else dags[name].schedule) == summary
+    assert expected in (stored.description or "")
+    error = first_error(dags[name])
+    assert str(stables_file) in error
+    assert expected in error
+    for valid in ("numerai_other", "numerai_tournament"):
+        assert first_error(dags[valid]) == ""
+
+
+@pytest.mark.parametrize("text", [None, "stables: [", "5"])
+def test_unreadable_stables_fail_the_first_task_and_keep_the_dags_of_runs_that_have_begun(
+    stables_file: Path, text: str | None
+) -> None:
+    stables_file.write_text(STABLES)
+    assert first_error(load_dags()["numerai_weekday"]) == ""
+    if text is None:
+        stables_file.unlink()
+    else:
+        stables_file.write_text(text)
+    dags = load_dags()
+    # no run of the other stable has begun
+    assert sorted(dags) == ["numerai_housekeeping", "numerai_tournament", "numerai_weekday"]
+    for name in ("numerai_tournament", "numerai_weekday"):
+        assert str(stables_file) in first_error(dags[name])
+    assert dags["numerai_weekday"].params["seed"] == 5
+    assert dags["numerai_weekday"].task_dict["submit"].op_kwargs["submissions"].scheduled  # type: ignore[attr-defined]
+
+
+def test_stable_that_is_not_listed_any_more_has_no_dag(stables_file: Path) -> None:
+    stables_file.write_text(STABLES)
+    first_error(load_dags()["numerai_weekday"])
+    stables_file.write_text("stables: [{name: other}]")
+    first_error(load_dags()["numerai_other"])
+    stables_file.write_text("stables: [")
+    assert sorted(load_dags()) == ["numerai_housekeeping", "numerai_other", "numerai_tournament"]
+
+
+def test_stale_name_in_numerai_submissions_fails_the_first_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMERAI_SUBMISSIONS", "alpha=smv")
+    load_settings.cache_clear()
+    assert "NUMERAI_SUBMISSIONS: alpha=smv: no model or ensemble 'smv'" in first_error(load_dag())
+
+
+def first_error(dag: DAG) -> str:
+    """Run the first task of a manual run; return the message with which it fails."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    sensor = dag.task_dict["wait_for_round"]
+    assert isinstance(sensor, RoundSensor)
+    run = SimpleNamespace(run_type="manual", data_interval_end=None, logical_date=None)
+    context: Any = {"dag_run": run, "params": {**dag.params.dump(), "submit": False}}
+    try:
+        sensor.execute(context)
+    except AirflowFailException as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize(("name", "text"), [("numerai_tournament", "exploring"), ("numerai_housekeeping", "Dry run")])
 def test_dag_has_documentation_owner_and_tags(name: str, text: str) -> None:
     dag = load_dags()[name]
@@ -209,7 +342,7 @@ def test_submit_runs_after_failed_evaluation_and_can_fail_the_run(dag: DAG) -> N
     assert submit.downstream_task_ids == set()
     assert set(submit.op_kwargs["models"]) == {*INDEPENDENT, *FLEMING}
     assert {"ensemble_geometric_mean", "ensemble_selection", "svm"} <= set(submit.op_kwargs["predictions"])
-    assert dag.params.get_param("submit").value is False
+    assert dag.params.get_param("submit").value is None
 
 
 def test_submit_with_approval_requires_success_of_approve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +351,8 @@ def test_submit_with_approval_requires_success_of_approve(monkeypatch: pytest.Mo
     monkeypatch.setenv("NUMERAI_APPROVE_SUBMISSIONS", "true")
     load_settings.cache_clear()
     dag = load_dag()
-    assert dag.params.get_param("submit").value is True
+    # the setting is for scheduled runs; a manual run submits if its form has it
+    assert dag.params.get_param("submit").value is None
     approve, submit = dag.task_dict["approve"], dag.task_dict["submit"]
     assert approve.upstream_task_ids == {"model_succeeded", "leaderboard"}
     assert submit.upstream_task_ids == {"approve"}
@@ -227,15 +361,6 @@ def test_submit_with_approval_requires_success_of_approve(monkeypatch: pytest.Mo
     assert TriggerRule(approve.trigger_rule).value == "all_done_min_one_success"
     assert all(task.execution_timeout and task.retries and task.doc_md for task in (approve, submit))
     assert serialized(dag).task_dict["approve"].task_type == "SubmissionApproval"
-
-
-def test_submission_of_unknown_model_is_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.dag_processing.dagbag import DagBag
-
-    monkeypatch.setenv("NUMERAI_SUBMISSIONS", "alpha=smv")
-    load_settings.cache_clear()
-    bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
-    assert "NUMERAI_SUBMISSIONS: alpha=smv: no model" in next(iter(bag.import_errors.values()))
 
 
 def test_post_processing_tasks_run_when_the_ones_before_failed(dag: DAG) -> None:
@@ -287,6 +412,27 @@ def test_backfill_creates_runs_of_rounds_that_open_in_its_range(
     runs = _get_info_list(dag=serialized(dag), from_date=next(dates), to_date=next(dates), reverse=False)
     assert [f"{run.run_after:%Y-%m-%d}" for run in runs] == rounds
     assert all(run.data_interval and run.data_interval.end == run.run_after for run in runs)
+
+
+def test_backfill_of_a_stable_creates_runs_of_its_days(stables_file: Path) -> None:
+    from airflow.models.backfill import _get_info_list
+
+    stables_file.write_text(STABLES)
+    dates = [datetime(2026, 7, day, tzinfo=UTC) for day in (18, 27)]
+    found = {
+        name: [
+            f"{run.run_after:%a %d}"
+            for run in _get_info_list(dag=serialized(dag), from_date=dates[0], to_date=dates[1], reverse=False)
+        ]
+        for name, dag in load_dags().items()
+        if name != "numerai_housekeeping"
+    }
+    saturdays = ["Sat 18", "Sat 25"]
+    assert found == {
+        "numerai_tournament": saturdays,
+        "numerai_monthly": saturdays,
+        "numerai_weekday": ["Tue 21", "Wed 22", "Thu 23", "Fri 24"],
+    }
 
 
 def test_schedule_off_is_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,8 +32,8 @@ def session() -> Iterator[Session]:
 
 
 @pytest.fixture
-def new_run(session: Session, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DagRun]:
-    """Return a function that creates a running run of the tournament's DAG, with the states of its tasks."""
+def new_run(session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., DagRun]:
+    """Return a function that creates a running run of a stable's DAG, with the states of its tasks."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.models.dag import DagModel
@@ -41,6 +42,9 @@ def new_run(session: Session, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.setenv("NUMERAI_NOTIFY_WEBHOOK", "https://example.org/hook")
     # each task needs one slot
     monkeypatch.setenv("NUMERAI_CORES", "1")
+    file = tmp_path / "stables.yaml"
+    file.write_text("stables: [{name: weekday, schedule: 'tue,wed,thu,fri,sat'}]")
+    monkeypatch.setenv("NUMERAI_STABLES", str(file))
     load_settings.cache_clear()
     bag = DagBag(ROOT / "dags", bundle_name="dags-folder")
     assert bag.import_errors == {}
@@ -48,18 +52,19 @@ def new_run(session: Session, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     session.commit()
     sync_bag_to_db(bag, "dags-folder", None, session=session)
     session.commit()
-    model = session.get(DagModel, "numerai_tournament")
-    assert model is not None
-    model.is_paused = False
-    dag = SerializedDagModel.get_dag("numerai_tournament", session=session)
-    assert dag is not None
+    for model in session.query(DagModel):
+        model.is_paused = False
 
-    def create(kind: str, date: datetime, states: Callable[[str], str | None]) -> DagRun:
+    def create(
+        kind: str, date: datetime, states: Callable[[str], str | None], dag_id: str = "numerai_tournament"
+    ) -> DagRun:
         from airflow.timetables.base import DataInterval
         from airflow.utils.state import DagRunState
         from airflow.utils.types import DagRunTriggeredByType, DagRunType
         from pendulum import instance
 
+        dag = SerializedDagModel.get_dag(dag_id, session=session)
+        assert dag is not None
         run_type = DagRunType(kind)
         end = instance(date)
         run = dag.create_dagrun(
@@ -141,6 +146,27 @@ def test_scheduler_orders_runs_scheduled_manual_backfilled(session: Session, new
     kinds = [kind for kind, _ in picked(session, slots=99)]
     assert kinds == sorted(kinds, key=["scheduled", "manual", "backfill"].index)
     assert set(kinds) == set(weeks)
+
+
+def test_scheduler_stables_with_equal_run_ids_are_scheduled_beside_each_other(
+    session: Session, new_run: Callable[..., DagRun]
+) -> None:
+    dags = ("numerai_tournament", "numerai_weekday")
+    first, second = (new_run("scheduled", SATURDAY, UNPACKED, dag) for dag in dags)
+    backfilled = new_run("backfill", SATURDAY - timedelta(weeks=1), UNPACKED, dags[1])
+    assert first.run_id == second.run_id
+    for run in (backfilled, first, second):
+        schedule(run, session)
+    # both live runs come before the backfill of either
+    chosen = picked(session, slots=99)
+    kinds = [kind for kind, _ in chosen]
+    assert kinds == sorted(kinds, key=["scheduled", "backfill"].index)
+    assert chosen.count(("scheduled", "svm")) == 2
+    # the end of one run does not touch the other
+    set_state(first, "adversarial_validation", "failed", session)
+    schedule(first, session)
+    states = [run.get_task_instance("tsne", session=session).state for run in (first, second)]
+    assert states == ["upstream_failed", None]
 
 
 def test_scheduler_starts_the_longest_chain_of_a_run_first(session: Session, new_run: Callable[..., DagRun]) -> None:

@@ -122,6 +122,8 @@ def remove_runs(
 ) -> None:
     """Remove the directories of old runs that are not in use and not of one of the last rounds.
 
+    The records of submissions for such rounds are removed as well.
+
     Parameters
     ----------
     cleanup : Cleanup
@@ -138,6 +140,13 @@ def remove_runs(
     for run in _old_runs(cleanup, runs, keep_rounds=keep_rounds, keep_days=keep_days, is_active=is_active):
         name = str(run.path.relative_to(data.root))
         cleanup.remove(name, run.size, run.since, partial(_remove_run, run.path, data.rounds))
+    _remove_leftovers(cleanup, data.submissions_root)
+    kept = _last_rounds(runs, keep_rounds)
+    for records in _directories(data.submissions_root, "*/*"):
+        size, since = _size_and_mtime(records)
+        if records.name not in kept.get(records.parent.name, ()) and cleanup.older_than(since, keep_days):
+            remove = partial(_remove_directory, records, data.submissions_root)
+            cleanup.remove(str(records.relative_to(data.root)), size, since, remove)
 
 
 def _old_runs(

@@ -124,12 +124,19 @@ class RunParameters(BaseModel):
         False, RUN, "Compute again", "Compute everything again, including results that are up to date."
     )
 
-    submit: bool = _field(
-        False,
+    submit: bool | None = _field(
+        None,
         RUN,
         "Submit",
-        "Upload the predictions of the live rows to Numerai, or to the simulated tournament, as `NUMERAI_SUBMISSIONS`"
-        " assigns them. `NUMERAI_SUBMIT` sets the default.",
+        "Upload the predictions of the live rows to Numerai, or to the simulated tournament. If not set, scheduled runs"
+        " follow `NUMERAI_SUBMIT` or their stable, and manual runs do not submit.",
+    )
+    replace: bool = _field(
+        False,
+        RUN,
+        "Replace",
+        "Replace other predictions that another run has submitted for the same round and model. Otherwise these models"
+        " are refused.",
     )
 
     def selects(self, models: Iterable[str]) -> bool:

@@ -10,6 +10,8 @@ DEFAULT_DAYS = "sat"
 """The schedule's default: one round a week, which stays open longest."""
 ALL_DAYS = "all"
 """The word for all five days."""
+OFF = "off"
+"""The schedule without scheduled runs."""
 FIRST_OPENING = time(12, 0, tzinfo=UTC)
 """A round opens no earlier than this, and most days a little later."""
 
@@ -49,6 +51,28 @@ def parse_days(text: str) -> tuple[str, ...]:
         msg = f"{unknown} is not a day on which rounds open; choose from {days}, by comma, or '{ALL_DAYS}'"
         raise ValueError(msg)
     return tuple(day for day in ROUND_DAYS if day in named)
+
+
+def parse_schedule(text: str) -> str:
+    """Read the schedule of a DAG: days as :func:`parse_days` reads them, or ``off``.
+
+    Returns
+    -------
+    str
+        The days in the order of the week, comma-separated, or ``off``.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`parse_days`.
+    """
+    if text.strip().lower() == OFF:
+        return OFF
+    try:
+        return ",".join(parse_days(text))
+    except ValueError as error:
+        msg = f"{error}, or '{OFF}'"
+        raise ValueError(msg) from None
 
 
 def format_days(days: tuple[str, ...]) -> str:

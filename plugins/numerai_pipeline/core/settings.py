@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.core.round_calendar import DEFAULT_DAYS, parse_days
+from numerai_pipeline.core.round_calendar import DEFAULT_DAYS, parse_schedule
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -51,16 +51,6 @@ def _absolute(value: Path) -> Path:
         msg = f"{str(value)!r} is not an absolute path"
         raise ValueError(msg)
     return value
-
-
-def _days_or_off(value: str) -> str:
-    if value.strip().lower() == "off":
-        return "off"
-    try:
-        return ",".join(parse_days(value))
-    except ValueError as error:
-        msg = f"{error}, or 'off'"
-        raise ValueError(msg) from None
 
 
 def _secret_http_address(value: SecretStr) -> SecretStr:
@@ -106,6 +96,17 @@ def _mapping(value: object) -> object:
             msg = f"{wrong[0]!r} is not of the form name=model"
             raise ValueError(msg)
         pairs = [(name.strip(), model.strip()) for name, _, model in (part.partition("=") for part in parts)]
+    return check_pairs(pairs)
+
+
+def check_pairs(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Check the pairs of a model at Numerai and the name of its predictions; return them as a mapping.
+
+    Raises
+    ------
+    ValueError
+        Naming the model at Numerai.
+    """
     for index, (name, model) in enumerate(pairs):
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             msg = f"{name!r} is not the name of a model at Numerai (letters, digits, _ and -)"
@@ -261,11 +262,17 @@ class Settings(_Settings):
         description="Memory in MiB from which a model's task goes to the Airflow queue `big-memory`; smaller models go"
         " to `cpu`. For Celery workers of different sizes; if not set, all tasks are in the default queue.",
     )
-    schedule: Annotated[str, AfterValidator(_days_or_off)] = Field(
+    schedule: Annotated[str, AfterValidator(parse_schedule)] = Field(
         default=DEFAULT_DAYS,
-        description="Days whose rounds are run: any of `tue`, `wed`, `thu`, `fri`, `sat` (comma-separated), `all` five,"
+        description="Days whose rounds are run, unless `stables.yaml` sets others: any of `tue`, `wed`, `thu`, `fri`,"
+        " `sat` (comma-separated), `all` five,"
         " or `off`: no scheduled runs, and backfills are of Saturday's rounds. The default is Saturday, whose round"
         " stays open longest.",
+    )
+    stables: AbsolutePath | None = Field(
+        default=None,
+        description="Path of `stables.yaml`: further configurations of the DAG, each with its schedule, parameters and"
+        " submissions (`docs/stables.md`). Without it there is one DAG, `numerai_tournament`.",
     )
     fallback_minutes: int = Field(
         default=20,
@@ -326,12 +333,14 @@ class Settings(_Settings):
     )
     submit: bool = Field(
         default=False,
-        description="Default of the run parameter `submit`; required for scheduled runs to submit.",
+        description="Whether scheduled and backfilled runs submit. Manual runs submit only with the parameter `submit`;"
+        " a stable with submissions submits in any case.",
     )
     submissions: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapping)] = Field(
         default_factory=dict,
         description="Which model at Numerai gets whose predictions: `name=model,name=model` or a JSON object, with the"
-        " Numerai model before the equals sign, and one of ours or an ensemble (`ensemble_selection`) after it.",
+        " Numerai model before the equals sign, and one of ours or an ensemble (`ensemble_selection`) after it. For the"
+        " DAG `numerai_tournament`, unless `stables.yaml` sets its submissions.",
     )
     approve_submissions: bool = Field(
         default=False, description="Whether a user must approve in the web UI before a run submits."

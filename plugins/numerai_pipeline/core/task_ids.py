@@ -1,4 +1,4 @@
-"""Ids of the tasks that every run of the DAG ``numerai_tournament`` has, beside those of ``models.yaml``."""
+"""Ids of the tasks that every run of the tournament's DAGs has, beside those of ``models.yaml``."""
 
 from __future__ import annotations
 

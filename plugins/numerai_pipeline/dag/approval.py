@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from numerai_pipeline.core.stables import Submissions
     from numerai_pipeline.numerai_api.submission_files import RunPredictions
     from numerai_pipeline.storage.layout import RunLayout
 
@@ -34,12 +35,17 @@ class SubmissionApproval(ApprovalOperator):
     ----------
     predictions, models : sequence of str
         Names of all possible predictions, and of the predictions of models.
+    submissions : Submissions
+        The submissions of the DAG's stable.
     **kwargs
         Arguments of every operator, and ``response_timeout``, after which the task fails.
     """
 
-    def __init__(self, *, predictions: Sequence[str], models: Sequence[str], **kwargs: Any) -> None:
+    def __init__(
+        self, *, predictions: Sequence[str], models: Sequence[str], submissions: Submissions, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.submissions = submissions
         self.predictions = tuple(predictions)
         self.models = tuple(models)
 
@@ -51,7 +57,7 @@ class SubmissionApproval(ApprovalOperator):
         """
         from numerai_pipeline.numerai_api.account import Account
 
-        planned = plan_submission(context["params"], context["ti"])
+        planned = plan_submission(context["params"], context["dag_run"], context["ti"], self.submissions)
         chosen = planned.select(Account(planned.client()), self.predictions, self.models)
         found, _ = planned.find_predictions(chosen)
         approved = {name: approval_of(predictions) for name, predictions in found.items()}

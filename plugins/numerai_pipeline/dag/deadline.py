@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from numerai_pipeline.core.parameters import RunParameters
+    from numerai_pipeline.core.stables import Submissions
 
 POLL_SECONDS = 10.0
 
@@ -43,14 +44,17 @@ class DeadlineAlarm(BaseOperator):
 
     Parameters
     ----------
+    submissions : Submissions
+        The submissions of the DAG's stable.
     clock : callable, optional
         Gives the present moment; the real one, except in tests.
     **kwargs
         As for every operator.
     """
 
-    def __init__(self, *, clock: Callable[[], datetime] = _now, **kwargs: Any) -> None:
+    def __init__(self, *, submissions: Submissions, clock: Callable[[], datetime] = _now, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.submissions = submissions
         self._clock = clock
 
     @translate_errors()
@@ -107,7 +111,8 @@ class DeadlineAlarm(BaseOperator):
         """Return when the run's round closes: as ``wait_for_round`` found it, or as the server answers."""
         parameters = parse_parameters(context["params"])
         dag_run = context["dag_run"]
-        if not parameters.submit or parameters.source == "archive" or dag_run.run_type == BACKFILL:
+        submits = self.submissions.is_submitting(parameters, dag_run.run_type)
+        if not submits or parameters.source == "archive" or dag_run.run_type == BACKFILL:
             msg = "this run does not submit"
             raise AirflowSkipException(msg)
         found = context["ti"].xcom_pull(task_ids=WAIT_FOR_ROUND) or {}

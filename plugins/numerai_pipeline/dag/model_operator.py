@@ -30,6 +30,7 @@ from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.parameters import LONGEST_SEARCH, parse_parameters
 from numerai_pipeline.core.settings import Settings, load_settings
+from numerai_pipeline.core.stables import Submissions
 from numerai_pipeline.dag import docker_connection
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.deployment import deployment_id
@@ -144,6 +145,10 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         The entry.
     registry : Registry
         Its registry.
+    submissions : Submissions, optional
+        The submissions of the DAG's stable; none by default.
+    live_dags : sequence of str, optional
+        The DAGs whose scheduled runs use the same pool; its own by default.
     """
 
     template_fields: Sequence[str] = (
@@ -162,7 +167,15 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
     operator_extra_links = (LeaderboardLink(),)
     external_id_key = container_runner.STATE_KEY
 
-    def __init__(self, *, spec: ModelSpec, registry: Registry, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        registry: Registry,
+        submissions: Submissions = Submissions(),  # noqa: B008 - immutable
+        live_dags: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         settings = load_settings()
         cores = spec.cores_of(settings.cores)
         if settings.large_queue_memory_mib is not None:
@@ -191,6 +204,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             **kwargs,
         )
         self.spec = spec
+        self.submissions = submissions
+        self.live_dags = tuple(live_dags)
         self.cores = cores
         self.run_directory = TEMPLATE
         self.planner = TaskPlanner(spec, registry)
@@ -347,7 +362,9 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         """Return until when a new fit may take, if the run submits to a round that is still open."""
         closes = run.files.metadata.closes
         # post-processing tasks are what the others end for
-        if closes is None or not run.parameters.submit or plan.has_fit or self.spec.is_post_processing:
+        if closes is None or plan.has_fit or self.spec.is_post_processing:
+            return None
+        if not self.submissions.is_submitting(run.parameters, run.context["dag_run"].run_type):
             return None
         moment = datetime.fromisoformat(closes)
         if datetime.now(tz=UTC) >= moment:
@@ -431,10 +448,11 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if not self.wider_tasks or context["dag_run"].run_type == SCHEDULED:
             return
         now = datetime.now(tz=UTC)
-        waiting = ti.get_ti_count(
-            dag_id=ti.dag_id, task_ids=self.wider_tasks, run_ids=live_run_ids(now), states=["scheduled"]
-        )
-        if waiting:
+        runs = live_run_ids(now)
+        if any(
+            ti.get_ti_count(dag_id=dag, task_ids=self.wider_tasks, run_ids=runs, states=["scheduled"])
+            for dag in self.live_dags or (ti.dag_id,)
+        ):
             self.log.info("a task of a scheduled run waits for several pool slots: waiting without one")
             self.defer(trigger=DateTimeTrigger(moment=now + YIELD_TIME), method_name="execute_again")
 

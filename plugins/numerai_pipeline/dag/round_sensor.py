@@ -1,4 +1,4 @@
-"""``wait_for_round``, the first task: it checks parameters and keys, and a scheduled run waits here for its round."""
+"""``wait_for_round``, the first task: it checks stable, parameters and keys; a scheduled run waits for its round."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 
 from numerai_pipeline.core.parameters import parse_parameters
 from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.core.stables import Stable
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.notifications import MISSED, check_channels
 from numerai_pipeline.dag.orphan_cleanup import remove_orphans
 from numerai_pipeline.dag.run_dates import BACKFILL, SCHEDULED, run_date
+from numerai_pipeline.dag.stables import Stables
 from numerai_pipeline.dag.submission import preflight_check
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ class RoundSensor(BaseSensorOperator):
 
     Parameters
     ----------
+    stable : Stable, optional
+        The stable of the DAG; a mistake in its configuration fails the task.
+    stables : Stables, optional
+        All stables.
     timeout : timedelta, optional
         When to give up if the triggerer does not respond.
     clock : callable, optional
@@ -48,9 +54,17 @@ class RoundSensor(BaseSensorOperator):
     """
 
     def __init__(
-        self, *, timeout: timedelta = LONGEST_WAIT, clock: Callable[[], datetime] | None = None, **kwargs: Any
+        self,
+        *,
+        stable: Stable = Stable(),  # noqa: B008 - immutable
+        stables: Stables | None = None,
+        timeout: timedelta = LONGEST_WAIT,
+        clock: Callable[[], datetime] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(timeout=timeout, **kwargs)
+        self.stable = stable
+        self.stables = stables or Stables((self.stable,))
         self._clock = clock
 
     def pre_execute(self, context: Context) -> None:
@@ -64,9 +78,10 @@ class RoundSensor(BaseSensorOperator):
         """Pass, or wait; return the round of a scheduled run: ``round``, ``opens``, ``closes``."""
         dag_run = context["dag_run"]
         with translate_errors():
+            self.stables.require_valid(self.stable, load_settings().data_dir)
             parameters = parse_parameters(context["params"])
             if dag_run.run_type != BACKFILL:  # which rarely has anything to submit
-                preflight_check(parameters)
+                preflight_check(parameters, self.stable.submissions, dag_run.run_type)
             day_opens = run_date(dag_run)
             skip_reason = _skip_reason(parameters, str(getattr(dag_run.run_type, "value", dag_run.run_type)))
             if skip_reason or day_opens is None or parameters.source == "archive":

@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from numerai_pipeline.core.errors import BadInputError, NetworkError, ProtocolError, RoundClosedError, SubmissionError
+from numerai_pipeline.core.errors import (
+    BadInputError,
+    NetworkError,
+    NotFoundError,
+    ProtocolError,
+    RoundClosedError,
+    SubmissionError,
+)
 from numerai_pipeline.core.parameters import RunParameters, parse_parameters
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.core.task_ids import APPROVE, DOWNLOAD, UNZIP
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.credentials import Keys, credentials_hint, load_credentials
-from numerai_pipeline.dag.run_dates import BACKFILL
-from numerai_pipeline.storage.locks import exclusive_lock
+from numerai_pipeline.dag.run_dates import BACKFILL, SCHEDULED
 from numerai_pipeline.storage.run_directory import RunDirectory
+from numerai_pipeline.storage.used_objects import RunRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk.types import DagRunProtocol, RuntimeTaskInstanceProtocol
 
     from numerai_pipeline.core.errors import PipelineError
+    from numerai_pipeline.core.stables import Submissions
     from numerai_pipeline.numerai_api.account import Account
     from numerai_pipeline.numerai_api.client import ApiClient
     from numerai_pipeline.numerai_api.submission_files import RunPredictions
@@ -51,6 +59,8 @@ class SubmissionPlan:
     layout : RunLayout
         The run's directory.
     parameters : RunParameters
+    submissions : Submissions
+        The submissions of its stable.
     keys : (str, str)
         Of the account; not shown.
     """
@@ -60,6 +70,7 @@ class SubmissionPlan:
     closes: datetime | None
     layout: RunLayout
     parameters: RunParameters
+    submissions: Submissions
     keys: Keys
 
     def __repr__(self) -> str:
@@ -83,8 +94,8 @@ class SubmissionPlan:
     def select(self, account: Account, predictions: Sequence[str], models: Sequence[str]) -> dict[str, str]:
         """Select which model at Numerai gets which predictions.
 
-        Without the setting, each model of an account at the simulated tournament gets those of the model or ensemble of
-        its name. Models that are not selected for this run are left out.
+        Without the stable's submissions, each model of an account at the simulated tournament gets those of the model
+        or ensemble of its name. Models that are not selected for this run are left out.
 
         Parameters
         ----------
@@ -95,15 +106,15 @@ class SubmissionPlan:
         Raises
         ------
         BadInputError
-            When the setting names nothing for Numerai.
+            When the stable has none for Numerai.
         AirflowSkipException
             When nothing remains.
         """
-        wanted = load_settings().submissions
+        wanted = self.submissions.models
         if not wanted and self.source == "practice":
             wanted = {name: name for name in account.models() if name in predictions}
         if not wanted:
-            raise _no_submissions()
+            raise _no_submissions(self.submissions)
         chosen = {
             name: model for name, model in wanted.items() if model not in models or self.parameters.selects([model])
         }
@@ -173,37 +184,15 @@ def _describe(approved: Mapping[str, Any]) -> str:
     return f"{approved.get('model')}, result {approved.get('key')}, SHA-256 {str(approved.get('sha256'))[:12]}"
 
 
-def _no_submissions() -> BadInputError:
+def _no_submissions(submissions: Submissions) -> BadInputError:
     msg = (
-        "NUMERAI_SUBMISSIONS is empty, so this run has nothing to submit: set it, such as"
+        f"{submissions.setting} is empty, so this run has nothing to submit: set it, such as"
         " my_model=ensemble_selection, or turn off the run's parameter 'submit'"
     )
     return BadInputError(msg)
 
 
-def check_submissions(submissions: Mapping[str, str], predictions: Iterable[str]) -> None:
-    """Check that the setting names existing predictions.
-
-    Parameters
-    ----------
-    submissions : mapping
-        Model at Numerai → model or ensemble.
-    predictions : iterable of str
-        Names of all models and ensembles.
-
-    Raises
-    ------
-    BadInputError
-        Naming the entry, and the possible names.
-    """
-    known = list(predictions)
-    for name, model in submissions.items():
-        if model not in known:
-            msg = f"NUMERAI_SUBMISSIONS: {name}={model}: no model or ensemble {model!r}; choose from"
-            raise BadInputError(f"{msg} {', '.join(known)}")
-
-
-def preflight_check(parameters: RunParameters) -> None:
+def preflight_check(parameters: RunParameters, submissions: Submissions, run_type: str) -> None:
     """Check keys, their scopes and the models at Numerai before a run starts, not hours later when it submits.
 
     Where the server is unreachable at present, the run starts unchecked.
@@ -213,11 +202,11 @@ def preflight_check(parameters: RunParameters) -> None:
     CredentialsError
         When half of the keys is missing, or the keys are refused or lack a scope, which is named.
     NotFoundError
-        When the account does not have a model that NUMERAI_SUBMISSIONS names.
+        When the account does not have a model of the submissions.
     BadInputError
-        When NUMERAI_SUBMISSIONS is empty and the run is for Numerai.
+        When there are no submissions and the run is for Numerai.
     """
-    if not parameters.submit or parameters.source == "archive":
+    if not submissions.is_submitting(parameters, run_type) or parameters.source == "archive":
         return
     keys = load_credentials(parameters.source)
     if keys is None:
@@ -228,8 +217,8 @@ def preflight_check(parameters: RunParameters) -> None:
     from numerai_pipeline.numerai_api.retries import RetryPolicy
 
     settings = load_settings()
-    if not settings.submissions and parameters.source == "numerai":
-        raise _no_submissions()
+    if not submissions.models and parameters.source == "numerai":
+        raise _no_submissions(submissions)
     account = Account(
         ApiClient(
             settings.api_address(parameters.source),
@@ -241,13 +230,18 @@ def preflight_check(parameters: RunParameters) -> None:
     try:
         account.models()
         account.check_access()
-        for name in settings.submissions:
+        for name in submissions.models:
             account.model_id(name)
+    except NotFoundError as error:
+        msg = f"{submissions.setting}: {error}"
+        raise NotFoundError(msg) from None
     except (NetworkError, ProtocolError) as error:
         log.warning("the account cannot be checked at present: %s", error)
 
 
-def plan_submission(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) -> SubmissionPlan:
+def plan_submission(
+    params: Mapping[str, Any], dag_run: DagRunProtocol, ti: RuntimeTaskInstanceProtocol, submissions: Submissions
+) -> SubmissionPlan:
     """Plan the submissions of a run.
 
     Raises
@@ -262,9 +256,8 @@ def plan_submission(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) 
         msg = "nothing to submit: the run's data was not unpacked"
         raise AirflowSkipException(msg)
     parameters = parse_parameters(params)
-    if not parameters.submit:
-        msg = "not submitting: the run's parameter 'submit' is off (NUMERAI_SUBMIT is its default)"
-        raise AirflowSkipException(msg)
+    if not submissions.is_submitting(parameters, dag_run.run_type):
+        raise AirflowSkipException(f"not submitting: {_reason_not_to_submit(parameters, dag_run)}")
     if parameters.source == "archive":
         msg = "nothing to submit: an archive belongs to no open round"
         raise AirflowSkipException(msg)
@@ -284,8 +277,17 @@ def plan_submission(params: Mapping[str, Any], ti: RuntimeTaskInstanceProtocol) 
         datetime.fromisoformat(closes) if closes else None,
         layout,
         parameters,
+        submissions,
         keys,
     )
+
+
+def _reason_not_to_submit(parameters: RunParameters, dag_run: DagRunProtocol) -> str:
+    if parameters.submit is not None:
+        return "the run's parameter 'submit' is off"
+    if dag_run.run_type in (SCHEDULED, BACKFILL):
+        return "scheduled runs of this DAG do not submit (set NUMERAI_SUBMIT, or the stable's submissions)"
+    return "the run's parameter 'submit' is not set, and the schedule has not started the run"
 
 
 @translate_errors()
@@ -295,6 +297,7 @@ def submit(
     ti: RuntimeTaskInstanceProtocol,
     predictions: Sequence[str],
     models: Sequence[str],
+    submissions: Submissions,
 ) -> dict[str, Any]:
     """Upload and confirm the run's submissions; return their records.
 
@@ -307,13 +310,12 @@ def submit(
     dict
         ``round``; ``submissions``, the record of each model at Numerai; ``late``, the names of late ones.
     """
-    plan = plan_submission(params, ti)
+    plan = plan_submission(params, dag_run, ti, submissions)
     approved = None
     if load_settings().approve_submissions:
         approved = ti.xcom_pull(task_ids=APPROVE, key=APPROVED) or {}
     try:
-        with exclusive_lock(plan.layout.directory / "submissions", "submitting"):
-            return _submit_all(plan, dag_run.run_id, predictions, models, approved)
+        return _submit_all(plan, RunRef(dag_run.dag_id, dag_run.run_id), predictions, models, approved)
     except RoundClosedError as error:
         if dag_run.run_type != BACKFILL:
             raise
@@ -323,7 +325,7 @@ def submit(
 
 def _submit_all(
     plan: SubmissionPlan,
-    run_id: str,
+    run: RunRef,
     predictions: Sequence[str],
     models: Sequence[str],
     approved: Mapping[str, Any] | None,
@@ -345,12 +347,13 @@ def _submit_all(
         account,
         Tournament(client.with_policy(RetryPolicy(attempts=1))),
         plan.layout,
+        run,
+        plan.source,
         plan.round,
         closes=plan.closes,
         late=settings.late,
         confirmation_seconds=settings.confirmation_seconds,
-        force=plan.parameters.force,
-        run_id=run_id,
+        replace_others=plan.parameters.replace,
     )
     records, errors = batch.submit(chosen)
     errors = {**missing, **refused, **errors}

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.leaderboard.maps import embedding_names, tables_of
+from numerai_pipeline.leaderboard.runs import stable_of
 from numerai_pipeline.leaderboard.searches import search_of
 from numerai_pipeline.storage.manifests import SUFFIX, manifest_path
 from numerai_pipeline.storage.untrusted_json import RunFiles, as_bool, as_float, as_int, as_list, as_str, get_in
@@ -38,7 +39,7 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
         ``round``, ``run``
             The directory's names.
         ``metadata``
-            Values of ``run.json``, None if missing.
+            The name of the run's stable, and values of ``run.json``; None if missing.
         ``evaluated``
             Whether there is a leaderboard; otherwise ``models`` are those with predictions or a report, with the
             scores of their reports.
@@ -146,12 +147,13 @@ def _age(fitted_at: str | None, created_at: str | None) -> str | None:
     return f"{number} {unit}{'' if number == 1 else 's'} before this run"
 
 
-def _metadata(content: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(content: dict[str, Any]) -> dict[str, Any]:
     sides = {
         side: {name: as_int(get_in(content, side, name)) for name in ("rows", "eras", "missing", "without_target")}
         for side in ("training", "validation", "live", "tournament")
     }
     return {
+        "stable": stable_of(content),
         **{name: as_str(content.get(name)) for name in ("source", "version", "feature_set", "target")},
         **{name: as_int(content.get(name)) for name in ("era", "features", "every_nth_era", "seed")},
         **sides,

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from numerai_pipeline.core.stables import stable_name
 from numerai_pipeline.storage.layout import DataLayout, RunLayout
 from numerai_pipeline.storage.untrusted_json import RunFiles, as_float, as_int, as_str, get_in
 from numerai_pipeline.storage.used_objects import RunRef, read_metadata, run_ref
@@ -47,9 +48,9 @@ def list_runs(data_dir: Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``round``, ``run`` (names of its directory), ``changed`` (seconds since 1970), the metadata ``source``,
-        ``version``, ``feature_set``, ``target``, ``era`` if known, and of its leaderboard, if it exists, ``models``
-        (their number) and ``best`` (name of the first).
+        ``round``, ``run`` (names of its directory), ``changed`` (seconds since 1970), ``stable`` (its name; None for
+        a directory of an earlier release), the metadata ``source``, ``version``, ``feature_set``, ``target``, ``era``
+        if known, and of its leaderboard, if it exists, ``models`` (their number) and ``best`` (name of the first).
     """
     summaries = [_summarize(layout) for layout in all_runs(data_dir)]
     return sorted(summaries, key=lambda run: (_round_order(run["round"]), run["changed"]), reverse=True)
@@ -60,6 +61,12 @@ def run_of_dag_run(data_dir: Path, dag: str, dag_run: str) -> RunLayout | None:
     reference = RunRef(dag, dag_run)
     found = [layout for layout in all_runs(data_dir) if run_ref(read_metadata(layout)) == reference]
     return max(found, key=_changed, default=None)
+
+
+def stable_of(metadata: dict[str, Any]) -> str | None:
+    """Return the name of the stable that a run belongs to, by its metadata; None if they do not name its DAG."""
+    dag = as_str(metadata.get("dag"))
+    return stable_name(dag) if dag is not None else None
 
 
 def _round_order(name: str) -> tuple[int, str]:
@@ -94,6 +101,7 @@ def _read_summary(layout: RunLayout, _metadata: tuple[int, int], _board: tuple[i
     models = board.get("models")
     first = models[0] if isinstance(models, list) and models else {}
     return {
+        "stable": stable_of(metadata),
         **{name: as_str(metadata.get(name)) for name in ("source", "version", "feature_set", "target")},
         "era": as_float(metadata.get("era")),
         "features": as_int(metadata.get("features")),

@@ -23,7 +23,7 @@ def write_static_page(layout: RunLayout) -> Path:
     board = read_run(layout)
     address = f"api/runs/{board['round']}/{board['run']}"
     metadata = board["metadata"]
-    names = ("source", "version", "feature_set", "target", "era", "features")
+    names = ("stable", "source", "version", "feature_set", "target", "era", "features")
     listed = {"round": board["round"], "run": board["run"], **{name: metadata.get(name) for name in names}}
     answers: dict[str, Any] = {"api/runs": [listed], address: board}
     try:

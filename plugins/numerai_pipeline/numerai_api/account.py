@@ -112,8 +112,8 @@ class Account:
         models = self.models()
         if name not in models:
             msg = (
-                f"the account has no model {name!r} (its models: {', '.join(models) or 'none'}): correct"
-                " NUMERAI_SUBMISSIONS"
+                f"the account has no model {name!r} (its models: {', '.join(models) or 'none'}): correct the name in"
+                " the submissions"
             )
             raise NotFoundError(msg)
         return models[name]

@@ -1,10 +1,14 @@
-"""Uploads and confirmations of a run's submissions, with a record of each in the run's directory.
+"""Uploads and confirmations of a run's submissions, with one record for each slot.
 
-``submissions/<model at Numerai>.csv`` is the file, ``submissions/<model at Numerai>.json`` its record. All files are
-uploaded before any is confirmed, and a record is written as soon as the server has the file, so that
+A slot is a model at Numerai in a round of a source; its record is ``submissions/<source>/<round>/<model id>.json`` on
+the data volume. The run's directory has the uploaded file, ``submissions/<model at Numerai>.csv``, and a copy of the
+record. A run works on a slot under its lock. It confirms the same predictions of another run, replaces its own
+submission, and replaces other predictions of another run only with the parameter ``replace``.
+
+All files are uploaded before any is confirmed, and a record is written as soon as the server has the file, so that
 
 - a killed task never uploads a file twice: the next attempt finds the submission by its id or file name;
-- a model whose upload fails does not delay the others;
+- a model whose upload fails, or whose slot another run works on, does not delay the others;
 - attempts go on until the round closes, despite all errors until then.
 """
 
@@ -12,7 +16,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,10 +30,13 @@ from numerai_pipeline.core.errors import (
     SubmissionError,
 )
 from numerai_pipeline.core.round_calendar import next_opening
+from numerai_pipeline.core.stables import DEFAULT_STABLE, dag_id
 from numerai_pipeline.numerai_api.account import LATE, NONE, ON_TIME, QUEUED
 from numerai_pipeline.numerai_api.retries import TRANSIENT, RetryPolicy
 from numerai_pipeline.numerai_api.submission_files import LIVE, VALIDATION, read_ids, write_submission
+from numerai_pipeline.storage.locks import file_lock, lock_path
 from numerai_pipeline.storage.manifests import atomic_path, discard, file_sha256, verified_manifest, write_manifest
+from numerai_pipeline.storage.used_objects import RunRef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +56,8 @@ UPLOADING, UPLOADED = "uploading", "uploaded"
 """Statuses of a record before Numerai lists the submission: the file is there; its submission is created."""
 _POLL_SECONDS = (0.5, 30.0)
 """Seconds between two queries of the status: doubling from the first to the last."""
+_LOCK_SECONDS = 2.0
+"""Seconds between two attempts to take a slot that another run works on."""
 _DELAY_AFTER_CLOSE_SECONDS = 600.0
 """Longest delay between two attempts once the round is closed, when minutes no longer matter."""
 
@@ -96,8 +106,10 @@ class SubmissionRecord:
         Numerai's id of the submission; None until it is known.
     round : int, optional
         The round that Numerai accepted it for, a later one after the close; None until it is confirmed.
-    run_id : str, optional
-        The run that uploaded it.
+    run_id, dag : str, optional
+        The run that uploaded it, and its DAG. A record of an earlier release has no DAG.
+    numerai_model : str, optional
+        Name of the model at Numerai.
     """
 
     model: str
@@ -111,15 +123,18 @@ class SubmissionRecord:
     submission: str | None = None
     round: int | None = None
     run_id: str | None = None
+    dag: str | None = None
+    numerai_model: str | None = None
+
+    @property
+    def run(self) -> RunRef:
+        """The run that uploaded it; that of an earlier release belongs to the only DAG of that release."""
+        return RunRef(self.dag or dag_id(DEFAULT_STABLE), self.run_id or "unknown")
 
     @property
     def is_late(self) -> bool:
         """Whether the submission came after the close of the run's round."""
         return self.status in {LATE, QUEUED} or self.round not in {None, self.requested_round}
-
-    def matches(self, sha256: str, round_number: int, account_model: str) -> bool:
-        """Whether this very file was uploaded for this round and model."""
-        return (self.sha256, self.requested_round, self.account_model) == (sha256, round_number, account_model)
 
 
 @dataclass
@@ -130,6 +145,7 @@ class _Slot:
     predictions: RunPredictions
     model_id: str
     record_path: Path
+    copy_path: Path
     file: Path
     sha256: str
     next_at: datetime
@@ -140,18 +156,38 @@ class _Slot:
     error: PipelineError | None = None
     failed_attempts: int = 0
     polls: int = 0
+    lock: ExitStack = field(default_factory=ExitStack)
+    is_taken: bool = False
+    """Whether this process has the lock, and the run may submit here."""
+    is_checked_again: bool = False
+    """Whether a submission of another run, which was confirmed before, is confirmed again."""
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.error is None and not self.is_taken
 
     @property
     def is_missing(self) -> bool:
-        return self.error is None and (self.record is None or self.record.submission is None)
+        return self.error is None and self.is_taken and (self.record is None or self.record.submission is None)
 
     @property
     def is_unconfirmed(self) -> bool:
-        return self.error is None and not self.is_missing and self.record is not None and self.record.round is None
+        record = self.record
+        return self.error is None and record is not None and record.submission is not None and record.round is None
+
+    @property
+    def is_open(self) -> bool:
+        return self.is_waiting or self.is_missing or self.is_unconfirmed
 
     def save(self, record: SubmissionRecord) -> None:
         self.record = record
         _write(self.record_path, asdict(record))
+        _write(self.copy_path, asdict(record))
+
+    def forget(self) -> None:
+        self.record = None
+        discard(self.record_path)
+        discard(self.copy_path)
 
 
 class SubmissionBatch:
@@ -163,19 +199,21 @@ class SubmissionBatch:
     tournament : Tournament
     layout : RunLayout
         The run's directory.
+    run : RunRef
+        The run.
+    source : {"numerai", "practice"}
+        Its source.
     round_number : int
-        The run's round.
+        Its round.
     closes : datetime, optional
         The round's close; read from the server when left out.
     late : {"queue", "refuse"}
         What to do after the close: upload, so that Numerai queues the submission for the next round, or fail.
     confirmation_seconds : float
         Seconds after an upload, or after the end of an outage, within which Numerai must list the submission.
-    force : bool
-        Whether to upload files again that another run submitted before. The run's own uploads are never repeated: the
-        task may be at its second attempt.
-    run_id : str, optional
-        The run.
+    replace_others : bool
+        Whether other predictions that another run submitted are replaced. The same predictions are never uploaded
+        again, unless Numerai lists another submission instead.
     policy : RetryPolicy, optional
         Attempts and delays of an upload. Its deadline is replaced: attempts go on until the round closes or, where late
         submissions are queued, until the next round opens.
@@ -186,23 +224,25 @@ class SubmissionBatch:
         account: Account,
         tournament: Tournament,
         layout: RunLayout,
+        run: RunRef,
+        source: Literal["numerai", "practice"],
         round_number: int,
         *,
         closes: datetime | None = None,
         late: Late = "queue",
         confirmation_seconds: float = 600.0,
-        force: bool = False,
-        run_id: str | None = None,
+        replace_others: bool = False,
         policy: RetryPolicy | None = None,
     ) -> None:
         self._account = account
         self._tournament = tournament
         self._layout = layout
+        self._run = run
+        self._source = source
         self._round = round_number
         self._late = late
         self._confirmation = timedelta(seconds=confirmation_seconds)
-        self._force = force
-        self._run_id = run_id
+        self._replace_others = replace_others
         self._policy = policy or RetryPolicy()
         self._clock = self._policy.clock
         self._set_close(closes)
@@ -251,6 +291,9 @@ class SubmissionBatch:
                 raise
             msg = f"uploaded, but not confirmed: {', '.join(uploaded)}. {error}"
             raise CredentialsError(msg) from None
+        finally:
+            for slot in slots:
+                slot.lock.close()
         errors |= {slot.name: slot.error for slot in slots if slot.error}
         return {slot.name: slot.record for slot in slots if slot.record and not slot.error}, errors
 
@@ -258,40 +301,100 @@ class SubmissionBatch:
         model_id = self._account.model_id(name)
         file = write_submission(predictions.live, self._layout.submission(name), live_ids)
         now = self._clock()
-        path = self._layout.submission_record(name)
-        slot = _Slot(name, predictions, model_id, path, file, file_sha256(file), now, now + self._confirmation)
-        record = _read(path)
-        if record is None and not self._force:
-            record = self._record_of_other_runs(name)
-        if record and record.matches(slot.sha256, self._round, model_id):
-            slot.save(record)
-            log.info("%s: submitted before as %s: %s at %s", name, record.submission, record.status, record.at)
-        else:
-            discard(path)
-        return slot
-
-    def _record_of_other_runs(self, name: str) -> SubmissionRecord | None:
-        """Return the newest record of a model at Numerai among the other runs of the round: theirs counts there."""
-        path = self._layout.submission_record(name).relative_to(self._layout.directory)
-        known = []
-        for directory in self._layout.directory.parent.glob("[!.]*"):
-            file = directory / path
-            record = _read(file)
-            # without an id, another run may be uploading it at present
-            if record and record.submission:
-                known.append((record.at, file.stat().st_mtime_ns, file, record))
-        return max(known)[-1] if known else None
+        return _Slot(
+            name,
+            predictions,
+            model_id,
+            self._layout.data.submission_slot(self._source, self._round, model_id),
+            self._layout.submission_record(name),
+            file,
+            file_sha256(file),
+            next_at=now,
+            confirm_by=now + self._confirmation,
+        )
 
     def _upload_and_confirm(self, slots: Sequence[_Slot]) -> None:
         while True:
             now = self._clock()
+            for slot in slots:
+                if slot.is_waiting and slot.next_at <= now:
+                    self._take(slot)
             self._upload([slot for slot in slots if slot.is_missing and slot.next_at <= now])
             self._confirm([slot for slot in slots if slot.is_unconfirmed and slot.next_at <= self._clock()])
-            open_slots = [slot for slot in slots if slot.is_missing or slot.is_unconfirmed]
+            open_slots = [slot for slot in slots if slot.is_open]
+            for slot in slots:
+                if slot not in open_slots:
+                    slot.lock.close()  # another run may wait for it
             if not open_slots:
                 return
             pause = min(slot.next_at for slot in open_slots) - self._clock()
             self._policy.sleep(max(pause.total_seconds(), 0.0))
+
+    def _take(self, slot: _Slot) -> None:
+        """Take the lock of a slot, and decide whether the run may submit there; without the lock, try again later."""
+        with ExitStack() as lock:
+            if not lock.enter_context(file_lock(lock_path(slot.record_path))):
+                log.info("%s: another run is submitting for it; waiting", slot.name)
+                slot.next_at = self._clock() + timedelta(seconds=_LOCK_SECONDS)
+                return
+            try:
+                slot.record = self._usable_record(slot)
+            except BadInputError as error:
+                self._fail(slot, error)
+                return
+            except _TRANSIENT as error:
+                self._postpone(slot, error)
+                return
+            slot.is_taken = True
+            slot.lock = lock.pop_all()
+
+    def _usable_record(self, slot: _Slot) -> SubmissionRecord | None:
+        """Return the record of the same predictions; None if the run may upload its own.
+
+        Raises
+        ------
+        BadInputError
+            When another run has submitted other predictions, and must not be replaced.
+        """
+        record = _read(slot.record_path) or self._record_of_earlier_release(slot)
+        if record is None:
+            return None
+        is_own = record.run == self._run
+        if record.sha256 == slot.sha256:
+            slot.save(record)
+            log.info("%s: submitted before as %s: %s at %s", slot.name, record.submission, record.status, record.at)
+            # the other run's submission may have been replaced since, such as by hand
+            slot.is_checked_again = self._replace_others and not is_own and record.round is not None
+            return replace(record, round=None) if slot.is_checked_again else record
+        if is_own:
+            log.info("%s: replacing the run's submission %s", slot.name, record.submission)
+            return None
+        if record.submission is None:  # the other run was killed: only the server knows whether it has submitted
+            created = {entry.filename: entry.submission for entry in self._account.latest_submissions()}
+            record = replace(record, submission=created.get(record.filename))
+        if record.submission is None:
+            return None
+        described = f"submission {record.submission} ({record.model}) of the run {record.run.dag}/{record.run.run}"
+        if self._replace_others:
+            log.warning("%s: replacing %s", slot.name, described)
+            return None
+        msg = (
+            f"round {self._round} has {described}, which has other predictions: nothing was uploaded. To replace it,"
+            " start a run with the parameter 'replace' (REPLACE=1)"
+        )
+        raise BadInputError(msg)
+
+    def _record_of_earlier_release(self, slot: _Slot) -> SubmissionRecord | None:
+        """Return the newest record of the release before, which had them in the runs. Removed in the next release."""
+        path = slot.copy_path.relative_to(self._layout.directory)
+        known = []
+        for directory in self._layout.directory.parent.glob("[!.]*"):
+            record = _read(directory / path)
+            # without an id, another run was killed while it uploaded
+            is_known = record and (record.submission or directory == self._layout.directory)
+            if record and is_known and record.dag is None and record.account_model == slot.model_id:
+                known.append((record.at, (directory / path).stat().st_mtime_ns, record))
+        return max(known, key=lambda each: each[:2])[-1] if known else None
 
     def _upload(self, slots: Sequence[_Slot]) -> None:
         if not slots or not self._can_upload(slots):
@@ -334,7 +437,9 @@ class SubmissionBatch:
             filename=filename,
             status=UPLOADING,
             at=self._timestamp(),
-            run_id=self._run_id,
+            run_id=self._run.run,
+            dag=self._run.dag,
+            numerai_model=slot.name,
         )
         # before the submission exists: an attempt that is killed now finds it by the file's name
         slot.save(record)
@@ -386,6 +491,12 @@ class SubmissionBatch:
         if decided is None and set(by_status) == {LATE} and self._clock() >= slot.confirm_by:
             decided = by_status[LATE]  # scored for its round, though not queued for the next
         if decided is None:
+            if slot.is_checked_again and not by_status:
+                log.warning("%s: Numerai does not list submission %s any more", slot.name, record.submission)
+                slot.is_checked_again = False
+                slot.forget()
+                slot.next_at = self._clock()
+                return
             self._poll_again(slot, self._undecided(slot, by_status, entries))
             return
         slot.save(replace(record, round=decided.round, status=decided.status, at=self._timestamp()))
@@ -410,13 +521,16 @@ class SubmissionBatch:
         of_round = [entry for entry in entries if entry.round == self._round]
         if any(entry.status == NONE for entry in of_round):
             return _LostError(f"{what}: Numerai lists no submission of this model for the round")
-        other = [entry.submission for entry in of_round if entry.submission]
+        other = self._listed_instead(entries)
         if other:
             return SubmissionError(
-                f"{what}: Numerai lists submission {other[0]} for the round instead, which may have replaced it; it is"
-                " uploaded again only by a run with 'force'"
+                f"{what}: Numerai lists submission {other} for the round instead, which may have replaced it; it is"
+                " uploaded again only by a run with the parameter 'replace' (REPLACE=1)"
             )
         return SubmissionError(f"{what}: Numerai does not list it")
+
+    def _listed_instead(self, entries: Sequence[SubmissionEntry]) -> str | None:
+        return next((entry.submission for entry in entries if entry.round == self._round and entry.submission), None)
 
     def _unconfirmed(self, slot: _Slot) -> str:
         submission = slot.record.submission if slot.record else None
@@ -434,7 +548,7 @@ class SubmissionBatch:
             slot.polls += 1
             return
         if isinstance(error, _LostError):
-            discard(slot.record_path)  # the next attempt uploads it again
+            slot.forget()  # the next attempt uploads it again
         self._fail(slot, error)
 
     def _postpone(self, slot: _Slot, error: PipelineError) -> None:

@@ -7,12 +7,14 @@
     <data>/results/<task>/<key>/            a finished result, shared by runs, never changed
     <data>/work/<task>/<key>/               workspace of the container that makes a result
     <data>/rounds/<round>/<run>/            one run's directory, with links to its results
+    <data>/submissions/<source>/<round>/    records of the submissions of all runs, one for each model at Numerai
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,6 +70,26 @@ class DataLayout:
         """Folder of all rounds."""
         return self.root / "rounds"
 
+    @property
+    def submissions_root(self) -> Path:
+        """Folder of the records of all submissions."""
+        return self.root / "submissions"
+
+    def submission_slot(self, source: str, round_number: int, account_model: str) -> Path:
+        """Record of the submission that a model at Numerai has for a round: JSON.
+
+        Parameters
+        ----------
+        source : str
+            ``numerai`` or ``practice``.
+        round_number : int
+        account_model : str
+            Id of the model, by the server. It is hashed if it is not the name of a file.
+        """
+        is_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", account_model)
+        name = account_model if is_name else fingerprint({"account_model": account_model})
+        return self.submissions_root / source / str(round_number) / f"{name}.json"
+
     def work(self, task: str, key: str) -> Path:
         """Workspace of the container that makes a result (``workspace.py``); removed at its end."""
         return self.work_root / task / key
@@ -78,7 +100,7 @@ class DataLayout:
         return self.root / "work"
 
     def run(self, round_name: str, run_fingerprint: str) -> RunLayout:
-        """Layout of the run of a round with these settings."""
+        """Layout of the run of a round with this fingerprint, which is of its DAG and its run id."""
         return RunLayout(self.rounds / round_name / run_fingerprint)
 
 
@@ -190,7 +212,7 @@ class RunLayout:
         return self.directory / "submissions" / f"{numerai_model}.csv"
 
     def submission_record(self, numerai_model: str) -> Path:
-        """Record of the submission and its status: JSON."""
+        """Copy of the record of the submission (:meth:`DataLayout.submission_slot`), for people: JSON."""
         return self.directory / "submissions" / f"{numerai_model}.json"
 
     def diagnostics_csv(self, numerai_model: str) -> Path:

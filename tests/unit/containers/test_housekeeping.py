@@ -99,6 +99,21 @@ def everything_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def test_remove_runs_removes_records_of_submissions_of_old_rounds(data: DataLayout) -> None:
+    make_run(data, "1302", days=1)
+    kept = {("numerai", 1302): 400, ("numerai", 1301): 59}
+    removed = {("numerai", 1300): 61, ("practice", 1302): 61}
+    for (source, number), days in {**kept, **removed}.items():
+        record = data.submission_slot(source, number, "an-id")
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+        lock_path(record).touch()
+        age(record.parent, days)
+    assert clean_runs(data).removed == ["submissions/numerai/1300", "submissions/practice/1302"]
+    assert all(data.submission_slot(source, number, "an-id").exists() for source, number in kept)
+    assert not any(data.submission_slot(source, number, "an-id").parent.exists() for source, number in removed)
+
+
 def test_remove_runs_old_ones_are_removed_with_empty_round_folders(data: DataLayout) -> None:
     old = make_run(data, "1300", days=61)
     used = make_run(data, "1301", days=61)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from numerai_pipeline.core.stables import Submissions
 from numerai_pipeline.dag.approval import SubmissionApproval, approval_text
 from numerai_pipeline.numerai_api.submission_files import RunPredictions
 from numerai_pipeline.storage.layout import RunLayout
@@ -52,7 +53,12 @@ def test_approval_text_without_leaderboard_lists_submissions(layout: RunLayout) 
 
 def approval() -> SubmissionApproval:
     return SubmissionApproval(
-        task_id="approve", predictions=[], models=[], subject="?", response_timeout=timedelta(hours=36)
+        task_id="approve",
+        predictions=[],
+        models=[],
+        submissions=Submissions(),
+        subject="?",
+        response_timeout=timedelta(hours=36),
     )
 
 

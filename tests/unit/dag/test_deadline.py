@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from numerai_pipeline.core.parameters import RunParameters
 from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.core.stables import Submissions
 from numerai_pipeline.dag.deadline import DeadlineAlarm
 from practice.rounds import round_open_at
 from practice.season import Season
@@ -64,14 +65,16 @@ def context(ti: StubTask | None = None, kind: str = "scheduled", **chosen: Any) 
     }
 
 
-def alarm_at(moment: datetime) -> DeadlineAlarm:
-    return DeadlineAlarm(task_id="deadline", clock=lambda: moment)
+def alarm_at(moment: datetime, *, scheduled: bool = False) -> DeadlineAlarm:
+    submissions = Submissions({"alpha": "svm"}, scheduled)
+    return DeadlineAlarm(task_id="deadline", submissions=submissions, clock=lambda: moment)
 
 
 @pytest.mark.parametrize(
     ("chosen", "reason"),
     [
         ({"submit": False}, "does not submit"),
+        ({"submit": None}, "does not submit"),
         ({"kind": "backfill"}, "does not submit"),
         ({"source": "archive", "archive": "/some.zip"}, "does not submit"),
     ],
@@ -79,6 +82,13 @@ def alarm_at(moment: datetime) -> DeadlineAlarm:
 def test_deadline_run_without_submission_is_skipped(chosen: dict[str, Any], reason: str) -> None:
     with pytest.raises(AirflowSkipException, match=reason):
         alarm_at(OPENS).execute(context(**chosen))
+
+
+def test_deadline_of_a_scheduled_run_follows_the_stable() -> None:
+    with pytest.raises(TaskDeferred):
+        alarm_at(OPENS, scheduled=True).execute(context(submit=None))
+    with pytest.raises(AirflowSkipException, match="does not submit"):
+        alarm_at(OPENS, scheduled=True).execute(context(submit=None, kind="manual"))
 
 
 def test_deadline_after_the_close_is_skipped() -> None:

@@ -20,18 +20,18 @@ from tests.samples import ROOT
 SATURDAY = datetime(2026, 8, 15, 12, tzinfo=UTC)
 
 
-def operator(name: str) -> ModelOperator:
+def operator(name: str, **options: Any) -> ModelOperator:
     registry = load_registry(ROOT / "model_images")
-    return ModelOperator(task_id=name, spec=registry.tasks[name], registry=registry)
+    return ModelOperator(task_id=name, spec=registry.tasks[name], registry=registry, **options)
 
 
-def context(kind: str, *waiting: str) -> Any:
+def context(kind: str, *waiting: str, dag: str = "numerai_tournament") -> Any:
     """Give the context of a run beside a live run in which these tasks wait for slots."""
 
     def count(dag_id: str, task_ids: list[str], run_ids: list[str], states: list[str]) -> int:
-        assert (dag_id, states) == ("numerai_tournament", ["scheduled"])
+        assert states == ["scheduled"]
         assert all(run.startswith("scheduled__") for run in run_ids)
-        return len(set(waiting).intersection(task_ids))
+        return len(set(waiting).intersection(task_ids)) if dag_id == dag else 0
 
     ti = SimpleNamespace(dag_id="numerai_tournament", get_ti_count=count)
     return {"ti": ti, "dag_run": SimpleNamespace(run_type=kind)}
@@ -58,6 +58,13 @@ def test_narrow_task_leaves_its_slot_to_a_wider_live_task(kind: str) -> None:
 )
 def test_task_keeps_its_slot_unless_a_wider_live_task_waits(name: str, kind: str, waiting: list[str]) -> None:
     operator(name)._yield_to_live_run(context(kind, *waiting))
+
+
+def test_narrow_task_leaves_its_slot_to_a_live_task_of_another_stable() -> None:
+    live = context("backfill", "tsne", dag="numerai_weekday")
+    with pytest.raises(TaskDeferred):
+        operator("svm", live_dags=("numerai_tournament", "numerai_weekday"))._yield_to_live_run(live)
+    operator("svm")._yield_to_live_run(live)
 
 
 def test_live_run_ids_are_those_of_the_schedule() -> None:

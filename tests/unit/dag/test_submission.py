@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.core.stables import Stable, StableBuilder, Submissions
 from numerai_pipeline.dag import submission
 from numerai_pipeline.dag.approval import SubmissionApproval
 from numerai_pipeline.dag.credentials import load_credentials
@@ -74,6 +75,11 @@ def set_to(monkeypatch: pytest.MonkeyPatch, **settings: str) -> None:
     load_settings.cache_clear()
 
 
+def stable() -> Stable:
+    """Give the default stable, as the settings configure it."""
+    return StableBuilder(load_settings(), MODELS, PREDICTIONS).build()[0]
+
+
 @pytest.fixture
 def layout(season: ClockedSeason) -> RunLayout:
     return make_run(season)
@@ -87,6 +93,7 @@ def submit(server: PracticeServer, layout: RunLayout) -> Submit:
         run_type: str = "manual",
         era: int | None = None,
         run_id: str = "first",
+        dag: str = "numerai_tournament",
         approved: dict[str, Any] | None = None,
         directory: Path = layout.directory,
         **choices: Any,
@@ -97,8 +104,8 @@ def submit(server: PracticeServer, layout: RunLayout) -> Submit:
         xcoms = {("unzip", None): run, ("download", None): {"closes": closes}, ("approve", "approved"): approved}
         ti: Any = SimpleNamespace(xcom_pull=lambda task_ids, key=None: xcoms[task_ids, key])
         params = {"source": "numerai", "submit": True, **choices}
-        dag_run: Any = SimpleNamespace(run_type=run_type, run_id=run_id)
-        return submission.submit(params, dag_run, ti, PREDICTIONS, MODELS)
+        dag_run: Any = SimpleNamespace(run_type=run_type, dag_id=dag, run_id=run_id)
+        return submission.submit(params, dag_run, ti, PREDICTIONS, MODELS, stable().submissions)
 
     return attempt
 
@@ -136,20 +143,28 @@ def test_submit_of_the_same_file_uploads_once(server: PracticeServer, submit: Su
     )
 
 
-def test_submit_of_a_file_of_another_run_uploads_it_again_only_with_force(
+def test_submit_of_scheduled_and_backfilled_runs_follows_the_stable(
+    server: PracticeServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to(monkeypatch, SUBMIT="true", SUBMISSIONS="alpha=svm")
+    for run_type in ("scheduled", "backfill"):
+        assert list(submit(run_type, submit=None)["submissions"]) == ["alpha"]
+        with pytest.raises(AirflowSkipException):
+            submit(run_type, submit=False)
+    assert uploads(server) == 1
+
+
+def test_submit_of_two_stables_with_equal_run_ids_shares_equal_predictions(
     server: PracticeServer, submit: Submit, season: ClockedSeason
 ) -> None:
     first = submit()
     second = make_run(season, run="fedcba987654").directory
-    assert submit(directory=second, run_id="second") == first
+    assert submit(directory=second, dag="numerai_weekday") == first
+    assert submit(directory=second, dag="numerai_weekday", force=True) == first
     assert uploads(server) == 2
-    third = make_run(season, run="aaaaaaaaaaaa").directory
-    for _ in range(2):
-        submit(directory=third, force=True, run_id="third")
-        assert uploads(server) == 4
 
 
-def test_submit_of_a_replaced_file_uploads_it_again(
+def test_submit_of_another_stable_replaces_other_predictions_only_with_replace(
     server: PracticeServer, submit: Submit, season: ClockedSeason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_to(monkeypatch, SUBMISSIONS="alpha=svm")
@@ -157,13 +172,16 @@ def test_submit_of_a_replaced_file_uploads_it_again(
     other = make_run(season, run="fedcba987654")
     write_predictions(other, "svm", inverted(read_predictions(other, "svm")))
     season.clock += timedelta(minutes=1)
-    submit(directory=other.directory, run_id="second")
-    season.clock += timedelta(minutes=1)
-    submit(directory=make_run(season, run="aaaaaaaaaaaa").directory, run_id="third")
-    assert uploads(server) == 3
-    newest, replaced, oldest = submitted(server, "alpha")
-    assert newest.equals(oldest)
-    assert not newest.equals(replaced)
+    # the same run id
+    with pytest.raises(AirflowFailException, match=r"of the run numerai_tournament/first, .* parameter 'replace'"):
+        submit(directory=other.directory, dag="numerai_weekday")
+    replaced = submit(directory=other.directory, dag="numerai_weekday", replace=True)
+    assert submit(directory=other.directory, dag="numerai_weekday") == replaced
+    with pytest.raises(AirflowFailException, match="of the run numerai_weekday/first"):
+        submit()
+    assert uploads(server) == 2
+    newest, oldest = submitted(server, "alpha")
+    assert not newest.equals(oldest)
 
 
 @pytest.mark.parametrize(("part", "damaged", "expected"), [("on-time", "ahead-of", 2), ("{", "[", 3)])
@@ -171,7 +189,7 @@ def test_submit_with_a_damaged_record_finds_it_by_its_file_name(
     server: PracticeServer, submit: Submit, layout: RunLayout, part: str, damaged: str, expected: int
 ) -> None:
     submit()
-    path = layout.submission_record("alpha")
+    path = layout.data.submission_slot("numerai", NUMBER, model_id(server, "alpha"))
     path.write_text(path.read_text().replace(part, damaged))
     assert submit()["submissions"]["alpha"]["status"] == "on-time"
     assert uploads(server) == expected
@@ -179,6 +197,8 @@ def test_submit_with_a_damaged_record_finds_it_by_its_file_name(
 
 SKIPPED = [
     pytest.param({}, {"submit": False}, "the run's parameter 'submit' is off", id="off"),
+    pytest.param({"SUBMIT": "true"}, {"submit": None}, "'submit' is not set, and the schedule has not", id="manual"),
+    pytest.param({}, {"submit": None, "run_type": "scheduled"}, r"do not submit \(set NUMERAI_SUBMIT", id="scheduled"),
     pytest.param({}, {"era": 1200}, "this walk-forward run has no live rows", id="walk-forward"),
     pytest.param({}, {"source": "archive", "archive": "/x.zip"}, "an archive belongs to no open round", id="archive"),
     pytest.param({"PUBLIC_ID": "", "SECRET_KEY": ""}, {}, "create an Airflow connection numerai_default", id="no keys"),
@@ -207,7 +227,7 @@ def test_submit_without_unpacked_data_is_skipped(server: PracticeServer) -> None
     nothing: Any = SimpleNamespace(xcom_pull=lambda **_: None)
     run: Any = SimpleNamespace(run_type="manual")
     with pytest.raises(AirflowSkipException, match="not unpacked"):
-        submission.submit({"submit": True}, run, nothing, PREDICTIONS, MODELS)
+        submission.submit({"submit": True}, run, nothing, PREDICTIONS, MODELS, Submissions())
 
 
 def change_predictions(layout: RunLayout, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -276,7 +296,7 @@ def test_submit_after_force_in_another_run_uploads_its_own_bytes(
     write_predictions(other, "svm", inverted(read_predictions(layout, "svm")))
     submit()
     assert layout.submission("alpha").read_bytes() == before
-    submit(directory=other.directory, run_id="other")
+    submit(directory=other.directory, run_id="other", replace=True)
     assert submitted(server, "alpha")[0].equals(inverted(submitted(server, "alpha")[1]))
 
 
@@ -304,8 +324,11 @@ def test_approve_pushes_what_submit_then_accepts(
         xcom_pull=lambda task_ids: xcoms[task_ids], xcom_push=lambda key, value: pushed.update({key: value})
     )
     monkeypatch.setattr("airflow.providers.standard.operators.hitl.ApprovalOperator.execute", lambda *_: None)
-    approve = SubmissionApproval(task_id="approve", predictions=PREDICTIONS, models=MODELS, subject="?")
-    context: Any = {"params": {"source": "numerai", "submit": True}, "ti": ti}
+    approve = SubmissionApproval(
+        task_id="approve", predictions=PREDICTIONS, models=MODELS, submissions=stable().submissions, subject="?"
+    )
+    dag_run = SimpleNamespace(run_type="manual")
+    context: Any = {"params": {"source": "numerai", "submit": True}, "ti": ti, "dag_run": dag_run}
     waiting: list[Any] = []
     monkeypatch.setattr("numerai_pipeline.dag.approval.approval_waits", waiting.append)
     approve.execute(context)
@@ -418,7 +441,8 @@ def test_plan_client_repeats_calls_as_long_as_an_upload_helps(monkeypatch: pytes
     run = {"round": str(NUMBER), "era": None, "directory": "x"}
     xcoms = {"unzip": run, "download": {"closes": closes.isoformat()}}
     ti: Any = SimpleNamespace(xcom_pull=lambda task_ids: xcoms[task_ids])
-    plan = submission.plan_submission({"source": "numerai", "submit": True}, ti)
+    dag_run: Any = SimpleNamespace(run_type="manual")
+    plan = submission.plan_submission({"source": "numerai", "submit": True}, dag_run, ti, Submissions())
     next_opening = closes.replace(hour=12, minute=0) + timedelta(days=1)
     assert plan.client().policy.deadline == (next_opening if late == "queue" else closes)
 
@@ -558,7 +582,7 @@ def begin(server: PracticeServer) -> Callable[..., Any]:
     def attempt(run_type: str = "manual", **choices: Any) -> Any:
         run = SimpleNamespace(run_type=run_type, logical_date=None, data_interval_end=SATURDAY)
         context: Any = {"dag_run": run, "params": {"source": "numerai", "submit": True, **choices}}
-        return RoundSensor(task_id="wait_for_round").execute(context)
+        return RoundSensor(task_id="wait_for_round", stable=stable()).execute(context)
 
     return attempt
 
@@ -568,7 +592,7 @@ def begin(server: PracticeServer) -> Callable[..., Any]:
     [
         ({"SECRET_KEY": "wrong-key"}, "keys were refused"),
         ({"SECRET_KEY": ""}, "set both"),
-        ({"SUBMISSIONS": "gamma=svm"}, "no model 'gamma'"),
+        ({"SUBMISSIONS": "gamma=svm"}, "NUMERAI_SUBMISSIONS: the account has no model 'gamma'"),
         ({"SUBMISSIONS": ""}, "NUMERAI_SUBMISSIONS is empty"),
     ],
 )
@@ -580,6 +604,23 @@ def test_preflight_check_fails_before_the_run_starts(
         begin()
     assert begin(submit=False) is None
     assert begin("backfill") is None
+
+
+def test_preflight_check_of_a_scheduled_run_follows_the_stable(
+    begin: Callable[..., Any], server: PracticeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to(monkeypatch, SUBMISSIONS="gamma=svm", SUBMIT="true")
+    with pytest.raises(AirflowFailException, match="no model 'gamma'"):
+        begin("scheduled", submit=None)
+    assert begin("manual", submit=None) is None
+
+
+def test_wait_for_round_reports_a_stale_name_in_the_submissions(
+    begin: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to(monkeypatch, SUBMISSIONS="alpha=smv")
+    with pytest.raises(AirflowFailException, match="NUMERAI_SUBMISSIONS: alpha=smv: no model or ensemble 'smv'"):
+        begin(submit=False)
 
 
 @pytest.mark.parametrize("scope", ["upload_submission", "read_submission_info", "read_user_info"])
@@ -646,9 +687,3 @@ def test_credentials_loaded_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMERAI_SECRET_KEY", "key-that-is-masked")
     load_credentials("numerai")
     assert redact("id-that-is-masked and key-that-is-masked") == "*** and ***"
-
-
-def test_check_submissions_names_an_unknown_model() -> None:
-    submission.check_submissions({"alpha": "svm"}, PREDICTIONS)
-    with pytest.raises(BadInputError, match="alpha=tpot: no model or ensemble 'tpot'; choose from svm, xgboost"):
-        submission.check_submissions({"alpha": "tpot"}, PREDICTIONS)

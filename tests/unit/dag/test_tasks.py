@@ -107,9 +107,11 @@ class OnFriday(datetime):
         return (TODAY - timedelta(days=1)).astimezone(tz)
 
 
-def unzip(raw: dict[str, Any], run_id: str, **choices: Any) -> tuple[dict[str, Any], RunMetadata]:
+def unzip(
+    raw: dict[str, Any], run_id: str, *, dag: str = "numerai_tournament", **choices: Any
+) -> tuple[dict[str, Any], RunMetadata]:
     """Call the task `unzip`; return its return value and the run's metadata."""
-    ti: Any = SimpleNamespace(dag_id="numerai_tournament", run_id=run_id, xcom_pull=lambda **_: raw)
+    ti: Any = SimpleNamespace(dag_id=dag, run_id=run_id, xcom_pull=lambda **_: raw)
     result = tasks.unzip({"source": "practice", **choices}, ti, {})
     return result, RunMetadata.read(RunDirectory.from_xcom(result).layout(load_settings().data_dir))
 
@@ -147,6 +149,16 @@ def test_unzip_of_equal_runs_makes_equal_tables_in_own_directories(download: Dow
     assert (first.run, second.run) == ("numerai_tournament/one", "numerai_tournament/two")
     # a second attempt of a run continues in its directory
     assert unzip(raw, "one")[0]["directory"] == one["directory"]
+
+
+def test_unzip_of_two_stables_with_equal_run_ids_shares_only_the_tables(download: Download) -> None:
+    raw = download()
+    (one, first), (two, second) = unzip(raw, "one"), unzip(raw, "one", dag="numerai_weekday")
+    assert one["directory"] != two["directory"]
+    assert one["directory"].rsplit("/", 1)[0] == two["directory"].rsplit("/", 1)[0]
+    assert (first.run, second.run) == ("numerai_tournament/one", "numerai_weekday/one")
+    assert first.dataset == second.dataset
+    assert len(list(load_settings().data_dir.glob("datasets/*/training.parquet"))) == 1
 
 
 def test_write_leaderboard_page_without_directory_is_skipped() -> None:

@@ -75,13 +75,15 @@ def test_airflow_environment_has_a_schedule_only_on_request(tmp_path: Path, monk
     default = airflow_environment(ProjectPaths(tmp_path), port=8080, practice_url=None, scheduled=True)
     assert default["NUMERAI_SCHEDULE"] == "off"
     monkeypatch.setenv("NUMERAI_SCHEDULE", "tue,sat")
+    monkeypatch.setenv("NUMERAI_STABLES", "/etc/stables.yaml")
     unscheduled = airflow_environment(
         ProjectPaths(tmp_path), port=8080, practice_url="http://127.0.0.1:1", scheduled=False
     )
-    assert unscheduled["NUMERAI_SCHEDULE"] == "off"
+    assert (unscheduled["NUMERAI_SCHEDULE"], unscheduled["NUMERAI_STABLES"]) == ("off", "")
     assert unscheduled["NUMERAI_PRACTICE_URL"] == "http://127.0.0.1:1"
     background = airflow_environment(ProjectPaths(tmp_path), port=8080, practice_url=None, scheduled=True)
     assert background["NUMERAI_SCHEDULE"] == "tue,sat"
+    assert "NUMERAI_STABLES" not in background
 
 
 def test_airflow_environment_has_only_the_keys_of_the_simulator(
@@ -100,13 +102,13 @@ def test_airflow_environment_has_only_the_keys_of_the_simulator(
     assert connection("http://127.0.0.1:1") == "generic://me:mine@"
 
 
-def test_simulator_models_include_ours_and_the_submissions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_simulator_models_include_ours_and_the_submissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stables.yaml").write_text("stables: [{name: a, submissions: {theirs: svm}}]")
+    monkeypatch.setenv("NUMERAI_STABLES", str(tmp_path / "stables.yaml"))
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mine=svm,svm=xgboost")
     load_settings.cache_clear()
     models = simulator.models(ProjectPaths(ROOT))
-    assert {"svm", "tpot", "ensemble_geometric_mean", "ensemble_selection", "mine"} <= set(models)
+    assert {"svm", "tpot", "ensemble_geometric_mean", "ensemble_selection", "mine", "theirs"} <= set(models)
     assert len(set(models)) == len(models)
 
 

@@ -36,6 +36,8 @@ def test_options_are_converted_to_the_types_of_the_parameters() -> None:
             "MODELS": "svm, xgboost,",
             "AUTOML_MINUTES": "2",
             "FORCE": "yes",
+            "SUBMIT": "1",
+            "REPLACE": "1",
             "TARGET": "",
             "SOURCE": "numerai",
             "PORT": "9000",
@@ -46,6 +48,8 @@ def test_options_are_converted_to_the_types_of_the_parameters() -> None:
         "models": ["svm", "xgboost"],
         "automl_minutes": 2,
         "force": True,
+        "submit": True,
+        "replace": True,
         "target": None,
         "source": "numerai",
     }

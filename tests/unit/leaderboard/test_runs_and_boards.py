@@ -43,6 +43,25 @@ def test_list_runs_newest_round_comes_first(tmp_path: Path) -> None:
     assert listed[0]["source"] == "practice"
 
 
+def test_list_runs_and_board_name_the_stable(tmp_path: Path) -> None:
+    names = {"numerai_tournament": "tournament", "numerai_weekday": "weekday"}
+    layouts = {
+        make_run(tmp_path, tables=False, seed=seed, dag_run=RunRef(dag, DAG_RUN.run)): stable
+        for seed, (dag, stable) in enumerate(names.items())
+    }
+    layouts[make_run(tmp_path, tables=False, seed=5, former=True)] = None
+    assert {run["run"]: run["stable"] for run in list_runs(tmp_path)} == {
+        layout.directory.name: stable for layout, stable in layouts.items()
+    }
+    for layout, stable in layouts.items():
+        assert read_run(layout)["metadata"]["stable"] == stable
+    # equal run ids are no obstacle
+    for dag, stable in names.items():
+        found = run_of_dag_run(tmp_path, dag, DAG_RUN.run)
+        assert found is not None
+        assert layouts[found] == stable
+
+
 def test_list_runs_changed_leaderboard_is_read_again(tmp_path: Path) -> None:
     layout = make_run(tmp_path, evaluated=False, tables=False)
     assert list_runs(tmp_path)[0]["models"] is None

@@ -108,7 +108,7 @@ def test_query_rejected_keys_are_not_retried(server: RecordedServer, account: Ac
 
 def test_model_id_of_unknown_model_lists_the_models(account: Account) -> None:
     assert account.model_id("mine") == "m1"
-    with pytest.raises(NotFoundError, match=r"no model 'gamma' \(its models: mine\): correct NUMERAI_SUBMISSIONS"):
+    with pytest.raises(NotFoundError, match=r"no model 'gamma' \(its models: mine\): correct the name"):
         account.model_id("gamma")
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from numerai_pipeline.core.errors import (
+    BadInputError,
     CredentialsError,
     NetworkError,
     PipelineError,
@@ -26,7 +29,9 @@ from numerai_pipeline.numerai_api.retries import RetryPolicy
 from numerai_pipeline.numerai_api.submissions import SubmissionBatch, SubmissionRecord
 from numerai_pipeline.numerai_api.tournament import Tournament
 from numerai_pipeline.storage.layout import RunLayout
+from numerai_pipeline.storage.locks import file_lock, lock_path
 from numerai_pipeline.storage.manifests import write_manifest
+from numerai_pipeline.storage.used_objects import RunRef
 from practice import accounts
 from practice.faults import Fault
 from practice.server import PracticeServer, running
@@ -42,7 +47,9 @@ from tests.unit.submission_rig import (
     find_all,
     make_run,
     model_id,
+    read_predictions,
     uploads,
+    write_predictions,
 )
 
 pytestmark = pytest.mark.slow
@@ -83,7 +90,9 @@ def make_batch(server: PracticeServer, layout: RunLayout, time: TimeMachine) -> 
         client = ApiClient(server.address, timeout=10, policy=RetryPolicy(attempts=1), keys=keys)
         policy = RetryPolicy(attempts=5, clock=time.now, sleep=time.block)
         options = {"closes": NumeraisRound(number).closes, "layout": layout, **options}
-        return SubmissionBatch(Account(client), Tournament(client), round_number=number, policy=policy, **options)
+        run = RunRef("numerai_tournament", options["layout"].directory.name)
+        options = {"run": run, "source": "numerai", "round_number": number, "policy": policy, **options}
+        return SubmissionBatch(Account(client), Tournament(client), **options)
 
     return build
 
@@ -105,6 +114,12 @@ def failures(batch: SubmissionBatch) -> dict[str, PipelineError]:
 
 def graphql(kind: Any, match: str, **options: Any) -> Fault:
     return Fault(kind=kind, on="graphql", match=match, **options)
+
+
+def change_predictions(layout: RunLayout) -> None:
+    """Give the run other predictions of `svm`, and so of the model `alpha`."""
+    table = read_predictions(layout, "svm")
+    write_predictions(layout, "svm", table.set_column(1, "prediction", pc.subtract(1.0, table["prediction"])))
 
 
 def stored_record(layout: RunLayout, name: str) -> dict[str, Any]:
@@ -259,7 +274,8 @@ def test_submit_late_after_an_on_time_submission_is_queued(
     confirmed(make_batch())
     season.clock = CLOSES + timedelta(minutes=5)
     other = make_run(season, run="fedcba987654")
-    for record in confirmed(make_batch(force=True, layout=other)).values():
+    change_predictions(other)
+    for record in confirmed(make_batch(replace_others=True, layout=other)).values():
         assert (record.round, record.status) == (NUMBER + 1, "queued")
 
 
@@ -322,7 +338,7 @@ def test_submit_killed_before_creation_uploads_again(
     assert len(server.store.submissions(model_id(server, "alpha"))) == 1
 
 
-@pytest.mark.parametrize("write", range(1, 7))
+@pytest.mark.parametrize("write", range(1, 13))
 def test_submit_killed_while_a_record_is_written_creates_it_once(
     server: PracticeServer, make_batch: Batch, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
@@ -341,14 +357,156 @@ def test_submit_killed_while_a_record_is_written_creates_it_once(
         assert len(server.store.submissions(model_id(server, name))) == 1
 
 
-def test_submit_by_force_repeats_uploads_of_other_runs_only(
-    server: PracticeServer, make_batch: Batch, season: ClockedSeason
+def test_submit_same_predictions_of_another_run_are_confirmed_only(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, layout: RunLayout
+) -> None:
+    first = confirmed(make_batch())
+    second = make_run(season, run="2" * 12)
+    for replace_others in (False, True):
+        assert confirmed(make_batch(layout=second, replace_others=replace_others)) == first
+    assert uploads(server) == 2
+    # a copy for people, of the record of the run that uploaded
+    assert stored_record(second, "alpha") == stored_record(layout, "alpha")
+    assert first["alpha"].run == RunRef("numerai_tournament", layout.directory.name)
+
+
+@pytest.mark.parametrize("dag", ["numerai_tournament", "numerai_weekday"])
+def test_submit_other_predictions_of_another_run_are_refused_without_replace(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, layout: RunLayout, dag: str
+) -> None:
+    first = confirmed(make_batch())
+    # a stable's run has the same id, and a directory of its own
+    name = "2" * 12 if dag == "numerai_tournament" else layout.directory.name
+    other = make_run(season, run="2" * 12)
+    change_predictions(other)
+    run = RunRef(dag, name)
+    records, errors = submit(make_batch(layout=other, run=run))
+    assert set(records) == {"beta"}
+    assert str(errors["alpha"]) == (
+        f"round {NUMBER} has submission {first['alpha'].submission} (svm) of the run"
+        f" numerai_tournament/{layout.directory.name}, which has other predictions: nothing was uploaded. To replace"
+        " it, start a run with the parameter 'replace' (REPLACE=1)"
+    )
+    assert isinstance(errors["alpha"], BadInputError)
+    assert not other.submission_record("alpha").exists()
+    assert uploads(server) == 2
+
+    for _ in range(2):  # a retry of the run replaces nothing
+        replaced = confirmed(make_batch(layout=other, run=run, replace_others=True))
+        assert uploads(server) == 3
+    assert replaced["alpha"].run == run
+    assert replaced["beta"] == first["beta"]
+    assert entries(server, "alpha")[0].submission == replaced["alpha"].submission
+    # now the slot is the other run's; the copy of the first run's record stays
+    assert set(failures(make_batch())) == {"alpha"}
+    assert stored_record(layout, "alpha")["submission"] == first["alpha"].submission
+
+
+def test_submit_run_replaces_its_own_other_predictions(
+    server: PracticeServer, make_batch: Batch, layout: RunLayout
+) -> None:
+    first = confirmed(make_batch())
+    change_predictions(layout)
+    again = confirmed(make_batch())
+    assert again["alpha"].submission != first["alpha"].submission
+    assert again["beta"] == first["beta"]
+    assert uploads(server) == 3
+
+
+@pytest.mark.parametrize("is_created", [True, False])
+def test_submit_other_predictions_of_a_killed_run_count_if_the_server_has_them(
+    server: PracticeServer,
+    make_batch: Batch,
+    season: ClockedSeason,
+    monkeypatch: pytest.MonkeyPatch,
+    is_created: bool,
+) -> None:
+    batch = make_batch()
+    real = batch._account.create_submission
+
+    def create_and_die(*arguments: Any) -> Any:
+        if is_created:
+            real(*arguments)
+        raise KilledError
+
+    monkeypatch.setattr(batch._account, "create_submission", create_and_die)
+    with pytest.raises(KilledError):
+        submit(batch)
+    other = make_run(season, run="2" * 12)
+    change_predictions(other)
+    server.faults.add(graphql("status", LATEST, count=2))  # it is unknown for a while
+    records, errors = submit(make_batch(layout=other))
+    assert set(errors) == ({"alpha"} if is_created else set())
+    assert len(server.store.submissions(model_id(server, "alpha"))) == 1
+    assert ("alpha" in records) == (not is_created)
+
+
+def test_submit_with_replace_repeats_predictions_that_were_replaced_by_hand(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, layout: RunLayout
+) -> None:
+    first = confirmed(make_batch())
+    by_hand = Account(ApiClient(server.address, timeout=10, keys=KEYS))
+    filename = by_hand.upload_file(model_id(server, "alpha"), layout.submission("beta"))
+    by_hand.create_submission(model_id(server, "alpha"), filename)
+    records = confirmed(make_batch(layout=make_run(season, run="2" * 12), replace_others=True))
+    assert records["alpha"].submission == entries(server, "alpha")[0].submission != first["alpha"].submission
+    assert records["beta"].submission == first["beta"].submission
+    assert uploads(server) == 4
+
+
+def test_submit_slot_is_one_source_and_round(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, layout: RunLayout
 ) -> None:
     confirmed(make_batch())
-    second, third = (make_run(season, run=digit * 12) for digit in "23")
-    for layout, expected in ((second, 4), (second, 4), (third, 6)):
-        confirmed(make_batch(layout=layout, force=True))
-        assert uploads(server) == expected
+    alpha = model_id(server, "alpha")
+    assert layout.data.submission_slot("numerai", NUMBER, alpha).is_file()
+    assert not layout.data.submission_slot("practice", NUMBER, alpha).exists()
+    other = make_run(season, run="2" * 12)
+    change_predictions(other)
+    assert set(confirmed(make_batch(layout=other, source="practice"))) == {"alpha", "beta"}
+
+
+def test_submit_waits_for_another_run_at_the_same_slot_without_delaying_others(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, layout: RunLayout, time: TimeMachine
+) -> None:
+    slot = layout.data.submission_slot("numerai", NUMBER, model_id(server, "alpha"))
+    other = make_run(season, run="2" * 12)
+    change_predictions(other)
+    with ExitStack() as held:
+        assert held.enter_context(file_lock(lock_path(slot)))
+        beta: list[str] = []
+        time.at(SATURDAY + timedelta(minutes=1), lambda: beta.append(stored_record(layout, "beta")["status"]))
+        # the other run ends its work on the slot, and a third one submits there
+        time.at(SATURDAY + timedelta(minutes=2), held.close)
+        time.at(SATURDAY + timedelta(minutes=2), lambda: submit(make_batch(layout=other)))
+        records, errors = submit(make_batch())
+    assert beta == ["on-time"]
+    assert set(errors) == {"alpha"}
+    assert set(records) == {"beta"}
+    assert len(server.store.submissions(model_id(server, "alpha"))) == 1
+
+
+def test_submit_adopts_the_record_of_the_release_before(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason, layout: RunLayout
+) -> None:
+    confirmed(make_batch())
+    for name in CHOSEN:  # it had no slots, and named no DAG
+        layout.data.submission_slot("numerai", NUMBER, model_id(server, name)).unlink()
+        record = stored_record(layout, name)
+        del record["dag"], record["numerai_model"]
+        layout.submission_record(name).write_text(json.dumps(record))
+        write_manifest(layout.submission_record(name))
+    confirmed(make_batch())
+    other = make_run(season, run="2" * 12)
+    change_predictions(other)
+    assert set(failures(make_batch(layout=other))) == {"alpha"}
+    assert uploads(server) == 2
+
+
+def test_submission_slot_of_a_hostile_id_stays_in_its_folder(layout: RunLayout) -> None:
+    folder = layout.data.submissions_root / "numerai" / str(NUMBER)
+    assert layout.data.submission_slot("numerai", NUMBER, "../../x").parent == folder
+    assert layout.data.submission_slot("numerai", NUMBER, "a-b").name == "a-b.json"
 
 
 def test_submit_with_one_creation_unknown_uploads_the_others(
@@ -454,7 +612,8 @@ def test_submit_without_the_status_scope_names_the_uploads(
     with running(season, [accounts.Account.of(":".join(KEYS), list(CHOSEN), scopes)]) as server:
         client = ApiClient(server.address, timeout=10, policy=RetryPolicy(attempts=1), keys=KEYS)
         policy = RetryPolicy(clock=time.now, sleep=time.block)
-        batch = SubmissionBatch(Account(client), Tournament(client), layout, NUMBER, policy=policy)
+        run = RunRef("numerai_tournament", "a-run")
+        batch = SubmissionBatch(Account(client), Tournament(client), layout, run, "numerai", NUMBER, policy=policy)
         with pytest.raises(CredentialsError, match=r"uploaded, but not confirmed: alpha \(.*lack the scope read_subm"):
             submit(batch)
         assert stored_record(layout, "alpha")["status"] == "uploaded"

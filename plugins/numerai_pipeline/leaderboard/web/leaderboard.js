@@ -265,8 +265,11 @@ function show(...children) {
 
 const notice = (bad, ...children) => make("div", { class: bad ? "notice bad" : "notice", role: bad ? "alert" : null }, ...children);
 
+// shown where there is more than one
+const stableOf = (run) => (run.stable !== "tournament" || new Set(runs.map((each) => each.stable)).size > 1 ? run.stable : null);
+
 function runWords(run) {
-  const facts = [run.source, run.version, run.feature_set && `${run.feature_set} features`, run.target, run.era && `era ${run.era}`];
+  const facts = [stableOf(run), run.source, run.version, run.feature_set && `${run.feature_set} features`, run.target, run.era && `era ${run.era}`];
   return [run.run.slice(0, 6), ...facts.filter(Boolean)].join(" · ") + (run.models === null ? " · not evaluated" : "");
 }
 
@@ -367,6 +370,7 @@ function facts(found) {
   const rows = (side) => (run[side].rows === null ? null : `${whole(run[side].rows)} in ${written(run[side].eras, (eras) => plural(eras, "era"))}`);
   const listed = [
     ["Round", found.round],
+    ["Stable", stableOf(run)],
     ["Source", run.source],
     ["Version", run.version],
     ["Features", run.features === null ? null : `${whole(run.features)} (${run.feature_set ?? "set unknown"})`],
