@@ -18,7 +18,8 @@
 6. **leaderboard** writes a page with all results, from scores to embeddings; the menu *Browse* has it for all runs.
 7. **submit** submits the predictions of the live rows to Numerai and waits until they are accepted. Scheduled runs
    submit if the configuration says so, manual runs if `submit` is on. A submission of another run is replaced only
-   with `replace`. With `NUMERAI_APPROVE_SUBMISSIONS`, **approve** waits for a user's approval first.
+   with `replace`. With `NUMERAI_APPROVE_SUBMISSIONS`, **approve** waits for a user's approval first. A new fit that
+   is not ready in time continues; when it is ready before the round closes, **resubmit** starts a run that uses it.
 8. **exploring** summarizes the results, and succeeds only if every task before it did.
 
 If no model succeeds, or the data cannot be prepared, the run ends at once. Where notifications are configured,
@@ -49,6 +50,7 @@ from numerai_pipeline.dag.model_gate import ModelGate
 from numerai_pipeline.dag.model_operator import RETRIES, ModelOperator
 from numerai_pipeline.dag.notifications import dag_callbacks, task_callbacks
 from numerai_pipeline.dag.priorities import RunTypePriority, set_task_weights
+from numerai_pipeline.dag.resubmission import Resubmission
 from numerai_pipeline.dag.round_sensor import RoundSensor
 from numerai_pipeline.dag.stables import load_stables
 from numerai_pipeline.dag.timetable import NumeraiRounds
@@ -196,6 +198,16 @@ def build_dag(stable: Stable) -> DAG:
             doc_md="Summarizes the predictions and scores of all models; succeeds only if every task before it did.",
         )
 
+        # Fits that were not ready in time continue. Deferred until one is ready, or until the round closes.
+        resubmit = Resubmission(
+            task_id=task_ids.RESUBMIT,
+            trigger_dag_id=stable.dag_id,
+            container_tasks=[spec.name for spec in registry if not spec.is_post_processing],
+            submissions=stable.submissions,
+            execution_timeout=timedelta(minutes=30),
+            doc_md="Starts a run that replaces the submissions when a new fit is ready shortly before the close.",
+        )
+
         wait_for_round >> download >> unzip
         nodes = {task_ids.UNZIP: unzip, **container_tasks}
         models = [container_tasks[name] for name in registry.models]
@@ -214,6 +226,7 @@ def build_dag(stable: Stable) -> DAG:
             approve >> submit
         else:
             gate.start(submit, after=[leaderboard])
+        [unzip, gate.ended] >> resubmit
         set_task_weights(dag)
 
         # The parameters of the trigger form. They come last, since Airflow would copy them into every task created

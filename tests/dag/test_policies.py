@@ -101,12 +101,15 @@ def test_stable_is_a_dag_of_the_same_graph_and_policies(stables_file: Path, dag:
     assert all(container.live_dags == (names[2], names[3], names[1]) for container in containers(weekday))
 
 
-def test_process_of_a_task_builds_the_dag_of_its_task_only(stables_file: Path) -> None:
-    from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
+def test_process_of_a_task_builds_the_dag_of_its_task_only(
+    stables_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.definitions.context import _AIRFLOW_PARSING_CONTEXT_DAG_ID
 
     stables_file.write_text(STABLES)
-    with _airflow_parsing_context_manager(dag_id="numerai_weekday", task_id="svm"):
-        assert sorted(load_dags()) == ["numerai_housekeeping", "numerai_weekday"]
+    # Airflow's context manager does not remove it again
+    monkeypatch.setenv(_AIRFLOW_PARSING_CONTEXT_DAG_ID, "numerai_weekday")
+    assert sorted(load_dags()) == ["numerai_housekeeping", "numerai_weekday"]
 
 
 MISTAKEN_STABLES = [

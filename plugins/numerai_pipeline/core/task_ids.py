@@ -11,6 +11,7 @@ MODEL_SUCCEEDED = "model_succeeded"
 LEADERBOARD = "leaderboard"
 APPROVE = "approve"
 SUBMIT = "submit"
+RESUBMIT = "resubmit"
 EXPLORING = "exploring"
 
 PIPELINE_TASKS = frozenset(
@@ -24,6 +25,7 @@ PIPELINE_TASKS = frozenset(
         LEADERBOARD,
         APPROVE,
         SUBMIT,
+        RESUBMIT,
         EXPLORING,
     }
 )

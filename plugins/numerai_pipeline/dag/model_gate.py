@@ -28,11 +28,16 @@ class ModelGate:
     ----------
     models : sequence of BaseOperator
         The models of the DAG.
+
+    Attributes
+    ----------
+    ended : EmptyOperator
+        The task that succeeds when all models have ended, in any state.
     """
 
     def __init__(self, models: Sequence[BaseOperator]) -> None:
         with TaskGroup("all_models", prefix_group_id=False, tooltip="All models have ended, and one has succeeded"):
-            self._ended = EmptyOperator(
+            self.ended = EmptyOperator(
                 task_id=MODELS_ENDED,
                 trigger_rule=TriggerRule.ALL_DONE,
                 execution_timeout=timedelta(minutes=1),
@@ -44,7 +49,7 @@ class ModelGate:
                 execution_timeout=timedelta(minutes=1),
                 doc_md="A model has succeeded. If none does, the tasks downstream do not run.",
             )
-        self._ended.set_upstream(list(models))
+        self.ended.set_upstream(list(models))
         self._succeeded.set_upstream(list(models))
 
     def start(self, task: BaseOperator, after: Sequence[BaseOperator] = ()) -> None:
@@ -58,4 +63,4 @@ class ModelGate:
             Tasks that :meth:`start` was called for. None of them may skip itself, since the task would be skipped, too.
         """
         task.trigger_rule = TriggerRule.ALL_DONE_MIN_ONE_SUCCESS if after else TriggerRule.ALL_SUCCESS
-        task.set_upstream([self._succeeded, *(after or [self._ended])])
+        task.set_upstream([self._succeeded, *(after or [self.ended])])
