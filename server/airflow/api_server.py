@@ -20,6 +20,7 @@ OWN_NAME = "api-server.tls"
 """The API server's name in the network ``tls`` (``docker-compose.yaml``)."""
 ROUTES = Path("/proc/net/route")
 LOCAL = "127.0.0.1"
+ANY = "*"
 
 
 def network_of(address: str, routes: str) -> str | None:
@@ -63,8 +64,12 @@ def trusted_addresses(further: str, name: str = OWN_NAME, routes: Path = ROUTES)
         network = network_of(socket.gethostbyname(name), routes.read_text())
     except OSError:
         network = None
-    # never empty: uvicorn would then read another variable
-    return ",".join(filter(None, [network, further])) or LOCAL
+    named = [each.strip() for each in further.split(",")]
+    if ANY in named:
+        # the default of earlier releases, which is still in their .env
+        print(f"{VARIABLE}={ANY} is ignored: name the addresses of further reverse proxies in .env", flush=True)
+    # never empty: uvicorn would then trust its own default
+    return ",".join(filter(None, [network, *(each for each in named if each != ANY)])) or LOCAL
 
 
 def main() -> None:

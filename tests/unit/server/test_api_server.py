@@ -45,3 +45,11 @@ def test_without_the_network_nothing_but_the_setting_is_trusted(tmp_path: Path) 
     routes.write_text(ROUTES)
     assert trusted_addresses("", "no-such-name.invalid", routes) == "127.0.0.1"
     assert trusted_addresses("10.0.0.7", "no-such-name.invalid", routes) == "10.0.0.7"
+
+
+def test_any_address_is_never_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    routes = tmp_path / "route"
+    routes.write_text(ROUTES)
+    assert trusted_addresses("*", "172.21.4.3", routes) == "172.21.4.0/24"
+    assert trusted_addresses("*, 10.0.0.7", "no-such-name.invalid", routes) == "10.0.0.7"
+    assert "FORWARDED_ALLOW_IPS=* is ignored" in capsys.readouterr().out
