@@ -17,7 +17,7 @@ from launcher.processes import CommandError
 from launcher.server_images import ServerImages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from launcher.context import CommandContext
@@ -67,8 +67,8 @@ def stop_airflow(compose: Compose, log: Path) -> None:
 
 
 def down(context: CommandContext, _: Options) -> int:
-    """Stop the server and the model containers; database, logs and data stay."""
-    compose = load_server(context)
+    """Stop the server, or the worker, and the model containers; database, logs and data stay."""
+    compose = load_server(context, server_settings.WORKER_SECRETS)
     with context.screen.step("Server") as step:
         step.update("stopping")
         removed = _stop(context, compose)
@@ -81,7 +81,7 @@ def down(context: CommandContext, _: Options) -> int:
 def logs(context: CommandContext, options: Options) -> int:
     """Show the services' logs until interrupted."""
     service = options.server.get("SERVICE", "")
-    compose = load_server(context)
+    compose = load_server(context, server_settings.WORKER_SECRETS)
     known = compose.services()
     if service and service not in known:
         msg = f"SERVICE={service}: not a service; choose from {', '.join(sorted(known))}"
@@ -137,15 +137,22 @@ def prepare(context: CommandContext, options: Options) -> Compose:
     return compose
 
 
-def load_server(context: CommandContext) -> Compose:
+def load_server(context: CommandContext, secrets: Iterable[str] = server_settings.SECRETS) -> Compose:
     """Find the server of this checkout.
+
+    Parameters
+    ----------
+    context
+        The checkout.
+    secrets
+        The secrets that the command needs; the machine of a worker has only a worker's.
 
     Raises
     ------
     LauncherError
         When there is none, or no Compose.
     """
-    settings = server_settings.load(context.paths)
+    settings = server_settings.load(context.paths, secrets)
     program = find_program(context.commands)
     if program is None:
         msg = "there is no docker compose on this machine"

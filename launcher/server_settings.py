@@ -16,12 +16,15 @@ from launcher.errors import LauncherError, UsageError
 from numerai_pipeline.core.settings import SETTINGS_FIELDS, machine_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from launcher.paths import ProjectPaths
 
 EXAMPLE = ".env.example"
 SECRETS = ("POSTGRES_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "REDIS_PASSWORD", "ADMIN_PASSWORD")
+WORKER_SECRETS = ("REDIS_PASSWORD",)
+"""The secrets that the machine of a worker needs."""
+NO_SECRET = "not-on-this-machine"  # noqa: S105 - a placeholder
 LOCAL_SOCKET = Path("/var/run/docker.sock")
 SUBORDINATE_GROUPS = Path("/etc/subgid")
 PIPELINE_PREFIX = "NUMERAI_"
@@ -42,8 +45,16 @@ def known_settings(paths: ProjectPaths) -> list[str]:
     return list(dict.fromkeys([*example, *(f"{PIPELINE_PREFIX}{name.upper()}" for name in SETTINGS_FIELDS)]))
 
 
-def load(paths: ProjectPaths) -> dict[str, str]:
+def load(paths: ProjectPaths, secrets: Iterable[str] = SECRETS) -> dict[str, str]:
     """Read the server's settings.
+
+    Parameters
+    ----------
+    paths
+        The checkout.
+    secrets
+        The secrets that the command needs. Others may be missing, as on the machine of a worker; they get a
+        placeholder, since Compose requires all variables of the file, also for services that it does not start.
 
     Raises
     ------
@@ -55,7 +66,7 @@ def load(paths: ProjectPaths) -> dict[str, str]:
     except FileNotFoundError:
         msg = f"there is no server in this checkout: {paths.env_file} is missing"
         raise LauncherError(msg, "Set one up:  make server") from None
-    needed = (*SECRETS, "COMPOSE_PROJECT_NAME", "AIRFLOW_IMAGE", "NUMERAI_DATA_DIR", "DATA_VOLUME", "DOCKER_GID")
+    needed = (*secrets, "COMPOSE_PROJECT_NAME", "AIRFLOW_IMAGE", "NUMERAI_DATA_DIR", "DATA_VOLUME", "DOCKER_GID")
     empty = [name for name in needed if not settings.get(name)]
     if empty:
         msg = f"{paths.env_file}: {', '.join(empty)} {'is' if len(empty) == 1 else 'are'} not set"
@@ -65,7 +76,7 @@ def load(paths: ProjectPaths) -> dict[str, str]:
         # Compose v1 and v2 treat quotes in .env differently
         msg = f"{paths.env_file}: {', '.join(quoted)}: write the value without quotes"
         raise LauncherError(msg)
-    return settings
+    return settings | {name: settings.get(name) or NO_SECRET for name in SECRETS}
 
 
 def create_env_file(paths: ProjectPaths, wanted: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:

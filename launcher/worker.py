@@ -19,13 +19,21 @@ if TYPE_CHECKING:
     from launcher.options import Options
 
 SERVICES = ("socket-proxy", "worker")
+SERVER_SECRETS = tuple(name for name in server_settings.SECRETS if name not in server_settings.WORKER_SECRETS)
+"""The secrets that no worker gets, even if the file of its machine has them."""
 
 
 def worker(context: CommandContext, options: Options) -> int:
-    """Start a worker with the settings of the server's ``.env``, which must have been copied here."""
+    """Start a worker with the settings of the server's ``.env``, copied here without the secrets of the server."""
     screen, paths = context.screen, context.paths
     with context.exclusive_command("worker"):
-        settings = worker_settings(server_settings.load(paths), options.server)
+        loaded = server_settings.load(paths, server_settings.WORKER_SECRETS)
+        unneeded = [name for name in SERVER_SECRETS if loaded[name] != server_settings.NO_SECRET]
+        if unneeded:
+            screen.note(
+                "Secrets", f"{paths.env_file}: a worker does not need {', '.join(unneeded)}: remove these lines"
+            )
+        settings = worker_settings(loaded, options.server)
         with screen.step("Docker engine") as step:
             context.engine.ensure(step, owner="up", may_install=options.may_install)
         context.engine.keep_running()
@@ -72,6 +80,7 @@ def worker_settings(settings: Mapping[str, str], options: Mapping[str, str]) -> 
     group = str(server_settings.socket_group(engine_socket)) if engine_socket.exists() else settings["DOCKER_GID"]
     return {
         **settings,
+        **dict.fromkeys(SERVER_SECRETS, server_settings.NO_SECRET),
         "BROKER_ADDRESS": f"{host}:{port or settings.get('REDIS_PORT') or '6379'}",
         "EXECUTION_API_URL": f"http://{host}:{settings.get('PORT') or '8080'}/execution/",
         "WORKER_NAME": options.get("NAME") or socket.gethostname(),

@@ -187,6 +187,8 @@ const HOST = {
     CpuPeriod: [isAmount, 'microseconds', true],
     CpuQuota: [isAmount, 'microseconds', true],
     PidsLimit: [isAmount, 'a number', true],
+    LogConfig: [isCappedLog, 'the driver json-file with max-size below 100m and max-file below 10', true],
+    DeviceRequests: [areGpus, 'one request of a number of GPUs, or of all (-1), with no other keys'],
     ShmSize: [isAmount, 'a number of bytes'],
     Tmpfs: [isMapOfTexts, 'options by path'],
     Init: [isTruth, 'true or false'],
@@ -206,6 +208,23 @@ function checkKeys(given, rules, where) {
             throw refusal(`${where}${key} of a container is ${value.slice(0, 200)}; it must be ${rule[1]}`);
         }
     });
+}
+
+// A log that cannot fill the host's disk, in the engine's files and nowhere else.
+function isCappedLog(log) {
+    return isObject(log) && Object.keys(log).sort().join() === 'Config,Type' && log.Type === 'json-file'
+        && isMapOfTexts(log.Config) && Object.keys(log.Config).sort().join() === 'max-file,max-size'
+        && /^[1-9][0-9]?m$/.test(log.Config['max-size']) && /^[1-9]$/.test(log.Config['max-file']);
+}
+
+// GPUs by their number only: no ids of devices, no other driver, no options.
+function areGpus(requests) {
+    if (!Array.isArray(requests) || requests.length !== 1 || !isObject(requests[0])) {
+        return false;
+    }
+    const request = withoutEmpty(requests[0]);
+    return Object.keys(request).sort().join() === 'Capabilities,Count' && is([['gpu']])(request.Capabilities)
+        && (request.Count === -1 || isAmount(request.Count));
 }
 
 function isUnprivileged(user) {

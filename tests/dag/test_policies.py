@@ -20,6 +20,7 @@ from numerai_pipeline.dag.model_operator import ModelOperator
 from numerai_pipeline.dag.round_sensor import RoundSensor
 from numerai_pipeline.dag.timetable import NumeraiRounds
 from numerai_pipeline.models.images import image_reference
+from numerai_pipeline.models.registry import CONTRACT_VARIABLES
 from practice.season import Season
 from practice.server import running
 from tests.clocked_season import SIZE
@@ -134,7 +135,7 @@ def test_mistake_in_a_stable_fails_its_first_task_only(
 ) -> None:
     stables_file.write_text(f"stables: [{{{entry}}}, {{name: other}}]")
     dags = load_dags()
-    assert sorted(dags) == ["numerai_housekeeping", "numerai_other", "numerai_tournament", name]
+    assert sorted(dags) == sorted(["numerai_housekeeping", "numerai_other", "numerai_tournament", name])
     stored = serialized(dags[name])
     assert (stored.timetable.summary if summary else dags[name].schedule) == summary
     assert expected in (stored.description or "")
@@ -284,6 +285,14 @@ def test_container_task_cores_are_a_share_of_the_setting(monkeypatch: pytest.Mon
     load_settings.cache_clear()
     [xgboost] = [each for each in containers(load_dags()["numerai_tournament"]) if each.task_id == "xgboost"]
     assert (xgboost.pool_slots, xgboost.cpus, xgboost.environment["THREADS"]) == (16, 16, "16")
+
+
+def test_container_environment_is_the_contracts_and_its_parameters(dag: DAG) -> None:
+    """No secret, and nothing of Airflow's environment."""
+    for container in [each for each in dag.tasks if isinstance(each, ModelOperator)]:
+        assert set(container.environment) <= CONTRACT_VARIABLES | set(container.spec.parameters), container.task_id
+        assert not container.env_file
+        assert not container._private_environment
 
 
 def test_other_tasks_with_a_docker_image_do_not_exist(dag: DAG) -> None:

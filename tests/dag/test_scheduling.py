@@ -260,3 +260,41 @@ def test_deadline_alarm_needs_neither_triggerer_nor_pool(session: Session, new_r
     runner.check_trigger_timeouts(session=session)
     session.commit()
     assert picked(session, slots=0) == [("scheduled", "deadline")]
+
+
+@pytest.mark.parametrize(
+    ("schedule_of_days", "now", "runs_before", "expected"),
+    [
+        # a new deployment on a Wednesday evening: the rounds of Saturday and of the day are over
+        ("sat", datetime(2026, 8, 19, 18, tzinfo=UTC), [], datetime(2026, 8, 22, 12, tzinfo=UTC)),
+        ("all", datetime(2026, 8, 19, 18, tzinfo=UTC), [], datetime(2026, 8, 20, 12, tzinfo=UTC)),
+        # on a Sunday morning the round is open
+        ("sat", datetime(2026, 8, 16, 9, tzinfo=UTC), [], SATURDAY),
+        # a deployment that was down on Saturday has missed a round, and its run reports that
+        ("sat", datetime(2026, 8, 19, 18, tzinfo=UTC), [SATURDAY - timedelta(weeks=1)], SATURDAY),
+    ],
+)
+def test_first_start_schedules_no_run_of_a_closed_round(
+    session: Session,
+    new_run: Callable[..., DagRun],
+    monkeypatch: pytest.MonkeyPatch,
+    schedule_of_days: str,
+    now: datetime,
+    runs_before: list[datetime],
+    expected: datetime,
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.models.dag import DagModel
+
+    for date in runs_before:
+        new_run("scheduled", date, lambda _: "success")
+    monkeypatch.setattr("numerai_pipeline.dag.timetable._now", lambda: now)
+    monkeypatch.setenv("NUMERAI_SCHEDULE", schedule_of_days)
+    load_settings.cache_clear()
+    # as the DAG processor does: it stores the next run, which the scheduler creates from then on
+    sync_bag_to_db(DagBag(ROOT / "dags", bundle_name="dags-folder"), "dags-folder", None, session=session)
+    session.commit()
+    session.expire_all()
+    model = session.get(DagModel, "numerai_tournament")
+    assert model is not None
+    assert model.next_dagrun_create_after == expected

@@ -10,6 +10,7 @@ import docker
 import pytest
 
 from launcher.processes import wait_until
+from launcher.worker import SERVER_SECRETS
 from tests.server.server_fixture import DAG_ID, RUN_SECONDS, Server, copy_checkout, set_up
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, here: str) -> Iterator[Serv
 
 @pytest.fixture(scope="module")
 def elsewhere(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Make the checkout of another machine, with the server's .env and data directory."""
+    """Make the checkout of another machine, with the server's data directory, and its .env without its secrets."""
     root: Path = tmp_path_factory.mktemp("elsewhere") / "checkout"
     copy_checkout(root)
     settings = server.settings
     name = settings["COMPOSE_PROJECT_NAME"]
     text = (server.root / ".env").read_text().replace(f"NAME={name}", f"NAME={name}-elsewhere")
-    (root / ".env").write_text(text)
+    lines = [line for line in text.splitlines() if line.partition("=")[0] not in SERVER_SECRETS]
+    (root / ".env").write_text("\n".join(lines) + "\n")
     other = Server(root, server.events)
     other.__dict__["environment"] = server.environment
     yield other
@@ -71,6 +73,9 @@ def test_task_goes_to_its_queue_and_survives_its_worker(server: Server, elsewher
     assert refused.returncode != 0
     assert "BROKER is empty" in refused.stdout
     elsewhere.make("worker", f"BROKER={here}", "NAME=big-one", "QUEUES=big-memory")
+    for workers in (server, elsewhere):
+        environment = workers.compose("exec", "-T", "worker", "env")
+        assert [name for name in SERVER_SECRETS if server.settings[name] in environment] == []
     server.trigger("spread")
     container = server.running_container("spread", "long")
     assert wait_until(lambda: server.task("spread", "quick")["state"] == "success", RUN_SECONDS, every=1)

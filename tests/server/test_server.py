@@ -15,9 +15,11 @@ import httpx
 import pytest
 
 from launcher.processes import wait_until
+from launcher.server_settings import SECRETS
 from practice.rounds import round_open_at
 from tests.samples import ROUND_DAYS, task
 from tests.server.server_fixture import DAG_ID, RUN_SECONDS, Server, set_up
+from tests.unit.server.test_compose_file import NEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +66,25 @@ def test_airflow_runs_unprivileged_without_the_docker_socket(server: Server) -> 
         "    except docker.errors.APIError as error: print(error.status_code)"
     )
     assert server.compose("exec", "-T", "scheduler", "python", "-c", code).split() == ["403"] * 3
+
+
+def test_services_have_only_the_secrets_that_they_need(server: Server) -> None:
+    settings = server.settings
+    for service in ("api-server", "scheduler", "dag-processor", "triggerer"):
+        environment = server.compose("exec", "-T", service, "env")
+        found = {secret for secret in SECRETS if settings[secret] in environment}
+        # without the profile celery, no service has a use for the broker's password
+        assert found - {"REDIS_PASSWORD"} == {name for name in SECRETS if service in NEEDS[name]} - {"REDIS_PASSWORD"}
+
+
+def test_api_server_trusts_the_headers_of_the_reverse_proxys_network_only(server: Server) -> None:
+    project = server.settings["COMPOSE_PROJECT_NAME"]
+    form = "{{(index .IPAM.Config 0).Subnet}}"
+    command = ["docker", "network", "inspect", f"{project}_tls", "--format", form]
+    subnet = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    assert f"headers of reverse proxies are trusted from {subnet}\n" in server.compose(
+        "logs", "--no-color", "api-server"
+    )
 
 
 def test_viewers_may_read_and_administrators_may_write(server: Server) -> None:

@@ -129,6 +129,7 @@ def good_container(data: Path, image: str, **changes: Any) -> dict[str, Any]:
             "CpuPeriod": 100_000,
             "CpuQuota": 100_000,
             "PidsLimit": 64,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
             "Init": True,
             "Mounts": [{"Type": "bind", "Source": str(data / "run"), "Target": "/data", "ReadOnly": False}],
             **changes,
@@ -332,10 +333,33 @@ def test_proxy_creates_a_container_like_the_operators(
     status, text = request(proxy, "POST", "/v1.41/containers/create", json.dumps(body))
     assert status == 201, text
     host = engine.containers.get(json.loads(text)["Id"]).attrs["HostConfig"]
-    for name in ("NetworkMode", "ReadonlyRootfs", "CapDrop", "SecurityOpt", "Memory", "CpuQuota", "PidsLimit", "Init"):
+    for name in (
+        "NetworkMode",
+        "ReadonlyRootfs",
+        "CapDrop",
+        "SecurityOpt",
+        "Memory",
+        "CpuQuota",
+        "PidsLimit",
+        "LogConfig",
+        "Init",
+    ):
         assert host[name] == body["HostConfig"][name]
     assert [mount["Source"] for mount in host["Mounts"]] == [str(proxy.data / "run"), "/dev/null"]
     assert [mount.get("ReadOnly", False) for mount in host["Mounts"]] == [False, True]
+
+
+@pytest.mark.parametrize("count", [1, -1])
+def test_proxy_passes_a_request_of_gpus(
+    proxy: Proxy, run_folder: Path, toy: str, created: None, engine: docker.DockerClient, count: int
+) -> None:
+    # as the docker library describes it
+    device = {"Driver": "", "Count": count, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
+    body = good_container(proxy.data, toy, DeviceRequests=[device])
+    status, text = request(proxy, "POST", "/v1.41/containers/create", json.dumps(body))
+    assert status == 201, text
+    [passed] = engine.containers.get(json.loads(text)["Id"]).attrs["HostConfig"]["DeviceRequests"]
+    assert (passed["Count"], passed["Capabilities"]) == (count, [["gpu"]])
 
 
 BAD_HOST: list[dict[str, Any]] = [
@@ -363,9 +387,19 @@ BAD_HOST: list[dict[str, Any]] = [
     {"Devices": [{"PathOnHost": "/dev/sda", "PathInContainer": "/dev/sda", "CgroupPermissions": "rwm"}]},
     {"DeviceCgroupRules": ["a *:* rwm"]},
     {"DeviceRequests": [{"Count": -1}]},
+    {"DeviceRequests": [{"Count": 0, "Capabilities": [["gpu"]]}]},
+    {"DeviceRequests": [{"DeviceIDs": ["0"], "Capabilities": [["gpu"]]}]},
+    {"DeviceRequests": [{"Count": 1, "Capabilities": [["gpu", "graphics"]]}]},
+    {"DeviceRequests": [{"Count": 1, "Capabilities": [["gpu"]], "Driver": "cdi"}]},
+    {"DeviceRequests": [{"Count": 1, "Capabilities": [["gpu"]], "Options": {"x": "y"}}]},
+    {"DeviceRequests": [{"Count": 1, "Capabilities": [["gpu"]]}] * 2},
     {"GroupAdd": ["0"]},
     {"Sysctls": {"kernel.x": "1"}},
     {"Runtime": "other"},
+    {"LogConfig": None},
+    {"LogConfig": {"Type": "json-file"}},
+    {"LogConfig": {"Type": "json-file", "Config": {"max-size": "10g", "max-file": "3"}}},
+    {"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3", "tag": "x"}}},
     {"LogConfig": {"Type": "syslog", "Config": {"syslog-address": "tcp://example.org"}}},
     {"PortBindings": {"80/tcp": [{"HostPort": "80"}]}},
     {"RestartPolicy": {"Name": "always"}},

@@ -129,7 +129,7 @@ def outside(
     port = local_airflow.any_free_port()
     text = (ROOT / "server" / "tls" / "nginx.conf").read_text()
     for here, there in (
-        ("http://api-server:8080", f"http://{local_airflow.HOST}:{inside_port}"),
+        ("http://api-server.tls:8080", f"http://{local_airflow.HOST}:{inside_port}"),
         ("listen 8443 ssl;", f"listen {local_airflow.HOST}:{port} ssl;"),
     ):
         assert text.count(here) == 1

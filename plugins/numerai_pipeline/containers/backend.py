@@ -51,6 +51,8 @@ class ContainerRequest:
         Hard memory limit, MiB, without swap.
     cores : int
         Hard limit of processor cores.
+    gpus : int or "all"
+        Number of GPUs, or all of its machine.
     """
 
     image: str
@@ -63,6 +65,7 @@ class ContainerRequest:
     time_limit: timedelta
     memory: int
     cores: int
+    gpus: int | Literal["all"] = 0
     kept_keys: frozenset[str] = frozenset()
 
     @property
@@ -150,8 +153,14 @@ class Backend(Protocol):
     def create(self, request: ContainerRequest) -> str:
         """Create a container and return its id."""
 
-    def start(self, container_id: str) -> None:
-        """Start a created container, if the platform did not do so already."""
+    def start(self, container_id: str, request: ContainerRequest) -> None:
+        """Start a created container, if the platform did not do so already.
+
+        Raises
+        ------
+        BadInputError
+            When the engine has no GPU for it.
+        """
 
     def find(self, filters: Sequence[str]) -> list[FoundContainer]:
         """List the containers with all of these labels, ``name=value`` each."""

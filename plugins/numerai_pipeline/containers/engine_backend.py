@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import docker.errors
+import requests
 
 from numerai_pipeline.containers.backend import ContainerState, FoundContainer
 from numerai_pipeline.containers.data_volume import find_data_volume
 from numerai_pipeline.containers.engine import is_connection_error
+from numerai_pipeline.containers.engine_connection import EngineConnection
 from numerai_pipeline.containers.exit_codes import error_from_exit
 from numerai_pipeline.containers.labels import ContainerLabels, volume_filter
 from numerai_pipeline.containers.limits import sandbox_host_config
@@ -32,7 +35,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STALL_SECONDS = 20.0
+"""Seconds without a line after which a stream is checked."""
 _WAIT_SECONDS = 5
+# the engine knows no driver of GPUs, or the driver has no such GPU
+_NO_GPU = ("could not select device driver", "nvidia-container-cli")
 _PHASES: dict[str, Literal["created", "running", "removing", "ended"]] = {
     "created": "created",
     "running": "running",
@@ -77,13 +84,33 @@ class EngineBackend:
             environment=dict(request.environment),
             user=request.user,
             labels=request.labels.to_dict(),
-            host_config=sandbox_host_config(client, mounts, memory=request.memory, cores=request.cores),
+            host_config=sandbox_host_config(
+                client, mounts, memory=request.memory, cores=request.cores, gpus=request.gpus
+            ),
         )
         return str(created["Id"])
 
-    def start(self, container_id: str) -> None:
-        """Start a created container."""
-        self._client.start(container_id)
+    def start(self, container_id: str, request: ContainerRequest) -> None:
+        """Start a created container.
+
+        Raises
+        ------
+        BadInputError
+            When the engine has no GPU for it.
+        """
+        try:
+            self._client.start(container_id)
+        except docker.errors.APIError as error:
+            explanation = str(error.explanation)
+            if not request.gpus or not any(sign in explanation for sign in _NO_GPU):
+                raise
+            msg = (
+                f"{request.task}: models.yaml sets `gpus: {request.gpus}`, but the Docker engine at"
+                f" {EngineConnection.from_environment().url} cannot provide that ({explanation}): install NVIDIA's"
+                " driver and Container Toolkit on its machine and restart the engine, or change `gpus` of task"
+                f" {request.task} in models.yaml"
+            )
+            raise BadInputError(msg) from None
 
     def find(self, filters: Sequence[str]) -> list[FoundContainer]:
         """List the containers with all of these labels."""
@@ -106,15 +133,35 @@ class EngineBackend:
     def stream_log(self, container_id: str, log: ContainerLog, *, until_end: bool) -> None:
         """Write new lines to the log, with ``until_end`` until the container ends or the connection breaks."""
         stream = self._client.logs(container_id, timestamps=True, stream=True, follow=until_end)
-        self._stream = stream
+        self._stream, over = stream, threading.Event()
+        if until_end:
+            threading.Thread(target=self._end_stalled_stream, args=(container_id, log, over), daemon=True).start()
         try:
             log.follow(stream, until_end=until_end)
         finally:
+            over.set()
             self._stream, interrupted = None, self._stream is None
         if until_end and not interrupted:
             # the stream ended with the container or with its connection: without a pause the caller would inspect it
             # again and again
             self._client.wait(container_id, timeout=_WAIT_SECONDS)
+
+    def _end_stalled_stream(self, container_id: str, log: ContainerLog, over: threading.Event) -> None:
+        """Interrupt a stream that is silent although the container has logged more, or has ended.
+
+        Seen with Docker 20.10: when the engine drops lines of a capped log faster than they are read, their stream
+        never sends anything again, and does not end with the container.
+        """
+        read_until = log.read_until
+        while not over.wait(STALL_SECONDS):
+            if log.read_until == read_until:
+                # a stream of an unreachable engine ends by itself
+                with contextlib.suppress(docker.errors.DockerException, requests.RequestException):
+                    newest = self._client.logs(container_id, timestamps=True, tail=1).decode(errors="replace")
+                    if newest.partition(" ")[0] > read_until or self.inspect(container_id).phase == "ended":
+                        self.interrupt()
+                        return
+            read_until = log.read_until
 
     def interrupt(self) -> None:
         """Close the followed stream; over SSH it ends with its next line."""

@@ -326,7 +326,7 @@ class ContainerRunner:
         self.request.workspace.record_container(created)
         self._raise_if_stopped()
         threading.Thread(target=self._warm_up, daemon=True).start()
-        self._backend.start(created)
+        self._backend.start(created, self.request)
         self._is_new = True
         log.info("started %s %s from %s", self._backend.kind, created[:12], self.request.image)
         return created

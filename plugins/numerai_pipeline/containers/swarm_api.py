@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
+GPU_RESOURCE = "NVIDIA-GPU"
+"""Name of the generic resource by which nodes offer GPUs; a swarm has no device requests."""
 REMOVAL_SECONDS = 20.0
 LOG_SECONDS = 10.0
 # header of each frame of a log: one byte for the stream, three unused, four for the length
@@ -174,11 +176,28 @@ def remove_service(client: APIClient, service_id: str, timeout: float = REMOVAL_
 
 def largest_node(client: APIClient) -> tuple[int, int]:
     """Return the most cores and the most MiB of any node: no node can reserve more."""
-    ready = [node for node in client.nodes() if node["Status"]["State"] == "ready"]
-    sizes = [node["Description"]["Resources"] for node in ready if node["Spec"]["Availability"] == "active"]
+    sizes = _resources_of_nodes(client)
     cores = max((size.get("NanoCPUs", 0) // 10**9 for size in sizes), default=0)
     memory = max((size.get("MemoryBytes", 0) // 2**20 for size in sizes), default=0)
     return max(cores, 1), memory
+
+
+def largest_number_of_gpus(client: APIClient) -> int:
+    """Return the most GPUs of any node, as its generic resource :data:`GPU_RESOURCE` lists or counts them."""
+    numbers = [0]
+    for size in _resources_of_nodes(client):
+        resources = size.get("GenericResources") or []
+        named = [each["NamedResourceSpec"]["Kind"] for each in resources if "NamedResourceSpec" in each]
+        counted = [each["DiscreteResourceSpec"] for each in resources if "DiscreteResourceSpec" in each]
+        numbers.append(
+            named.count(GPU_RESOURCE) + sum(each["Value"] for each in counted if each["Kind"] == GPU_RESOURCE)
+        )
+    return max(numbers)
+
+
+def _resources_of_nodes(client: APIClient) -> list[dict[str, Any]]:
+    ready = [node for node in client.nodes() if node["Status"]["State"] == "ready"]
+    return [node["Description"]["Resources"] for node in ready if node["Spec"]["Availability"] == "active"]
 
 
 def _newest_task(client: APIClient, service_id: str) -> dict[str, Any] | None:

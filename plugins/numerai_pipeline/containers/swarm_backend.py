@@ -25,11 +25,14 @@ from numerai_pipeline.containers.data_volume import find_data_volume
 from numerai_pipeline.containers.engine import is_connection_error
 from numerai_pipeline.containers.engine_connection import EngineConnection
 from numerai_pipeline.containers.exit_codes import ContainerError, error_from_exit
+from numerai_pipeline.containers.limits import LOG_DRIVER, LOG_OPTIONS
 from numerai_pipeline.containers.mounts import mount_on_host
 from numerai_pipeline.containers.swarm_api import (
+    GPU_RESOURCE,
     NodeUnreachableError,
     find_services,
     largest_node,
+    largest_number_of_gpus,
     read_log,
     remove_service,
     request_removal,
@@ -72,8 +75,11 @@ class SwarmBackend:
     def _client(self) -> APIClient:
         return self._connect()
 
-    def prepare(self, request: ContainerRequest) -> None:  # noqa: ARG002 - nodes pull the image themselves
-        """Check that the engine is a manager of a swarm, and create the internal network if it is missing."""
+    def prepare(self, request: ContainerRequest) -> None:
+        """Check the manager and the GPUs of the swarm, and create the internal network if it is missing.
+
+        Nodes pull the image themselves.
+        """
         client = self._client
         swarm = client.info()["Swarm"]
         if swarm["LocalNodeState"] == "inactive" or (
@@ -85,6 +91,7 @@ class SwarmBackend:
                 " swarm init` there, or set DOCKER_HOST to a manager"
             )
             raise BadInputError(msg)
+        _require_gpus(client, request)
         _require_network(client, self._settings.swarm_network)
 
     def create(self, request: ContainerRequest) -> str:
@@ -98,6 +105,7 @@ class SwarmBackend:
                 restart_policy=types.RestartPolicy("none"),
                 networks=[self._settings.swarm_network],
                 placement=types.Placement(constraints=list(self._settings.swarm_constraints)),
+                log_driver=types.DriverConfig(LOG_DRIVER, LOG_OPTIONS),
             ),
             # for people only: code identifies a service by its labels
             name=f"numerai-{request.task[:40]}-{uuid.uuid4().hex[:8]}",
@@ -106,7 +114,7 @@ class SwarmBackend:
         )
         return str(service["ID"])
 
-    def start(self, container_id: str) -> None:
+    def start(self, container_id: str, request: ContainerRequest) -> None:
         """Do nothing: the swarm starts a service when it is created."""
 
     def find(self, filters: Sequence[str]) -> list[FoundContainer]:
@@ -203,6 +211,24 @@ class SwarmBackend:
         )
 
 
+def _require_gpus(client: APIClient, request: ContainerRequest) -> None:
+    """Check that a node has the GPUs: without one, the service would wait until its time limit."""
+    if not request.gpus:
+        return
+    place = f"{request.task}: models.yaml sets `gpus: {request.gpus}`"
+    if request.gpus == "all":
+        msg = f"{place}, and a swarm reserves a number of GPUs only: set the number that one node has"
+        raise BadInputError(msg)
+    available = largest_number_of_gpus(client)
+    if available < request.gpus:
+        msg = (
+            f"{place}, but the nodes of the swarm have at most {available}: list the GPUs of a node as"
+            f" `node-generic-resources` {GPU_RESOURCE}=... in its daemon.json (docs/swarm.md), or change `gpus` of task"
+            f" {request.task} in models.yaml"
+        )
+        raise BadInputError(msg)
+
+
 def _require_network(client: APIClient, name: str) -> None:
     network = next((found for found in client.networks(names=[name]) if found["Name"] == name), None)
     if network is None:
@@ -228,6 +254,7 @@ def _resources(client: APIClient, request: ContainerRequest) -> types.Resources:
         mem_limit=limits[1],
         cpu_reservation=limits[0],
         mem_reservation=min(limits[1], memory * 2**20),
+        generic_resources={GPU_RESOURCE: request.gpus} if request.gpus else None,
     )
     resources["Limits"]["Pids"] = 4096
     return resources

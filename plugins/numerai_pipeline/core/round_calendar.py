@@ -99,6 +99,22 @@ def latest_opening(day_opens: datetime) -> datetime:
     return day_opens + timedelta(days=2 if is_saturday(day_opens) else 1)
 
 
+def earliest_close(day_opens: datetime) -> datetime:
+    """Give the moment before which the round of a day does not close.
+
+    Parameters
+    ----------
+    day_opens : datetime
+        When the day's round may first open.
+
+    Returns
+    -------
+    datetime
+        An hour later; Sunday at 14:00 UTC for a Saturday's round.
+    """
+    return day_opens + timedelta(hours=26 if is_saturday(day_opens) else 1)
+
+
 def next_opening(moment: datetime) -> datetime:
     """Give the first moment after this one at which a round may open: noon UTC, from Tuesday to Saturday."""
     opening = datetime.combine(moment.astimezone(UTC).date(), FIRST_OPENING)

@@ -521,6 +521,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             time_limit=timedelta(minutes=self.spec.minutes(run.parameters.automl_minutes)),
             memory=self.spec.memory,
             cores=self.cores,
+            gpus=self.spec.gpus,
             kept_keys=kept_keys,
         )
         return ContainerRunner(

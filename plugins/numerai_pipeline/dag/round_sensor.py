@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow.sdk.bases.sensor import BaseSensorOperator
@@ -12,15 +12,16 @@ from numerai_pipeline.core.parameters import parse_parameters
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.core.stables import Stable
 from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dag.closed_run import data_of_closed_run
 from numerai_pipeline.dag.notifications import MISSED, check_channels
 from numerai_pipeline.dag.orphan_cleanup import remove_orphans
 from numerai_pipeline.dag.run_dates import BACKFILL, SCHEDULED, run_date
 from numerai_pipeline.dag.stables import Stables
 from numerai_pipeline.dag.submission import preflight_check
+from numerai_pipeline.storage.layout import DataLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
     from airflow.sdk import Context
 
@@ -32,6 +33,8 @@ LONGEST_WAIT = timedelta(days=6)
 
 class RoundSensor(BaseSensorOperator):
     """Passes when the run's round is open and the round's live data is available.
+
+    A cleared run whose round has closed passes if it still has its data; without, its round is missed.
 
     Manual, backfilled and otherwise triggered runs pass at once, as do runs of an archive, which belongs to no open
     round, and runs with a round number.
@@ -87,6 +90,10 @@ class RoundSensor(BaseSensorOperator):
             if skip_reason or day_opens is None or parameters.source == "archive":
                 self.log.info("not waiting for a round: %s", skip_reason or "the run has no date")
                 return None
+            own = data_of_closed_run(DataLayout(load_settings().data_dir), dag_run, (self._clock or _utc_now)())
+            if own is not None:
+                self.log.info("round %s closed at %s: this run uses its data again", own.round, own.closes)
+                return {"round": int(own.round), "opens": None, "closes": own.closes}
             return self._poll_once(context, parameters.source, parameters.version, day_opens)
 
     def _poll_once(
@@ -134,6 +141,10 @@ class RoundSensor(BaseSensorOperator):
     def _fail_missed(self, context: Context, reason: str, round_number: int | None = None) -> NoReturn:
         context["ti"].xcom_push(key=MISSED, value={"round": round_number, "reason": reason})
         raise AirflowFailException(reason)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(tz=UTC)
 
 
 def _skip_reason(parameters: RunParameters, run_type: str) -> str | None:

@@ -17,10 +17,11 @@ from numerai_pipeline.core.parameters import RunParameters, parse_parameters
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.core.task_ids import DOWNLOAD, UNZIP, WAIT_FOR_ROUND
 from numerai_pipeline.dag.airflow_errors import translate_errors
+from numerai_pipeline.dag.closed_run import RAW_FILES, data_of_closed_run, run_fingerprint
 from numerai_pipeline.dag.fit_policy import FitPolicy
 from numerai_pipeline.dag.run_dates import SCHEDULED, run_date
 from numerai_pipeline.dataset.raw import RawDataset
-from numerai_pipeline.storage.layout import DataLayout, fingerprint
+from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.manifests import require_whole
 from numerai_pipeline.storage.reports import summary_of
 from numerai_pipeline.storage.run_directory import RunDirectory
@@ -39,9 +40,13 @@ def download(params: Mapping[str, Any], dag_run: DagRunProtocol, ti: RuntimeTask
     """Download and verify the raw files of the run's round; return their description.
 
     A scheduled run gets the round that ``wait_for_round`` waited for; another run with a date gets the round of that
-    date, and never the current one instead.
+    date, and never the current one instead. A cleared scheduled run whose round has closed gets the files that it had.
     """
     parameters = parse_parameters(params)
+    own = data_of_closed_run(DataLayout(load_settings().data_dir), dag_run, datetime.now(tz=UTC))
+    if own is not None:
+        log.info("round %s closed at %s: this run uses its files again", own.round, own.closes)
+        return own.to_json()
     waited_for = ti.xcom_pull(task_ids=WAIT_FOR_ROUND) or {}
     closes = waited_for.get("closes")
     raw = _raw_dataset(
@@ -140,7 +145,7 @@ def unzip(
             embargo=parameters.embargo,
             refit_every=parameters.refit_every,
         )
-    layout = data.run(raw.round, fingerprint({"dag": ti.dag_id, "run": ti.run_id}))
+    layout = data.run(raw.round, run_fingerprint(ti.dag_id, ti.run_id))
     live = write_live(raw, dataset, layout)
     compared = None
     if is_live_only:
@@ -163,6 +168,7 @@ def unzip(
     ).write(
         layout,
         {
+            RAW_FILES: raw.to_json(),
             "version": raw.version,
             "era": raw.era,
             "feature_set": dataset.feature_set,
@@ -178,6 +184,7 @@ def unzip(
             "unavailable_comparisons": compared.unavailable if compared else {},
         },
     )
+    del metadata[RAW_FILES]  # for `download` only, if this run is cleared
     result = {**RunDirectory.of(layout, data.root).to_xcom(), **metadata}
     skipped = [task for task, models in dependent_models.items() if not parameters.selects(models)]
     if skipped:

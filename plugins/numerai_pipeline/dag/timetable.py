@@ -13,7 +13,8 @@ Airflow requests one run after the other from a timetable. Properties of this on
   backfilled run has all tasks.
 - A timetable that is ``on_demand`` creates no scheduled runs, but can be backfilled. Both are the same request of
   Airflow; they differ in ``catchup``, which is always set for a backfill and not set for the DAG.
-- Without ``catchup`` only the latest missed day gets a run; its first task checks whether the round is still open.
+- Without ``catchup`` only the latest missed day gets a run; its first task checks whether the round is still open. The
+  first run of a deployment is for a round that cannot have closed before it: no deployment begins with a missed round.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
 
-from numerai_pipeline.core.round_calendar import DEFAULT_DAYS, FIRST_OPENING, ROUND_DAYS, format_days, parse_days
+from numerai_pipeline.core.round_calendar import (
+    DEFAULT_DAYS,
+    FIRST_OPENING,
+    ROUND_DAYS,
+    earliest_close,
+    format_days,
+    parse_days,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,11 +67,11 @@ class NumeraiRounds(Timetable):
     """
 
     def __init__(
-        self, days: str = DEFAULT_DAYS, *, on_demand: bool = False, clock: Callable[[], datetime] = _now
+        self, days: str = DEFAULT_DAYS, *, on_demand: bool = False, clock: Callable[[], datetime] | None = None
     ) -> None:
         self._days = parse_days(days)
         self._on_demand = on_demand
-        self._clock = clock
+        self._clock = clock or _now
         words = format_days(self._days)
         if on_demand:
             self._summary = f"{words} rounds, on demand"
@@ -113,7 +121,9 @@ class NumeraiRounds(Timetable):
         if restriction.earliest is not None:
             candidates.append(self._opening_from(restriction.earliest))
         if not restriction.catchup:
-            candidates.append(self._opening_until(now))
+            latest = self._opening_until(now)
+            is_first = last_automated_data_interval is None
+            candidates.append(self._opening_from(now) if is_first and now >= earliest_close(latest) else latest)
         opening = max(candidates)
         if restriction.latest is not None and opening > restriction.latest:
             return None

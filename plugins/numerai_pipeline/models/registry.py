@@ -88,6 +88,8 @@ class ModelSpec:
         Hard memory limit, MiB.
     cores : int or Fraction
         Hard limit of processor cores; a fraction is a share of the cores that the models may use (`cores_of`).
+    gpus : int or "all"
+        Number of GPUs of the engine's machine that its container gets, or all of them.
     pool_slots : int or None
         Pool slots that it occupies; None for as many as cores (`slots_of`).
     time_limit : int
@@ -115,6 +117,7 @@ class ModelSpec:
     live_outputs: tuple[str, ...] = ()
     optional_inputs: tuple[str, ...] = ()
     cores: int | Fraction = 1
+    gpus: int | Literal["all"] = 0
     search_parts: int | None = None
     tables: TableFormat = "parquet"
     parameters: dict[str, str] = field(default_factory=dict)
@@ -267,6 +270,8 @@ def _describe(file: Path, error: ValidationError) -> str:
         return f"{file}: {place}: unknown key {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}"
     if place.endswith(".cores"):
         return f"{file}: {place}: {error.instance!r} is neither a number of cores, such as 2, nor a share, such as 1/2"
+    if place.endswith(".gpus"):
+        return f"{file}: {place}: {error.instance!r} is neither a number of GPUs, such as 1, nor all"
     return f"{file}: {place}: {error.message}"
 
 
@@ -289,6 +294,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         live_outputs=tuple(task.get("live_outputs", ())),
         optional_inputs=tuple(task.get("optional_inputs", ())),
         cores=Fraction(cores) if isinstance(cores, str) else cores,
+        gpus=task.get("gpus", 0),
         search_parts=task.get("search_parts"),
         tables=task.get("tables", "parquet"),
         parameters=parameters,

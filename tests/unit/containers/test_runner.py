@@ -90,7 +90,7 @@ class MemoryBackend:
         self.add(created, ContainerState("created"), request.labels)
         return created
 
-    def start(self, container_id: str) -> None:
+    def start(self, container_id: str, request: ContainerRequest) -> None:  # noqa: ARG002 - the protocol's signature
         self._call()
         self.states[container_id] = RUNNING
 

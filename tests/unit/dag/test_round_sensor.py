@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,9 +17,12 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from numerai_pipeline.core.parameters import RunParameters
 from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.dag.closed_run import RAW_FILES, run_fingerprint
 from numerai_pipeline.dag.round_sensor import LONGEST_WAIT, RoundSensor
 from numerai_pipeline.dag.round_trigger import RoundTrigger
 from numerai_pipeline.dag.run_dates import run_date
+from numerai_pipeline.dataset.raw import RawDataset
+from numerai_pipeline.storage.layout import DataLayout
 from practice.faults import Fault
 from practice.rounds import round_open_at
 from practice.season import Season
@@ -103,6 +107,27 @@ def asked(server: PracticeServer) -> int:
 def test_sensor_open_round_returns_without_the_triggerer(sensor: RoundSensor, season: ClockedSeason) -> None:
     season.clock = OPENS
     assert sensor.execute(context()) == FOUND
+
+
+def test_sensor_cleared_after_the_close_passes_with_the_runs_own_data(
+    sensor: RoundSensor, season: ClockedSeason, server: PracticeServer, tmp_path: Path
+) -> None:
+    raw = RawDataset("v5", "practice", "1334", "v5.3", {}, closes=CLOSES.isoformat())
+    layout = DataLayout(tmp_path / "data").run("1334", run_fingerprint("numerai_tournament", "a-run"))
+    layout.directory.mkdir(parents=True)
+    layout.live.touch()
+    layout.run_metadata.write_text(json.dumps({RAW_FILES: raw.to_json()}))
+    season.clock = CLOSES + timedelta(days=30)
+    assert sensor.execute(context()) == {"round": 1334, "opens": None, "closes": CLOSES.isoformat()}
+    assert asked(server) == 0
+    # until the close, the round is waited for as in the first attempt
+    season.clock = OPENS
+    assert sensor.execute(context()) == FOUND
+    # a run without data has missed its round
+    layout.run_metadata.unlink()
+    season.clock = CLOSES + timedelta(days=30)
+    with pytest.raises(AirflowFailException, match="missed round 1334"):
+        sensor.execute(context())
 
 
 def test_sensor_round_not_open_defers_to_the_triggerer(sensor: RoundSensor, season: ClockedSeason) -> None:

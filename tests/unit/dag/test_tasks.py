@@ -47,9 +47,12 @@ def download(season: PracticeServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
         date: datetime | None = None,
         waited_for: int | None = None,
         closes: datetime | None = None,
+        run_id: str = "a-run",
         **choices: Any,
     ) -> dict[str, Any]:
-        dag_run: Any = SimpleNamespace(run_type=run_type, logical_date=None, data_interval_end=date)
+        dag_run: Any = SimpleNamespace(
+            dag_id="numerai_tournament", run_id=run_id, run_type=run_type, logical_date=None, data_interval_end=date
+        )
         waited = {"round": waited_for, "closes": closes and closes.isoformat()} if waited_for else None
         ti: Any = SimpleNamespace(xcom_pull=lambda **_: waited)
         return tasks.download({"source": "practice", **choices}, dag_run, ti)
@@ -107,6 +110,14 @@ class OnFriday(datetime):
         return (TODAY - timedelta(days=1)).astimezone(tz)
 
 
+class InNovember(datetime):
+    """The clock when all of these rounds have closed."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # not of this class
+        return (TODAY + timedelta(days=90)).astimezone(tz)
+
+
 def unzip(
     raw: dict[str, Any], run_id: str, *, dag: str = "numerai_tournament", **choices: Any
 ) -> tuple[dict[str, Any], RunMetadata]:
@@ -114,6 +125,39 @@ def unzip(
     ti: Any = SimpleNamespace(dag_id=dag, run_id=run_id, xcom_pull=lambda **_: raw)
     result = tasks.unzip({"source": "practice", **choices}, ti, {})
     return result, RunMetadata.read(RunDirectory.from_xcom(result).layout(load_settings().data_dir))
+
+
+def test_cleared_scheduled_run_of_a_closed_round_uses_its_data_again(
+    download: Download, season: PracticeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = download("scheduled", TODAY, waited_for=1334, run_id="of-saturday")
+    first, metadata = unzip(raw, "of-saturday")
+    requests = len(season.requests.entries())
+    # a round that is open is downloaded: its live data may have changed
+    monkeypatch.setattr(tasks, "datetime", OnFriday)
+    assert download("scheduled", TODAY, waited_for=1334, run_id="of-saturday") == raw
+    assert len(season.requests.entries()) > requests
+    requests = len(season.requests.entries())
+    monkeypatch.setattr(tasks, "datetime", InNovember)
+    # cleared after the close, with `wait_for_round` or without; nothing is requested
+    again = download("scheduled", TODAY, run_id="of-saturday")
+    assert again == raw
+    assert len(season.requests.entries()) == requests
+    assert unzip(again, "of-saturday")[1].live_sha256 == metadata.live_sha256
+    # housekeeping has removed the downloads: the tables suffice
+    for role in raw["files"]:
+        Path(raw["files"][role]["path"]).unlink()
+    tables, after = unzip(download("scheduled", TODAY, run_id="of-saturday"), "of-saturday")
+    assert (tables["directory"], after.dataset, after.live_sha256) == (
+        first["directory"],
+        metadata.dataset,
+        metadata.live_sha256,
+    )
+    # another run, and a run that has lost its rows too, have no data
+    RunDirectory.from_xcom(tables).layout(load_settings().data_dir).live.unlink()
+    for run_id in ("of-saturday", "another"):
+        with pytest.raises(AirflowFailException, match="no longer served"):
+            download("scheduled", LONG_AGO, run_id=run_id)
 
 
 def test_weekday_run_with_known_dataset_needs_the_live_file_only(

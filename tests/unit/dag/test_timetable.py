@@ -52,6 +52,11 @@ def openings(chosen: str, first: datetime, last: datetime) -> list[datetime]:
     return [each for each in noons if each.weekday() in weekdays and first <= each <= last]
 
 
+def closes(opening: datetime) -> datetime:
+    """Give the close of a round of Numerai's calendar, which no round precedes."""
+    return opening + (timedelta(days=1, hours=2) if opening.weekday() == 5 else timedelta(hours=1))
+
+
 @settings(deadline=None)
 @given(chosen=days, first=moments, length=st.timedeltas(timedelta(0), timedelta(days=60)))
 def test_next_dagrun_info_range_yields_rounds_that_open_in_it(chosen: str, first: datetime, length: timedelta) -> None:
@@ -85,7 +90,32 @@ def test_next_dagrun_info_without_catchup_starts_at_the_latest_day(
     assert run.run_after >= started
     floor = max(started, before.run_after + timedelta(seconds=1)) if before else started
     missed = openings(chosen, max(floor, now - WEEK), now)
+    if before is None and missed and now >= closes(missed[-1]):
+        # the first run of a deployment
+        missed, floor = [], now
     assert run.run_after == (missed[-1] if missed else openings(chosen, floor, floor + WEEK)[0])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "now", "expected"),
+    [
+        # on Wednesday and on Saturday, before, during and after the round of the day
+        ("sat", datetime(2026, 8, 19, 9, tzinfo=UTC), datetime(2026, 8, 22, 12, tzinfo=UTC)),
+        ("tue,wed,thu,fri,sat", datetime(2026, 8, 19, 9, tzinfo=UTC), datetime(2026, 8, 19, 12, tzinfo=UTC)),
+        ("tue,wed,thu,fri,sat", datetime(2026, 8, 19, 12, 59, tzinfo=UTC), datetime(2026, 8, 19, 12, tzinfo=UTC)),
+        ("tue,wed,thu,fri,sat", datetime(2026, 8, 19, 13, tzinfo=UTC), datetime(2026, 8, 20, 12, tzinfo=UTC)),
+        ("sat", datetime(2026, 8, 16, 13, 59, tzinfo=UTC), datetime(2026, 8, 15, 12, tzinfo=UTC)),
+        ("sat", datetime(2026, 8, 16, 14, tzinfo=UTC), datetime(2026, 8, 22, 12, tzinfo=UTC)),
+    ],
+)
+def test_first_run_of_a_deployment_is_for_a_round_that_is_not_over(
+    chosen: str, now: datetime, expected: datetime
+) -> None:
+    run = after(
+        NumeraiRounds(chosen, clock=lambda: now), None, restriction(datetime(2024, 1, 6, tzinfo=UTC), catchup=False)
+    )
+    assert run is not None
+    assert run.run_after == expected
 
 
 @settings(max_examples=20, deadline=None)

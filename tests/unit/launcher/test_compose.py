@@ -12,6 +12,7 @@ from launcher.errors import UsageError
 from launcher.paths import ProjectPaths
 from launcher.processes import Commands
 from launcher.server_images import AIRFLOW, build_input_hash
+from launcher.server_settings import NO_SECRET, SECRETS
 from launcher.worker import worker_settings
 from tests.samples import ROOT
 
@@ -54,12 +55,20 @@ def test_compose_ignores_settings_of_the_shell(tmp_path: Path, monkeypatch: pyte
 
 
 def test_worker_settings_have_the_address_of_the_server() -> None:
-    servers = {"PORT": "9000", "REDIS_PORT": "7000", "DOCKER_GID": "7", "DOCKER_SOCKET": "/nowhere", "FERNET_KEY": "f"}
+    servers = {
+        "PORT": "9000",
+        "REDIS_PORT": "7000",
+        "DOCKER_GID": "7",
+        "DOCKER_SOCKET": "/nowhere",
+        "REDIS_PASSWORD": "r",
+    }
+    servers |= {"FERNET_KEY": "f"}
     settings = worker_settings(servers, {"BROKER": "10.0.0.5", "NAME": "big", "QUEUES": "big-memory"})
     assert settings["BROKER_ADDRESS"] == "10.0.0.5:7000"
     assert settings["EXECUTION_API_URL"] == "http://10.0.0.5:9000/execution/"
     assert (settings["WORKER_NAME"], settings["WORKER_QUEUES"]) == ("big", "big-memory")
-    assert (settings["DOCKER_GID"], settings["FERNET_KEY"]) == ("7", "f")
+    assert (settings["DOCKER_GID"], settings["REDIS_PASSWORD"]) == ("7", "r")
+    assert {settings[name] for name in SECRETS if name != "REDIS_PASSWORD"} == {NO_SECRET}
     assert worker_settings(servers, {"BROKER": "10.0.0.5:7001"})["BROKER_ADDRESS"] == "10.0.0.5:7001"
     with pytest.raises(UsageError, match="BROKER is empty"):
         worker_settings(servers, {})

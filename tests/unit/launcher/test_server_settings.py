@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import pwd
+import re
 import shutil
 import stat
 from typing import TYPE_CHECKING
@@ -89,6 +90,20 @@ def test_load_names_missing_and_quoted_settings(paths: ProjectPaths) -> None:
     paths.env_file.write_text(text.replace("BIND=127.0.0.1", 'BIND="127.0.0.1"'))
     with pytest.raises(LauncherError, match="BIND: write the value without quotes"):
         server_settings.load(paths)
+
+
+def test_load_needs_only_the_brokers_password_on_the_machine_of_a_worker(paths: ProjectPaths) -> None:
+    settings = server_settings.create_env_file(paths, {}, {})
+    # the documented command
+    (pattern,) = re.findall(r"grep -vE '([^']+)' \.env", (ROOT / "docs" / "operations.md").read_text())
+    lines = [line for line in paths.env_file.read_text().splitlines() if not re.match(pattern, line)]
+    paths.env_file.write_text("\n".join(lines))
+    loaded = server_settings.load(paths, server_settings.WORKER_SECRETS)
+    missing = set(server_settings.SECRETS) - set(server_settings.WORKER_SECRETS)
+    assert loaded == settings | dict.fromkeys(missing, server_settings.NO_SECRET)
+    with pytest.raises(LauncherError, match="are not set") as refused:
+        server_settings.load(paths)
+    assert all(name in str(refused.value) for name in missing)
 
 
 @pytest.mark.parametrize(

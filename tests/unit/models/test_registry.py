@@ -54,6 +54,21 @@ def test_cores_of_machine_is_a_share_or_a_number(
     assert [fewer.slots_of(available) for available in (1, 2, 4, 8, 32)] == [1, 2, 3, 3, 3]
 
 
+@pytest.mark.parametrize(("entry", "gpus"), [({}, 0), ({"gpus": 2}, 2), ({"gpus": "all"}, "all")])
+def test_gpus_are_a_number_or_all(images_folder: Callable[..., Path], entry: dict[str, object], gpus: object) -> None:
+    assert load_registry(images_folder(one(task(**entry)))).tasks["svm"].gpus == gpus
+
+
+@pytest.mark.parametrize("gpus", ["two", -1, True, 1.5])
+def test_wrong_gpus_name_the_entry_and_the_possible_values(images_folder: Callable[..., Path], gpus: object) -> None:
+    with pytest.raises(BadInputError, match=r"models.yaml: tasks.svm.gpus: .* is neither a number of GPUs, such as 1"):
+        load_registry(images_folder(one(task(gpus=gpus))))
+
+
+def test_no_task_of_the_project_needs_a_gpu() -> None:
+    assert {spec.gpus for spec in load_registry(ROOT / "model_images")} == {0}
+
+
 def test_project_tasks_on_two_cores_share_them() -> None:
     registry = load_registry(ROOT / "model_images")
     alone = {"adversarial_validation", "tsne", "auto_weka", "auto_sklearn", "tpot", "ensemble", "evaluate"}
