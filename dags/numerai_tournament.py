@@ -40,7 +40,8 @@ from airflow.sdk import DAG, Param, TaskGroup
 from numerai_pipeline.core import task_ids
 from numerai_pipeline.core.parameters import form_fields
 from numerai_pipeline.core.settings import load_settings
-from numerai_pipeline.dag import submission, tasks
+from numerai_pipeline.dag import submission, task_reports, tasks
+from numerai_pipeline.dag.assets import predictions_asset, submissions_asset
 from numerai_pipeline.dag.deadline import DeadlineAlarm
 from numerai_pipeline.dag.model_gate import ModelGate
 from numerai_pipeline.dag.model_operator import RETRIES, ModelOperator
@@ -99,6 +100,7 @@ with DAG(
     download = PythonOperator(
         task_id=task_ids.DOWNLOAD,
         python_callable=tasks.download,
+        post_execute=task_reports.after_download,
         retry_exponential_backoff=2,
         max_retry_delay=timedelta(minutes=10),
         execution_timeout=timedelta(hours=12),
@@ -131,6 +133,9 @@ with DAG(
     leaderboard = PythonOperator(
         task_id=task_ids.LEADERBOARD,
         python_callable=tasks.write_leaderboard_page,
+        # schedules the DAGs of users that work with the predictions
+        outlets=[predictions_asset(dag.dag_id)],
+        post_execute=task_reports.after_leaderboard,
         execution_timeout=timedelta(minutes=30),
         doc_md="Writes the run's leaderboard into its directory as one HTML file; the menu *Browse* has the live one.",
     )
@@ -154,6 +159,8 @@ with DAG(
     submit = PythonOperator(
         task_id=task_ids.SUBMIT,
         python_callable=submission.submit,
+        outlets=[submissions_asset(dag.dag_id)],
+        post_execute=task_reports.after_submit,
         op_kwargs={"predictions": registry.predictions, "models": registry.models},
         retry_exponential_backoff=2,
         max_retry_delay=timedelta(minutes=10),
