@@ -181,7 +181,7 @@ def create_asset_triggered_runs() -> list[DagRun]:
     from airflow.utils.sqlalchemy import prohibit_commit
 
     runner = SchedulerJobRunner(job=Job())  # type: ignore[no-untyped-call]
-    with create_session() as session, prohibit_commit(session) as guard:
+    with create_session() as session, prohibit_commit(session) as guard:  # type: ignore[no-untyped-call]
         runner._create_dagruns_for_dags(guard, session)
     with create_session() as session:
         return list(session.query(DagRun).filter_by(run_type="asset_triggered"))
@@ -381,7 +381,8 @@ def test_labels_are_tags_where_statsd_has_them(
     context: Any, statsd: StatsdReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED", "True")
-    metrics.report_round({**context, "ti": SimpleNamespace(dag_id=DAG_ID)}, str(NUMBER))
+    context["ti"] = SimpleNamespace(dag_id=DAG_ID)
+    metrics.report_round(context, str(NUMBER))
     assert statsd.gauges() == {"round,stable=tournament,run_type=manual": NUMBER}
 
 
@@ -393,9 +394,11 @@ def test_round_without_a_number_has_no_gauge(context: Any, statsd: StatsdReceive
 def test_submission_after_the_close_has_negative_minutes(context: Any, statsd: StatsdReceiver) -> None:
     closes = datetime(2026, 8, 17, 14, tzinfo=UTC)
     moments = {"alpha": (closes - timedelta(minutes=9), NUMBER), "beta": (closes + timedelta(minutes=3), NUMBER + 1)}
-    records = {name: {"at": at.isoformat(), "round": number} for name, (at, number) in moments.items()}
-    unconfirmed = {"gamma": {"at": (closes + timedelta(hours=1)).isoformat(), "round": None}}
-    metrics.report_submissions(context, closes.isoformat(), records | unconfirmed)
+    records: dict[str, dict[str, Any]] = {
+        name: {"at": at.isoformat(), "round": number} for name, (at, number) in moments.items()
+    }
+    records["gamma"] = {"at": (closes + timedelta(hours=1)).isoformat(), "round": None}  # not confirmed yet
+    metrics.report_submissions(context, closes.isoformat(), records)
     assert statsd.gauges() == {"submission.minutes_to_close.my_stable.manual": -3}
 
 
