@@ -44,7 +44,8 @@ from airflow.sdk import DAG, Param, TaskGroup
 from numerai_pipeline.core import task_ids
 from numerai_pipeline.core.parameters import form_fields
 from numerai_pipeline.core.settings import load_settings
-from numerai_pipeline.dag import submission, tasks
+from numerai_pipeline.dag import submission, task_reports, tasks
+from numerai_pipeline.dag.assets import predictions_asset, submissions_asset
 from numerai_pipeline.dag.deadline import DeadlineAlarm
 from numerai_pipeline.dag.model_gate import ModelGate
 from numerai_pipeline.dag.model_operator import RETRIES, ModelOperator
@@ -114,6 +115,7 @@ def build_dag(stable: Stable) -> DAG:
         download = PythonOperator(
             task_id=task_ids.DOWNLOAD,
             python_callable=tasks.download,
+            post_execute=task_reports.after_download,
             retry_exponential_backoff=2,
             max_retry_delay=timedelta(minutes=10),
             execution_timeout=timedelta(hours=12),
@@ -150,6 +152,9 @@ def build_dag(stable: Stable) -> DAG:
         leaderboard = PythonOperator(
             task_id=task_ids.LEADERBOARD,
             python_callable=tasks.write_leaderboard_page,
+            # schedules the DAGs of users that work with the predictions
+            outlets=[predictions_asset(dag.dag_id)],
+            post_execute=task_reports.after_leaderboard,
             execution_timeout=timedelta(minutes=30),
             doc_md="Writes the run's leaderboard as one HTML file into its directory; the menu *Browse* has all runs.",
         )
@@ -174,6 +179,8 @@ def build_dag(stable: Stable) -> DAG:
         submit = PythonOperator(
             task_id=task_ids.SUBMIT,
             python_callable=submission.submit,
+            outlets=[submissions_asset(dag.dag_id)],
+            post_execute=task_reports.after_submit,
             op_kwargs={
                 "predictions": registry.predictions,
                 "models": registry.models,

@@ -115,6 +115,8 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
         "WORKERS__MAX_FAILED_HEARTBEATS": "30",
         # a restarted scheduler adopts the unfinished tasks of its predecessor soon
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+        # the button *Test* of the connection form: only this machine's user reaches the page
+        "CORE__TEST_CONNECTION": "Enabled",
         "API__HOST": HOST,
         "API__PORT": str(port),
         "API__BASE_URL": address,
@@ -132,6 +134,8 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
         # Airflow starts its components by the name `airflow`
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
+        # for the connection type Numerai (numerai_pipeline.dag.provider)
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(paths.plugins), os.environ.get("PYTHONPATH")))),
         # always unset: the process of every task imports the plugins, and would compile them each time
         "PYTHONDONTWRITEBYTECODE": "",
         "NO_COLOR": "1",

@@ -18,7 +18,7 @@ from airflow.utils.state import TaskInstanceState
 from docker.models.containers import Container
 
 from launcher.processes import wait_until
-from tests.containers.attempts import TIMEOUT_SECONDS
+from tests.containers.attempts import DAG_ID, TIMEOUT_SECONDS
 from tests.containers.conftest import Outcome, stub_registry
 from tests.containers.supervised import instance_of
 from tests.samples import ROOT
@@ -35,7 +35,7 @@ class Supervised:
         self._log, self._run = log, run
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.containers.supervised", run, TASK],
+                [sys.executable, "-m", "tests.containers.supervised", DAG_ID, run, TASK],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,

@@ -113,8 +113,13 @@ def test_submit_simulated_round_is_confirmed_and_scored(
         mine = pd.read_csv(RunLayout(outcome.directory).predictions(name), index_col="id")
         pd.testing.assert_frame_equal(table, mine.loc[ids])
         handed_in[model.name] = table
+    for task in ("svm", "evaluate"):
+        needed = outcome.tasks[task].xcom_pull(task_ids=task)["container"]
+        assert needed["seconds"] > 0
+        assert 10 < needed["peak_memory_mib"] < 100_000
     # again: nothing is computed, and nothing uploaded
     again = run_pipeline(folder(), source="practice", submit=True)
+    assert again.tasks["svm"].xcom_pull(task_ids="svm")["container"] == {}
     assert again.tasks["submit"].xcom_pull(task_ids="submit") == result
     assert "started container" not in again.output
     assert again.directory != outcome.directory

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.storage.disk import require_free_space
 from numerai_pipeline.storage.manifests import manifest_path, require_whole, verified_manifest
+from numerai_pipeline.storage.reports import measures_of
 from numerai_pipeline.storage.results import ResultInfo, ResultStore
 from numerai_pipeline.storage.task_records import TaskRecord, write_record
 
@@ -116,6 +117,17 @@ class ResultCollector:
             declared.add("evaluation")
         keys = dict.fromkeys(key for key in (record.fit, record.prediction) if key is not None)
         write_record(self.run.layout, record, [self.run.data.result(record.task, key) for key in keys], declared)
+
+    def container_report(self) -> dict[str, float | None]:
+        """Return ``seconds`` and ``peak_memory_mib`` of the container that made the results, by its own report.
+
+        None for a value that the report does not have, such as of an image of 2018.
+        """
+        plan, store = self.plan, ResultStore(self.run.data)
+        file, key = "report.json", plan.fit_key
+        if plan.prediction_key is not None:
+            file, key = "prediction_report.json", plan.prediction_key
+        return measures_of(store.path(plan.spec.name, key) / file)
 
     def _gather_prediction(self, workspace: Workspace) -> Path:
         """Move the outputs about the live rows to a directory of their own."""

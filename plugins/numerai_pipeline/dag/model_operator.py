@@ -31,7 +31,7 @@ from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.parameters import LONGEST_SEARCH, parse_parameters
 from numerai_pipeline.core.settings import Settings, load_settings
 from numerai_pipeline.core.stables import Submissions
-from numerai_pipeline.dag import docker_connection
+from numerai_pipeline.dag import docker_connection, metrics
 from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.deployment import deployment_id
 from numerai_pipeline.dag.leaderboard_links import LeaderboardLink
@@ -214,11 +214,12 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         slots = spec.slots_of(settings.cores)
         self.wider_tasks = [each.name for each in registry if each.slots_of(settings.cores) > slots]
         self._runner: ContainerRunner | None = None
+        self._container_report: dict[str, float | None] = {}
         self._stop_requested = False
 
     @translate_errors()
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]  # not a line of the log
-        """Run the container unless its outputs are up to date; return a summary of the outputs."""
+        """Run the container unless its outputs are up to date; return a summary of outputs and container."""
         parameters = parse_parameters(context["params"])
         if not parameters.selects(self.dependent_models):
             msg = f"not needed: the selected models are {', '.join(parameters.models)}"
@@ -238,7 +239,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         if fallback is not None:
             record = replace(record, fallback=Fallback(fallback.dataset.key, fallback.fit_key, fallback.prediction_key))
         collector.write_record(record)
-        return summary_of(self.spec.name, layout) | {"image": self.image}
+        metrics.report_task_end(context, self.spec.name, files.metadata.closes)
+        return summary_of(self.spec.name, layout) | {"image": self.image, "container": self._container_report}
 
     def execute_again(self, context: Context, event: Any = None) -> dict[str, Any]:  # noqa: ARG002 - of the trigger
         """Continue after another run has finished a result that this one needs, or has taken the pool's slots."""
@@ -426,6 +428,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             with self._runner.lifetime():
                 self.execute_resumable(run.context)
                 collector.collect(workspace)
+            self._container_report = collector.container_report()
+            metrics.report_container(run.context, self.spec.name, self._container_report)
         except ContinuesError:
             if self.spec.keeps_model:
                 until = self._runner.ends_at.isoformat(timespec="seconds")

@@ -14,6 +14,11 @@ SCHEDULED = "scheduled"
 BACKFILL = "backfill"
 
 
+def run_type_of(dag_run: DagRunProtocol) -> str:
+    """Return the kind of a run as plain text, such as ``scheduled``; in a task it is an enumeration of strings."""
+    return str.__str__(dag_run.run_type)
+
+
 def run_date(dag_run: DagRunProtocol) -> datetime | None:
     """Return the time whose round a run belongs to; None for the current round.
 

@@ -107,6 +107,12 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
     }
 
 
+def read_scores(layout: RunLayout) -> dict[str, float | None]:
+    """Read the mean CORR of each model and ensemble of a run's leaderboard; empty without one."""
+    board = RunFiles(layout.directory).read(layout.leaderboard) or {}
+    return {row["model"]: row["corr"] for row in _rows(board) if row["kind"] != "reference"}
+
+
 def _json_files(files: RunFiles, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(folder.glob("[!.]*.json")):
         if not path.name.endswith(SUFFIX) and (content := files.read(path)) is not None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.storage.manifests import read_manifest
 from numerai_pipeline.storage.task_records import read_record
-from numerai_pipeline.storage.untrusted_json import as_float, get_in
+from numerai_pipeline.storage.untrusted_json import RunFiles, as_float, get_in
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numerai_pipeline.storage.layout import RunLayout
 
 
@@ -42,6 +44,15 @@ def summary_of(task: str, layout: RunLayout) -> dict[str, Any]:
         "seconds": _number(get_in(report, "seconds")),
         **{score: _number(get_in(report, "validation", score)) for score in scores},
     }
+
+
+def measures_of(report: Path) -> dict[str, float | None]:
+    """Return what a container measured of itself, by a report in a result: ``seconds`` and ``peak_memory_mib``.
+
+    None for a value that the report does not have, such as of an image of 2018.
+    """
+    content = RunFiles(report.parent).read(report)
+    return {name: as_float(get_in(content, name)) for name in ("seconds", "peak_memory_mib")}
 
 
 def _number(value: Any) -> float | None:

@@ -348,3 +348,21 @@ def test_check_inputs_full_volume_is_an_error(container: Container, monkeypatch:
     monkeypatch.setattr("numerai_pipeline.containers.result_collection.require_free_space", full)
     with pytest.raises(DiskFullError, match="svm: its output"):
         container.collector.check_inputs(container.inputs)
+
+
+@pytest.mark.parametrize("name", ["svm", "tsne"])
+def test_container_report_is_of_fit_and_prediction_together(data: DataLayout, registry: Registry, name: str) -> None:
+    container = Container(registry, new_run(data), name)
+    container.fit()
+    container.predict()
+    container.collector.collect(container.workspace)
+    assert container.collector.container_report() == {"seconds": 0.5, "peak_memory_mib": None}
+
+
+def test_container_report_without_a_prediction_is_of_the_fit(data: DataLayout, registry: Registry) -> None:
+    run = new_run(data)
+    record(run, "svm", "s", "sp")
+    evaluate = Container(registry, run, "evaluate")
+    evaluate.fit()
+    evaluate.collector.collect(evaluate.workspace)
+    assert evaluate.collector.container_report() == {"seconds": 1.5, "peak_memory_mib": None}
