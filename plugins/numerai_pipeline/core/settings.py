@@ -233,7 +233,7 @@ class Settings(_Settings):
     engine: Literal["docker", "swarm"] = Field(
         default="docker",
         description="How model containers are started: `docker`, on the engine beside Airflow, or `swarm`, as services"
-        " on any node of a Docker Swarm (`docs/swarm.md`).",
+        " on any node of a Docker Swarm (`docs/deployment/swarm.md`).",
     )
     swarm_network: str = Field(
         default="numerai-models",
