@@ -50,7 +50,7 @@ def check(context: CommandContext) -> int:
         "Format": [*MODULE, "ruff", "format", "--check"],
         "Types": [*MODULE, "mypy", *typed],
         "Packages": LINT_IMPORTS,
-        "Documentation": [*MODULE, "mkdocs", "build", "--strict", "--quiet"],
+        "Documentation": [*MODULE, "mkdocs", "build", "--strict"],  # with --quiet, a warning would be no failure
     }
     results = [_passes(context, title, command) for title, command in checks.items()]
     results.append(_has_plain_prose(context))
