@@ -20,7 +20,7 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make airflow  Airflow's own command line, for the Airflow of `make up`: make airflow ARGS="dags list"
 ##   make down     Stop everything started from this checkout
 ##   make images   Build the model images whose code changed
-##   make server   Set up and start a server for a team by docker-compose (docs/operations.md)
+##   make server   Set up and start a server for a team by docker-compose (docs/deployment/server.md)
 ##   make server-down     Stop the server; database, logs and data stay
 ##   make server-logs     Show the logs of its services
 ##   make server-upgrade  Back it up and upgrade it to the present code; runs continue
@@ -28,9 +28,9 @@ override IN_VENV := .venv/bin/python -m launcher
 ##   make server-restore  Restore it from a backup: FROM=backups/…
 ##   make server-user     Create a user: NAME=anna ROLE=viewer
 ##   make worker   Run tasks of another machine's server on this machine: BROKER=10.0.0.5
-##   make check    Check the code: ruff, its formatter, mypy, the prose
+##   make check    Check the code: ruff, its formatter, mypy, the prose, the documentation
 ##   make test     Set everything up, then `make check` and all the tests
-##   make test-faults  Kill each component at every stage of a run; writes docs/reliability.md
+##   make test-faults  Kill each component at every stage of a run; writes docs/results/reliability.md
 ##   make test-fuzz  Read thousands of broken zips and tables; `make test` reads some of them
 ##   make test-server  The long tests of the server
 ##   make clean    Remove Airflow's home and the caches; with ALL=1 also data/, .venv and the images
@@ -98,7 +98,7 @@ help:
 ##   AUTOML_MINUTES   search time of each AutoML model, 1 to 4320 (1 for a practice round, else 10)
 ##   SEED             the seed of every random choice
 ##   FORCE            1: compute everything again, also results that are up to date
-##   SUBMIT           1: submit the predictions to Numerai or to the simulated tournament (README: Submitting)
+##   SUBMIT           1: submit the predictions to Numerai or to the simulated tournament (docs/getting-started/submit.md)
 ##   REPLACE          1: replace other predictions that another run has submitted for the same round and model
 ##
 ## Options of `make backtest`, in addition to those of `make run` (except ROUND, ARCHIVE, WALK_FORWARD, SUBMIT and REPLACE):

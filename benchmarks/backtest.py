@@ -1,4 +1,4 @@
-"""Duration of a backtest of a year of weeks, and its share without the models; writes ``docs/backtest.md``.
+"""Duration of a backtest of a year of weeks, and its share without the models; writes ``docs/results/backtest.md``.
 
 Runs ``make backtest`` on the simulated tournament with one cheap model, and reads its results. Results of earlier runs
 are not used. Build the images first (``make images``), then:
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "backtest.md"
+PAGE = ROOT / "docs" / "results" / "backtest.md"
 
 
 class Week(NamedTuple):

@@ -1,4 +1,4 @@
-"""Time, peak memory and quality of Jim Fleming's branch beside the methods of 2018; writes ``docs/fleming.md``.
+"""Time, peak memory and quality of Jim Fleming's branch beside the methods of 2018; writes ``docs/results/fleming.md``.
 
 Makes tables with a known signal and two markets that differ a little, then runs each operation in its container, and
 the methods of 2018 (``fleming_2018.py``) in the ``classic`` image, one after the other, on all cores:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "model_images"
-PAGE = ROOT / "docs" / "fleming.md"
+PAGE = ROOT / "docs" / "results" / "fleming.md"
 # processor time of all containers of the benchmark by control group: version 2 (microseconds), version 1 (nanoseconds)
 CONTROL_GROUP = "/numerai-benchmark"
 PROCESSOR_USE = (

@@ -1,4 +1,4 @@
-"""How large the model images are and how long they take to build; writes ``docs/images.md``.
+"""How large the model images are and how long they take to build; writes ``docs/results/images.md``.
 
 Every image is built without the builder's cache under a separate name, which takes a few minutes:
 ``PYTHONPATH=plugins:. .venv/bin/python benchmarks/images.py``.
@@ -22,7 +22,7 @@ from numerai_pipeline.models.registry import Registry, load_registry
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "model_images"
-PAGE = ROOT / "docs" / "images.md"
+PAGE = ROOT / "docs" / "results" / "images.md"
 MB = 1_000_000
 NAME = "numerai-benchmark"
 

@@ -1,4 +1,4 @@
-"""Measures how much of a known signal each independent model finds; writes ``docs/models.md``.
+"""Measures how much of a known signal each independent model finds; writes ``docs/results/known-signal.md``.
 
 Every model without dependencies is trained on the tables of ``tests/images/signals.py``, whose law is known, and on the
 same with shuffled targets, which have no signal. The images run as in their tests, with the memory and cores of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "model_images"
-PAGE = ROOT / "docs" / "models.md"
+PAGE = ROOT / "docs" / "results" / "known-signal.md"
 MIB = 2**20
 
 

@@ -1,4 +1,4 @@
-"""Time, processor time and memory of every task at the tournament's sizes; writes ``docs/scale.md``.
+"""Time, processor time and memory of every task at the tournament's sizes; writes ``docs/results/scale.md``.
 
 Runs each task's container as a pipeline run does, one after the other, on the tables of a practice season with the size
 of Numerai's v5.3. Build the images first (``make images``), then:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("results") / "scale.json"
-PAGE = ROOT / "docs" / "scale.md"
+PAGE = ROOT / "docs" / "results" / "scale.md"
 TODAY = datetime(2026, 8, 15, 19, tzinfo=UTC)
 SEED = 67
 USER = "10001:10001"

@@ -1,4 +1,4 @@
-"""The page ``docs/scale.md`` from the measurements of ``benchmarks/scale.py``: tables, exponents, and schedules."""
+"""The page ``docs/results/scale.md`` from the measurements of ``benchmarks/scale.py``: tables, exponents, schedules."""
 
 from __future__ import annotations
 

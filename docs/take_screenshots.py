@@ -1,4 +1,4 @@
-"""Takes the screenshots of the README from a running Airflow.
+"""Takes the screenshots of the documentation from a running Airflow.
 
 ``make up``, then ``make run`` for a run to show, then ``.venv/bin/python docs/take_screenshots.py``. Needs Chromium.
 """

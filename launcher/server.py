@@ -226,4 +226,4 @@ def print_endpoints(context: CommandContext, settings: Mapping[str, str]) -> Non
     line(
         "More users: make server-user NAME=anna ROLE=viewer. Other commands: server-logs, server-down, server-upgrade,"
     )
-    line("server-backup, server-restore. Documentation: docs/operations.md.")
+    line("server-backup, server-restore. Documentation: docs/deployment/server.md.")

@@ -50,6 +50,7 @@ def check(context: CommandContext) -> int:
         "Format": [*MODULE, "ruff", "format", "--check"],
         "Types": [*MODULE, "mypy", *typed],
         "Packages": LINT_IMPORTS,
+        "Documentation": [*MODULE, "mkdocs", "build", "--strict"],  # with --quiet, a warning would be no failure
     }
     results = [_passes(context, title, command) for title, command in checks.items()]
     results.append(_has_plain_prose(context))
@@ -118,7 +119,11 @@ def _with_containers(context: CommandContext, options: Options, run_tests: Calla
 
 def _passes(context: CommandContext, title: str, command: Sequence[str | Path]) -> bool:
     started = time.monotonic()
-    environment = {"PYTHONPATH": str(context.paths.plugins), **({"FORCE_COLOR": "1"} if context.screen.live else {})}
+    environment = {
+        "PYTHONPATH": str(context.paths.plugins),
+        "NO_MKDOCS_2_WARNING": "1",  # an announcement of the theme, which would precede the findings
+        **({"FORCE_COLOR": "1"} if context.screen.live else {}),
+    }
     try:
         context.commands.run(command, cwd=context.paths.root, env=environment)
     except CommandError as error:

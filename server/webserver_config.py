@@ -1,4 +1,4 @@
-"""Sign-in to the web UI by an OpenID Connect provider, if ``.env`` names one (docs/operations.md); else by password.
+"""Sign-in to the web UI by an OpenID Connect provider, if ``.env`` names one (docs/deployment/server.md); else by password.
 
 Flask-AppBuilder reads it in the service ``api-server``. To configure more, name a copy by ``WEBSERVER_CONFIG`` in
 ``.env``.

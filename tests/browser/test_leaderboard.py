@@ -1,6 +1,6 @@
 """The leaderboard in Airflow's web UI, for a signed-in user, in a real browser.
 
-Screenshots are written to ``.cache/screenshots/``; two of them are in the README.
+Screenshots are written to ``.cache/screenshots/``; two of them are in ``docs/images/``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The steps of ``docs/add-a-model.md``: an example is copied, built, part of the DAG, and predicts."""
+"""The steps of ``docs/guides/add-a-model.md``: an example is copied, built, part of the DAG, and predicts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RunPipeline = Callable[..., Outcome]
 
 def entries_of_the_page() -> dict[str, dict[str, Any]]:
     """Read the YAML blocks of the page, merged."""
-    page = (ROOT / "docs" / "add-a-model.md").read_text()
+    page = (ROOT / "docs" / "guides" / "add-a-model.md").read_text()
     merged: dict[str, dict[str, Any]] = {"images": {}, "tasks": {}}
     for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
         for key, entries in yaml.safe_load(block).items():

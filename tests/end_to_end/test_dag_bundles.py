@@ -1,4 +1,4 @@
-"""The repository as a DAG bundle (docs/dag-bundle.md): from a folder, and from git on a real Airflow."""
+"""The repository as a DAG bundle (docs/deployment/dag-bundle.md): from a folder, and from git on a real Airflow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ LOCAL, GIT = "LocalDagBundle", "GitDagBundle"
 
 def documented(kind: str, **changes: Any) -> str:
     """Give the documented configuration with other paths."""
-    blocks = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "dag-bundle.md").read_text(), flags=re.DOTALL)
+    blocks = re.findall(
+        r"```json\n(.*?)```", (ROOT / "docs" / "deployment" / "dag-bundle.md").read_text(), flags=re.DOTALL
+    )
     (found,) = [
         bundles for block in blocks for bundles in [json.loads(block)] if bundles[0]["classpath"].endswith(kind)
     ]

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md, made of the outcomes of the suite.
+"""The table of docs/results/reliability.md, made of the outcomes of the suite.
 
 Rows are stored in ``benchmarks/results/reliability.json`` one by one; a later run replaces them.
 """
@@ -16,7 +16,7 @@ import psutil
 
 from launcher.paths import ROOT
 
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "results" / "reliability.md"
 STORED = ROOT / "benchmarks" / "results" / "reliability.json"
 BEGIN, END = "<!-- written by tests/faults, from here -->", "<!-- to here -->"
 

@@ -1,4 +1,4 @@
-"""Formats the outcomes of the fuzz tests as a table, for the terminal and for docs/robustness.md."""
+"""Formats the outcomes of the fuzz tests as a table, for the terminal and for docs/results/robustness.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from tests.fuzz.targets import TARGETS
 from tests.samples import ROOT
 
-PAGE = ROOT / "docs" / "robustness.md"
+PAGE = ROOT / "docs" / "results" / "robustness.md"
 BEGIN, END = "<!-- fuzz: written by make test-fuzz -->", "<!-- fuzz: end -->"
 ENOUGH = 10_000
 

@@ -1,4 +1,4 @@
-"""The reverse proxy of docs/tls.md with the documented certificate, before a real Airflow."""
+"""The reverse proxy of docs/deployment/tls.md with the documented certificate, before a real Airflow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ RIGHTS = ["CHOWN", "DAC_READ_SEARCH", "SETGID", "SETUID"]
 
 def make_certificate(folder: Path) -> None:
     """Make a certificate with the documented command, for another name."""
-    (command,) = re.findall(r"^openssl (?:.*\\\n)*.*$", (ROOT / "docs" / "tls.md").read_text(), flags=re.MULTILINE)
+    (command,) = re.findall(
+        r"^openssl (?:.*\\\n)*.*$", (ROOT / "docs" / "deployment" / "tls.md").read_text(), flags=re.MULTILINE
+    )
     arguments = shlex.split(
         command.replace("\\\n", "").replace("numerai.example.org", NAME).replace("server/tls/certificates", str(folder))
     )

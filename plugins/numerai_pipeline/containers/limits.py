@@ -1,6 +1,6 @@
 """The sandbox of a model container: no network, no capabilities, a read-only root, hard limits, and a capped log.
 
-The socket proxy (``docs/socket-proxy.md``) accepts no other container: a change here is a change of its rules.
+The socket proxy (``docs/deployment/socket-proxy.md``) accepts no other container: a change here changes its rules.
 """
 
 from __future__ import annotations

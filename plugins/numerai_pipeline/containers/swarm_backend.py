@@ -6,7 +6,7 @@ attempt, as it has the information whether that can help.
 Properties of swarm services that this backend handles: a service may wait for a node for an unlimited time; its log
 cannot be followed to an end, and reading it blocks while its node is unreachable (``swarm_api.py``); after its
 removal its container runs for another moment; a missing image is a rejected task and not an error; a node ends
-containers that fail their health check. ``docs/swarm.md`` lists the limits of a swarm.
+containers that fail their health check. ``docs/deployment/swarm.md`` lists the limits of a swarm.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class SwarmBackend:
         lacking = "" if has_option else "; this engine's swarm does not support `no-new-privileges`"
         log.warning(
             "in a swarm a container can use swap beyond its memory limit, and can reach other models' containers on"
-            " network %s (see docs/swarm.md)%s",
+            " network %s (see docs/deployment/swarm.md)%s",
             self._settings.swarm_network,
             lacking,
         )

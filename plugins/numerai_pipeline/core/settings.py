@@ -234,7 +234,7 @@ class Settings(_Settings):
     engine: Literal["docker", "swarm"] = Field(
         default="docker",
         description="How model containers are started: `docker`, on the engine beside Airflow, or `swarm`, as services"
-        " on any node of a Docker Swarm (`docs/swarm.md`).",
+        " on any node of a Docker Swarm (`docs/deployment/swarm.md`).",
     )
     swarm_network: str = Field(
         default="numerai-models",
@@ -272,7 +272,7 @@ class Settings(_Settings):
     stables: AbsolutePath | None = Field(
         default=None,
         description="Path of `stables.yaml`: further configurations of the DAG, each with its schedule, parameters and"
-        " submissions (`docs/stables.md`). Without it there is one DAG, `numerai_tournament`.",
+        " submissions (`docs/guides/stables.md`). Without it there is one DAG, `numerai_tournament`.",
     )
     fallback_minutes: int = Field(
         default=20,

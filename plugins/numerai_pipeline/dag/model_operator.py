@@ -93,7 +93,7 @@ class TaskRun:
 
 
 def contract_environment(spec: ModelSpec, cores: int) -> dict[str, str]:
-    """Return the contract's variables (``docs/contract.md``) of a task; seed and search time are templates.
+    """Return the contract's variables (``docs/reference/contract.md``) of a task; seed and search time are templates.
 
     Parameters
     ----------

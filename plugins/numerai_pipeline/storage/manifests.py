@@ -1,8 +1,8 @@
 """Manifests: the checksum files of finished outputs.
 
 Each output ``x`` has ``x.manifest.json`` beside it with its SHA-256, size, rows and columns, written last. The pipeline
-ignores an output without a valid manifest. The model images write the same format (``docs/contract.md``) with separate
-code.
+ignores an output without a valid manifest. The model images write the same format (``docs/reference/contract.md``) with
+separate code.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def test_load_names_missing_and_quoted_settings(paths: ProjectPaths) -> None:
 def test_load_needs_only_the_brokers_password_on_the_machine_of_a_worker(paths: ProjectPaths) -> None:
     settings = server_settings.create_env_file(paths, {}, {})
     # the documented command
-    (pattern,) = re.findall(r"grep -vE '([^']+)' \.env", (ROOT / "docs" / "operations.md").read_text())
+    (pattern,) = re.findall(r"grep -vE '([^']+)' \.env", (ROOT / "docs" / "deployment" / "server.md").read_text())
     lines = [line for line in paths.env_file.read_text().splitlines() if not re.match(pattern, line)]
     paths.env_file.write_text("\n".join(lines))
     loaded = server_settings.load(paths, server_settings.WORKER_SECRETS)

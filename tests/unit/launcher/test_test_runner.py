@@ -29,10 +29,13 @@ CLEAN = '"""Nothing."""\n'
 
 @pytest.fixture
 def context(tmp_path: Path) -> CommandContext:
-    """The context of a command in a checkout with one clean file and the packages of the pipeline, which are empty."""
+    """The context of a command in a checkout with a clean file, a page, and the packages of the pipeline, all empty."""
     (tmp_path / "launcher").mkdir()
     (tmp_path / "launcher" / "nothing.py").write_text(CLEAN)
     shutil.copy2(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "mkdocs.yml").write_text("site_name: Nothing\nsite_dir: .cache/site\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Nothing\n")
     for name in (".", "core", "storage", "dataset", "models", "leaderboard", "numerai_api", "containers", "dag"):
         package = tmp_path / "plugins" / "numerai_pipeline" / name
         package.mkdir(parents=True, exist_ok=True)
@@ -53,7 +56,8 @@ def test_make_test_with_clean_code_and_passing_tests_succeeds(
 ) -> None:
     assert outcome_of(context, monkeypatch, lambda: 0) == 0
     output = context.screen.console.export_text()
-    assert all(f"{title:<16}no findings" in output for title in ("Ruff", "Format", "Types", "Packages", "Prose"))
+    titles = ("Ruff", "Format", "Types", "Packages", "Documentation", "Prose")
+    assert all(f"{title:<16}no findings" in output for title in titles)
     assert "Passed" in output
 
 
@@ -103,6 +107,12 @@ def test_make_check_with_stilted_prose_fails(context: CommandContext) -> None:
     (context.paths.root / "launcher" / "nothing.py").write_text('"""Nobody\tknows it."""\n')
     assert test_runner.check(context) == EXIT_FAILED
     assert "unnamed actor 333.33" in context.screen.console.export_text()
+
+
+def test_make_check_with_a_broken_link_in_the_documentation_fails(context: CommandContext) -> None:
+    (context.paths.root / "docs" / "index.md").write_text("# Nothing\n\n[Gone](gone.md)\n")
+    assert test_runner.check(context) == EXIT_FAILED
+    assert "contains a link 'gone.md'" in context.screen.console.export_text()
 
 
 def test_package_contracts_reject_a_forbidden_import(context: CommandContext) -> None:

@@ -28,7 +28,7 @@ TEXT = (ROOT / "docker-compose.yaml").read_text()
 SERVICES: dict[str, Any] = yaml.safe_load(TEXT)["services"]
 ONCE = "airflow-init"
 LASTING = sorted(set(SERVICES) - {ONCE})
-# Variable of .env -> the services that need it, and no others; docs/operations.md has the reasons
+# Variable of .env -> the services that need it, and no others; docs/deployment/server.md has the reasons
 NUMERAI_SECRETS = ("NUMERAI_PUBLIC_ID", "NUMERAI_SECRET_KEY")
 NEEDS = {
     "POSTGRES_PASSWORD": {"postgres", "airflow-init", "api-server", "scheduler", "dag-processor", "triggerer"},
@@ -163,7 +163,7 @@ def test_task_processes_lose_the_secrets_of_their_service() -> None:
 
 
 def test_documentation_lists_the_services_of_each_secret() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docs" / "deployment" / "server.md").read_text()
     listed = {
         secret: set(re.findall(r"`([\w-]+)`", services))
         for secret, services in re.findall(r"^\| `([A-Z_]+)` \| ([^|]*) \|", text, flags=re.MULTILINE)
