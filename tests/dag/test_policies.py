@@ -102,9 +102,7 @@ def test_stable_is_a_dag_of_the_same_graph_and_policies(stables_file: Path, dag:
     assert all(container.live_dags == (names[2], names[3], names[1]) for container in containers(weekday))
 
 
-def test_process_of_a_task_builds_the_dag_of_its_task_only(
-    stables_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_of_a_task_builds_the_dag_of_its_task_only(stables_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.definitions.context import _AIRFLOW_PARSING_CONTEXT_DAG_ID
 
     stables_file.write_text(STABLES)

@@ -6,7 +6,8 @@ calls before the process reads the DAG file, removes the other secrets. A task n
 Airflow's execution API, which gives it connections decrypted.
 
 This prevents that a secret is passed on by mistake. It does not keep a hostile program with the scheduler's user from
-reading the scheduler's memory: tasks of workers (``docs/deployment/server.md``) are in containers that never had the secrets.
+reading the scheduler's memory: tasks of workers (``docs/deployment/server.md``) are in containers that never had the
+secrets.
 """
 
 from __future__ import annotations
