@@ -35,6 +35,7 @@ schedule, defaults of these parameters, and submissions.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,7 @@ def build_dag(stable: Stable) -> DAG:
             python_callable=tasks.write_leaderboard_page,
             # schedules the DAGs of users that work with the predictions
             outlets=[predictions_asset(dag.dag_id)],
-            post_execute=task_reports.after_leaderboard,
+            post_execute=partial(task_reports.after_leaderboard, submissions=stable.submissions),
             execution_timeout=timedelta(minutes=30),
             doc_md="Writes the run's leaderboard as one HTML file into its directory; the menu *Browse* has all runs.",
         )

@@ -36,12 +36,17 @@ if TYPE_CHECKING:
 DAG_ID = "numerai_tournament"
 DAG_FILE = """
 from datetime import UTC, datetime
+from functools import partial
 
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
 
+from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.core.stables import Submissions
 from numerai_pipeline.dag import submission, task_reports, tasks
 from numerai_pipeline.dag.assets import predictions_asset, submissions_asset
+
+SUBMISSIONS = Submissions(load_settings().submissions, scheduled=True)
 
 with DAG("numerai_tournament", schedule=None, params={params!r}) as dag:
     PythonOperator(
@@ -52,12 +57,12 @@ with DAG("numerai_tournament", schedule=None, params={params!r}) as dag:
         task_id="leaderboard",
         python_callable=tasks.write_leaderboard_page,
         outlets=[predictions_asset(dag.dag_id)],
-        post_execute=task_reports.after_leaderboard,
+        post_execute=partial(task_reports.after_leaderboard, submissions=SUBMISSIONS),
     )
     PythonOperator(
         task_id="submit",
         python_callable=submission.submit,
-        op_kwargs={{"predictions": {predictions!r}, "models": ["svm", "xgboost"]}},
+        op_kwargs={{"predictions": {predictions!r}, "models": ["svm", "xgboost"], "submissions": SUBMISSIONS}},
         outlets=[submissions_asset(dag.dag_id)],
         post_execute=task_reports.after_submit,
     )

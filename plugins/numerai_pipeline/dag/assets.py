@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset
 
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.core.parameters import parse_parameters
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.core.task_ids import UNZIP
 from numerai_pipeline.dag.run_dates import run_type_of
@@ -54,7 +53,11 @@ def run_layout(context: Context) -> RunLayout:
 
 
 def run_facts(
-    context: Context, scores: Mapping[str, float | None], submissions: Mapping[str, Mapping[str, Any]]
+    context: Context,
+    scores: Mapping[str, float | None],
+    submissions: Mapping[str, Mapping[str, Any]],
+    *,
+    submits: bool,
 ) -> dict[str, Any]:
     """Return the facts of a run that the events of its assets have.
 
@@ -66,13 +69,15 @@ def run_facts(
         Model or ensemble → mean CORR.
     submissions : mapping
         Model at Numerai → record of its submission.
+    submits : bool
+        Whether the run submits, by its parameter or its stable.
 
     Returns
     -------
     dict
         ``dag``, ``run_id``, ``run_type``, ``source``, ``feature_set``, ``target``; ``round`` (a number; None for an
         archive without one); ``walk_forward`` (whether the round is over, so that nothing can be submitted);
-        ``submits`` (the run's parameter); ``directory`` (path of the run's directory); ``predictions``: model or
+        ``submits``; ``directory`` (path of the run's directory); ``predictions``: model or
         ensemble → ``file``, ``key`` (of the result), ``sha256``, ``corr`` (None if not evaluated), ``submitted_as``
         (models at Numerai with a confirmed submission of this result).
     """
@@ -102,7 +107,7 @@ def run_facts(
         "round": int(run["round"]) if str(run["round"]).isdecimal() else None,
         **{name: run.get(name) for name in ("source", "feature_set", "target")},
         "walk_forward": run.get("era") is not None,
-        "submits": parse_parameters(context["params"]).submit,
+        "submits": submits,
         "directory": str(layout.directory),
         "predictions": predictions,
     }

@@ -10,6 +10,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from numerai_pipeline.core.parameters import parse_parameters
 from numerai_pipeline.core.task_ids import DOWNLOAD
 from numerai_pipeline.dag import metrics
 from numerai_pipeline.dag.assets import predictions_asset, run_facts, run_layout, submission_records, submissions_asset
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from numerai_pipeline.core.stables import Submissions
+
 log = logging.getLogger(__name__)
 
 
@@ -29,14 +32,16 @@ def after_download(context: Context, result: Mapping[str, Any]) -> None:
         metrics.report_round(context, result["round"])
 
 
-def after_leaderboard(context: Context, result: object) -> None:  # noqa: ARG001 - Airflow's signature
+def after_leaderboard(context: Context, result: object, submissions: Submissions) -> None:  # noqa: ARG001 - of Airflow
     """Report the scores, and describe the run in the event of its predictions."""
     with _errors_logged("the predictions"):
         layout = run_layout(context)
         scores = read_scores(layout)
         metrics.report_scores(context, scores)
         asset = predictions_asset(context["ti"].dag_id)
-        context["outlet_events"][asset].extra = run_facts(context, scores, submission_records(layout))
+        submits = submissions.is_submitting(parse_parameters(context["params"]), context["dag_run"].run_type)
+        records = submission_records(layout)
+        context["outlet_events"][asset].extra = run_facts(context, scores, records, submits=submits)
 
 
 def after_submit(context: Context, result: Mapping[str, Any]) -> None:
@@ -46,7 +51,8 @@ def after_submit(context: Context, result: Mapping[str, Any]) -> None:
         closes = (context["ti"].xcom_pull(task_ids=DOWNLOAD) or {}).get("closes")
         metrics.report_submissions(context, closes, records)
         asset = submissions_asset(context["ti"].dag_id)
-        context["outlet_events"][asset].extra = run_facts(context, read_scores(run_layout(context)), records)
+        scores = read_scores(run_layout(context))
+        context["outlet_events"][asset].extra = run_facts(context, scores, records, submits=True)
 
 
 @contextmanager
