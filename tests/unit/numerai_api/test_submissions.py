@@ -440,7 +440,8 @@ def test_submit_other_predictions_of_a_killed_run_count_if_the_server_has_them(
         submit(batch)
     other = make_run(season, run="2" * 12)
     change_predictions(other)
-    server.faults.add(graphql("status", LATEST, count=2))  # it is unknown for a while
+    # it is unknown for a while
+    server.faults.add(graphql("status", LATEST), graphql("graphql_error", LATEST, message="models not found"))
     records, errors = submit(make_batch(layout=other))
     assert set(errors) == ({"alpha"} if is_created else set())
     assert len(server.store.submissions(model_id(server, "alpha"))) == 1
@@ -458,6 +459,16 @@ def test_submit_with_replace_repeats_predictions_that_were_replaced_by_hand(
     assert records["alpha"].submission == listed(server, "alpha") != first["alpha"].submission
     assert records["beta"].submission == first["beta"].submission
     assert uploads(server) == 4
+
+
+def test_submit_other_predictions_after_the_next_opening_name_the_closed_round(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason
+) -> None:
+    confirmed(make_batch())
+    season.clock = NumeraisRound(NUMBER + 1).opens + timedelta(minutes=5)
+    other = make_run(season, run="2" * 12)
+    change_predictions(other)
+    assert isinstance(failures(make_batch(layout=other))["alpha"], RoundClosedError)
 
 
 def test_submit_slot_is_one_source_and_round(
