@@ -1,7 +1,7 @@
 """Sign-in to the web UI by an OpenID Connect provider, if ``.env`` names one, or else by password.
 
-See docs/deployment/server.md. Flask-AppBuilder reads it in the service ``api-server``. To configure more, name a copy by
-``WEBSERVER_CONFIG`` in ``.env``.
+See docs/deployment/server.md. Flask-AppBuilder reads it in the service ``api-server``. To configure more, name a copy
+by ``WEBSERVER_CONFIG`` in ``.env``.
 """
 
 from __future__ import annotations

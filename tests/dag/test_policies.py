@@ -16,11 +16,11 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import CronTriggerTimetable, TriggerRule
 
 from numerai_pipeline.core.settings import load_settings
+from numerai_pipeline.core.stables import Submissions
 from numerai_pipeline.dag.model_operator import ModelOperator
 from numerai_pipeline.dag.round_sensor import RoundSensor
 from numerai_pipeline.dag.timetable import NumeraiRounds
 from numerai_pipeline.models.images import image_reference
-from numerai_pipeline.models.registry import CONTRACT_VARIABLES
 from practice.season import Season
 from practice.server import running
 from tests.clocked_season import SIZE
@@ -98,7 +98,7 @@ def test_stable_is_a_dag_of_the_same_graph_and_policies(stables_file: Path, dag:
         "Tuesday, Wednesday, Thursday and Friday rounds, from 12:00 UTC",
         "Saturday rounds, on demand",
     ]
-    assert weekday.task_dict["submit"].op_kwargs["submissions"].models == {"alpha": "ensemble_selection"}  # type: ignore[attr-defined]
+    assert submissions_of(weekday).models == {"alpha": "ensemble_selection"}
     assert all(container.live_dags == (names[2], names[3], names[1]) for container in containers(weekday))
 
 
@@ -106,7 +106,7 @@ def test_process_of_a_task_builds_the_dag_of_its_task_only(stables_file: Path, m
     from airflow.sdk.definitions.context import _AIRFLOW_PARSING_CONTEXT_DAG_ID
 
     stables_file.write_text(STABLES)
-    # Airflow's context manager does not remove it again
+    # Airflow's own context manager does not remove the variable at its end
     monkeypatch.setenv(_AIRFLOW_PARSING_CONTEXT_DAG_ID, "numerai_weekday")
     assert sorted(load_dags()) == ["numerai_housekeeping", "numerai_weekday"]
 
@@ -133,7 +133,7 @@ def test_mistake_in_a_stable_fails_its_first_task_only(
 ) -> None:
     stables_file.write_text(f"stables: [{{{entry}}}, {{name: other}}]")
     dags = load_dags()
-    assert sorted(dags) == sorted(["numerai_housekeeping", "numerai_other", "numerai_tournament", name])
+    assert set(dags) == {"numerai_housekeeping", "numerai_other", "numerai_tournament", name}
     stored = serialized(dags[name])
     assert (stored.timetable.summary if summary else dags[name].schedule) == summary
     assert expected in (stored.description or "")
@@ -160,7 +160,7 @@ def test_unreadable_stables_fail_the_first_task_and_keep_the_dags_of_runs_that_h
     for name in ("numerai_tournament", "numerai_weekday"):
         assert str(stables_file) in first_error(dags[name])
     assert dags["numerai_weekday"].params["seed"] == 5
-    assert dags["numerai_weekday"].task_dict["submit"].op_kwargs["submissions"].scheduled  # type: ignore[attr-defined]
+    assert submissions_of(dags["numerai_weekday"]).scheduled
 
 
 def test_stable_that_is_not_listed_any_more_has_no_dag(stables_file: Path) -> None:
@@ -176,6 +176,14 @@ def test_stale_name_in_numerai_submissions_fails_the_first_task(monkeypatch: pyt
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "alpha=smv")
     load_settings.cache_clear()
     assert "NUMERAI_SUBMISSIONS: alpha=smv: no model or ensemble 'smv'" in first_error(load_dag())
+
+
+def submissions_of(dag: DAG) -> Submissions:
+    submit = dag.task_dict["submit"]
+    assert isinstance(submit, PythonOperator)
+    found = submit.op_kwargs["submissions"]
+    assert isinstance(found, Submissions)
+    return found
 
 
 def first_error(dag: DAG) -> str:
@@ -283,14 +291,6 @@ def test_container_task_cores_are_a_share_of_the_setting(monkeypatch: pytest.Mon
     load_settings.cache_clear()
     [xgboost] = [each for each in containers(load_dags()["numerai_tournament"]) if each.task_id == "xgboost"]
     assert (xgboost.pool_slots, xgboost.cpus, xgboost.environment["THREADS"]) == (16, 16, "16")
-
-
-def test_container_environment_is_the_contracts_and_its_parameters(dag: DAG) -> None:
-    """No secret, and nothing of Airflow's environment."""
-    for container in [each for each in dag.tasks if isinstance(each, ModelOperator)]:
-        assert set(container.environment) <= CONTRACT_VARIABLES | set(container.spec.parameters), container.task_id
-        assert not container.env_file
-        assert not container._private_environment
 
 
 def test_other_tasks_with_a_docker_image_do_not_exist(dag: DAG) -> None:

@@ -339,11 +339,13 @@ class SubmissionBatch:
                 return
             try:
                 slot.record = self._usable_record(slot)
-            except BadInputError as error:
-                self._fail(slot, error)
-                return
+            except CredentialsError:
+                raise
             except _TRANSIENT as error:
                 self._postpone(slot, error)
+                return
+            except BadInputError as error:
+                self._fail(slot, error)
                 return
             slot.is_taken = True
             slot.lock = lock.pop_all()
@@ -355,6 +357,8 @@ class SubmissionBatch:
         ------
         BadInputError
             When another run has submitted other predictions, and must not be replaced.
+        RoundClosedError
+            When, in this case, the round is closed.
         """
         record = _read(slot.record_path) or self._record_of_earlier_release(slot)
         if record is None:
@@ -378,6 +382,7 @@ class SubmissionBatch:
         if self._replace_others:
             log.warning("%s: replacing %s", slot.name, described)
             return None
+        self._require_open()  # otherwise that is the reason, and `replace` is no remedy
         msg = (
             f"round {self._round} has {described}, which has other predictions: nothing was uploaded. To replace it,"
             " start a run with the parameter 'replace' (REPLACE=1)"

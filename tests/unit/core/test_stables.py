@@ -10,6 +10,8 @@ import pytest
 from numerai_pipeline.core.parameters import RunParameters
 from numerai_pipeline.core.settings import load_settings
 from numerai_pipeline.core.stables import Stable, StableBuilder, Submissions, listed_submissions
+from numerai_pipeline.models.registry import load_registry
+from tests.samples import ROOT
 
 MODELS = ("svm", "xgboost")
 PREDICTIONS = (*MODELS, "ensemble_selection")
@@ -222,3 +224,16 @@ def test_listed_submissions_are_those_of_all_stables(file: Path) -> None:
     file.write_text("stables: [{name: a, submissions: {alpha: svm}}, {name: b, submissions: {beta: smv}}, 5]")
     assert listed_submissions(file) == {"alpha": "svm", "beta": "smv"}
     assert listed_submissions(None) == listed_submissions(file.with_name("none")) == {}
+
+
+def test_example_of_the_documentation_is_valid(file: Path) -> None:
+    registry = load_registry(ROOT / "model_images")
+    file.write_text((ROOT / "docs" / "examples" / "stables.yaml").read_text())
+    load_settings.cache_clear()
+    stables = StableBuilder(load_settings(), registry.models, registry.predictions).build()
+    assert [(stable.name, stable.problem) for stable in stables] == [
+        ("tournament", None),
+        ("weekday", None),
+        ("rehearsal", None),
+    ]
+    assert [stable.submissions.scheduled for stable in stables] == [True, True, False]

@@ -45,7 +45,7 @@ def test_list_runs_newest_round_comes_first(tmp_path: Path) -> None:
 
 def test_list_runs_and_board_name_the_stable(tmp_path: Path) -> None:
     names = {"numerai_tournament": "tournament", "numerai_weekday": "weekday"}
-    layouts = {
+    layouts: dict[RunLayout, str | None] = {
         make_run(tmp_path, tables=False, seed=seed, dag_run=RunRef(dag, DAG_RUN.run)): stable
         for seed, (dag, stable) in enumerate(names.items())
     }

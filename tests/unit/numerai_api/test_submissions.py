@@ -116,6 +116,12 @@ def graphql(kind: Any, match: str, **options: Any) -> Fault:
     return Fault(kind=kind, on="graphql", match=match, **options)
 
 
+def listed(server: PracticeServer, name: str) -> str | None:
+    """Return the id of the submission that a model has for its newest round."""
+    submission = entries(server, name)[0].submission
+    return submission.id if submission else None
+
+
 def change_predictions(layout: RunLayout) -> None:
     """Give the run other predictions of `svm`, and so of the model `alpha`."""
     table = read_predictions(layout, "svm")
@@ -275,8 +281,8 @@ def test_submit_late_after_an_on_time_submission_is_queued(
     season.clock = CLOSES + timedelta(minutes=5)
     other = make_run(season, run="fedcba987654")
     change_predictions(other)
-    for record in confirmed(make_batch(replace_others=True, layout=other)).values():
-        assert (record.round, record.status) == (NUMBER + 1, "queued")
+    record = confirmed(make_batch(replace_others=True, layout=other))["alpha"]
+    assert (record.round, record.status) == (NUMBER + 1, "queued")
 
 
 def test_submit_late_with_refuse_uploads_nothing(
@@ -396,7 +402,7 @@ def test_submit_other_predictions_of_another_run_are_refused_without_replace(
         assert uploads(server) == 3
     assert replaced["alpha"].run == run
     assert replaced["beta"] == first["beta"]
-    assert entries(server, "alpha")[0].submission == replaced["alpha"].submission
+    assert listed(server, "alpha") == replaced["alpha"].submission
     # now the slot is the other run's; the copy of the first run's record stays
     assert set(failures(make_batch())) == {"alpha"}
     assert stored_record(layout, "alpha")["submission"] == first["alpha"].submission
@@ -434,7 +440,8 @@ def test_submit_other_predictions_of_a_killed_run_count_if_the_server_has_them(
         submit(batch)
     other = make_run(season, run="2" * 12)
     change_predictions(other)
-    server.faults.add(graphql("status", LATEST, count=2))  # it is unknown for a while
+    # it is unknown for a while
+    server.faults.add(graphql("status", LATEST), graphql("graphql_error", LATEST, message="models not found"))
     records, errors = submit(make_batch(layout=other))
     assert set(errors) == ({"alpha"} if is_created else set())
     assert len(server.store.submissions(model_id(server, "alpha"))) == 1
@@ -449,9 +456,19 @@ def test_submit_with_replace_repeats_predictions_that_were_replaced_by_hand(
     filename = by_hand.upload_file(model_id(server, "alpha"), layout.submission("beta"))
     by_hand.create_submission(model_id(server, "alpha"), filename)
     records = confirmed(make_batch(layout=make_run(season, run="2" * 12), replace_others=True))
-    assert records["alpha"].submission == entries(server, "alpha")[0].submission != first["alpha"].submission
+    assert records["alpha"].submission == listed(server, "alpha") != first["alpha"].submission
     assert records["beta"].submission == first["beta"].submission
     assert uploads(server) == 4
+
+
+def test_submit_other_predictions_after_the_next_opening_name_the_closed_round(
+    server: PracticeServer, make_batch: Batch, season: ClockedSeason
+) -> None:
+    confirmed(make_batch())
+    season.clock = NumeraisRound(NUMBER + 1).opens + timedelta(minutes=5)
+    other = make_run(season, run="2" * 12)
+    change_predictions(other)
+    assert isinstance(failures(make_batch(layout=other))["alpha"], RoundClosedError)
 
 
 def test_submit_slot_is_one_source_and_round(
