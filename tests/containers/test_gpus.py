@@ -35,7 +35,7 @@ SOCKET = "/var/run/docker.sock"
 
 
 class _Recorder(socketserver.StreamRequestHandler):
-    """Passes a connection on to the engine and records what the client sends."""
+    """Passes a connection on to the engine and records the requests of the client."""
 
     recorded: bytearray
 
@@ -61,7 +61,7 @@ class _Recorder(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def gateway(engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[bytearray]:
-    """A gateway before the engine; yields what it records."""
+    """A gateway before the engine; yields its records."""
     recorded = bytearray()
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), type("Handler", (_Recorder,), {"recorded": recorded}))
     server.daemon_threads = True

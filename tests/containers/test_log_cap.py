@@ -1,4 +1,4 @@
-"""The cap of a container's log on a real engine: the disk is not filled, and the task still reads what it needs."""
+"""The cap of a container's log on a real engine: the disk is not filled, and the task still reads the needed lines."""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ def statsd() -> Iterator[StatsdReceiver]:
 
 @pytest.fixture
 def collector() -> Iterator[tuple[str, list[ExportMetricsServiceRequest]]]:
-    """An OpenTelemetry collector; gives its address and what it received."""
+    """An OpenTelemetry collector; gives its address and the received metrics."""
     received: list[ExportMetricsServiceRequest] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -122,14 +122,14 @@ def test_services_have_only_the_secrets_that_they_need() -> None:
 def test_only_the_api_server_has_the_secret_of_the_sign_in() -> None:
     holders = {name for name, service in SERVICES.items() if "${OIDC_CLIENT_SECRET:" in json.dumps(service)}
     assert holders == {"api-server"}
-    # what the other services mount, and the configuration
+    # the mounts of the other services, and the configuration
     *volumes, configuration = SERVICES["api-server"]["volumes"]
     assert volumes == SERVICES["triggerer"]["volumes"]
     assert configuration.endswith(":/opt/airflow/webserver_config.py:ro")
 
 
 def test_worker_environment_has_no_secret_but_the_brokers_and_the_accounts() -> None:
-    """A worker's environment, each variable of it: what is not of the pipeline is listed here."""
+    """A worker's environment, each variable of it: those that are not of the pipeline are listed here."""
     worker = SERVICES["worker"]
     secrets = {
         name: re.findall(r"\$\{(\w+)", value)
