@@ -192,7 +192,7 @@ class _Rows(lightgbm.Sequence):  # type: ignore[misc]  # LightGBM's class is unt
     def _read(self, start: int, stop: int) -> NDArray[np.float64]:
         if start < self._start:
             self._restart()
-        parts = []
+        parts: list[NDArray[np.float64]] = []
         while start < stop:
             while start >= self._start + len(self._block):
                 self._start += len(self._block)
@@ -201,7 +201,7 @@ class _Rows(lightgbm.Sequence):  # type: ignore[misc]  # LightGBM's class is unt
             # the library takes absolute values, and int8 has none of its lowest number, which is `MISSING`
             parts.append(without_nan(part).astype(np.float64))
             start += len(part)
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return np.concatenate(parts)
 
 
 def _progress(progress: Progress, trees: int) -> Callable[[Any], None]:

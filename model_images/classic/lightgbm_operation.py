@@ -8,8 +8,9 @@ Environment variables:
 ``PRESET`` (small)
     ``small``: 2,000 trees, rate .01, depth 5, 31 leaves; ``standard``: 20,000, .001, 6, 64; ``deep``: 30,000, .001, 10,
     1,024, with at least 10,000 rows a leaf. A tree may use a tenth of the features. On less than 2.75 million rows the
-    number of trees is multiplied by the cube root of their share. For a preset other than `small` raise `time_limit` in
-    models.yaml.
+    number of trees is multiplied by the cube root of their share. A tree of depth 5 took 1 nanosecond of a core for a
+    value (a feature of a row), one of depth 10 took 1.8: on 6.8 million rows of 42 features, both fits of `small`
+    take a quarter of an hour, of `standard` 2 hours, of `deep` 6.
 ``MAX_TREES``, ``LEARNING_RATE``, ``MAX_DEPTH``, ``MAX_LEAVES``, ``MIN_LEAF_ROWS``, ``COLSAMPLE`` (of the preset)
     Number of trees, shrinkage of each; maximum depth, maximum leaves, and minimum rows of a leaf; share of the features
     available to each tree.

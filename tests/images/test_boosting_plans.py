@@ -39,9 +39,7 @@ def test_plans_tournament_size_fit_the_memory(runner: Runner) -> None:
         if plan.operation in TREES:
             assert plan.rows == sum(TOURNAMENT_ROWS), plan
             # 14 MiB a feature; XGBoost's trees take the time of all features
-            fitting = {2_048: 10, 6_144: 300, 16_384: 780}[plan.limit]
-            if plan.operation == "xgboost":
-                fitting = min(fitting, 200)
+            fitting = {2_048: 10, 6_144: 300, 16_384: 780 if plan.operation == "lightgbm" else 360}[plan.limit]
             assert min(plan.of_features, fitting) <= plan.features <= plan.of_features, plan
         elif plan.limit == 6_144:
             assert plan.features == min(plan.of_features, 50), plan
