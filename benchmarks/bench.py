@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import threading
@@ -171,6 +172,8 @@ class Bench:
             for name, value in self._environment(spec).items()
         }
         environment |= {
+            **dockerfile_environment(images / "base" / "Dockerfile"),
+            **dockerfile_environment(images / spec.image / "Dockerfile"),
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(images / "contract" / "src"),
             "OPERATIONS_DIR": str(images / spec.image),
@@ -253,6 +256,13 @@ class Sampler:
                 return  # the sample of a container that has ended
             self._processor_seconds = max(self._processor_seconds, used)
             self._memory = max(self._memory, (anonymous + shared) / MIB)
+
+
+def dockerfile_environment(path: Path) -> dict[str, str]:
+    """Return the variables that the ENV instructions of a Dockerfile set."""
+    instructions = path.read_text().replace("\\\n", " ").splitlines()
+    words = [word for line in instructions if line.startswith("ENV ") for word in shlex.split(line)[1:]]
+    return dict(word.split("=", 1) for word in words)
 
 
 def machine() -> str:

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import world as worlds
+from benchmarks.bench import dockerfile_environment
 from benchmarks.models_page import write_section
 from benchmarks.world import Law, draw_world, five_bins, write_world
 from benchmarks.worlds import Scores, combine, entry_name, section
+from tests.samples import ROOT
 
 
 def least_squares(features: np.ndarray, targets: np.ndarray, live: np.ndarray) -> np.ndarray:
@@ -101,6 +103,13 @@ def test_write_world_tables_are_those_of_a_run(tmp_path: Path) -> None:
     assert np.isnan(live["target"].to_numpy()).all()
     assert len(np.load(directory / worlds.LAW)) == len(live) == 20_000
     assert len({*training["id"].to_pylist(), *validation["id"].to_pylist()}) == 60_000
+
+
+def test_dockerfile_environment_has_the_variables_of_an_image() -> None:
+    images = ROOT / "model_images"
+    assert dockerfile_environment(images / "networks" / "Dockerfile")["KERAS_BACKEND"] == "jax"
+    assert dockerfile_environment(images / "base" / "Dockerfile")["ARROW_DEFAULT_MEMORY_POOL"] == "system"
+    assert dockerfile_environment(images / "classic" / "Dockerfile") == {}
 
 
 def test_combine_gauss_rank_ignores_the_spread_of_a_model() -> None:
