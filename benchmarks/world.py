@@ -8,6 +8,8 @@ alone, and a score is the correlation of predictions with them: it has no noise 
 from __future__ import annotations
 
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,8 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 FEATURES, PRODUCTS = 42, 8
@@ -113,9 +113,9 @@ def five_bins(values: NDArray[np.float64]) -> NDArray[np.float32]:
 def write_world(number: int, directory: Path) -> None:
     """Write the three tables of a world, as a run has them, and its law into a new directory."""
     world = draw_world(number)
-    part = directory.with_name(f"{directory.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # its own, since two benchmarks may write the same world
+    part = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
     eras = [f"{era:04}" for era in range(1, ERAS + 1) for _ in range(ROWS_PER_ERA)]
     first = (ERAS - VALIDATION_ERAS) * ROWS_PER_ERA
     for name, data_type, rows in (
@@ -126,7 +126,13 @@ def write_world(number: int, directory: Path) -> None:
     unknown = np.full(len(world.live), np.nan, dtype=np.float32)
     _write(part / "live.parquet", "live", ["eraX"] * len(world.live), world.live, unknown)
     np.save(part / LAW, world.law)
-    part.rename(directory)
+    part.chmod(0o755)
+    try:
+        part.rename(directory)
+    except OSError:
+        shutil.rmtree(part)
+        if not directory.is_dir():
+            raise
 
 
 def _write(

@@ -103,6 +103,8 @@ def test_write_world_tables_are_those_of_a_run(tmp_path: Path) -> None:
     assert np.isnan(live["target"].to_numpy()).all()
     assert len(np.load(directory / worlds.LAW)) == len(live) == 20_000
     assert len({*training["id"].to_pylist(), *validation["id"].to_pylist()}) == 60_000
+    write_world(1, directory)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 def test_dockerfile_environment_has_the_variables_of_an_image() -> None:
