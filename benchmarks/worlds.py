@@ -7,6 +7,7 @@ settings apart that a year of rounds cannot. Build the images first (``make imag
     PYTHONPATH=plugins:. .venv/bin/python -m benchmarks.worlds --label after
     PYTHONPATH=plugins:. .venv/bin/python -m benchmarks.worlds --model xgboost --set MAX_TREES=150 --set COLSAMPLE=1
     PYTHONPATH=plugins:. .venv/bin/python -m benchmarks.worlds --model svm xgboost lightgbm --ensembles
+    PYTHONPATH=plugins:. .venv/bin/python -m benchmarks.worlds --model logistic_regression --set EMBEDDINGS=none
 
 ``--python classic=PATH`` runs the operations of an image with an interpreter that has its requirements, instead of
 containers; ``--images FOLDER`` takes operations and ``models.yaml`` from another checkout, to compare with. Results are
@@ -47,6 +48,8 @@ RESULTS = Path(__file__).with_name("results") / "worlds.json"
 WORLDS = 12
 # the eras of a world are independent: an embargo would only take rows away
 NO_EMBARGO = 0
+# its embeddings take longer than all models, and a model without them (EMBEDDINGS=none) does not wait for it
+_EMBEDS = "tsne"
 MEANS = ("mean", "gauss_rank")
 """Ensembles that are computed here, beside those of the operation `ensemble`."""
 
@@ -78,13 +81,16 @@ class WorldBench:
     def run(self, model: str, settings: Mapping[str, str]) -> tuple[float, dict[str, float]]:
         """Run a model, after the tasks upstream that have not run; return its score and its cost."""
         default = self._bench("default")
-        for task in self._order(self._registry.preprocessing(model)):
+        upstream = [task for task in self._registry.tasks if task in self._registry.preprocessing(model)]
+        if settings.get("EMBEDDINGS") == "none":
+            upstream = [task for task in upstream if task != _EMBEDS]
+        for task in upstream:
             if not (default.directory(task) / "model" / "model.json").is_file():
                 _succeed(default, self._registry, task)
         # with other settings beside the default outputs, from which the ensembles are made
         bench = self._bench(_folder(settings)) if settings else default
         if settings:
-            for task in self._registry.preprocessing(model):
+            for task in upstream:
                 bench.directory(task).parent.mkdir(parents=True, exist_ok=True)
                 _link(bench.directory(task), default.directory(task))
         cost = _succeed(bench, self._registry, model, settings)
@@ -109,9 +115,6 @@ class WorldBench:
 
     def _bench(self, folder: str) -> Bench:
         return Bench(self._directory / folder, self._tables, self._registry, embargo=NO_EMBARGO, **self._options)
-
-    def _order(self, tasks: Sequence[str]) -> list[str]:
-        return [task for task in self._registry.tasks if task in tasks]
 
     def _score(self, predictions: NDArray[np.float64]) -> float:
         return float(np.corrcoef(predictions, np.load(self._tables / LAW))[0, 1])

@@ -197,7 +197,8 @@ class _Rows(lightgbm.Sequence):  # type: ignore[misc]  # LightGBM's class is unt
 
     def __getitem__(self, index: Any) -> NDArray[np.float64]:
         if not isinstance(index, slice):
-            return self._read(int(index), int(index) + 1)[0]
+            row: NDArray[np.float64] = self._read(int(index), int(index) + 1)[0]
+            return row
         start, stop, _ = index.indices(self._rows)
         return self._read(start, stop)
 

@@ -116,7 +116,7 @@ def test_lightgbm_draws_the_features_of_trees_evenly(runner: Runner) -> None:
 def test_trees_stop_early_by_corr_and_are_grown_again_on_all_rows(runner: Runner, model: str) -> None:
     write_tables(runner.directory, five_bins, graded)
     stopping = {"EARLY_STOPPING": "30", "LEARNING_RATE": "0.2", "COLSAMPLE": "1", "MAX_TREES": "500"}
-    report = assert_succeeded(runner.run(model, **stopping)).report
+    report = assert_succeeded(runner.run(model, {}, **stopping)).report
     chosen = report["chosen"]
     assert chosen["trees"] == max(20, chosen["best_trees"]) < 200
     assert 0.05 < chosen["best_held_out_corr"] < 0.95
