@@ -301,8 +301,12 @@ def _measure(arguments: argparse.Namespace, results: Results) -> None:
     if arguments.ensembles and settings:
         raise SystemExit("--ensembles combines models with their default settings: leave out --set")
     label = results.setdefault(arguments.label, {"entries": {}})
-    label |= {"revision": arguments.revision or _revision(), "machine": machine()}
     pythons = {image: Path(path).absolute() for image, path in arguments.python}
+    where = "processes of the machine, without containers" if pythons else "containers"
+    label |= {
+        "revision": arguments.revision or _revision(),
+        "machine": f"{machine()}; {where}, each with at most {arguments.cores} cores",
+    }
     options = {"automl_minutes": arguments.automl_minutes, "cores": arguments.cores, "pythons": pythons}
 
     def keep(name: str, world: int, score: float, cost: Mapping[str, float] | None = None) -> None:
