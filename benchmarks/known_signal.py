@@ -1,40 +1,34 @@
-"""Measures how much of a known signal each independent model finds; writes ``docs/results/known-signal.md``.
+"""Measures how much of a known signal each independent model finds, for ``docs/results/known-signal.md``.
 
 Every model without dependencies is trained on the tables of ``tests/images/signals.py``, whose law is known, and on the
-same with shuffled targets, which have no signal. The images run as in their tests, with the memory and cores of
+same with shuffled targets, which have no signal. The containers run as in a pipeline run, with the memory and cores of
 ``models.yaml``, one after the other. Build them first (``make images``), then:
-``PYTHONPATH=plugins:. .venv/bin/python benchmarks/known_signal.py``.
+``PYTHONPATH=plugins:. .venv/bin/python -m benchmarks.known_signal``.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import json
 import tempfile
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-import docker
 from rich.console import Console
 
+from benchmarks.bench import Bench, machine
+from benchmarks.models_page import write_section
 from numerai_pipeline.core.task_ids import UNZIP
 from numerai_pipeline.models.registry import ModelSpec, load_registry
-from tests.images.conftest import Runner
 from tests.images.signals import FEATURES, KnownSignal, write_known_signal
-
-if TYPE_CHECKING:
-    from docker.models.containers import Container
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "model_images"
-PAGE = ROOT / "docs" / "results" / "known-signal.md"
-MIB = 2**20
 
 
-class Measured(NamedTuple):
-    """The results of a model's run: scores of the validation eras, memory of the whole container."""
+class Found(NamedTuple):
+    """The results of a model's run: scores of the validation eras, and the cost of its container."""
 
     logloss: float
     consistency: float
@@ -43,47 +37,20 @@ class Measured(NamedTuple):
     peak_mib: float
 
 
-def measure(runner: Runner, spec: ModelSpec, search_seconds: int) -> Measured | str:
+def measure(bench: Bench, spec: ModelSpec) -> Found | str:
     """Run a model to its end; return its last line if it failed."""
-    cores = spec.cores_of(os.cpu_count() or 1)
-    environment = {"THREADS": str(cores), "MEMORY_LIMIT": str(spec.memory), **spec.parameters}
-    if spec.search_parts:
-        environment |= {"TIME_LIMIT": str(search_seconds), "TIME_LIMIT_PART": str(search_seconds // spec.search_parts)}
-    limits = {
-        "mem_limit": f"{spec.memory}m",
-        "memswap_limit": f"{spec.memory}m",
-        "nano_cpus": cores * 10**9,
-    }
-    container = runner.start(spec.operation, limits, **environment)
-    peak = peak_memory(container)
-    ended = runner.wait(container, spec.operation)
-    if ended.code:
-        return ended.lines[-1]
-    scores = ended.report["validation"]
-    return Measured(
-        scores["logloss"], scores["consistency"], scores["correlation"], ended.report["seconds"], peak / MIB
-    )
+    measured = bench.run(spec)
+    if measured.exit_code:
+        return bench.last_line(spec.name)
+    report = json.loads((bench.directory(spec.name) / "model" / "report.json").read_text())
+    scores = report["validation"]
+    return Found(scores["logloss"], scores["consistency"], scores["correlation"], measured.seconds, measured.memory)
 
 
-def peak_memory(container: Container) -> int:
-    """Watch a container until it ends; return its peak memory in bytes.
-
-    The engine reports about once a second; cached files that could be dropped are excluded, as in ``docker stats``.
-    """
-    peak = 0
-    samples: Any = container.stats(stream=True, decode=True)
-    for sample in samples:
-        memory = sample["memory_stats"]
-        if "usage" not in memory:
-            break
-        # cgroup v1, then v2
-        droppable = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
-        peak = max(peak, memory["usage"] - droppable)
-    return peak
-
-
-def page(found: dict[str, tuple[Measured, Measured | str]], signal: KnownSignal, rows: int, search_seconds: int) -> str:
-    """Write the page.
+def section(
+    found: dict[str, tuple[Found, Found | str]], signal: KnownSignal, rows: int, search_seconds: int
+) -> list[str]:
+    """Write the section of the page.
 
     Parameters
     ----------
@@ -112,17 +79,17 @@ def page(found: dict[str, tuple[Measured, Measured | str]], signal: KnownSignal,
         " of overfitting, and *none* is a search that found only constants and failed. Real rounds have far less"
         " signal, and a model that is good here may not be good there."
     )
-    machine = (
-        f"Measured on {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), one model at a time, with the"
-        f" memory and cores of `model_images/models.yaml`; each search had {search_seconds} s. *Seconds* and"
-        " *memory* (the container's peak, sampled once a second) are of the first run."
+    measured = (
+        f"Measured on {machine()}, one model at a time, with the"
+        f" memory and cores of `model_images/models.yaml`; each search had {search_seconds} s. *Seconds* (both fits and"
+        " the predictions) and *memory* (the container's peak, sampled once a second) are of the run with the signal."
     )
     lines = [
-        "# A known signal, and how much of it the models find",
+        "## A known signal, and how much of it the models find",
         "",
         *textwrap.wrap(introduction, 120),
         "",
-        *textwrap.wrap(machine, 120),
+        *textwrap.wrap(measured, 120),
         "",
         "| model | logloss | gain | of all | consistency | correlation | shuffled: gain | seconds | memory, MiB |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -137,40 +104,36 @@ def page(found: dict[str, tuple[Measured, Measured | str]], signal: KnownSignal,
         ("*the whole law*", signal.best),
     ):
         lines.append(row(label, logloss, *[""] * 5))
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
-    """Run all the models on both kinds of tables, and write the page."""
+    """Run all the models on both kinds of tables, and write the section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=50_000, help="rows of the training table (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=120, help="time limit of each search (default: %(default)s)")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write (default: %(default)s)")
     arguments = parser.parse_args()
     console = Console()
     registry = load_registry(IMAGES)
-    engine = docker.from_env(timeout=3600)
-    found: dict[str, tuple[Measured, Measured | str]] = {}
+    found: dict[str, tuple[Found, Found | str]] = {}
     with tempfile.TemporaryDirectory(prefix="numerai-known-signal-") as directory:
         for spec in registry:
             if not spec.predicts or spec.depends_on != (UNZIP,):
                 continue
-            image = registry.image_names[spec.image]
-            runs: dict[bool, Measured | str] = {}
+            runs: dict[bool, Found | str] = {}
             for shuffled in (True, False):
-                runner = Runner(engine, image, Path(directory) / f"{spec.name}-{shuffled}")
-                signal = write_known_signal(runner.directory, arguments.rows, shuffled=shuffled)
-                try:
-                    runs[shuffled] = measure(runner, spec, arguments.seconds)
-                finally:
-                    runner.close()
+                folder = Path(directory) / f"{spec.name}-{shuffled}"
+                tables = folder / "tables"
+                tables.mkdir(parents=True)
+                signal = write_known_signal(tables, arguments.rows, shuffled=shuffled)
+                bench = Bench(folder, tables, registry, automl_minutes=arguments.seconds / 60, cores=None)
+                runs[shuffled] = measure(bench, spec)
                 console.print(f"{spec.name}{', shuffled' if shuffled else ''}: {runs[shuffled]}")
             real = runs[False]
             if isinstance(real, str):
                 raise SystemExit(f"{spec.name}: {real}")
             found[spec.name] = real, runs[True]
-    arguments.page.write_text(page(found, signal, arguments.rows, arguments.seconds))
-    console.print(arguments.page.read_text())
+    write_section("known_signal", section(found, signal, arguments.rows, arguments.seconds))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tests.generated_results import Write, add_task
 
 MODELS = (
     *("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka", "logistic_regression", "neural_network", "tpot"),
-    *("pairwise_network", "pairwise_regression", "factorization_machines", "gradient_boosted_trees"),
+    *("pairwise_network", "pairwise_regression", "factorization_machines", "gradient_boosted_trees", "lightgbm"),
 )
 ENSEMBLES = ("ensemble_geometric_mean", "ensemble_selection")
 DAG_RUN = RunRef("numerai_tournament", "manual__2026-08-15T13:00:00+00:00")

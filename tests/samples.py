@@ -19,7 +19,7 @@ FLEMING = (
 )
 # the days on which rounds open, as NUMERAI_SCHEDULE has them, by their place in the week
 ROUND_DAYS = ("tue", "wed", "thu", "fri", "sat")
-INDEPENDENT = ("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka")
+INDEPENDENT = ("svm", "xgboost", "lightgbm", "wide_and_deep", "auto_sklearn", "auto_weka")
 
 
 def task(**entry: object) -> dict[str, object]:

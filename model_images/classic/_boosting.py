@@ -1,4 +1,4 @@
-"""Gradient boosting by XGBoost on rows that are read a block at a time, with early stopping on a held-out part.
+"""Gradient boosting by XGBoost on rows that are read a block at a time.
 
 A missing value is a value below all others, and trees may split it from them. XGBoost's own treatment takes 5.8 bytes a
 value instead of 2.1 as soon as one value is missing, and a third more time.
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from numerai_contract.plans import Sizes
     from numerai_contract.progress import Progress
     from numerai_contract.task import Task
+
+    from ._era_corr import EraCorr
+    from ._presets import TreeSettings
 
 _FILE = "trees.ubj"
 _REPORTED = ("objective", "learning_rate", "max_depth", "max_bin", "colsample_bytree", "min_child_weight")
@@ -92,6 +95,25 @@ class BoostingParams(NamedTuple):
             early_stopping=parameters.get_int("EARLY_STOPPING", 50, at_least=1, at_most=100_000),
         )
 
+    @classmethod
+    def of(cls, settings: TreeSettings, parameters: Parameters, bins: int) -> BoostingParams:
+        """Translate settings that XGBoost and LightGBM share."""
+        params = {
+            "objective": "reg:logistic",
+            "eval_metric": "logloss",
+            "tree_method": "hist",
+            "learning_rate": settings.learning_rate,
+            "max_depth": settings.max_depth,
+            "max_leaves": settings.max_leaves,
+            "max_bin": bins,
+            "colsample_bytree": settings.colsample,
+            # the sum of p (1 - p), where p is close to one half
+            "min_child_weight": settings.min_leaf_rows / 4,
+            "seed": parameters.seed,
+            "nthread": parameters.threads,
+        }
+        return cls(params, settings.trees, settings.min_trees, settings.early_stopping)
+
     def histograms(
         self,
         blocks: Callable[[], Iterator[NDArray[Any]]],
@@ -122,14 +144,33 @@ class BoostingParams(NamedTuple):
         finally:
             passes.close()
 
-    def train(self, task: Task, training: xgboost.QuantileDMatrix, held_out: xgboost.QuantileDMatrix) -> BoostedModel:
-        """Grow trees on the training rows until the logloss on the held-out rows no longer falls."""
+    def train(
+        self,
+        task: Task,
+        training: xgboost.QuantileDMatrix,
+        held_out: xgboost.QuantileDMatrix,
+        judge: EraCorr | None = None,
+    ) -> BoostedModel:
+        """Grow trees on the training rows until the score on the held-out rows is no longer better.
+
+        Parameters
+        ----------
+        task
+            For its log and notes.
+        training, held_out
+            From `histograms`.
+        judge
+            The score, by default the logloss.
+        """
+        score = "logloss" if judge is None else "corr"
         with task.progress.step("growing trees"):
             booster = xgboost.train(
-                self.settings,
+                self.settings | ({} if judge is None else {"disable_default_eval_metric": True}),
                 training,
                 num_boost_round=self.max_trees,
                 evals=[(held_out, "held_out")],
+                custom_metric=None if judge is None else lambda predictions, _: (score, judge(predictions)),
+                maximize=judge is not None,
                 early_stopping_rounds=self.early_stopping,
                 verbose_eval=False,
                 callbacks=[_ProgressCallback(task.progress, self.max_trees)],
@@ -138,12 +179,12 @@ class BoostingParams(NamedTuple):
         # on a very weak signal the first tree may be the best, and its predictions are almost constant
         trees = max(best, min(self.min_trees, booster.num_boosted_rounds()))
         kept = "" if trees == best else f"; keeping {trees:,} trees (MIN_TREES)"
-        task.note(f"best held-out logloss {booster.best_score:.5f} at tree {best:,}{kept}")
+        task.note(f"best held-out {score} {booster.best_score:.5f} at tree {best:,}{kept}")
         chosen = {
             **{name: self.settings[name] for name in _REPORTED},
             "trees": trees,
             "best_trees": best,
-            "best_held_out_logloss": float(booster.best_score),
+            f"best_held_out_{score}": float(booster.best_score),
         }
         return BoostedModel(booster, trees, chosen)
 
@@ -180,7 +221,7 @@ class BoostedModel(NamedTuple):
 
     def predict(self, block: NDArray[Any]) -> NDArray[np.float64]:
         """Predict rows, shape (rows, features), NaN or `MISSING` where a value is missing; in (0, 1), shape (rows,)."""
-        predictions = self.booster.inplace_predict(_dense(block), iteration_range=(0, self.trees))
+        predictions = self.booster.inplace_predict(without_nan(block), iteration_range=(0, self.trees))
         return np.asarray(predictions, dtype=np.float64)
 
     def save(self, directory: Path) -> None:
@@ -212,7 +253,7 @@ class _Passes(xgboost.DataIter):  # type: ignore[misc]  # XGBoost's class is unt
             return False
         if self._keep and not self._is_kept:
             self._kept.append(block)
-        input_data(data=_dense(block), label=self._labels[self._position : self._position + len(block)])
+        input_data(data=without_nan(block), label=self._labels[self._position : self._position + len(block)])
         self._position += len(block)
         return True
 
@@ -240,14 +281,13 @@ class _ProgressCallback(xgboost.callback.TrainingCallback):  # type: ignore[misc
         """Log the number of trees; never stop the training."""
         done = epoch + 1
         position = f"tree {done:,} of {self._max_trees:,}"
-        if "held_out" in evals_log:
-            loss = evals_log["held_out"]["logloss"][-1]
-            position = f"tree {done:,} of at most {self._max_trees:,}, held-out logloss {loss:.5f}"
+        for score, values in evals_log.get("held_out", {}).items():
+            position = f"tree {done:,} of at most {self._max_trees:,}, held-out {score} {values[-1]:.5f}"
         self._progress.update(done / self._max_trees, position)
         return False
 
 
-def _dense(block: NDArray[Any]) -> NDArray[Any]:
+def without_nan(block: NDArray[Any]) -> NDArray[Any]:
     """Replace NaN by `MISSING`."""
     if block.dtype == np.int8:
         return block

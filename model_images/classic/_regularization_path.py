@@ -1,7 +1,11 @@
-"""A penalised linear model on the split, its cost C selected along a path by the validation part.
+"""A penalised linear model on the split, its penalty selected along a path by the validation part.
 
-The final fit has the selected cost, without a path. Fits of a path go from the strongest penalty to the weakest, each
-starts at the weights of the one before, and the path ends early when the validation logloss has risen twice in a row.
+A penalty is one of the mean loss of the rows, so that it means the same on any number of rows; scikit-learn's C, which
+multiplies the sum of their losses, is 1 / (penalty * rows). The final fit has the selected penalty, without a path.
+
+Fits of a path go from the strongest penalty to the weakest, each starts at the weights of the one before, and the path
+ends early when the validation loss has risen twice in a row. The default path is extended while the penalty at one of
+its ends is the best.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from ._quadratic import Terms
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from numerai_contract.feature_matrix import FeatureMatrix
     from numerai_contract.parameters import Parameters
     from numerai_contract.split_tables import SplitTables
@@ -24,10 +31,14 @@ if TYPE_CHECKING:
 
     from ._quadratic import Loss, QuadraticForm
 
-COSTS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""The default path; its last cost is the one of the original."""
+PENALTIES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+"""The default path; its last penalty is about that of the original."""
 
 _MIN_COST, _MAX_COST = 1e-9, 1e6
+# a stronger penalty leaves almost constant predictions
+_MIN_PENALTY, _MAX_PENALTY = 1e-6, 300.0
+# from one penalty of an extended path to the next
+_STEP = 10**0.5
 _MAX_RISES = 2
 
 
@@ -65,6 +76,8 @@ class PathFit(NamedTuple):
     Attributes
     ----------
     form : QuadraticForm
+    penalty : float
+        Of the mean loss.
     cost : float
         Its C.
     path : list of dict
@@ -72,11 +85,12 @@ class PathFit(NamedTuple):
     """
 
     form: QuadraticForm
+    penalty: float
     cost: float
     path: list[dict[str, float]]
 
 
-def read_costs(parameters: Parameters, defaults: Sequence[float] = COSTS) -> list[float]:
+def read_costs(parameters: Parameters, defaults: Sequence[float]) -> list[float]:
     """Read C, one cost or several separated by commas; ascending.
 
     Raises
@@ -98,68 +112,104 @@ def read_costs(parameters: Parameters, defaults: Sequence[float] = COSTS) -> lis
     return costs
 
 
+def read_penalties(parameters: Parameters) -> Callable[[float], list[float]] | None:
+    """Read C, so that an invalid one fails before the work.
+
+    Returns
+    -------
+    callable or None
+        From the number of summands of the loss to the penalties of the costs, the strongest first; None where C is not
+        set, for the default path.
+    """
+    if "C" not in parameters:
+        return None
+    costs = read_costs(parameters, (1e-4,))
+    return lambda weight: [1 / (cost * weight) for cost in costs]
+
+
 def fit_path(
     task: Task,
     terms: Terms,
-    costs: Sequence[float],
+    penalties: Callable[[float], list[float]] | None,
     evaluate: Callable[[QuadraticForm], float],
     *,
     loss: Loss,
+    weight: float,
     **fitting: Any,
 ) -> PathFit:
-    """Fit one model for each cost and return the best.
+    """Fit one model for each penalty and return the best.
 
     Parameters
     ----------
     task
         For its log and notes.
-    terms, loss, fitting
+    terms, loss, weight, fitting
         See `Terms.fit`.
-    costs
-        Ascending, at least one.
+    penalties
+        From `read_penalties`.
     evaluate
-        Computes the validation logloss of a model, in nats.
+        Computes the validation loss of a model, in nats.
     """
     progress = task.progress
+    given = list(PENALTIES) if penalties is None else penalties(weight)
     path: list[dict[str, float]] = []
-    weights = None
-    lowest = last = math.inf
-    rises = 0
-    with progress.step(f"fitting {terms.count:,} terms along a path of {len(costs)}"):
-        for number, cost in enumerate(costs):
-            position = f"C = {cost:g}, {number + 1} of at most {len(costs)}"
+    fits: dict[float, tuple[float, NDArray[np.float64]]] = {}
 
-            def log_iteration(iteration: int, share: float = number / len(costs), position: str = position) -> None:
-                progress.update(share, f"{position}: iteration {iteration:,}")
+    def fit(penalty: float, start: NDArray[np.float64] | None) -> float:
+        """Fit a penalty and return its validation loss; one that is not a number is the worst."""
+        cost = 1 / (penalty * weight)
+        position = f"C = {cost:.3g}, {len(path) + 1} of about {len(given)}"
 
-            weights = terms.fit(loss, cost, start=weights, on_iteration=log_iteration, **fitting)
-            form = terms.form(weights)
-            logloss = evaluate(form)
-            progress.log(f"{position}: validation logloss {logloss:.5f}")
-            path.append({"C": cost, "logloss": logloss})
-            if logloss < lowest:
-                best, lowest = PathFit(form, cost, path), logloss
+        def log_iteration(iteration: int) -> None:
+            progress.update(min(1.0, len(path) / len(given)), f"{position}: iteration {iteration:,}")
+
+        weights = terms.fit(loss, cost, weight=weight, start=start, on_iteration=log_iteration, **fitting)
+        logloss = evaluate(terms.form(weights))
+        progress.log(f"{position}: validation logloss {logloss:.5f}")
+        path.append({"C": cost, "logloss": logloss})
+        fits[penalty] = (math.inf if math.isnan(logloss) else logloss), weights
+        return fits[penalty][0]
+
+    def best() -> float:
+        return min(fits, key=lambda penalty: fits[penalty][0])
+
+    with progress.step(f"fitting {terms.count:,} terms along a path of {len(given)}"):
+        rises, last, weights = 0, math.inf, None
+        for penalty in given:
+            logloss = fit(penalty, weights)
+            weights = fits[penalty][1]
             rises = rises + 1 if logloss > last else 0
             last = logloss
             if rises == _MAX_RISES:
                 break
-    task.note(f"selected C = {best.cost:g} of {', '.join(f'{cost:g}' for cost in costs)}")
-    return best
+        if penalties is None:
+            for end, step in ((given[0], _STEP), (given[-1], 1 / _STEP)):
+                while best() == end and _MIN_PENALTY <= end * step <= _MAX_PENALTY:
+                    fit(end * step, fits[end][1])
+                    end *= step  # noqa: PLW2901 (the path has a new end)
+    selected = best()
+    cost = 1 / (selected * weight)
+    task.note(f"selected C = {cost:.3g}, a penalty of {selected:.3g} of the mean loss, of {len(path)} along the path")
+    return PathFit(terms.form(fits[selected][1]), selected, cost, path)
 
 
-def fit_cost(task: Task, terms: Terms, cost: float, *, loss: Loss, **fitting: Any) -> PathFit:
-    """Fit the model of the final fit, whose cost is known.
+def fit_penalty(task: Task, terms: Terms, penalty: float, *, loss: Loss, weight: float, **fitting: Any) -> PathFit:
+    """Fit the model of the final fit, whose penalty is known.
 
     Parameters
     ----------
     task
         For its log.
-    terms, cost, loss, fitting
+    terms, loss, weight, fitting
         See `Terms.fit`.
+    penalty
+        Of the mean loss.
     """
+    cost = 1 / (penalty * weight)
 
     def log_iteration(iteration: int) -> None:
-        task.progress.update(0.0, f"C = {cost:g}: iteration {iteration:,}")
+        task.progress.update(0.0, f"C = {cost:.3g}: iteration {iteration:,}")
 
-    with task.progress.step(f"fitting {terms.count:,} terms with C = {cost:g}"):
-        return PathFit(terms.form(terms.fit(loss, cost, on_iteration=log_iteration, **fitting)), cost, [])
+    with task.progress.step(f"fitting {terms.count:,} terms with C = {cost:.3g}"):
+        weights = terms.fit(loss, cost, weight=weight, on_iteration=log_iteration, **fitting)
+        return PathFit(terms.form(weights), penalty, cost, [])

@@ -9,13 +9,13 @@ over a thousand partners needs one f of each row instead of a thousand runs of t
 
 It learns classes on the split's training part; a missing value becomes the median of the feature there. As each pair
 has one row of each class, its probabilities are those of a balanced target. The final fit learns from all rows, with
-the C that the first has selected; the saved model has f of the partners, not their rows.
+the penalty that the first has selected; the saved model has f of the partners, not their rows.
 
 Environment variables:
 
-``C`` (0.00001,0.00003,0.0001,0.0003,0.001,0.003,0.01)
-    The weight of the loss relative to the penalty, as in scikit-learn: one number, or several from which the split's
-    validation part selects, see `_regularization_path`. The original's 0.01 is the last of them.
+``C`` (penalties from 30 to 0.001 of the mean loss, extended while an end is the best)
+    The weight of the loss relative to the penalty, as in scikit-learn: one number, or several, separated by commas. The
+    split's validation part selects, see `_regularization_path`. The original's was 0.01.
 ``ROUNDS`` (10)
     Number of partners of each row of the rarer class; the loss is the mean over the rounds, so that C does not depend
     on their number.
@@ -44,7 +44,7 @@ from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
 from ._quadratic_model import QuadraticModel
-from ._regularization_path import FittingData, fit_cost, fit_path, read_costs
+from ._regularization_path import FittingData, fit_path, fit_penalty, read_penalties
 from ._split_plan import quadratic_plan
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plan(parameters: Parameters, sizes: Sizes) -> Plan:
 
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
     """Fit on the split's training part and select C; the final fit has the C of the first."""
-    costs = read_costs(task.parameters)
+    penalties = read_penalties(task.parameters)
     rounds = _read_rounds(task.parameters)
     partners = task.parameters.get_int("PARTNERS", 1_000, at_least=1, at_most=100_000)
     plan_of_fit = plan(task.parameters, task.sizes)
@@ -95,9 +95,9 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
         "intercept": False,
     }
     if earlier is None:
-        best = fit_path(task, data.terms, costs, evaluate, **fitting)
+        best = fit_path(task, data.terms, penalties, evaluate, **fitting)
     else:
-        best = fit_cost(task, data.terms, earlier.choice, **fitting)
+        best = fit_penalty(task, data.terms, earlier.choice, **fitting)
     of_partners = best.form.compute(compared)
     model = QuadraticModel(tables.source, data.medians, best.form, mean_over_partners, of_partners=of_partners)
     summary = TrainingSummary(
@@ -105,6 +105,7 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
         held_out_rows=len(data.validation),
         chosen={
             "C": best.cost,
+            "penalty": best.penalty,
             "path": best.path,
             "terms": data.terms.count,
             "pairs": len(positive),
@@ -113,7 +114,7 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
         libraries=("scipy",),
         split=tables.score(model.predict_imputed(data.validation)),
     )
-    return Fitted(model, summary, best.cost)
+    return Fitted(model, summary, best.penalty)
 
 
 def load(task: Task, directory: Path) -> QuadraticModel:

@@ -108,6 +108,27 @@ def known_targets(
     return KnownTargets(eras, target_kind(targets[known].astype(np.float32)) is TargetKind.BINARY, era_numbers)
 
 
+def two_blocks(eras: tuple[Era, ...], embargo: int) -> tuple[tuple[Era, ...], tuple[Era, ...]]:
+    """Divide eras into an earlier and a later block, without the eras of an embargo between them.
+
+    Parameters
+    ----------
+    eras
+        In order, at least two; one of unknown number is the earliest.
+    embargo
+        Weeks between the blocks, by the numbers of the eras: targets of neighbouring eras overlap. Of few eras, at most
+        a third is left out.
+    """
+    middle = len(eras) // 2
+    border = eras[middle].number or 0
+    first = sum(era.number is None or era.number < border - embargo // 2 for era in eras)
+    second = sum(era.number is None or era.number < border + embargo - embargo // 2 for era in eras)
+    if second - first > len(eras) // 3:
+        first = middle - len(eras) // 6
+        second = first + len(eras) // 3
+    return eras[:first], eras[second:]
+
+
 def _apply_hidden_targets(
     path: Path, table: TableView, targets: NDArray[np.float64], era_numbers: NDArray[np.int32]
 ) -> None:

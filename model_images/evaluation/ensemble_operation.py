@@ -7,8 +7,8 @@
 ``ensemble_selection``
     A weighted mean, with weights by greedy forward selection with replacement (`_selection`). For targets of 0 and 1,
     of the probabilities, by logloss, which is not defined for ranks. Otherwise of the ranks in the era, by mean CORR.
-    It is selected on every second era with known targets, starting with the first, and scored on the others, so that
-    the reported gain is out of sample. Targets reach over several weeks, so neighbouring eras are slightly dependent.
+    It is selected on the earlier half of the eras with known targets, and scored on the later half, so that the
+    reported gain is out of sample. EMBARGO weeks between them are left out: the targets of neighbouring eras overlap.
 
 The fit selects on the models' predictions of the validation table and predicts that table, or the rows of it that every
 model has: a fit of an earlier week has no predictions of the newest eras. It keeps the models and their weights in
@@ -41,7 +41,7 @@ from numerai_contract.task import TrainingSummary
 
 from ._prediction_files import ENSEMBLE_PREFIX, LIVE, VALIDATION, load_predictions, read_live_predictions
 from ._selection import objective, select
-from ._targets import known_targets
+from ._targets import known_targets, two_blocks
 from ._writers import write_json
 from .evaluate_operation import prepare_self_test as prepare_self_test  # noqa: PLC0414 (the same predictions)
 
@@ -217,7 +217,7 @@ def _weights(
         return equal, _equal_weights(
             task, f"{len(targets.eras)} eras have known targets, and the selection needs two: weights are equal"
         )
-    first_half, other_half = targets.eras[::2], targets.eras[1::2]
+    first_half, other_half = two_blocks(targets.eras, task.parameters.embargo)
     # a thread for each era: within an era, matrices are too small for several
     with threadpool_limits(1), ThreadPoolExecutor(task.parameters.threads) as pool:
         score = objective(parts, first_half, binary=targets.binary, apply=pool.map)

@@ -21,8 +21,6 @@ from numerai_contract.feature_matrix import FeatureMatrix
 from numerai_contract.imputation import Medians
 from numerai_contract.split_tables import FeatureSource
 
-from ._network_plan import network_plan
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
     from numerai_contract.fitting import Fitted
     from numerai_contract.parameters import Parameters
+    from numerai_contract.plans import Plan
     from numerai_contract.progress import Progress
     from numerai_contract.saved_state import SavedState
     from numerai_contract.tables import TableView
@@ -91,7 +90,7 @@ class Examples(NamedTuple):
         return 0 if self.held_out is None else len(self.held_out.labels)
 
 
-def read_examples(task: Task, labeled: LabeledRows) -> tuple[Examples, int]:
+def read_examples(task: Task, labeled: LabeledRows, plan: Plan) -> tuple[Examples, int]:
     """Read the features of the planned training rows, and hold out the last eras, except in the final fit.
 
     Parameters
@@ -100,6 +99,8 @@ def read_examples(task: Task, labeled: LabeledRows) -> tuple[Examples, int]:
         Provides the table, EMBARGO and ROW_LIMIT.
     labeled
         The rows of the table that the network may learn from.
+    plan
+        The plan of the fit.
 
     Returns
     -------
@@ -108,7 +109,6 @@ def read_examples(task: Task, labeled: LabeledRows) -> tuple[Examples, int]:
         Eras left out between the two parts.
     """
     parameters = task.parameters
-    plan = network_plan(parameters, task.sizes)
     rows, labels = task.sample_rows(labeled, plan.rows)
     if task.is_final:
         with task.progress.step("reading the features"):
@@ -351,7 +351,23 @@ def train_on_rows(
     """Train a compiled network on single rows, see `train`."""
     shuffled = Batches(examples.training, schedule.batch_size, shuffle_seed=task.parameters.seed)
     held_out = None if examples.held_out is None else Batches(examples.held_out)
-    return train(task, network, shuffled, held_out, schedule, earlier)
+    epochs, chosen = train(task, network, shuffled, held_out, schedule, earlier)
+    if examples.held_out is None:
+        return epochs, chosen
+    constant = _constant_logloss(examples.training.labels, examples.held_out.labels)
+    if chosen["best_held_out_logloss"] >= constant:
+        task.note(
+            f"warning: the best held-out logloss {chosen['best_held_out_logloss']:.5f} is not below that of a constant,"
+            f" {constant:.5f}: the network has learned nothing that lasts. Use more rows, or lower LEARNING_RATE."
+        )
+    return epochs, {**chosen, "constant_held_out_logloss": constant}
+
+
+def _constant_logloss(training: NDArray[np.float32], held_out: NDArray[np.float32]) -> float:
+    """Return the logloss on held-out labels of the training labels' mean."""
+    constant = float(np.clip(training.mean(dtype=np.float64), 1e-6, 1 - 1e-6))
+    mean = float(held_out.mean(dtype=np.float64))
+    return -mean * math.log(constant) - (1 - mean) * math.log1p(-constant)
 
 
 class _ProgressCallback(keras.callbacks.Callback):  # type: ignore[misc]  # as above

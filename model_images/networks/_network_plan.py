@@ -25,7 +25,9 @@ _BASE_MEBIBYTES = 768
 _BYTES_OF_A_ROW = 40
 
 
-def network_plan(parameters: Parameters, sizes: Sizes, embeddings: Sequence[Embedding] | None = None) -> Plan:
+def network_plan(
+    parameters: Parameters, sizes: Sizes, embeddings: Sequence[Embedding] | None = None, *, all_rows: bool = False
+) -> Plan:
     """Plan the rows and features of a training, whose time and memory are proportional to both.
 
     Parameters
@@ -36,6 +38,8 @@ def network_plan(parameters: Parameters, sizes: Sizes, embeddings: Sequence[Embe
         The sizes of the tables.
     embeddings
         Default of EMBEDDINGS of a network on the split; None of one without a split.
+    all_rows
+        Whether to limit the rows by the memory only: an epoch then takes a minute of 6.8 million rows of 42 features.
     """
     coordinates = 0 if embeddings is None else dimensions(selected_embeddings(parameters, embeddings))
     # each part of the split has at most the planned rows
@@ -46,5 +50,7 @@ def network_plan(parameters: Parameters, sizes: Sizes, embeddings: Sequence[Embe
         row_bytes = features * sizes.packed_bytes + 4 * coordinates + _BYTES_OF_A_ROW
         return _BASE_MEBIBYTES + sizes.open_tables + in_memory * row_bytes / 2**20
 
-    rows = min(sizes.rows, max(MIN_ROWS, _MAX_WORK // (sizes.features + _FIXED_WORK)))
+    rows = sizes.rows
+    if not all_rows:
+        rows = min(rows, max(MIN_ROWS, _MAX_WORK // (sizes.features + _FIXED_WORK)))
     return within_memory(parameters, rows, sizes.features, memory)

@@ -264,7 +264,7 @@ def test_housekeeping_form_has_defaults_and_bounds_of_the_settings(monkeypatch: 
 
 
 def test_container_task_is_docker_operator_with_limits_and_mount(dag: DAG) -> None:
-    assert len(containers(dag)) == 16
+    assert len(containers(dag)) == 17
     for container in containers(dag):
         name = container.task_id
         assert isinstance(container, DockerOperator), name

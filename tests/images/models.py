@@ -182,7 +182,7 @@ def _reads_int8(finished: FinishedRun) -> None:
     assert "42 features (int8)" in finished.lines[0]
 
 
-# svm and xgboost
+# svm, xgboost and lightgbm
 
 
 def _check_binary_target(finished: FinishedRun) -> None:
@@ -196,17 +196,12 @@ def _check_svm_graded(finished: FinishedRun) -> None:
     assert finished.report["rows"]["training"] == 3_000 - undecided
 
 
-def _check_xgboost_graded(finished: FinishedRun) -> None:
+def _check_trees_graded(finished: FinishedRun) -> None:
     _reads_int8(finished)
     assert 3_000 - _rows_with_a_class(finished) > 500
     assert finished.report["chosen"]["max_bin"] == 8
-    assert finished.report["rows"]["held_out"] == 12 * 50
-    assert finished.report["rows"]["training"] == (60 - 12 - 6) * 50
-
-
-def _keeps_minimum_trees(finished: FinishedRun) -> None:
-    # even when the first tree was the best: constant predictions are useless
-    assert finished.report["chosen"]["trees"] >= 20
+    # the last eras included
+    assert finished.report["rows"]["training"] == 3_000
 
 
 # wide_and_deep
@@ -217,7 +212,7 @@ def _check_wide_and_deep(finished: FinishedRun) -> None:
     chosen = report["chosen"]
     assert chosen["embargo_eras"] == 8
     assert chosen["best_epoch"] < chosen["epochs"] < 100
-    assert (chosen["hidden_layers"], chosen["width"], chosen["wide_crosses"]) == (6, 50, 20)
+    assert (chosen["hidden_layers"], chosen["width"], chosen["wide_crosses"]) == (6, 50, 0)
     assert chosen["device"] == "cpu"
     assert {"keras", "jax", "jaxlib"} <= report["libraries"].keys()
     assert f"best held-out logloss {chosen['best_held_out_logloss']:.5f}" in report["notes"][-1]
@@ -426,6 +421,8 @@ def _check_tpot_graded(finished: FinishedRun) -> None:
 SPLIT_ROWS = {"training": 2_700, "held_out": 300}
 SIGNAL_SPLIT_ROWS = {"training": 4_500, "held_out": 500, "testing": 1_100}
 SMALL_SIGNAL = small_tables(write_tables)
+# the defaults are for signals as weak as Numerai's
+STRONG_SIGNAL = {"MAX_TREES": "150", "LEARNING_RATE": "0.05", "COLSAMPLE": "0.5"}
 # few trees, for quick tests
 FEW_TREES = {"LEARNING_RATE": "0.2", "EARLY_STOPPING": "10", "EMBEDDINGS": "perplexity_05,perplexity_30"}
 # a limit of runs, and times that are not reached: the seed alone determines the configurations
@@ -453,19 +450,32 @@ MODELS = [
         min_correlation_graded=0.1,
         check_graded=_check_svm_graded,
     ),
-    Model(
-        "xgboost",
-        "classic",
-        signals=[
-            SignalTest(SMALL_SIGNAL, below(0.68), 0.2, 0.6, rows={"testing": 1_000}, check=_check_binary_target),
-            # a gain of .0292 to .0313 with four seeds
-            SignalTest(known_signal(10_000), below_constant(0.02), 0.17, 0.7, again=None),
-        ],
-        noise=NoiseTest(small_tables(write_tables, shuffled=True), 0.005, 0.15, check=_keeps_minimum_trees),
-        write=write_tables,
-        max_logloss_with_missing_values=0.685,
-        min_correlation_graded=0.1,
-        check_graded=_check_xgboost_graded,
+    *(
+        Model(
+            name,
+            "classic",
+            signals=[
+                SignalTest(
+                    SMALL_SIGNAL,
+                    below(0.68),
+                    0.2,
+                    0.6,
+                    rows={"training": 3_000, "held_out": 0, "testing": 1_000},
+                    environment=STRONG_SIGNAL,
+                    check=_check_binary_target,
+                ),
+                SignalTest(
+                    known_signal(10_000), below_constant(0.02), 0.17, 0.7, environment=STRONG_SIGNAL, again=None
+                ),
+            ],
+            noise=NoiseTest(small_tables(write_tables, shuffled=True), 0.005, 0.15),
+            write=write_tables,
+            max_logloss_with_missing_values=0.685,
+            min_correlation_graded=0.1,
+            environment=STRONG_SIGNAL,
+            check_graded=_check_trees_graded,
+        )
+        for name in ("xgboost", "lightgbm")
     ),
     Model(
         "wide_and_deep",

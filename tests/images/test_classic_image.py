@@ -32,18 +32,19 @@ from tests.images.conftest import (
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
 IMAGE = "classic"
-MODELS = ["svm", "xgboost"]
+MODELS = ["svm", "xgboost", "lightgbm"]
 
 
 def test_operation_without_scikit_learn_does_not_import_it(runner: Runner) -> None:
-    light = ("xgboost", "gradient_boosted_trees", "logistic_regression", "pairwise_regression", "svm")
+    light = ("xgboost", "lightgbm", "gradient_boosted_trees", "logistic_regression", "pairwise_regression", "svm")
     assert run_program(runner, "imports.py") == {**dict.fromkeys(light, False), "adversarial_validation": True}
 
 
-def test_xgboost_other_seed_predicts_differently(runner: Runner) -> None:
+@pytest.mark.parametrize("model", ["xgboost", "lightgbm"])
+def test_trees_other_seed_predicts_differently(runner: Runner, model: str) -> None:
     write_tables(runner.directory)
-    first = assert_succeeded(runner.run("xgboost", MAX_TREES="30")).predictions_bytes
-    assert assert_succeeded(runner.run("xgboost", MAX_TREES="30", SEED="1")).predictions_bytes != first
+    first = assert_succeeded(runner.run(model, MAX_TREES="30")).predictions_bytes
+    assert assert_succeeded(runner.run(model, MAX_TREES="30", SEED="1")).predictions_bytes != first
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -125,7 +126,7 @@ def test_model_one_era_is_accepted(runner: Runner) -> None:
     write_tables(runner.directory)
     change_columns(runner.directory / "training.parquet", era=["era1"] * 3_000)
     assert assert_succeeded(runner.run("svm")).report["validation"]["logloss"] < 0.68
-    finished = assert_succeeded(runner.run("xgboost"))
+    finished = assert_succeeded(runner.run("xgboost", EARLY_STOPPING="20"))
     assert any(line.startswith("one era only: held out 600") for line in finished.lines)
 
 
@@ -160,20 +161,19 @@ def test_svm_full_disk_exits_with_75(runner: Runner) -> None:
     assert "/small/svm.csv: the disk is full, nothing was written." in finished.lines[-1]
 
 
-@pytest.mark.parametrize("init", [True, False])
-def test_xgboost_stop_signal_ends_within_3_s(runner: Runner, init: bool) -> None:
+@pytest.mark.parametrize(("model", "init"), [("xgboost", True), ("xgboost", False), ("lightgbm", True)])
+def test_trees_stop_signal_ends_within_3_s(runner: Runner, model: str, init: bool) -> None:
     write_tables(runner.directory)
     # endless training, in native code at the signal
-    endless = {"MAX_TREES": "100000", "EARLY_STOPPING": "100000", "LEARNING_RATE": "0.0001"}
-    container = runner.start("xgboost", {"init": init}, **endless)
-    next(line for line in container.logs(stream=True) if b"growing trees" in line)
+    container = runner.start(model, {"init": init}, MAX_TREES="100000", LEARNING_RATE="0.0001")
+    next(line for line in container.logs(stream=True) if b"growing 100,000 trees" in line)
     began = time.monotonic()
     container.stop(timeout=10)
     assert time.monotonic() - began < 3
-    finished = runner.wait(container, "xgboost")
+    finished = runner.wait(container, model)
     assert finished.code == 75
-    assert "stopped by SIGTERM while growing trees" in finished.lines[-1]
-    assert not (runner.directory / "predictions" / "xgboost.csv").exists()
+    assert "stopped by SIGTERM while growing 100,000 trees" in finished.lines[-1]
+    assert not (runner.directory / "predictions" / f"{model}.csv").exists()
 
 
 def test_svm_other_user_succeeds(runner: Runner) -> None:

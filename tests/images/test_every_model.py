@@ -183,7 +183,7 @@ def test_model_780_features_are_accepted(
     check(report)
 
 
-@_some("svm", "xgboost", "wide_and_deep", "auto_weka")
+@_some("svm", "xgboost", "lightgbm", "wide_and_deep", "auto_weka")
 def test_model_one_class_exits_with_65(runner: Runner, model: Model) -> None:
     model.write(runner.directory, target=one_class)
     finished = model.run(runner)
@@ -208,6 +208,8 @@ INVALID = {
             "FAILED (66, input missing): /data/none.parquet: the file does not exist",
         ),
     ],
+    "xgboost": [({"PRESET": "huge"}, 64, "PRESET is 'huge': allowed are small, standard, deep")],
+    "lightgbm": [({"MAX_LEAVES": "1"}, 64, "MAX_LEAVES is '1': allowed is a whole number from 2 to 65,536")],
     "wide_and_deep": [
         (
             {"WIDE_CROSSES": "51"},

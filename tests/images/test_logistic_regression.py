@@ -28,4 +28,4 @@ def test_logistic_regression_above_the_row_limit_samples(runner: Runner) -> None
     write_split_tables(runner.directory, few_floats)
     finished = assert_succeeded(runner.run(MODEL, {}, ROW_LIMIT="600", C="0.001"))
     assert finished.report["rows"]["training"] == 600
-    assert finished.report["chosen"]["path"] == [{"C": 0.001, "logloss": pytest.approx(0.62, abs=0.04)}]
+    assert finished.report["chosen"]["path"] == [pytest.approx({"C": 0.001, "logloss": 0.62}, abs=0.04)]

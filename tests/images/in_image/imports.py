@@ -21,6 +21,7 @@ def imports_sklearn(operation: str) -> bool:
 
 names = (
     "xgboost",
+    "lightgbm",
     "gradient_boosted_trees",
     "logistic_regression",
     "pairwise_regression",
