@@ -13,7 +13,7 @@ import pytest
 from tests.samples import ROOT
 
 
-def _blocks(numbers: list[int | None], embargo: int) -> tuple[list[int | None], list[int | None]]:
+def _blocks(numbers: list[Any], embargo: int) -> tuple[list[Any], list[Any]]:
     package = ModuleType("evaluation_modules")
     package.__path__ = [str(ROOT / "model_images" / "evaluation")]
     sys.modules[package.__name__] = package
