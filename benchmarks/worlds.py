@@ -1,4 +1,4 @@
-"""How much of a lasting law the models find among the effects of single eras; writes a section of ``docs/results/known-signal.md``.
+"""How much of a lasting law the models find among the effects of single eras, for ``docs/results/known-signal.md``.
 
 Trains models by their real operations on the tables of twelve small worlds (`benchmarks.world`), and scores a model by
 the correlation of its live predictions with the lasting law. Such a score has no noise of a test: twelve worlds tell

@@ -5,7 +5,7 @@ The final fit grows as many trees as the first has kept, on all rows.
 The terms are expanded a block of rows at a time and stored as histograms only, two bytes each. The product of a missing
 value is missing, and a missing term is a value below all others.
 Of more than 50 features, the 50 with the largest correlation with the target are used: with all products of 780, a fit
-of a billion would have 3,200 rows.
+of 400 million would have 1,300 rows.
 
 Environment variables:
 
@@ -21,7 +21,7 @@ Environment variables:
     Minimum sum of p (1 - p) in a leaf: about a quarter of its rows, as predictions are close to one half.
 ``EARLY_STOPPING`` (50), ``MIN_TREES`` (20)
     Stop after so many trees without improvement; keep at least so many trees.
-``EMBEDDINGS`` (the five embeddings of the features), ``ROW_LIMIT`` (a billion terms: 529,000 rows of 50 features)
+``EMBEDDINGS`` (the five embeddings of the features), ``ROW_LIMIT`` (400 million terms: 211,000 rows of 50 features)
     See `numerai_contract.split_tables`. The default is less where MEMORY_LIMIT is, but at least 50,000 rows.
 """
 
@@ -58,8 +58,8 @@ SELF_TEST_PARAMETERS = {"MAX_TREES": "20"}
 prepare_self_test = write_fixture_inputs
 
 _EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynomial)
-# terms of the training rows of a fit: 2 GiB, and two minutes of one core to read them into histograms
-_MAX_TERMS = 1_000_000_000
+# terms of the training rows of a fit: a tree on so many takes one second of a core, also if it may use only some terms
+_MAX_TERMS = 400_000_000
 _MIN_FEATURES, _MAX_FEATURES = 10, 50
 _MIN_ROWS = 50_000
 
