@@ -115,6 +115,7 @@ def test_models_not_selected_are_skipped_by_unzip(run_dag: RunDag) -> None:
         "leaderboard": "success",
         "exploring": "success",
         "submit": "skipped",
+        "resubmit": "skipped",
     }
     assert "skipped, since svm do not need them: tsne, tpot" in outcome.output
 

@@ -462,7 +462,13 @@ def test_wait_for_round_defers_to_the_triggerer(dag: DAG, tmp_path: Path, monkey
         monkeypatch.setenv("NUMERAI_PRACTICE_URL", server.address)
         load_settings.cache_clear()
         tomorrow = datetime.now(UTC) + timedelta(days=1)
-        run = SimpleNamespace(run_type="scheduled", data_interval_end=tomorrow, logical_date=None)
+        run = SimpleNamespace(
+            dag_id=dag.dag_id,
+            run_id="scheduled__1",
+            run_type="scheduled",
+            data_interval_end=tomorrow,
+            logical_date=None,
+        )
         context: Any = {"dag_run": run, "params": {**dag.params.dump(), "source": "practice"}}
         with pytest.raises(TaskDeferred) as deferred:
             sensor.execute(context)

@@ -36,6 +36,7 @@ from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season
 from practice.server import PracticeServer, running
+from tests.end_to_end.scheduled_runs import create_runs
 from tests.samples import ROUND_DAYS
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeout(900)]
@@ -145,7 +146,7 @@ def deployment(
     environment = inherited | {
         "NUMERAI_API_URL": season.address,
         "NUMERAI_PRACTICE_URL": season.address,
-        # the day of the open round, whose run Airflow starts at once
+        # the day of the open round
         "NUMERAI_SCHEDULE": ROUND_DAYS[today.weekday],
     }
     found = Deployment(checkout, environment, season.season)
@@ -169,6 +170,12 @@ def assert_belongs_to(layout: RunLayout, number: int) -> None:
 
 
 def test_scheduled_run_uses_the_round_of_its_day(deployment: Deployment) -> None:
+    create_runs(
+        deployment.checkout,
+        deployment.environment["NUMERAI_PRACTICE_URL"],
+        deployment.season.current_round(),
+        [DAG],
+    )
     (run,) = deployment.ended("scheduled", 1)
     assert run["state"] == "success"
     number = deployment.season.current_round().number

@@ -26,6 +26,7 @@ from practice.accounts import Account
 from practice.rounds import SATURDAY, SeasonRound, round_open_at
 from practice.season import Season
 from practice.server import PracticeServer, running
+from tests.end_to_end.scheduled_runs import create_runs
 from tests.end_to_end.test_rounds import IMAGES, SIZE, TIMEOUT, copied_checkout
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.containers, pytest.mark.timeout(1800)]
@@ -47,30 +48,6 @@ STABLES = {
         },
     ]
 }
-# Creates the runs of a round's day as Airflow's scheduler does, whose clock is the real one.
-CREATE_RUNS = """
-import sys
-from datetime import timedelta
-import pendulum
-from airflow.models.serialized_dag import SerializedDagModel
-from airflow.timetables.base import DataInterval
-from airflow.utils.session import create_session
-from airflow.utils.state import DagRunState
-from airflow.utils.types import DagRunTriggeredByType, DagRunType
-opening = pendulum.parse(sys.argv[1])
-with create_session() as session:
-    for dag_id in sys.argv[2:]:
-        dag = SerializedDagModel.get_dag(dag_id, session=session)
-        begin = opening - timedelta(days=7)
-        interval = DataInterval(begin, opening)
-        run_id = dag.timetable.generate_run_id(
-            run_type=DagRunType.SCHEDULED, run_after=opening, data_interval=interval)
-        dag.create_dagrun(
-            run_id=run_id, logical_date=begin, data_interval=interval, run_after=opening, conf={},
-            run_type=DagRunType.SCHEDULED, triggered_by=DagRunTriggeredByType.TIMETABLE,
-            state=DagRunState.QUEUED, session=session)
-        print(run_id)
-"""
 
 
 class LongRound(SeasonRound):
@@ -107,20 +84,7 @@ class Week:
         season = self.server.season
         assert isinstance(season, MovingSeason)
         season.clock = the_round.opens + timedelta(minutes=30)
-        environment = local_airflow.airflow_environment(
-            self.checkout, port=1, practice_url=self.server.address, scheduled=True
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", CREATE_RUNS, the_round.opens.isoformat(), *dags],
-            env=os.environ | environment,
-            cwd=self.checkout.root,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        (run_id,) = {line for line in done.stdout.splitlines() if line.startswith("scheduled__")}
-        return run_id
+        return create_runs(self.checkout, self.server.address, the_round, dags)
 
     def outcome(self, dag: str, run_id: str) -> tuple[RunLayout, dict[str, Any]]:
         """Wait for the end of a run; return its directory and the result of `submit`."""
@@ -152,6 +116,7 @@ def week(tmp_path: Path, model_image: Callable[[str], str]) -> Iterator[Week]:
     checkout = copied_checkout(tmp_path / "checkout")
     registry = yaml.safe_load((checkout.images_dir / "models.yaml").read_text())
     registry["tasks"] = {name: registry["tasks"][name] for name in ("svm", "evaluate")}
+    registry["tasks"]["evaluate"]["depends_on"] = ["models"]
     registry["images"] = {name: registry["images"][name] for name in IMAGES}
     (checkout.images_dir / "models.yaml").write_text(yaml.safe_dump(registry, sort_keys=False))
     stables = tmp_path / "stables.yaml"

@@ -517,7 +517,7 @@ MODELS = [
         write=write_split_tables,
         max_logloss_with_missing_values=0.64,
         min_correlation_graded=0.7,
-        check_graded=_uses_rows_with_a_class_only,
+        check_graded=_uses_all_rows,
     ),
     Model(
         "pairwise_regression",

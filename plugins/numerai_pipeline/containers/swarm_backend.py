@@ -223,8 +223,8 @@ def _require_gpus(client: APIClient, request: ContainerRequest) -> None:
     if available < request.gpus:
         msg = (
             f"{place}, but the nodes of the swarm have at most {available}: list the GPUs of a node as"
-            f" `node-generic-resources` {GPU_RESOURCE}=... in its daemon.json (docs/swarm.md), or change `gpus` of task"
-            f" {request.task} in models.yaml"
+            f" `node-generic-resources` {GPU_RESOURCE}=... in its daemon.json (docs/deployment/swarm.md), or change"
+            f" `gpus` of task {request.task} in models.yaml"
         )
         raise BadInputError(msg)
 

@@ -141,7 +141,7 @@ def test_worker_environment_has_no_secret_but_the_brokers_and_the_accounts() -> 
         "AIRFLOW__CELERY__RESULT_BACKEND": ["REDIS_PASSWORD", "BROKER_ADDRESS"],
         "NUMERAI_SECRET_KEY": ["NUMERAI_SECRET_KEY"],
     }
-    others = {name for name in worker["environment"] if not name.startswith("NUMERAI_")}
+    others = {name for name in worker["environment"] if not name.startswith(("NUMERAI_", "OTEL_"))}
     assert others - {*DEPRECATED_VARIABLES.values(), *secrets, "DOCKER_HOST"} == {
         name
         for name in SERVICES["airflow-init"]["environment"]
