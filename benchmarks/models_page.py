@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from docs.marked_section import replace_section
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results" / "known-signal.md"
 
 
 def write_section(script: str, lines: list[str], page: Path = PAGE) -> None:
-    """Replace the lines between the markers of a script.
+    """Replace the section of a script; see `replace_section`.
 
     Parameters
     ----------
@@ -24,10 +26,4 @@ def write_section(script: str, lines: list[str], page: Path = PAGE) -> None:
     ValueError
         When the markers are missing.
     """
-    begin, end = f"<!-- {script}: written by benchmarks/{script}.py -->\n", f"<!-- end of {script} -->\n"
-    before, begun, rest = page.read_text().partition(begin)
-    _, ended, after = rest.partition(end)
-    if not (begun and ended):
-        msg = f"{page}: the markers {begin.strip()} and {end.strip()} are missing: put them around the section"
-        raise ValueError(msg)
-    page.write_text(before + begin + "\n".join(["", *lines, "", ""]) + end + after)
+    page.write_text(replace_section(page.read_text(), page, script, f"benchmarks/{script}.py", lines))

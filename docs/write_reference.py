@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "plugins"))
+sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 from pydantic_core import PydanticUndefined  # noqa: E402
 
+from docs.marked_section import replace_section  # noqa: E402
 from numerai_pipeline.core.parameters import RunParameters  # noqa: E402
 from numerai_pipeline.core.settings import SETTINGS_FIELDS  # noqa: E402
 from numerai_pipeline.models.registry import load_registry  # noqa: E402
@@ -99,23 +100,8 @@ TABLES = {
 
 
 def update_table(name: str, text: str) -> str:
-    """Replace a table between its markers ``<!-- name: … -->`` and ``<!-- end of name -->`` in the text of its page.
-
-    Raises
-    ------
-    ValueError
-        When the markers are missing.
-    """
-    begin, end = f"<!-- {name}: written by {COMMAND} -->\n", f"<!-- end of {name} -->\n"
-    before, begun, rest = text.partition(begin)
-    _, ended, after = rest.partition(end)
-    if not (begun and ended):
-        msg = (
-            f"{TABLES[name].page}: the markers {begin.strip()} and {end.strip()} are missing: put them around the table"
-        )
-        raise ValueError(msg)
-    # Markdown takes the lines after a comment for a table only when there is an empty line between them
-    return before + begin + "\n" + "".join(f"{line}\n" for line in TABLES[name].lines()) + "\n" + end + after
+    """Replace a table in the text of its page; see `replace_section`."""
+    return replace_section(text, TABLES[name].page, name, COMMAND, TABLES[name].lines())
 
 
 def _head(*titles: str) -> Iterator[str]:
