@@ -75,7 +75,7 @@ class Submissions:
         """
         if parameters.submit is not None:
             return parameters.submit
-        return self.scheduled and str(getattr(run_type, "value", run_type)) in _SCHEDULED_TYPES
+        return self.scheduled and run_type in _SCHEDULED_TYPES
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numerai_pipeline.dag.airflow_errors import translate_errors
 from numerai_pipeline.dag.closed_run import data_of_closed_run
 from numerai_pipeline.dag.notifications import MISSED, check_channels
 from numerai_pipeline.dag.orphan_cleanup import remove_orphans
-from numerai_pipeline.dag.run_dates import BACKFILL, SCHEDULED, run_date
+from numerai_pipeline.dag.run_dates import BACKFILL, SCHEDULED, run_date, run_type_of
 from numerai_pipeline.dag.stables import Stables
 from numerai_pipeline.dag.submission import preflight_check
 from numerai_pipeline.storage.layout import DataLayout
@@ -86,7 +86,7 @@ class RoundSensor(BaseSensorOperator):
             if dag_run.run_type != BACKFILL:  # which rarely has anything to submit
                 preflight_check(parameters, self.stable.submissions, dag_run.run_type)
             day_opens = run_date(dag_run)
-            skip_reason = _skip_reason(parameters, str(getattr(dag_run.run_type, "value", dag_run.run_type)))
+            skip_reason = _skip_reason(parameters, run_type_of(dag_run))
             if skip_reason or day_opens is None or parameters.source == "archive":
                 self.log.info("not waiting for a round: %s", skip_reason or "the run has no date")
                 return None
