@@ -64,14 +64,14 @@ class LateFitTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll the data volume, then fire once with the names of the tasks whose fits are ready."""
+        """Poll the data volume, then fire once with the names of the tasks whose fits are ready in time."""
         data, until = DataLayout(load_settings().data_dir), datetime.fromisoformat(self.until)
-        while True:
+        ready: list[str] = []
+        while not ready and datetime.now(tz=UTC) < until:
             ready = await asyncio.to_thread(_ready_fits, data, self.tasks, self.dataset)
-            if ready or datetime.now(tz=UTC) >= until:
-                yield TriggerEvent({"ready": ready})  # type: ignore[no-untyped-call]
-                return
-            await asyncio.sleep(POLL_SECONDS)
+            if not ready:
+                await asyncio.sleep(POLL_SECONDS)
+        yield TriggerEvent({"ready": ready})  # type: ignore[no-untyped-call]
 
 
 def _ready_fits(data: DataLayout, tasks: Sequence[str], dataset: str) -> list[str]:

@@ -133,3 +133,10 @@ def test_fit_that_is_not_ready_in_time_starts_nothing(run: RunLayout, data: Data
     assert event == {"ready": []}
     with pytest.raises(AirflowSkipException, match="no new fit was ready 5 minutes before the round's close"):
         task().start_run(context(run), event)
+
+
+def test_fit_that_is_found_too_late_starts_nothing(run: RunLayout, data: DataLayout) -> None:
+    continues(data)
+    finish(data)
+    # such as in a run whose last model ended after the close
+    assert fired(LateFitTrigger(["svm"], DATASET, datetime.now(UTC).isoformat())) == {"ready": []}
