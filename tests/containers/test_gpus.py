@@ -5,10 +5,8 @@ No GPU is needed: a real engine without a driver for them refuses to start such 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -26,12 +24,12 @@ from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.errors import BadInputError
 from numerai_pipeline.core.settings import load_settings
 from tests.containers.conftest import Outcome
+from tests.engine_relay import pass_on
 
 pytestmark = pytest.mark.containers
 
 RunDag = Callable[..., Outcome]
 IMAGE = "python:3.12-slim-bookworm"
-SOCKET = "/var/run/docker.sock"
 
 
 class _Recorder(socketserver.StreamRequestHandler):
@@ -40,23 +38,7 @@ class _Recorder(socketserver.StreamRequestHandler):
     recorded: bytearray
 
     def handle(self) -> None:
-        with socket.socket(socket.AF_UNIX) as engine:
-            engine.connect(SOCKET)
-
-            def back() -> None:
-                with contextlib.suppress(OSError):
-                    while answer := engine.recv(65536):
-                        self.connection.sendall(answer)
-                    self.connection.shutdown(socket.SHUT_RDWR)
-
-            answering = threading.Thread(target=back, daemon=True)
-            answering.start()
-            with contextlib.suppress(OSError):
-                while sent := self.connection.recv(65536):
-                    self.recorded.extend(sent)
-                    engine.sendall(sent)
-                engine.shutdown(socket.SHUT_RDWR)
-            answering.join()
+        pass_on(self.connection, self.recorded.extend)
 
 
 @pytest.fixture

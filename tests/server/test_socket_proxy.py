@@ -7,7 +7,6 @@ import copy
 import http.client
 import json
 import re
-import socket
 import socketserver
 import threading
 import uuid
@@ -34,6 +33,7 @@ from numerai_pipeline.models.registry import ModelSpec
 from numerai_pipeline.storage.layout import RunLayout
 from tests.containers.conftest import LIVE_IDS, Outcome
 from tests.containers.test_data_volume import CHECK
+from tests.engine_relay import pass_on
 from tests.samples import DEPLOYMENT, ROOT
 from tests.server.conftest import PORT, SOCKET, Proxy, StartProxy
 
@@ -555,23 +555,7 @@ class _Relay(socketserver.StreamRequestHandler):
         if b"/version" in first.split(b"\r\n", 1)[0]:
             self.ended.wait()
             return
-        with socket.socket(socket.AF_UNIX) as engine:
-            engine.connect(str(SOCKET))
-            engine.sendall(first)
-
-            def back() -> None:
-                with contextlib.suppress(OSError):
-                    while answer := engine.recv(65536):
-                        self.connection.sendall(answer)
-                    self.connection.shutdown(socket.SHUT_RDWR)
-
-            answering = threading.Thread(target=back, daemon=True)
-            answering.start()
-            with contextlib.suppress(OSError):
-                while more := self.connection.recv(65536):
-                    engine.sendall(more)
-                engine.shutdown(socket.SHUT_RDWR)
-            answering.join()
+        pass_on(self.connection, lambda _part: None, first)
 
 
 @pytest.fixture
