@@ -1,26 +1,24 @@
-"""Logistic regression on pairs of rows, trained to predict which of the two is positive.
+"""Logistic regression on pairs of rows, trained to predict which of the two has the higher target value.
 
-A pair has a row of each class, and the features of the model are the polynomials of degree 2 of both rows (features and
-t-SNE's coordinates). The score of a row is the mean probability that it is the positive one, over many partners from
-the split's training part. No term mixes the two rows, so a pair (a, b) has the logit f(a) + g(b) + c. Each pair counts
-in both orders, and swapping all of them changes only the names: the only minimum has g = -f and c = 0. So only f is
-fitted, by the loss of f(a) - f(b), which is the same as scikit-learn's with both polynomials side by side; and the mean
-over a thousand partners needs one f of each row instead of a thousand runs of the model.
+The features of the model are the polynomials of degree 2 of both rows (features and t-SNE's coordinates). No term mixes
+the two rows, so a pair (a, b) has the logit f(a) + g(b) + c. Each pair counts in both orders, and swapping all of them
+changes only the names: the only minimum has g = -f and c = 0. So only f is fitted, by the loss of f(a) - f(b), which is
+the same as scikit-learn's with both polynomials side by side. The original drew a thousand partners for each row; here
+the loss is that of all pairs with different values, see `_pair_loss`. A pair counts by the difference of its values: of
+targets of 0 and 1, all pairs count the same.
 
-It learns classes on the split's training part; a missing value becomes the median of the feature there. As each pair
-has one row of each class, its probabilities are those of a balanced target. The final fit learns from all rows, with
-the penalty that the first has selected; the saved model has f of the partners, not their rows.
+The score of a row is the mean probability that it is the higher one, over all rows of the split's training part. It is
+a function of f alone, which the saved model has as a table.
+
+A missing value becomes the median of the feature in the split's training part. The final fit learns from all rows, with
+the penalty that the first has selected.
 
 Environment variables:
 
 ``C`` (penalties from 30 to 0.001 of the mean loss, extended while an end is the best)
-    The weight of the loss relative to the penalty, as in scikit-learn: one number, or several, separated by commas. The
-    split's validation part selects, see `_regularization_path`. The original's was 0.01.
-``ROUNDS`` (10)
-    Number of partners of each row of the rarer class; the loss is the mean over the rounds, so that C does not depend
-    on their number.
-``PARTNERS`` (1,000)
-    Number of training rows that every row is compared with for its score.
+    The weight of the loss relative to the penalty, as in scikit-learn with one pair for each row: one number, or
+    several, separated by commas. The loss of the pairs of the split's validation part selects, see
+    `_regularization_path`. The original's was 0.01.
 ``EMBEDDINGS`` (the five embeddings of the features, as in the original)
     See `numerai_contract.split_tables`.
 ``ROW_LIMIT`` (4,000,000 with 50 features; a quarter with twice as many, and so on)
@@ -31,9 +29,10 @@ Environment variables:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 from scipy.special import expit
 
 from numerai_contract import targets
@@ -43,6 +42,7 @@ from numerai_contract.self_test import write_fixture_inputs
 from numerai_contract.split_tables import SplitTables
 from numerai_contract.task import TrainingSummary
 
+from ._pair_loss import PairLoss
 from ._quadratic_model import QuadraticModel
 from ._regularization_path import FittingData, fit_path, fit_penalty, read_penalties
 from ._split_plan import quadratic_plan
@@ -56,60 +56,53 @@ if TYPE_CHECKING:
     from numerai_contract.plans import Plan, Sizes
     from numerai_contract.task import Task
 
-    from ._quadratic import Loss, QuadraticForm
+    from ._quadratic import QuadraticForm
 
 prepare_self_test = write_fixture_inputs
 
 _EMBEDDINGS = tuple(embedding for embedding in STANDARD if not embedding.polynomial)
-# rows compared with all partners at a time, so that the comparisons stay small beside any memory limit
-_ROWS_AT_A_TIME = 2_048
+# rows that stand for all in a score, evenly from the lowest to the highest; points of its table
+_MAX_PARTNERS, _POINTS = 10_000, 3_001
+# order of the rows, positions, derivatives
+_BYTES_OF_A_ROW = 32
 
 
 def plan(parameters: Parameters, sizes: Sizes) -> Plan:
     """Plan the rows and features of a fit."""
-    # of each pair two rows, its margin and its slope, and their copies; at most half of the rows are of the rarer class
-    return quadratic_plan(parameters, sizes, _EMBEDDINGS, row_bytes=28 * _read_rounds(parameters))
+    return quadratic_plan(parameters, sizes, _EMBEDDINGS, row_bytes=_BYTES_OF_A_ROW)
 
 
 def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
     """Fit on the split's training part and select C; the final fit has the C of the first."""
     penalties = read_penalties(task.parameters)
-    rounds = _read_rounds(task.parameters)
-    partners = task.parameters.get_int("PARTNERS", 1_000, at_least=1, at_most=100_000)
     plan_of_fit = plan(task.parameters, task.sizes)
-    tables = SplitTables(task, targets.classes(task.training), embeddings=_EMBEDDINGS, plan=plan_of_fit)
+    tables = SplitTables(task, targets.values(task.training), embeddings=_EMBEDDINGS, plan=plan_of_fit)
     labels = tables.training_labels
 
-    random = np.random.default_rng(task.parameters.seed)
     data = FittingData.read(task, tables)
-    positive, negative = pairs(labels, rounds, random)
-    compared = data.matrix[random.permutation(len(data.matrix))[:partners]]
-    task.note(f"{len(positive):,} pairs; every row is compared with {len(compared):,} partners")
+    loss, rows = PairLoss(labels), len(labels)
+    task.note(f"{loss.pairs:,} pairs of rows with different values")
 
-    def evaluate(form: QuadraticForm) -> float:
-        return tables.logloss(mean_over_partners(form.compute(data.validation), form.compute(compared)))
-
-    fitting: dict[str, Any] = {
-        "loss": pairwise_loss(positive, negative, rounds),
-        "weight": len(positive) / rounds,
-        "intercept": False,
-    }
     if earlier is None:
-        best = fit_path(task, data.terms, penalties, evaluate, **fitting)
+        held_out, held_out_rows = PairLoss(tables.validation_labels), len(data.validation)
+
+        def evaluate(form: QuadraticForm) -> float:
+            return held_out(form.compute(data.validation))[0] / held_out_rows
+
+        best = fit_path(task, data.terms, penalties, evaluate, loss=loss, weight=rows, intercept=False)
     else:
-        best = fit_penalty(task, data.terms, earlier.choice, **fitting)
-    of_partners = best.form.compute(compared)
-    model = QuadraticModel(tables.source, data.medians, best.form, mean_over_partners, of_partners=of_partners)
+        best = fit_penalty(task, data.terms, earlier.choice, loss=loss, weight=rows, intercept=False)
+    sums, scores = score_table(best.form.compute(data.matrix))
+    model = QuadraticModel(tables.source, data.medians, best.form, mean_probability, sums_of_table=sums, scores=scores)
     summary = TrainingSummary(
-        training_rows=len(labels),
+        training_rows=rows,
         held_out_rows=len(data.validation),
         chosen={
             "C": best.cost,
             "penalty": best.penalty,
             "path": best.path,
             "terms": data.terms.count,
-            "pairs": len(positive),
-            "partners": len(compared),
+            "pairs": loss.pairs,
         },
         libraries=("scipy",),
         split=tables.score(model.predict_imputed(data.validation)),
@@ -119,55 +112,38 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
 
 def load(task: Task, directory: Path) -> QuadraticModel:
     """Load a saved model."""
-    return QuadraticModel.load(task, directory, mean_over_partners)
+    return QuadraticModel.load(task, directory, mean_probability)
 
 
-def pairs(
-    labels: NDArray[np.int8], rounds: int, random: np.random.Generator
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Draw pairs of rows of opposite class: in each round every row of the rarer class once.
-
-    Returns
-    -------
-    positive, negative : numpy.ndarray of int, shape (pairs,)
-        The rows of each pair.
-    """
-    classes = [np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)]
-    rarer = min(len(rows) for rows in classes)
-    positive, negative = (np.concatenate([random.permutation(rows)[:rarer] for _ in range(rounds)]) for rows in classes)
-    return positive, negative
-
-
-def pairwise_loss(positive: NDArray[np.intp], negative: NDArray[np.intp], rounds: int) -> Loss:
-    """Create the loss of pairs, the mean over the rounds, from the rows of each pair; shape (pairs,)."""
-
-    def loss(sums: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        margins = sums[positive] - sums[negative]
-        slopes = expit(-margins) / rounds
-        by_row = np.bincount(negative, slopes, len(sums)) - np.bincount(positive, slopes, len(sums))
-        return float(np.logaddexp(0, -margins).sum()) / rounds, by_row
-
-    return loss
-
-
-def mean_over_partners(sums: NDArray[np.float64], of_partners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the mean probability over all partners that a row is the positive one of the pair.
+def score_table(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tabulate the mean probability over rows that a further row is the higher one of the pair.
 
     Parameters
     ----------
-    sums, of_partners
-        f of the rows and of the partners, shape (rows,) and (partners,).
+    sums
+        f of the rows, shape (rows,).
 
     Returns
     -------
-    numpy.ndarray of float64, shape (rows,)
+    sums_of_table, scores : numpy.ndarray of float64, shape (points,)
+        f of the further row, from one range of `sums` below all of them to one above, and its mean probability.
     """
-    means = np.empty(len(sums))
-    for start in range(0, len(sums), _ROWS_AT_A_TIME):
-        rows = slice(start, start + _ROWS_AT_A_TIME)
-        means[rows] = expit(sums[rows, np.newaxis] - of_partners).mean(axis=1)
-    return means
+    count = min(len(sums), _MAX_PARTNERS)
+    # the rows themselves, where there are no more
+    partners = np.quantile(sums, (np.arange(count) + 0.5) / count, method="hazen")
+    spread = float(np.ptp(sums)) or 1.0
+    points = np.linspace(sums.min() - spread, sums.max() + spread, _POINTS)
+    return points, np.array([expit(point - partners).mean() for point in points])
 
 
-def _read_rounds(parameters: Parameters) -> int:
-    return parameters.get_int("ROUNDS", 10, at_least=1, at_most=1_000)
+def mean_probability(
+    sums: NDArray[np.float64], sums_of_table: NDArray[np.float64], scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Look up the score of rows, in (0, 1), by f of the rows; both shapes (rows,).
+
+    Beyond the table a score is that of its end.
+    """
+    found: NDArray[np.float64] = PchipInterpolator(sums_of_table, scores)(
+        sums.clip(sums_of_table[0], sums_of_table[-1])
+    )
+    return found

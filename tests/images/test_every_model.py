@@ -254,10 +254,8 @@ INVALID = {
         ),
     ],
     "pairwise_regression": [
-        ({"PARTNERS": "0"}, 64, "PARTNERS is '0': allowed is a whole number from 1 to 100,000"),
-        ({"ROUNDS": "0"}, 64, "ROUNDS is '0': allowed is a whole number from 1 to 1,000"),
         ({"C": "-1"}, 64, "C is '-1': allowed are different numbers"),
-        ({"ROUNDS": "1000", "MEMORY_LIMIT": "450"}, 64, "3,000 rows of 10 features need about"),
+        ({"MEMORY_LIMIT": "256"}, 64, "MEMORY_LIMIT is 256 MiB, and 3,000 rows of 10 features need about"),
     ],
     "factorization_machines": [
         ({"RANK": "0"}, 64, "RANK is '0': allowed is a whole number from 1 to 256"),
