@@ -25,6 +25,8 @@ from launcher.processes import session_members, wait_until
 DAG = local_airflow.DAG_ID
 PARTS = {"api-server": ("api-server",), "dag-processor": ("dag-processor",), "scheduler": ("scheduler",)}
 TIMEOUT_SECONDS = 240.0
+# of one slot, so that one container fills it
+POOL = "faults"
 # Short, since by default Airflow notices the death of a process after minutes.
 SHORT_INTERVALS = {
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
@@ -99,7 +101,8 @@ class AirflowProcess:
             name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|NUMERAI_|AIRFLOW", name)
         }
         short = {f"AIRFLOW__{name}": value for name, value in SHORT_INTERVALS.items()}
-        self.environment = inherited | configured | short | {"NUMERAI_DATA_DIR": str(self.data)} | settings
+        own = {"NUMERAI_DATA_DIR": str(self.data), "NUMERAI_POOL": POOL}
+        self.environment = inherited | configured | short | own | settings
         self.environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = f"{local_airflow.USER}:admin"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.api = AirflowApi(
@@ -114,6 +117,7 @@ class AirflowProcess:
         for part in PARTS:
             self.start_part(part)
         self.wait_until_healthy()
+        self.api.ensure_pool(POOL, 1, "One container at a time.")
         known = wait_until(lambda: all(map(self.api.dag, (DAG, "stock"))), TIMEOUT_SECONDS, every=0.5)
         assert known, self.api.import_errors()
 

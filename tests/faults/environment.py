@@ -123,7 +123,6 @@ def fault_environment(
         {
             "DOCKER_HOST": engine.address,
             "NUMERAI_IMAGES_DIR": str(images),
-            "NUMERAI_POOL": "default_pool",
             "FAULTS_IMAGE": image,
             "FAULTS_STOCK_DATA": str(stock_data),
         },
