@@ -210,7 +210,7 @@ def _check_trees_graded(finished: FinishedRun) -> None:
 def _check_wide_and_deep(finished: FinishedRun) -> None:
     report = finished.report
     chosen = report["chosen"]
-    assert chosen["embargo_eras"] == 8
+    assert chosen["embargo_weeks"] == 8
     assert chosen["best_epoch"] < chosen["epochs"] < 100
     assert (chosen["hidden_layers"], chosen["width"], chosen["wide_crosses"]) == (6, 50, 0)
     assert chosen["device"] == "cpu"
@@ -310,7 +310,7 @@ def check_auto_sklearn(finished: FinishedRun) -> None:
 def _check_auto_sklearn_signal(finished: FinishedRun) -> None:
     check_auto_sklearn(finished)
     chosen = finished.report["chosen"]
-    assert (chosen["task"], chosen["metric"], chosen["embargo_eras"]) == ("classifier", "log_loss", 8)
+    assert (chosen["task"], chosen["metric"], chosen["embargo_weeks"]) == ("classifier", "log_loss", 8)
     assert (chosen["seconds_per_fit"], chosen["at_a_time"]) == (15, 2)
     assert chosen["runs"]["succeeded"] >= 3
     _improves(chosen["trajectory"], "held_out_loss", chosen["search_seconds"], 60)

@@ -1,0 +1,159 @@
+"""The splits by eras of models and searches on a table with every fourth era: their embargo is counted in weeks."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numerai_contract import eras
+from numerai_contract.parameters import Parameters
+from numerai_contract.targets import classes
+from numerai_contract.task import Task
+from tests.samples import ROOT
+
+Writer = Callable[..., Path]
+ERAS, ROWS = range(4, 401, 4), 12
+# those of three folds, without the last 16 weeks of the first two
+FOLDS = [{*range(4, 117, 4)}, {*range(136, 253, 4)}, {*range(272, 401, 4)}]
+
+
+def _module(image: str, name: str) -> Any:
+    package = ModuleType(f"{image}_splits")
+    package.__path__ = [str(ROOT / "model_images" / image)]
+    sys.modules[package.__name__] = package
+    return importlib.import_module(f"{package.__name__}.{name}")
+
+
+@pytest.fixture
+def task(write: Writer) -> Task:
+    """A task on 100 eras, every fourth week, of 12 rows each."""
+    random = np.random.default_rng(3)
+    rows = len(ERAS) * ROWS
+    training = write(
+        {
+            "id": [f"n{row}" for row in range(rows)],
+            "era": [f"{era:04d}" for era in ERAS for _ in range(ROWS)],
+            "data_type": ["train"] * rows,
+            **{f"feature_{number}": random.integers(0, 5, rows, dtype=np.int8) for number in range(3)},
+            "target": (np.arange(rows) % 2).astype(np.float32),
+        }
+    )
+    return Task(Parameters({"OPERATION": "any", "TRAINING": str(training), "SEED": "1", "EMBARGO": "16"}))
+
+
+def test_hold_out_last_of_every_fourth_era_counts_weeks(task: Task) -> None:
+    numbers = task.training.era_numbers
+    split = eras.hold_out_last(numbers, share=0.2, embargo=16, seed=1)
+    assert (numbers[split.training].max(), numbers[split.held_out].min()) == (304, 324)
+    assert split.embargo == 16
+    assert split.description == "held out the last 20 of 100 eras, with an embargo of 16 weeks"
+
+
+@pytest.mark.parametrize(
+    ("first", "embargo", "training", "weeks"),
+    [
+        (40, 0, [*range(4, 161, 4), *range(204, 401, 4)], 0),
+        (40, 3, [*range(4, 161, 4), *range(204, 401, 4)], 3),
+        (40, 4, [*range(4, 157, 4), *range(208, 401, 4)], 4),
+        (40, 16, [*range(4, 145, 4), *range(220, 401, 4)], 16),
+        # a tenth of the eras, five on either side
+        (40, 60, [*range(4, 141, 4), *range(224, 401, 4)], 23),
+        (0, 16, [*range(60, 401, 4)], 16),
+        (90, 16, [*range(4, 345, 4)], 16),
+    ],
+)
+def test_hold_out_leaves_out_the_weeks_on_both_sides(
+    task: Task, first: int, embargo: int, training: list[int], weeks: int
+) -> None:
+    numbers = task.training.era_numbers
+    split = eras.hold_out(numbers, first, 10, embargo)
+    assert sorted(set(numbers[split.held_out])) == [*ERAS[first : first + 10]]
+    assert sorted(set(numbers[split.training])) == training
+    assert split.embargo == weeks
+
+
+def test_assign_folds_of_every_fourth_era_counts_weeks(task: Task) -> None:
+    numbers = task.training.era_numbers
+    folds = eras.assign_folds(numbers, 3, 16)
+    assert folds is not None
+    assert [set(numbers[folds == fold]) for fold in range(3)] == FOLDS
+    assert sorted(set(numbers[folds == eras.NO_FOLD])) == [120, 124, 128, 132, 256, 260, 264, 268]
+    for fold in range(3):
+        others = numbers[(folds != fold) & (folds != eras.NO_FOLD)]
+        assert np.abs(numbers[folds == fold][:, np.newaxis] - others).min() == 20
+
+
+def test_auto_sklearn_holds_out_eras_after_the_embargo(task: Task) -> None:
+    data = _module("auto_sklearn", "_training_data").load(task, 100_000)
+    assert data.training_rows == 76 * ROWS
+    assert len(data.labels) == 96 * ROWS
+    assert data.embargo == 16
+
+
+def test_svm_margins_are_those_of_folds_an_embargo_apart(task: Task) -> None:
+    svm = _module("classic", "svm_operation")
+    labeled = classes(task.training)
+    features = task.training.features().astype(np.float32)
+    kernel = svm.Kernel.of(features, 20, 1)
+    sums = svm._sum_products(task, kernel, labeled)
+    assert sums[:, -2, -2].tolist() == [29 * ROWS, 30 * ROWS, 33 * ROWS, 8 * ROWS]
+    # neither the rows of the embargo nor those of the fold are in the machine of the fold
+    _, machine, margins = svm._select([0.01], sums, svm._basis(kernel))
+    assert margins.rows.tolist() == [29 * ROWS, 30 * ROWS, 33 * ROWS]
+    total = sums.sum(axis=0)
+    of_first = svm._solve(sums[1] + sums[2], svm._basis(kernel), 1 / (2 * 0.01 * len(features)))
+    assert margins.margins[0] == pytest.approx(of_first @ sums[0, :, -2])
+    np.testing.assert_allclose(machine, svm._solve(total, svm._basis(kernel), 1 / (2 * 0.01 * len(features))))
+
+
+def test_tpot_folds_are_an_embargo_apart(task: Task) -> None:
+    training_data, cross_validation = (_module("tpot", name) for name in ("_training_data", "_cross_validation"))
+    numbers = task.training.era_numbers
+    labels = classes(task.training).labels
+
+    class Plan:
+        folds, seed = 3, 1
+
+    folds = training_data._folds(task, Plan, labels, numbers)
+    learned_eras: list[set[int]] = []
+
+    class Recorder:
+        """A learner that records the eras of its rows, which are its only feature."""
+
+        def get_params(self, **_options: object) -> dict[str, object]:
+            return {}
+
+        def fit(self, features: Any, _labels: Any) -> Recorder:
+            learned_eras.append(set(features[:, 0].astype(int)))
+            return self
+
+        def predict_proba(self, features: Any) -> Any:
+            above = 0.5 + 0.001 * np.sin(features[:, 0])
+            return np.column_stack([1 - above, above])
+
+    data = training_data.TrainingData(None, None, numbers[:, np.newaxis].astype(np.float32), labels, folds)
+    assert not cross_validation.evaluate(Recorder(), data).cut_short
+    first, second, third = FOLDS
+    assert learned_eras == [second | third, first | third, first | second]
+
+
+@pytest.mark.parametrize(
+    ("environment", "weeks"),
+    [
+        ({}, 8),
+        ({"TARGET_DAYS": "20"}, 8),
+        ({"TARGET_DAYS": "60"}, 16),
+        ({"TARGET_DAYS": "22"}, 10),
+        ({"TARGET_DAYS": "60", "EMBARGO": "3"}, 3),
+        ({"EMBARGO": "0"}, 0),
+    ],
+)
+def test_embargo_is_that_of_the_target_by_default(environment: dict[str, str], weeks: int) -> None:
+    assert Parameters(environment).embargo == weeks
