@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from numerai_contract import eras
+from numerai_contract.model_directory import ModelDirectory
 from numerai_contract.parameters import Parameters
 from numerai_contract.targets import classes
 from numerai_contract.task import Task
@@ -31,20 +32,26 @@ def _module(image: str, name: str) -> Any:
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
+def _columns(eras_of_table: Sequence[str], data_type: str) -> dict[str, Any]:
+    random = np.random.default_rng(3)
+    rows = len(eras_of_table) * ROWS
+    return {
+        "id": [f"{data_type}{row}" for row in range(rows)],
+        "era": np.repeat(eras_of_table, ROWS),
+        "data_type": [data_type] * rows,
+        **{f"feature_{number}": random.integers(0, 5, rows, dtype=np.int8) for number in range(3)},
+        "target": (np.arange(rows) % 2).astype(np.float32),
+    }
+
+
+def _weeks(numbers: Iterable[int]) -> list[str]:
+    return [f"{number:04d}" for number in numbers]
+
+
 @pytest.fixture
 def task(write: Writer) -> Task:
     """A task on 100 eras, every fourth week, of 12 rows each."""
-    random = np.random.default_rng(3)
-    rows = len(ERAS) * ROWS
-    training = write(
-        {
-            "id": [f"n{row}" for row in range(rows)],
-            "era": [f"{era:04d}" for era in ERAS for _ in range(ROWS)],
-            "data_type": ["train"] * rows,
-            **{f"feature_{number}": random.integers(0, 5, rows, dtype=np.int8) for number in range(3)},
-            "target": (np.arange(rows) % 2).astype(np.float32),
-        }
-    )
+    training = write(_columns(_weeks(ERAS), "train"))
     return Task(Parameters({"OPERATION": "any", "TRAINING": str(training), "SEED": "1", "EMBARGO": "16"}))
 
 
@@ -142,6 +149,37 @@ def test_tpot_folds_are_an_embargo_apart(task: Task) -> None:
     assert not cross_validation.evaluate(Recorder(), data).cut_short
     first, second, third = FOLDS
     assert learned_eras == [second | third, first | third, first | second]
+
+
+@pytest.mark.parametrize(
+    ("embargo", "later", "unknown"),
+    [
+        ("16", ["0404", "0405"], [388, 392, 396, 400]),
+        ("15", ["0404"], [392, 396, 400]),
+        ("3", ["0404"], []),
+        ("0", ["0401"], []),
+        ("16", ["eraX", "0404"], [388, 392, 396, 400]),
+        ("16", ["eraX"], []),
+        # a tenth of the eras
+        ("60", ["0401"], [*range(364, 401, 4)]),
+        # the tables overlap
+        ("16", ["0202", "0404"], [188, 192, 196, 200]),
+    ],
+)
+def test_first_fit_does_not_learn_the_weeks_before_the_validation_table(
+    write: Writer, tmp_path: Path, embargo: str, later: list[str], unknown: list[int]
+) -> None:
+    training = write(_columns(_weeks(ERAS), "train"))
+    validation = write(_columns(later, "validation"), "validation.parquet")
+    environment = {"OPERATION": "any", "TRAINING": str(training), "VALIDATION": str(validation), "EMBARGO": embargo}
+    task = Task(Parameters(environment))
+    table = task.training
+    assert sorted(set(table.era_numbers[np.isnan(table.targets)])) == unknown
+    assert np.isnan(table.targets).sum() == len(unknown) * ROWS
+    task.model = ModelDirectory(tmp_path / "model")
+    final = task.for_final_fit().training
+    assert len(final) == (len(ERAS) + len(later)) * ROWS
+    assert not np.isnan(final.targets).any()
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,28 @@ def hold_out(era_numbers: NDArray[np.int32], first: int, count: int, embargo: in
     return HoldOut(training, (era_numbers >= start) & (era_numbers <= stop), weeks, description)
 
 
+def before(era_numbers: NDArray[np.int32], era: int, embargo: int) -> NDArray[np.bool_]:
+    """Mark the rows of the last eras before another one.
+
+    Parameters
+    ----------
+    era_numbers
+        The era of each row, shape (rows,).
+    era
+        Number of the other era, such as the first of a later table.
+    embargo
+        Weeks before it, by the numbers of the eras; at most a tenth of the eras are marked.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (rows,)
+    """
+    eras = np.unique(era_numbers)
+    stop = int(np.searchsorted(eras, era))
+    start = max(int(np.searchsorted(eras, era - embargo)), stop - int(_MAX_EMBARGO_SHARE * len(eras)))
+    return np.isin(era_numbers, eras[start:stop])
+
+
 def within(rows: NDArray[np.bool_], selected: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Convert marks among some rows to marks among all rows.
 

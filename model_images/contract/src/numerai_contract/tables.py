@@ -108,6 +108,12 @@ class Table:
         selected.feature_names = tuple(names)
         return selected
 
+    def without_targets(self, rows: NDArray[np.bool_]) -> Table:
+        """Return the same table with unknown targets in the marked rows, shape (rows,)."""
+        changed = copy.copy(self)
+        changed.targets = np.where(rows, np.float32(np.nan), self.targets)
+        return changed
+
     @cached_property
     def holds_int8(self) -> bool:
         """Whether all features are whole numbers from -127 to 127, or missing; reads those not stored as int8."""
