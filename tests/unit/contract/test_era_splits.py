@@ -151,6 +151,29 @@ def test_tpot_folds_are_an_embargo_apart(task: Task) -> None:
     assert learned_eras == [second | third, first | third, first | second]
 
 
+def test_auto_weka_shuffle_is_that_of_weka() -> None:
+    """The numbers are those of WEKA 3.7.7: ``Instances.randomize(new Random(0))`` of 10 and of 21 rows."""
+    shuffled = _module("auto_weka", "_era_folds").shuffled
+    assert shuffled(10) == [4, 8, 9, 6, 3, 5, 2, 1, 7, 0]
+    assert shuffled(21) == [16, 20, 5, 0, 6, 19, 9, 15, 10, 18, 14, 2, 3, 1, 17, 4, 13, 11, 7, 8, 12]
+
+
+def test_auto_weka_folds_have_whole_eras_an_embargo_apart(task: Task) -> None:
+    numbers, labels = task.training.era_numbers, classes(task.training).labels
+    folds = _module("auto_weka", "_era_folds")
+    order = folds.order(numbers, labels, 4, 12, 1)
+    # each fold has as many rows as the smallest, of 22 eras
+    assert len(set(order)) == len(order) == 4 * 22 * ROWS
+    of_folds = numbers[order[folds.shuffled(len(order))]].reshape(4, -1)
+    for fold in range(3):
+        assert of_folds[fold + 1].min() - of_folds[fold].max() >= 16
+    assert labels[order].mean() == pytest.approx(0.5, abs=0.01)
+    assert folds.order(numbers[: 3 * ROWS], labels[: 3 * ROWS], 4, 0, 1) is None
+    # one era has nearly all rows
+    uneven = np.repeat(np.arange(4, dtype=np.int32), [1, 1, 900, 1])
+    assert folds.order(uneven, labels[: len(uneven)], 4, 0, 1) is None
+
+
 @pytest.mark.parametrize(
     ("embargo", "later", "unknown"),
     [
