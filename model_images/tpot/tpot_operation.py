@@ -84,7 +84,7 @@ def _search(task: Task) -> Fitted:
     planned = plan(task.parameters, task.sizes)
     selects = planned.features < len(task.training.feature_names)
     # the score on the split's validation part is to be unbiased
-    task.follow(planned, ~read_split(task.parameters.storing, task.training).validation if selects else None)
+    task.follow(planned, read_split(task.parameters.storing, task.training).training if selects else None)
     table = table_to_predict(task)
     with task.progress.step("loading TPOT"):
         from ._export import export

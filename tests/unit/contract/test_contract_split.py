@@ -130,6 +130,28 @@ def test_read_embedding_nan_coordinate_raises_bad_data(training: Table, tmp_path
         read_embedding(tmp_path, EMBEDDING, training)
 
 
+def test_read_split_rows_of_the_embargo_are_in_neither_part(training: Table, tmp_path: Path) -> None:
+    embargo = ~VALIDATION & (np.arange(len(VALIDATION)) % 2 == 0)
+    path = write_split(tmp_path, training.ids, Split(SIMILARITY, VALIDATION, embargo), None)
+    assert pq.read_table(path)["split"].to_pylist().count("embargo") == embargo.sum() > 0
+    split = read_split(tmp_path, training)
+    assert split.validation.tolist() == VALIDATION.tolist()
+    assert split.training.tolist() == (~VALIDATION & ~embargo).tolist()
+    write_split(tmp_path, training.ids, Split(SIMILARITY, VALIDATION, ~VALIDATION), None)
+    with pytest.raises(BadDataError, match="is in the part 'train'"):
+        read_split(tmp_path, training)
+
+
+def test_split_tables_leave_out_the_rows_of_the_embargo(write: Writer, columns: Columns, tmp_path: Path) -> None:
+    table = Table(write(columns))
+    validation, embargo = (np.isin(np.arange(len(table)), rows) for rows in ([0, 1], [2, 3]))
+    write_split(tmp_path, table.ids, Split(np.zeros(len(table), dtype=np.float32), validation, embargo), None)
+    environment = {"OPERATION": "any", "TRAINING": str(table.path), "STORING": str(tmp_path)}
+    tables = SplitTables(Task(Parameters(environment)), targets.classes(table), embeddings=())
+    assert np.flatnonzero(tables.validation).tolist() == [0, 1]
+    assert np.flatnonzero(tables.training).tolist() == [*range(4, len(table))]
+
+
 @pytest.mark.parametrize(("validation", "part"), [(VALIDATION | True, "train"), (VALIDATION & False, "validation")])
 def test_read_split_empty_part_raises_bad_data(training: Table, tmp_path: Path, validation: Any, part: str) -> None:
     write_split(tmp_path, training.ids, Split(SIMILARITY, validation), None)

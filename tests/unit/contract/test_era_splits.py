@@ -151,6 +151,34 @@ def test_tpot_folds_are_an_embargo_apart(task: Task) -> None:
     assert learned_eras == [second | third, first | third, first | second]
 
 
+@pytest.mark.parametrize(
+    ("names", "held_out", "left_out", "weeks"),
+    [
+        (_weeks(ERAS), [*range(204, 241, 4)], [*range(188, 201, 4), *range(244, 257, 4)], 16),
+        # months
+        ([f"era{number}" for number in ERAS], [*range(204, 241, 4)], [], 0),
+    ],
+)
+def test_adversarial_split_by_eras_takes_the_most_similar_block(
+    write: Writer, names: list[str], held_out: list[int], left_out: list[int], weeks: int
+) -> None:
+    training = write(_columns(names, "train"))
+    task = Task(Parameters({"OPERATION": "any", "TRAINING": str(training), "EMBARGO": "16"}))
+    numbers = task.training.era_numbers
+    assert task.training.eras_are_weeks == (weeks > 0)
+    # the most similar rows are those of a single era elsewhere; the last era has no targets
+    similarity = np.where((numbers >= 204) & (numbers <= 240), 0.6, 0.4) + np.where(numbers == 40, 0.5, 0)
+    known = numbers != 400
+    split, embargo = _module("classic", "adversarial_validation_operation")._split_by_eras(
+        task, similarity.astype(np.float32), known, 0.1
+    )
+    assert sorted(set(numbers[split.validation])) == held_out
+    assert sorted(set(numbers[split.embargo])) == left_out
+    assert split.validation.sum() == 10 * ROWS
+    assert (split.training | split.validation | split.embargo).all()
+    assert embargo == weeks
+
+
 def test_auto_weka_shuffle_is_that_of_weka() -> None:
     """The numbers are those of WEKA 3.7.7: ``Instances.randomize(new Random(0))`` of 10 and of 21 rows."""
     shuffled = _module("auto_weka", "_era_folds").shuffled

@@ -140,7 +140,8 @@ class SplitTables:
     feature_names : tuple of str
         The features, then the coordinates (``perplexity_30_x`` …): the columns of every matrix.
     training, validation : numpy.ndarray of bool, shape (rows of the training table,)
-        Marks of the training rows and of the validation rows. In the final fit all rows are training rows.
+        Marks of the training rows and of the validation rows; rows of the split's embargo are in neither. In the final
+        fit all rows are training rows.
     training_labels, validation_labels : numpy.ndarray, shape (rows marked,)
         Their labels: classes or values, as in `labeled`.
 
@@ -166,14 +167,13 @@ class SplitTables:
         if plan is not None:
             row_limit = plan.rows
         limit = task.parameters.get_int("ROW_LIMIT", row_limit, at_least=100, at_most=100_000_000)
-        held_out = (
-            np.zeros(len(task.training), dtype=bool)
-            if task.is_final
-            else read_split(task.parameters.storing, task.training).validation
-        )
+        training, held_out = np.ones(len(task.training), dtype=bool), np.zeros(len(task.training), dtype=bool)
+        if not task.is_final:
+            split = read_split(task.parameters.storing, task.training)
+            training, held_out = split.training, split.validation
         if plan is not None:
-            task.follow(plan, labeled.rows & ~held_out)
-        self.training, self.training_labels = self._part("training", labeled, ~held_out, limit)
+            task.follow(plan, labeled.rows & training)
+        self.training, self.training_labels = self._part("training", labeled, training, limit)
         self.validation, self.validation_labels = self._part("validation", labeled, held_out, limit)
         self._require_usable_labels()
         self.feature_names = self.source.columns(task.training)
