@@ -162,7 +162,7 @@ def _share(plan: SearchPlan, log: SearchLog) -> float:
 
 def _state(plan: SearchPlan, log: SearchLog) -> str:
     best = log.ranked()[:1]
-    error = f"best error {best[0].error:.4f}" if best else "none successful yet"
+    error = f"best error {best[0].error:.6f}" if best else "none successful yet"
     return f"{log.seconds:.0f} of {plan.seconds:,} s, {len(log.tried):,} configurations tried, {error}"
 
 

@@ -302,7 +302,7 @@ def _search(
             stop,
             time.monotonic() - began,
             describe=lambda best: (
-                f"{best.learner} (error {best.error:.4f}), the best that was ready in a search of "
+                f"{best.learner} (error {best.error:.6f}), the best that was ready in a search of "
                 f"{duration(plan.seconds)}"
             ),
         )
@@ -336,7 +336,7 @@ def _finish(
     failed: list[dict[str, Any]] = []
 
     def reject(candidate: Candidate, why: str) -> None:
-        task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {why}")
+        task.note(f"rejected {candidate.learner} (error {candidate.error:.6f}): {why}")
         failed.append({"learner": candidate.learner, "why": why})
 
     larger = [limit for limit in (row_limit, LEAST_ROWS) if rows < trainer.available(limit) <= row_limit]

@@ -234,7 +234,7 @@ def test_background_trainer_uses_a_small_share_of_the_time(load_module: Any, pla
         assert rig.started == []
         log = _search_log(load_module, Fair="0.49")
         assert rig.update_until_a_line(log) == (
-            "ready for a stop request: weka.classifiers.Fair (error 0.4900) on the rows of the search, after 10 s of "
+            "ready for a stop request: weka.classifiers.Fair (error 0.490000) on the rows of the search, after 10 s of "
             "processor time"
         )
         better = _search_log(load_module, Fair="0.49", Good="0.48")
@@ -359,7 +359,7 @@ def test_finish_best_is_trained_on_more_rows_after_a_trial(load_module: Any, pla
         "it predicts 0.5000 for every row",
         "its predictions would take more than 600 s",
     ]
-    assert rig.notes[-1].startswith("rejected weka.classifiers.Slow (error 0.4700): its predictions would take")
+    assert rig.notes[-1].startswith("rejected weka.classifiers.Slow (error 0.470000): its predictions would take")
 
 
 def test_finish_ready_best_is_trained_on_more_rows_only(load_module: Any, plan: Any) -> None:
