@@ -237,6 +237,36 @@ def test_split_tables_score_uses_the_validation_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_validation_part_has_the_rows_at_one_half(write: Writer, columns: Columns, tmp_path: Path) -> None:
+    """A classifier learns from none of them, and is scored on them as a regressor is."""
+    values = np.resize(np.array([0, 0.5, 1, 0.5, 0.25, np.nan], dtype=np.float32), 12)
+    table = Table(write(columns | {"target": values}))
+    by_kind = [
+        SplitTables(_task(tmp_path, EMBEDDINGS="none")[0], labeled, embeddings=())
+        for labeled in (targets.classes(table), targets.values(table))
+    ]
+    for tables in by_kind:
+        assert tables.validation.tolist() == (VALIDATION & ~np.isnan(values)).tolist()
+        assert tables.validation_labels.tolist() == values[tables.validation].tolist()
+        assert 0.5 in tables.validation_labels
+    of_classes, of_values = (tables.training for tables in by_kind)
+    assert of_classes.tolist() == (of_values & (values != 0.5)).tolist()
+    predictions = np.linspace(0.4, 0.6, by_kind[0].validation.sum())
+    assert by_kind[0].score(predictions) == by_kind[1].score(predictions)
+
+
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_validation_part_at_one_half_only_raises_bad_data(
+    write: Writer, columns: Columns, tmp_path: Path
+) -> None:
+    values = np.where(VALIDATION, 0.5, columns["target"]).astype(np.float32)
+    table = Table(write(columns | {"target": values}))
+    with pytest.raises(BadDataError, match="no target is known among the rows of the split's validation part"):
+        SplitTables(_task(tmp_path)[0], targets.classes(table), embeddings=())
+    assert SplitTables(_task(tmp_path, EMBEDDINGS="none")[0], targets.values(table), embeddings=()).validation.any()
+
+
+@pytest.mark.usefixtures("fixture_inputs")
 def test_split_tables_embeddings_variable_selects_embeddings(training: Table, tmp_path: Path) -> None:
     assert _split_tables(_task(tmp_path, EMBEDDINGS="none")[0]).feature_names == training.feature_names
     selected = _split_tables(_task(tmp_path, EMBEDDINGS="perplexity_15, perplexity_10")[0])
