@@ -249,8 +249,10 @@ def _check_pairwise_regression(finished: FinishedRun) -> None:
 
 
 def _check_factorization_machines(finished: FinishedRun) -> None:
-    report = finished.report
-    assert report["split"]["logloss"] == pytest.approx(report["chosen"]["best_validation_logloss"], abs=1e-5)
+    report, chosen = finished.report, finished.report["chosen"]
+    losses = {True: chosen["best_validation_logloss"], False: chosen["linear_validation_logloss"]}
+    assert chosen["products"] == (losses[True] <= losses[False])
+    assert report["split"]["logloss"] == pytest.approx(losses[chosen["products"]], abs=1e-5)
     assert "myfm" in report["libraries"]
     # without a progress bar, which overwrites its line
     assert not any("it/s" in line for line in finished.lines)
