@@ -51,7 +51,7 @@ class Run:
         """Give a mask of the training rows, and their labels."""
         from numerai_contract.split import read_split
 
-        learn = ~read_split(self.directory, self.training).validation
+        learn = read_split(self.directory, self.training).training
         return learn, self.training.targets[learn] > 0.5
 
     def logloss(self, probabilities: NDArray[np.float64]) -> float | None:

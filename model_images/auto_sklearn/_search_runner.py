@@ -100,7 +100,7 @@ class SearchRunner:
 
     def _log_progress(self) -> None:
         measure = "logloss" if self._plan.kind == "classifier" else "squared error"
-        best = "none yet" if self._log.best is None else f"{self._log.best:.4f}"
+        best = "none yet" if self._log.best is None else f"{self._log.best:.6f}"
         log_progress(
             self._task,
             spent=self._elapsed(),

@@ -32,7 +32,7 @@ class TrainingData(NamedTuple):
     training_rows : int
         Number of training rows.
     embargo : int
-        Eras left out between the two parts.
+        Weeks left out between the two parts.
     """
 
     kind: str

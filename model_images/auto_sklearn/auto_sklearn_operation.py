@@ -111,7 +111,7 @@ def _search(task: Task) -> Fitted:
     summary = TrainingSummary(
         training_rows=data.training_rows,
         held_out_rows=len(data.labels) - data.training_rows,
-        chosen={"embargo_eras": data.embargo, **runner.report_details(best)},
+        chosen={"embargo_weeks": data.embargo, **runner.report_details(best)},
         libraries=("auto-sklearn", "scikit-learn", "smac", "ConfigSpace"),
     )
     model = SearchedModel(ensemble, table, best.predictions)

@@ -143,7 +143,7 @@ class BackgroundTrainer:
         self.predictor.update(log.ranked())
 
     def _on_done(self, candidate: Candidate, outcome: Outcome) -> None:
-        name = f"{candidate.learner} (error {candidate.error:.4f})"
+        name = f"{candidate.learner} (error {candidate.error:.6f})"
         if outcome.status == "succeeded":
             if self._ready is not None:
                 self._ready.model.discard()

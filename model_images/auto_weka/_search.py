@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 from numerai_contract.search import POLL_SECONDS
 
+from ._era_folds import SEED
 from ._java import PARTS, CancelledError, CpuBudget, ProgramError, command, run, started
 from ._search_log import FOLDS
 
@@ -161,7 +162,7 @@ def _share(plan: SearchPlan, log: SearchLog) -> float:
 
 def _state(plan: SearchPlan, log: SearchLog) -> str:
     best = log.ranked()[:1]
-    error = f"best error {best[0].error:.4f}" if best else "none successful yet"
+    error = f"best error {best[0].error:.6f}" if best else "none successful yet"
     return f"{log.seconds:.0f} of {plan.seconds:,} s, {len(log.tried):,} configurations tried, {error}"
 
 
@@ -227,7 +228,7 @@ def _describe(plan: SearchPlan) -> Path:
         ("experimentConstructorArgs", "smacexecutable=/bin/true"),
         ("extraProps", "executionMode=SMAC:initialIncumbent=DEFAULT:initialN=1"),
         ("instanceGenerator", "autoweka.instancegenerators.CrossValidation"),
-        ("instanceGeneratorArgs", f"seed=0:numFolds={FOLDS}"),
+        ("instanceGeneratorArgs", f"seed={SEED}:numFolds={FOLDS}"),
         # its clock counts processor time; this module limits the wall-clock time
         ("tunerTimeout", str(min(100 * plan.seconds, _MAX_JAVA_INT))),
         ("trainTimeout", str(plan.seconds_of_part)),

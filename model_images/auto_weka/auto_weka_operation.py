@@ -2,9 +2,9 @@
 
 The search is the original authors' (SMAC, Bayesian optimisation over a space of some 1,700 options), and so is its
 space: 32 classifiers, single and nested. Each configuration is evaluated by cross-validation on four folds, one at a
-time and only until it is worse than the best. The folds are random and divide the rows of an era: the errors are
-slightly too low, equally for all, and serve for the selection only; see ``validation`` in the report for an unbiased
-score.
+time and only until it is worse than the best. A fold has consecutive eras, with the run's EMBARGO between two folds;
+where the eras are too few for that, it has random rows, with a note. The errors serve for the selection only: see
+``validation`` in the report for an unbiased score.
 
 Environment variables:
 
@@ -57,13 +57,13 @@ from numerai_contract.search import SearchedModel, table_to_predict
 from numerai_contract.stopping import stop_requests
 from numerai_contract.task import TrainingSummary
 
-from . import _arff, _auto_weka_26
+from . import _arff, _auto_weka_26, _era_folds
 from ._background import BackgroundTrainer
 from ._budget import LEAST_ROWS, SEARCH_ROWS, SearchPlan, create_plan, plan, prediction_seconds
 from ._java import CancelledError, CpuBudget, ProgramError, versions
 from ._predict import Trained, WekaModel, model_file, train_and_predict
 from ._search import search
-from ._search_log import Candidate, SearchLog
+from ._search_log import FOLDS, Candidate, SearchLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,16 +127,17 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
                 return _train_again(task, earlier.choice, trainer, stop)
         # opened before the search, so that an invalid table fails now
         table = table_to_predict(task)
-        arff, rows = trainer.write(min(SEARCH_ROWS, planned.rows))
         header = trainer.write_header()
         if _auto_weka_26.is_installed():
+            arff, rows = trainer.write(min(SEARCH_ROWS, planned.rows))
             file = model_file(task)
             details = _auto_weka_26.search(task, Path(folder), arff, file)
             summary = TrainingSummary(rows, chosen={**versions(), **details})
             return Fitted(WekaModel(_auto_weka_26.LEARNER, file), summary, is_last=True)
+        arff, rows = trainer.write_folds(min(SEARCH_ROWS, planned.rows))
         search_plan = create_plan(task, Path(folder), arff, header, rows=rows, to_predict=len(table))
         with stop_requests() as stop:
-            result, details = _search(task, search_plan, table, trainer, planned.rows, stop)
+            result, details = _search(task, search_plan, rows, table, trainer, planned.rows, stop)
     summary = TrainingSummary(result.rows, chosen={**versions(), **details})
     model = SearchedModel(result.trained.model, table, result.trained.predictions)
     # where all rows of the training table were not too many, those of both tables may be more
@@ -179,6 +180,20 @@ class Trainer:
             with task.progress.step(f"writing {len(labels):,} of {len(self._labeled.labels):,} rows for WEKA"):
                 _arff.write(path, len(task.training.feature_names), _labeled_blocks(task, rows, labels))
         return path, len(labels)
+
+    def write_folds(self, limit: int) -> tuple[Path, int]:
+        """Write a sample for the search, in an order that gives its folds whole eras; as `write` where it cannot."""
+        task, parameters = self._task, self._task.parameters
+        rows, labels = targets.sample(self._labeled, task.training.era_numbers, limit, seed=parameters.seed)
+        order = _era_folds.order(task.training.era_numbers[rows], labels, FOLDS, parameters.embargo, parameters.seed)
+        if order is None:
+            task.note(f"too few eras for {FOLDS} folds of eras: using random folds")
+            return self.write(limit)
+        path = self._directory / "folds.arff"
+        with task.progress.step(f"writing {len(order):,} of {len(self._labeled.labels):,} rows for the search"):
+            features = task.training.features(rows)[order]
+            _arff.write(path, features.shape[1], [(features, labels[order])])
+        return path, len(order)
 
     def write_header(self) -> Path:
         """Write the header for WEKA; return its path."""
@@ -258,9 +273,11 @@ def _labeled_blocks(
 
 
 def _search(
-    task: Task, plan: SearchPlan, table: Table, trainer: Trainer, row_limit: int, stop: Sequence[Signals]
+    task: Task, plan: SearchPlan, rows: int, table: Table, trainer: Trainer, row_limit: int, stop: Sequence[Signals]
 ) -> tuple[Result, dict[str, Any]]:
     """Search, train the best and predict a table; at a stop request, return the model that is ready.
+
+    `rows` is the number of rows of the search.
 
     Returns
     -------
@@ -270,7 +287,6 @@ def _search(
     """
     began = time.monotonic()
     log = SearchLog()
-    search_rows = trainer.available(min(SEARCH_ROWS, row_limit))
 
     def work(candidate: Candidate, budget: CpuBudget) -> Trained:
         return train_and_predict(task, plan, candidate, table, plan.heap, budget)
@@ -279,18 +295,18 @@ def _search(
     try:
         with background, task.progress.step(f"searching for {plan.seconds:,} s, {len(plan.seeds)} at a time"):
             search(plan, log, task.progress, lambda: bool(stop), lambda: background.update(log))
-        result, failed = _finish(task, plan, table, log, background, trainer, row_limit, lambda: bool(stop))
+        result, failed = _finish(task, plan, rows, table, log, background, trainer, row_limit, lambda: bool(stop))
     except CancelledError:
         candidate, trained = background.predictor.result(
             task,
             stop,
             time.monotonic() - began,
             describe=lambda best: (
-                f"{best.learner} (error {best.error:.4f}), the best that was ready in a search of "
+                f"{best.learner} (error {best.error:.6f}), the best that was ready in a search of "
                 f"{duration(plan.seconds)}"
             ),
         )
-        result = Result(candidate, trained, search_rows)
+        result = Result(candidate, trained, rows)
         failed = background.failed
     return result, _report_details(plan, log, result.candidate, failed)
 
@@ -298,6 +314,7 @@ def _search(
 def _finish(
     task: Task,
     plan: SearchPlan,
+    rows: int,
     table: Table,
     log: SearchLog,
     background: BackgroundTrainer,
@@ -306,6 +323,8 @@ def _finish(
     is_cancelled: Callable[[], bool],
 ) -> tuple[Result, list[dict[str, Any]]]:
     """Train the best configuration on as many rows as possible and predict; the next best where it fails.
+
+    `rows` is the number of rows of the search.
 
     Returns
     -------
@@ -317,11 +336,10 @@ def _finish(
     failed: list[dict[str, Any]] = []
 
     def reject(candidate: Candidate, why: str) -> None:
-        task.note(f"rejected {candidate.learner} (error {candidate.error:.4f}): {why}")
+        task.note(f"rejected {candidate.learner} (error {candidate.error:.6f}): {why}")
         failed.append({"learner": candidate.learner, "why": why})
 
-    search_rows = min(SEARCH_ROWS, row_limit)
-    larger = [limit for limit in (row_limit, LEAST_ROWS) if search_rows < trainer.available(limit) <= row_limit]
+    larger = [limit for limit in (row_limit, LEAST_ROWS) if rows < trainer.available(limit) <= row_limit]
     task.note(
         f"tried {len(log.tried):,} configurations in {log.runs:,} runs, of which {log.failed_runs:,} took "
         "too long or failed"
@@ -341,7 +359,7 @@ def _finish(
         seconds = remaining if rank == len(ranked) else remaining / 2
         try:
             # the model that is ready has the rows of the search
-            stages = [limits for limits in ([] if is_ready else [search_rows], larger) if limits]
+            stages = [limits for limits in ([] if is_ready else [rows], larger) if limits]
             result = _train_and_predict(task, plan, candidate, table, trainer, stages, (seconds, end), is_cancelled)
         except ProgramError as error:
             reject(candidate, str(error))
@@ -359,7 +377,7 @@ def _finish(
             "(automl_minutes), more memory, or a smaller ROW_LIMIT."
         )
     task.progress.log(f"{ready[0].learner} was trained during the search")
-    return Result(*ready, trainer.available(search_rows)), failed
+    return Result(*ready, rows), failed
 
 
 def _train_and_predict(

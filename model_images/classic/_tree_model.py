@@ -143,7 +143,7 @@ def fit(
     elif settings.early_stopping:
         found, held_out_rows, embargo = _stop_early(task, planned, booster, settings, rows, labels)
         trees = found["trees"]
-        chosen |= {name: found[name] for name in ("best_trees", "best_held_out_corr")} | {"embargo_eras": embargo}
+        chosen |= {name: found[name] for name in ("best_trees", "best_held_out_corr")} | {"embargo_weeks": embargo}
     else:
         task.follow(planned, rows)
         trees = settings.trees
@@ -168,7 +168,7 @@ def _stop_early(
     rows: NDArray[np.bool_],
     labels: NDArray[np.float32],
 ) -> tuple[dict[str, Any], int, int]:
-    """Return what was chosen with the last eras held out, the number of their rows, and the embargo in eras."""
+    """Return what was chosen with the last eras held out, the number of their rows, and the embargo in weeks."""
     era_numbers = task.training.era_numbers[rows]
     split = eras.hold_out_last(
         era_numbers, share=_HELD_OUT_SHARE, embargo=task.parameters.embargo, seed=task.parameters.seed

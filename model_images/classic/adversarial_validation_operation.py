@@ -7,8 +7,8 @@ all rounds of a fit.
 
 The rows of both tables are divided into five stratified folds, and the rows of a fold are classified by a model that
 was not trained on them. The predicted probability of a training row is its *similarity* to the later rows (its
-propensity), and the share ``VALIDATION_SHARE`` of the rows with the highest similarity is the validation part of the
-split (``split.parquet``). The seed determines the order of rows with equal similarity.
+propensity), and a share of the training rows with the highest similarity is the validation part of the split
+(``split.parquet``).
 
 Environment variables:
 
@@ -16,8 +16,14 @@ Environment variables:
     The classifier: ``gradient_boosting`` (XGBoost), ``extra_trees`` or ``random_forest``, 100 trees each. The forest is
     the one of 2016, grown to single rows: slow, and with at most a hundred different probabilities, so that the seed
     determines most of its order. benchmarks/fleming.py compares them.
+``SPLIT_BY`` (``eras`` where eras are weeks, else ``rows``)
+    ``rows``, as in 2016, takes the most similar rows of all eras; the seed determines the order of rows with equal
+    similarity. A model then learns from other rows of the same eras, and from eras whose targets overlap with theirs:
+    where rows of an era have something in common, its score on the validation part is too high. ``eras`` takes the
+    consecutive eras with the highest mean similarity, and leaves out the run's EMBARGO on both sides of them:
+    consecutive, since an embargo around scattered eras would leave no training rows.
 ``VALIDATION_SHARE`` (0.1)
-    The share of the training rows with a known target in the validation part, from 0.01 to 0.5.
+    The share of the validation part, from 0.01 to 0.5: of the training rows with a known target, or of their eras.
 ``FOLDS_BY`` (``rows``)
     ``eras`` keeps every era in one fold. When rows of an era have something in common, folds of rows let the classifier
     recognise eras instead of the changes over time: its AUC is then close to 1, and the similarity is meaningless. Use
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
     from numerai_contract.plans import Sizes
     from numerai_contract.task import Task
 
+_UNITS = ("rows", "eras")
 METHODS = ("gradient_boosting", "extra_trees", "random_forest")
 _FOLDS = 5
 _TREES = 100
@@ -96,7 +103,8 @@ def make(task: Task) -> TrainingSummary:
     parameters, directory = task.parameters, task.model.path
     method = parameters.get_str("METHOD", METHODS[0], choices=METHODS)
     share = parameters.get_float("VALIDATION_SHARE", 0.1, at_least=0.01, at_most=0.5)
-    folds_by = parameters.get_str("FOLDS_BY", "rows", choices=("rows", "eras"))
+    folds_by = parameters.get_str("FOLDS_BY", "rows", choices=_UNITS)
+    split_by = parameters.get_str("SPLIT_BY", _UNITS[task.training.eras_are_weeks], choices=_UNITS)
     limit = _rows_of_each_table(parameters, task.sizes)
     task.follow(plan(parameters, task.sizes))
     # before the work: later tasks cannot use a table without known targets, or with a single target value
@@ -110,28 +118,34 @@ def make(task: Task) -> TrainingSummary:
 
     aucs = [float(roc_auc_score(sides.is_later[folds == fold], similarity[folds == fold])) for fold in range(_FOLDS)]
     of_training = similarity[: len(task.training)]
-    split = Split(of_training, _most_similar(of_training, known, share, parameters.seed))
+    if split_by == "eras":
+        split, embargo = _split_by_eras(task, of_training, known, share)
+    else:
+        split, embargo = Split(of_training, _most_similar(of_training, known, share, parameters.seed)), 0
     auc = float(np.mean(aucs))
     task.note(f"AUC {auc:.4f} (folds {', '.join(f'{each:.4f}' for each in aucs)}): {_describe_auc(auc)}")
-    lowest = float(np.min(of_training[split.validation]))
+    parts = {"training": split.training & known, "validation": split.validation}
+    mean = {part: float(of_training[rows].mean()) for part, rows in parts.items()}
     task.note(
         f"{split.validation.sum():,} of {known.sum():,} training rows with a known target are the validation part; "
-        f"their lowest similarity is {lowest:.4f}"
+        f"their mean similarity is {mean['validation']:.4f}, that of the training part {mean['training']:.4f}"
     )
     curve = _drift_report.roc(sides.is_later, similarity)
     drift = _drift_report.drifting_features(task, [importances for _, importances in classifiers])
     _drift_report.plot_roc(directory / "plots" / "adversarial_validation.png", curve, auc)
     write_split(directory, task.training.ids, split, parameters.inputs)
     return TrainingSummary(
-        training_rows=int(len(task.training) - split.validation.sum()),
+        training_rows=int(split.training.sum()),
         held_out_rows=int(split.validation.sum()),
         chosen={
             "method": method,
             "folds_by": folds_by,
+            "split_by": split_by,
+            "embargo_weeks": embargo,
             "validation_share": share,
             "auc": auc,
             "auc_of_folds": aucs,
-            "lowest_validation_similarity": lowest,
+            "mean_similarity": mean,
             "roc": curve._asdict(),
             "drifting_features": drift,
         },
@@ -149,7 +163,7 @@ def check_self_test(storing: Path) -> None:
     """
     training = Table(storing / "training.parquet")
     split = read_split(storing / "model", training)
-    if split.validation.sum() != round(0.1 * len(training)):
+    if abs(split.validation.mean() - 0.1) > 0.01:
         raise BadDataError(f"{split.validation.sum()} validation rows, of {len(training)}")
 
 
@@ -284,6 +298,28 @@ def _similarity(
                 if of_fold.any():
                     similarity[positions[of_fold]] = classifier.predict_proba(block[of_fold])[:, 1]
     return similarity
+
+
+def _split_by_eras(
+    task: Task, similarity: NDArray[np.float32], known: NDArray[np.bool_], share: float
+) -> tuple[Split, int]:
+    """Take the consecutive eras with the highest mean similarity; return the split and its embargo in weeks."""
+    numbers = task.training.era_numbers[known]
+    eras_of_rows, sizes = np.unique(numbers, return_inverse=True, return_counts=True)[1:]
+    if len(sizes) < 2:
+        raise BadDataError(
+            f"{task.training.path.name}: one era has known targets, and a split by eras needs two. Set SPLIT_BY=rows."
+        )
+    count = min(max(1, round(share * len(sizes))), len(sizes) - 1)
+    window = np.ones(count)
+    sums = np.convolve(np.bincount(eras_of_rows, similarity[known]), window, "valid")
+    means = sums / np.convolve(sizes, window, "valid")
+    held_out = eras.hold_out(
+        numbers, int(np.argmax(means)), count, task.parameters.embargo if task.training.eras_are_weeks else 0
+    )
+    task.note(held_out.description)
+    training, validation = (eras.within(known, rows) for rows in (held_out.training, held_out.held_out))
+    return Split(similarity, validation, known & ~training & ~validation), held_out.embargo
 
 
 def _most_similar(

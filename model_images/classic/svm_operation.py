@@ -8,9 +8,9 @@ squared errors (a least-squares support vector machine), for which there is a so
 
 A sigmoid converts margins to probabilities, with the slope and the offset of two classes with normal margins of the
 same variance. Its margins are those of eras that are not in the fit: the eras are divided into three folds of
-consecutive eras, and each fold has the margins of a machine of the two others. The slope is positive, with a least
-value for margins that do not separate the classes or do so inversely, as weak signals on few eras may do by chance: the
-probabilities then have the order of the margins and a standard deviation of 0.001.
+consecutive eras, with the run's EMBARGO between them, and each fold has the margins of a machine of the two others. The
+slope is positive, with a least value for margins that do not separate the classes or do so inversely, as weak signals
+on few eras may do by chance: the probabilities then have the order of the margins and a standard deviation of 0.001.
 
 Environment variables:
 
@@ -221,14 +221,15 @@ def _sum_products(task: Task, kernel: Kernel, labeled: LabeledRows) -> NDArray[n
 
     Returns
     -------
-    numpy.ndarray, shape (folds, landmarks + 2, landmarks + 2)
+    numpy.ndarray, shape (folds + 1, landmarks + 2, landmarks + 2)
+        The last is that of the rows between the folds.
     """
     training, count = task.training, len(labeled.labels)
-    folds = eras.assign_folds(training.era_numbers[labeled.rows], _FOLDS)
+    folds = eras.assign_folds(training.era_numbers[labeled.rows], _FOLDS, task.parameters.embargo)
     if folds is None:  # too few eras
         folds = np.arange(count) % _FOLDS
     landmarks = len(kernel.landmarks)
-    sums = np.zeros((_FOLDS, landmarks + 2, landmarks + 2))
+    sums = np.zeros((_FOLDS + 1, landmarks + 2, landmarks + 2))
     first = 0
     blocks = training.batches(labeled.rows)
     for _, block in batches.iterate(blocks, count, report=task.progress.update, rows_at_a_time=_ROWS_AT_A_TIME):
@@ -237,7 +238,7 @@ def _sum_products(task: Task, kernel: Kernel, labeled: LabeledRows) -> NDArray[n
         columns[:, :-2] = kernel.compute(kernel.standardize(block))
         columns[:, -2] = 1
         columns[:, -1] = 2 * labeled.labels[own] - 1
-        for fold in np.unique(folds[own]):
+        for fold in np.unique(folds[own]):  # the last, for `NO_FOLD`
             of_fold = columns[folds[own] == fold]
             # float32 within a block of rows, float64 among blocks
             sums[fold] += of_fold.T @ of_fold
@@ -304,7 +305,7 @@ class _Margins(NamedTuple):
 
     @classmethod
     def of(cls, machines: NDArray[np.float64], sums: NDArray[np.float64]) -> _Margins:
-        """Compute them from machines (see `_solve`), shape (folds, landmarks + 2), and `_sum_products`."""
+        """Compute them from machines (see `_solve`), shape (folds, landmarks + 2), and the folds' sums of products."""
         margins, products = (np.einsum("fc,fc->f", machines, sums[:, :, column]) for column in (-2, -1))
         squares = np.einsum("fc,fcd,fd->f", machines, sums, machines)
         return cls(sums[:, -2, -2], sums[:, -2, -1], margins, products, squares)
@@ -331,11 +332,12 @@ def _select(
         Of all rows, see `_solve`.
     margins : _Margins
     """
-    total = sums.sum(axis=0)
+    total, of_folds = sums.sum(axis=0), sums[:-1]
     penalties = [float(1 / (2 * cost * total[-2, -2])) for cost in costs]
 
     def margins_with(penalty: float) -> _Margins:
-        return _Margins.of(np.stack([_solve(total - of_fold, basis, penalty) for of_fold in sums]), sums)
+        machines = [_solve(total - sums[-1] - of_fold, basis, penalty) for of_fold in of_folds]
+        return _Margins.of(np.stack(machines), of_folds)
 
     selected, margins = 0, margins_with(penalties[0])
     for larger in range(1, len(costs)):

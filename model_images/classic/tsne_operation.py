@@ -343,7 +343,7 @@ def _space_features(task: Task, selected: int) -> NDArray[np.intp]:
 
 def _rows_with_used_targets(task: Task) -> NDArray[np.bool_]:
     """Mark the rows of the split's training part, whose targets may be used; shape (rows of the training table,)."""
-    return ~read_split(task.parameters.storing, task.training).validation
+    return read_split(task.parameters.storing, task.training).training
 
 
 def _compute_embedding(

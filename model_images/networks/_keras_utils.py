@@ -106,7 +106,7 @@ def read_examples(task: Task, labeled: LabeledRows, plan: Plan) -> tuple[Example
     -------
     examples : Examples
     embargo : int
-        Eras left out between the two parts.
+        Weeks left out between the two parts.
     """
     parameters = task.parameters
     rows, labels = task.sample_rows(labeled, plan.rows)

@@ -92,7 +92,7 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
             "weight_decay": settings.weight_decay,
             "learning_rate": settings.learning_rate,
             "batch_size": schedule.batch_size,
-            "embargo_eras": embargo,
+            "embargo_weeks": embargo,
             **outcome,
         },
         libraries=("keras", "jax", "jaxlib"),

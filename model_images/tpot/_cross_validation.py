@@ -10,9 +10,12 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 
 from numerai_contract import batches
+from numerai_contract.eras import NO_FOLD
 from numerai_contract.exits import ModelFailureError
 from numerai_contract.predictions import CLIP_MARGIN, MIN_STD
 from numerai_contract.scores import COIN_TOSS
+
+from ._training_data import fold_marks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,15 +71,15 @@ def evaluate(pipeline: Any, data: TrainingData) -> CvResult:
         When its predictions of a fold are constant.
     """
     predicted = np.empty(len(data.labels))
-    for fold in np.unique(data.folds):
-        held_out = data.folds == fold
-        fitted = clone(pipeline).fit(data.features[~held_out], data.labels[~held_out])
+    for fold, (learned, held_out) in enumerate(fold_marks(data.folds)):
+        fitted = clone(pipeline).fit(data.features[learned], data.labels[learned])
         predicted[held_out] = probabilities(fitted, data.features[held_out])
         _require_variation(predicted[held_out])
         loss = _loss(data.labels[held_out], predicted[held_out])
         if fold == 0 and loss > COIN_TOSS + _EARLY_REJECT_MARGIN:
             return CvResult(loss, cut_short=True)
-    return CvResult(_loss(data.labels, predicted), cut_short=False)
+    scored = data.folds != NO_FOLD
+    return CvResult(_loss(data.labels[scored], predicted[scored]), cut_short=False)
 
 
 def train(pipeline: Any, data: TrainingData, table: Table) -> Trained:

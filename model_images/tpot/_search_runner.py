@@ -171,7 +171,7 @@ class SearchRunner:
         return True
 
     def _log_progress(self) -> None:
-        best = f"{self._log.best[0].loss:.4f}" if self._log.best else "none yet"
+        best = f"{self._log.best[0].loss:.6f}" if self._log.best else "none yet"
         log_progress(
             self._task,
             spent=self._elapsed(),

@@ -17,6 +17,8 @@ from numerai_contract.split_tables import SplitTables
 from ._budget import DEFAULT_MEMORY, base_memory, min_memory, search_rows, table_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from numerai_contract.task import Task
@@ -41,7 +43,8 @@ class TrainingData(NamedTuple):
     labels : numpy.ndarray of int8, shape (rows,)
         0 and 1.
     folds : numpy.ndarray of int, shape (rows,)
-        The fold in which a row is held out, from 0.
+        The fold in which a row is held out, from 0; `eras.NO_FOLD` for the rows between the folds, which only the fit
+        of the best pipeline uses.
     """
 
     tables: SplitTables
@@ -69,7 +72,7 @@ def load_tables(task: Task, row_limit: int) -> SplitTables:
 
 
 def _folds(task: Task, plan: SearchPlan, labels: NDArray[np.int8], era_numbers: NDArray[np.int32]) -> NDArray[np.intp]:
-    folds = eras.assign_folds(era_numbers, plan.folds)
+    folds = eras.assign_folds(era_numbers, plan.folds, task.parameters.embargo)
     if folds is not None and _has_both_classes(folds, labels):
         return folds
     task.note(f"too few eras for {plan.folds} folds of eras: using random folds")
@@ -86,9 +89,16 @@ def _folds(task: Task, plan: SearchPlan, labels: NDArray[np.int8], era_numbers: 
     return folds
 
 
+def fold_marks(folds: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield marks of the rows to learn from and of the rows to predict, of each fold."""
+    for fold in range(folds.max() + 1):
+        held_out = folds == fold
+        yield ~held_out & (folds != eras.NO_FOLD), held_out
+
+
 def _has_both_classes(folds: NDArray[np.intp], labels: NDArray[np.int8]) -> bool:
     """Check that the training rows have both classes for every held-out fold."""
-    return all(0 < labels[folds != fold].mean() < 1 for fold in np.unique(folds))
+    return all(0 < labels[learned].mean() < 1 for learned, _ in fold_marks(folds))
 
 
 class ResourceBudget(NamedTuple):

@@ -1,9 +1,9 @@
 """TPOT: genetic programming of scikit-learn pipelines, with an export of the best one as Python source.
 
 A classifier of target > 0.5 on the features and a t-SNE embedding, evaluated by its logloss in a cross-validation over
-consecutive eras of the split's training part. The search does not use the split's validation part, so that the score on
-it is unbiased. The best pipeline is fitted on all rows of the search, and is exported beside the report as
-``<report>_pipeline.py``: a module whose ``build()`` creates it.
+consecutive eras of the split's training part, with the run's EMBARGO between the folds. The search does not use the
+split's validation part, so that the score on it is unbiased. The best pipeline is fitted on all rows of the search, and
+is exported beside the report as ``<report>_pipeline.py``: a module whose ``build()`` creates it.
 
 Every pipeline is evaluated in a separate process with enforced limits of time and memory. The best one so far is fitted
 and predicts the validation table during the search, so that a model is available whenever it ends, at its limit or at a
@@ -84,7 +84,7 @@ def _search(task: Task) -> Fitted:
     planned = plan(task.parameters, task.sizes)
     selects = planned.features < len(task.training.feature_names)
     # the score on the split's validation part is to be unbiased
-    task.follow(planned, ~read_split(task.parameters.storing, task.training).validation if selects else None)
+    task.follow(planned, read_split(task.parameters.storing, task.training).training if selects else None)
     table = table_to_predict(task)
     with task.progress.step("loading TPOT"):
         from ._export import export

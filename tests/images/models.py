@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from numerai_contract.self_test import write_fixture_inputs
@@ -169,8 +170,11 @@ def _rows_with_a_class(finished: FinishedRun) -> int:
 
 
 def _uses_rows_with_a_class_only(finished: FinishedRun) -> None:
-    rows = finished.report["rows"]
-    assert rows["training"] + rows["held_out"] == _rows_with_a_class(finished) < 2_500
+    """Learn from these, and be scored on all rows of the split's validation part."""
+    rows, targets = finished.report["rows"], read_targets(finished.directory)
+    part = pq.read_table(finished.directory / "split.parquet")["split"].to_numpy(zero_copy_only=False)
+    assert rows["training"] == np.count_nonzero((part == "train") & (targets != 0.5)) < 2_300
+    assert rows["held_out"] == 300
 
 
 def _uses_all_rows(finished: FinishedRun) -> None:
@@ -210,7 +214,7 @@ def _check_trees_graded(finished: FinishedRun) -> None:
 def _check_wide_and_deep(finished: FinishedRun) -> None:
     report = finished.report
     chosen = report["chosen"]
-    assert chosen["embargo_eras"] == 8
+    assert chosen["embargo_weeks"] == 8
     assert chosen["best_epoch"] < chosen["epochs"] < 100
     assert (chosen["hidden_layers"], chosen["width"], chosen["wide_crosses"]) == (6, 50, 0)
     assert chosen["device"] == "cpu"
@@ -243,8 +247,10 @@ def _check_pairwise_regression(finished: FinishedRun) -> None:
 
 
 def _check_factorization_machines(finished: FinishedRun) -> None:
-    report = finished.report
-    assert report["split"]["logloss"] == pytest.approx(report["chosen"]["best_validation_logloss"], abs=1e-5)
+    report, chosen = finished.report, finished.report["chosen"]
+    losses = {True: chosen["best_validation_logloss"], False: chosen["linear_validation_logloss"]}
+    assert chosen["products"] == (losses[True] <= losses[False])
+    assert report["split"]["logloss"] == pytest.approx(losses[chosen["products"]], abs=1e-5)
     assert "myfm" in report["libraries"]
     # without a progress bar, which overwrites its line
     assert not any("it/s" in line for line in finished.lines)
@@ -308,7 +314,7 @@ def check_auto_sklearn(finished: FinishedRun) -> None:
 def _check_auto_sklearn_signal(finished: FinishedRun) -> None:
     check_auto_sklearn(finished)
     chosen = finished.report["chosen"]
-    assert (chosen["task"], chosen["metric"], chosen["embargo_eras"]) == ("classifier", "log_loss", 8)
+    assert (chosen["task"], chosen["metric"], chosen["embargo_weeks"]) == ("classifier", "log_loss", 8)
     assert (chosen["seconds_per_fit"], chosen["at_a_time"]) == (15, 2)
     assert chosen["runs"]["succeeded"] >= 3
     _improves(chosen["trajectory"], "held_out_loss", chosen["search_seconds"], 60)
@@ -319,7 +325,7 @@ def _check_auto_sklearn_signal(finished: FinishedRun) -> None:
             assert member["configuration"]["classifier:__choice__"] == member["learner"]
     assert {"auto-sklearn", "scikit-learn", "smac"} <= finished.report["libraries"].keys()
     assert finished.report["libraries"]["auto-sklearn"] == "0.15.0"
-    progress = re.compile(r"\[ *\d+ %\] \d+ of 60 s, \d+ models tried, best held-out logloss (none yet|0\.\d{4})")
+    progress = re.compile(r"\[ *\d+ %\] \d+ of 60 s, \d+ models tried, best held-out logloss (none yet|0\.\d{6})")
     assert sum(bool(progress.match(line)) for line in finished.lines) >= 5
 
 
@@ -352,7 +358,7 @@ def _check_auto_weka_signal(finished: FinishedRun) -> None:
     assert chosen["error"] <= min(errors, default=1) or chosen["passed_over"]
 
     progress = [line for line in finished.lines if "configurations tried" in line and line.startswith("[")]
-    state = r"\[ *\d+ %\] \d+ of 40 s, \d+ configurations tried, (none successful yet|best error 0\.\d{4})"
+    state = r"\[ *\d+ %\] \d+ of 40 s, \d+ configurations tried, (none successful yet|best error 0\.\d{6})"
     assert progress
     assert all(re.match(state, line) for line in progress)
     # exactly at the limit, plus Auto-WEKA's own preparation, which takes long on a busy machine
@@ -398,7 +404,7 @@ def _check_tpot_signal(finished: FinishedRun) -> None:
     _improves(chosen["trajectory"], "logloss", chosen["search_seconds"], 20)
     assert finished.report["libraries"]["tpot"] == "1.1.0"
     progress = re.compile(
-        r"\[ *\d+ %\] \d+ of 20 s, \d+ pipelines tried, generation \d, best logloss (none yet|0\.\d{4})"
+        r"\[ *\d+ %\] \d+ of 20 s, \d+ pipelines tried, generation \d, best logloss (none yet|0\.\d{6})"
     )
     assert sum(bool(progress.match(line)) for line in finished.lines) >= 2
 
@@ -412,8 +418,7 @@ def _check_tpot_graded(finished: FinishedRun) -> None:
     check_tpot(finished)
     assert any("42 features (int8)" in line for line in finished.lines)
     assert finished.report["chosen"]["search_space"] == "linear-light"
-    rows = finished.report["rows"]
-    assert rows["training"] + rows["held_out"] == _rows_with_a_class(finished)
+    _uses_rows_with_a_class_only(finished)
 
 
 SPLIT_ROWS = {"training": 2_700, "held_out": 300}

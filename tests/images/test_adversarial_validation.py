@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -136,6 +137,30 @@ def test_adversarial_validation_folds_by_eras_ignore_eras(runner: Runner) -> Non
     assert of_eras < 0.8
 
 
+def test_adversarial_validation_weeks_are_split_by_eras_with_an_embargo(runner: Runner) -> None:
+    """Every fourth week; eras 31 to 36 of 60 are shifted as the validation table's."""
+    write_tables(runner.directory)
+    for name, rows in (("training", slice(30 * 50, 36 * 50)), ("validation", slice(None))):
+        path = runner.directory / f"{name}.parquet"
+        table = pq.read_table(path)
+        shifted = table["feature20"].to_numpy().copy()
+        shifted[rows] += np.float32(0.8)
+        numbers = [4 * int(era.removeprefix("era")) for era in table["era"].to_pylist()]
+        change_columns(path, feature20=shifted, era=pa.array([f"{number:04d}" for number in numbers]))
+    finished = assert_preprocessed(_run(runner, EMBARGO="8"))
+    chosen = finished.report["chosen"]
+    assert (chosen["split_by"], chosen["embargo_weeks"]) == ("eras", 8)
+    split = pq.read_table(runner.directory / "model" / "split.parquet")["split"].to_numpy(zero_copy_only=False)
+    parts = [set(era) for era in np.split(split, 60)]
+    assert parts[:28] == [{"train"}] * 28
+    assert parts[28:38] == [{"embargo"}] * 2 + [{"validation"}] * 6 + [{"embargo"}] * 2
+    assert parts[38:] == [{"train"}] * 22
+    assert finished.report["rows"] == {"training": 50 * 50, "held_out": 6 * 50}
+    of_rows = assert_preprocessed(_run(runner, SPLIT_BY="rows")).report
+    assert of_rows["chosen"]["split_by"] == "rows"
+    assert of_rows["rows"] == {"training": 2_700, "held_out": 300}
+
+
 def test_adversarial_validation_missing_features_are_accepted(runner: Runner) -> None:
     write_tables(runner.directory, modify=with_missing_values)
     finished = assert_preprocessed(_run(runner, ROW_LIMIT="500", VALIDATION_SHARE="0.2"))
@@ -157,6 +182,7 @@ def test_adversarial_validation_selects_rows_with_a_target(runner: Runner) -> No
 @pytest.mark.parametrize(
     ("environment", "code", "last_line"),
     [
+        ({"SPLIT_BY": "weeks"}, 64, "SPLIT_BY is 'weeks': allowed are rows, eras"),
         ({"METHOD": "forest"}, 64, "METHOD is 'forest': allowed are gradient_boosting, extra_trees, random_forest"),
         ({"VALIDATION_SHARE": "0.9"}, 64, "VALIDATION_SHARE is '0.9': allowed is a number from 0.01 to 0.5"),
         (

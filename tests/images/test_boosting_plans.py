@@ -120,6 +120,6 @@ def test_trees_stop_early_by_corr_and_are_grown_again_on_all_rows(runner: Runner
     chosen = report["chosen"]
     assert chosen["trees"] == max(20, chosen["best_trees"]) < 200
     assert 0.05 < chosen["best_held_out_corr"] < 0.95
-    assert chosen["embargo_eras"] == 6
+    assert chosen["embargo_weeks"] == 6
     assert report["rows"] == {"training": 3_000, "held_out": 12 * 50, "testing": 1_000}
     assert any(note.startswith("best held-out corr 0.") for note in report["notes"])

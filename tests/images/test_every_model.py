@@ -125,6 +125,9 @@ def test_model_graded_five_bins_are_learned(runner: Runner, model: Model) -> Non
     finished = assert_succeeded(model.run(runner, model.environment | model.graded_environment))
     assert finished.report["target"] == "graded"
     assert finished.report["validation"]["correlation"] > model.min_correlation_graded
+    if finished.report["split"] is not None:
+        # classifiers as well are scored on the rows at one half
+        assert finished.report["split"]["rows"] == 300
     model.check_graded(finished)
 
 

@@ -21,7 +21,7 @@ def test_factorization_machines_largest_seed_is_accepted(runner: Runner) -> None
 
 def test_factorization_machines_equals_myfm_and_the_formula(runner: Runner) -> None:
     write_split_tables(runner.directory, few_floats)
-    environment = {"EMBEDDINGS": "perplexity_05,perplexity_30_polynomial", "MAX_ITERATIONS": "30"}
+    environment = {"EMBEDDINGS": "perplexity_05,perplexity_30_polynomial", "MAX_ITERATIONS": "30", "PRODUCTS": "always"}
     report = assert_succeeded(runner.run(MODEL, {}, **environment)).report
     # not the last one, which would be the best without any selection
     assert report["chosen"]["iteration"] < 30

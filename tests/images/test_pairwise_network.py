@@ -42,4 +42,4 @@ def test_pairwise_network_one_validation_class_exits_with_65(runner: Runner) -> 
     write_split(runner.directory, table.ids, Split(validation.astype(np.float32), validation), None)
     finished = runner.run(MODEL)
     assert finished.code == 65
-    assert "every target of the split's validation part is above 0.5" in finished.lines[-1]
+    assert "no target of the split's validation part is below 0.5" in finished.lines[-1]

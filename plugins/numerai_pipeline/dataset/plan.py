@@ -118,7 +118,9 @@ def plan_dataset(
     target : str or None
         Target to learn; None for the default, which is logged.
     embargo : int, optional
-        Eras between training and the first era predicted; by default determined by the target's name.
+        Weeks between training and the first era predicted; by default determined by the target's name. None between the
+        eras of an archive, which are months, longer than its targets look ahead (Numerai's forum, "Super Massive Data
+        Release: Deep Dive").
     refit_every : int
         Weeks that share the dataset of a walk-forward run.
 
@@ -174,8 +176,7 @@ def _plan_archive(raw: RawDataset, scratch: Path, target: str | None, embargo: i
     require_columns(tournament.name, [*KEYS, chosen], tournament.columns)
     _require_same_features(training, tournament, features)
     schema = TableSchema(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
-    embargo = default_embargo(chosen) if embargo is None else embargo
-    return DatasetPlan(schema, embargo, *_split(training, tournament, chosen))
+    return DatasetPlan(schema, embargo or 0, *_split(training, tournament, chosen))
 
 
 def plan_live(raw: RawDataset, opened: ExitStack, scratch: Path, dataset: Dataset) -> LivePlan:

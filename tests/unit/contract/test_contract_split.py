@@ -130,6 +130,28 @@ def test_read_embedding_nan_coordinate_raises_bad_data(training: Table, tmp_path
         read_embedding(tmp_path, EMBEDDING, training)
 
 
+def test_read_split_rows_of_the_embargo_are_in_neither_part(training: Table, tmp_path: Path) -> None:
+    embargo = ~VALIDATION & (np.arange(len(VALIDATION)) % 2 == 0)
+    path = write_split(tmp_path, training.ids, Split(SIMILARITY, VALIDATION, embargo), None)
+    assert pq.read_table(path)["split"].to_pylist().count("embargo") == embargo.sum() > 0
+    split = read_split(tmp_path, training)
+    assert split.validation.tolist() == VALIDATION.tolist()
+    assert split.training.tolist() == (~VALIDATION & ~embargo).tolist()
+    write_split(tmp_path, training.ids, Split(SIMILARITY, VALIDATION, ~VALIDATION), None)
+    with pytest.raises(BadDataError, match="is in the part 'train'"):
+        read_split(tmp_path, training)
+
+
+def test_split_tables_leave_out_the_rows_of_the_embargo(write: Writer, columns: Columns, tmp_path: Path) -> None:
+    table = Table(write(columns))
+    validation, embargo = (np.isin(np.arange(len(table)), rows) for rows in ([0, 1], [2, 3]))
+    write_split(tmp_path, table.ids, Split(np.zeros(len(table), dtype=np.float32), validation, embargo), None)
+    environment = {"OPERATION": "any", "TRAINING": str(table.path), "STORING": str(tmp_path)}
+    tables = SplitTables(Task(Parameters(environment)), targets.classes(table), embeddings=())
+    assert np.flatnonzero(tables.validation).tolist() == [0, 1]
+    assert np.flatnonzero(tables.training).tolist() == [*range(4, len(table))]
+
+
 @pytest.mark.parametrize(("validation", "part"), [(VALIDATION | True, "train"), (VALIDATION & False, "validation")])
 def test_read_split_empty_part_raises_bad_data(training: Table, tmp_path: Path, validation: Any, part: str) -> None:
     write_split(tmp_path, training.ids, Split(SIMILARITY, validation), None)
@@ -212,6 +234,36 @@ def test_split_tables_score_uses_the_validation_part(tmp_path: Path) -> None:
     assert scores is not None
     assert (scores.rows, scores.eras) == (3, 1)
     assert scores.logloss == pytest.approx(np.log(2))
+
+
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_validation_part_has_the_rows_at_one_half(write: Writer, columns: Columns, tmp_path: Path) -> None:
+    """A classifier learns from none of them, and is scored on them as a regressor is."""
+    values = np.resize(np.array([0, 0.5, 1, 0.5, 0.25, np.nan], dtype=np.float32), 12)
+    table = Table(write(columns | {"target": values}))
+    by_kind = [
+        SplitTables(_task(tmp_path, EMBEDDINGS="none")[0], labeled, embeddings=())
+        for labeled in (targets.classes(table), targets.values(table))
+    ]
+    for tables in by_kind:
+        assert tables.validation.tolist() == (VALIDATION & ~np.isnan(values)).tolist()
+        assert tables.validation_labels.tolist() == values[tables.validation].tolist()
+        assert 0.5 in tables.validation_labels
+    of_classes, of_values = (tables.training for tables in by_kind)
+    assert of_classes.tolist() == (of_values & (values != 0.5)).tolist()
+    predictions = np.linspace(0.4, 0.6, by_kind[0].validation.sum())
+    assert by_kind[0].score(predictions) == by_kind[1].score(predictions)
+
+
+@pytest.mark.usefixtures("fixture_inputs")
+def test_split_tables_validation_part_at_one_half_only_raises_bad_data(
+    write: Writer, columns: Columns, tmp_path: Path
+) -> None:
+    values = np.where(VALIDATION, 0.5, columns["target"]).astype(np.float32)
+    table = Table(write(columns | {"target": values}))
+    with pytest.raises(BadDataError, match="no target is known among the rows of the split's validation part"):
+        SplitTables(_task(tmp_path)[0], targets.classes(table), embeddings=())
+    assert SplitTables(_task(tmp_path, EMBEDDINGS="none")[0], targets.values(table), embeddings=()).validation.any()
 
 
 @pytest.mark.usefixtures("fixture_inputs")

@@ -74,7 +74,7 @@ def test_hold_out_last_many_eras_leaves_an_embargo() -> None:
     assert set(numbers[split.held_out]) == set(range(81, 101))
     assert set(numbers[split.training]) == set(range(1, 73))
     assert split.embargo == 8
-    assert split.description == "held out the last 20 of 100 eras, after an embargo of 8"
+    assert split.description == "held out the last 20 of 100 eras, with an embargo of 8 weeks"
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 10, 19, 20, 50, 79])
@@ -87,7 +87,7 @@ def test_hold_out_last_few_eras_reduces_the_embargo(count: int) -> None:
     assert max(held_out) == count
     assert min(held_out) - max(training) == split.embargo + 1
     assert split.embargo == count // 10
-    assert f"an embargo of {split.embargo} (not 8: there are too few eras)" in split.description
+    assert f"an embargo of {split.embargo} weeks (not 8: there are too few eras)" in split.description
 
 
 def test_hold_out_last_one_era_is_split_by_the_seed() -> None:
@@ -133,7 +133,7 @@ def test_sample_keeps_every_class_and_small_tables() -> None:
 )
 def test_assign_folds_each_has_whole_consecutive_eras(sizes: list[int]) -> None:
     numbers = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    folds = eras.assign_folds(numbers, 3)
+    folds = eras.assign_folds(numbers, 3, 0)
     assert folds is not None
     assert set(folds) == {0, 1, 2}
     assert (np.diff(folds) >= 0).all()
@@ -141,11 +141,21 @@ def test_assign_folds_each_has_whole_consecutive_eras(sizes: list[int]) -> None:
         assert len(set(folds[numbers == era])) == 1
 
 
+@pytest.mark.parametrize("sizes", [[5] * 12, [5, 5, 5], [1_000, 1, 1], [1, 1, 1_000], [5] * 40])
+def test_assign_folds_embargo_leaves_out_at_most_a_tenth(sizes: list[int]) -> None:
+    numbers = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    folds = eras.assign_folds(numbers, 3, 8)
+    assert folds is not None
+    assert set(folds) - {eras.NO_FOLD} == {0, 1, 2}
+    left_out = len(set(numbers[folds == eras.NO_FOLD]))
+    assert left_out == len(sizes) // 20 * 2
+
+
 def test_assign_folds_equal_eras_give_equal_folds() -> None:
-    folds = eras.assign_folds(_eras(120, rows=30), 3)
+    folds = eras.assign_folds(_eras(120, rows=30), 3, 0)
     assert folds is not None
     assert np.bincount(folds).tolist() == [1_200] * 3
 
 
 def test_assign_folds_too_few_eras_returns_none() -> None:
-    assert eras.assign_folds(_eras(2), 3) is None
+    assert eras.assign_folds(_eras(2), 3, 8) is None

@@ -144,6 +144,13 @@ class TestClassic:
         assert Dataset.read(outcome.dataset.layout) == outcome.dataset
         assert volume.files() == OUTPUTS
 
+    def test_unpack_classic_zip_has_an_embargo_on_request(
+        self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
+    ) -> None:
+        """Its eras are months, and no target reaches over the next one."""
+        assert unpacked(classic_dataset(raw_dir)).dataset.embargo == 0
+        assert volume.unpack(classic_dataset(raw_dir), embargo=2).dataset.embargo == 2
+
     def test_unpack_classic_zip_writes_manifests(
         self, volume: Volume, raw_dir: Path, unpacked: Callable[..., Unpacked]
     ) -> None:

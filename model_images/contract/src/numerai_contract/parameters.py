@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DEFAULT_SEED = 67
-# eras; twice the horizon of a target 20 trading days ahead
-DEFAULT_EMBARGO = 8
+# trading days of the target that is assumed, and the most weeks of a default embargo
+_TARGET_DAYS, _MAX_EMBARGO = 20, 16
 # numpy's legacy seeding and most libraries take no more than 32 bits
 MAX_SEED = 2**32 - 1
 
@@ -81,8 +81,12 @@ class Parameters:
 
     @property
     def embargo(self) -> int:
-        """Eras left out between rows that are learned and rows that judge, as the targets of neighbours overlap."""
-        return self.get_int("EMBARGO", DEFAULT_EMBARGO, at_least=0, at_most=1_000)
+        """Weeks left out between rows that are learned and rows that judge, as the targets of neighbours overlap.
+
+        By default twice the horizon of the target, at most 16; 8 without TARGET_DAYS.
+        """
+        weeks = math.ceil((self.target_days or _TARGET_DAYS) / 5)
+        return self.get_int("EMBARGO", min(2 * weeks, _MAX_EMBARGO), at_least=0, at_most=1_000)
 
     @property
     def predicting(self) -> Path:

@@ -1,7 +1,7 @@
 """The split made by adversarial validation: the rows most similar to the validation table's are the validation part.
 
-The file ``split.parquet`` in the run's directory has ``id``, ``similarity`` (float32) and ``split`` (train |
-validation), one row for each row of the training table. It is read in the order of the reader's table.
+The file ``split.parquet`` in the run's directory has ``id``, ``similarity`` (float32) and ``split`` (train | validation
+| embargo), one row for each row of the training table. It is read in the order of the reader's table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FILE = "split.parquet"
 PRODUCER = "adversarial_validation"
-TRAIN, VALIDATION = "train", "validation"
+TRAIN, VALIDATION, EMBARGO = "train", "validation", "embargo"
 
 
 class Split(NamedTuple):
@@ -35,11 +35,19 @@ class Split(NamedTuple):
     similarity : numpy.ndarray of float32, shape (rows,)
         Estimated probability that the row is one of the validation table's rather than the training table's, in [0, 1].
     validation : numpy.ndarray of bool, shape (rows,)
-        Marks of the validation rows; all others are training rows.
+        Marks of the validation rows.
+    embargo : numpy.ndarray of bool, shape (rows,), or None
+        Marks of the rows in neither part, between their eras; None without any.
     """
 
     similarity: NDArray[np.float32]
     validation: NDArray[np.bool_]
+    embargo: NDArray[np.bool_] | None = None
+
+    @property
+    def training(self) -> NDArray[np.bool_]:
+        """Marks of the training rows, shape (rows,): all rows in neither the validation part nor the embargo."""
+        return ~self.validation if self.embargo is None else ~(self.validation | self.embargo)
 
 
 def write_split(storing: Path, ids: pa.ChunkedArray, split: Split, inputs: str | None) -> Path:
@@ -57,7 +65,7 @@ def write_split(storing: Path, ids: pa.ChunkedArray, split: Split, inputs: str |
         For the manifest, see `numerai_contract.outputs.output`.
     """
     path = storing / FILE
-    parts = np.where(split.validation, VALIDATION, TRAIN)
+    parts = np.where(split.validation, VALIDATION, np.where(split.training, TRAIN, EMBARGO))
     write(path, ids, {"similarity": pa.array(split.similarity, pa.float32()), "split": pa.array(parts)}, inputs)
     return path
 
@@ -74,9 +82,12 @@ def read_split(storing: Path, table: TableView) -> Split:
     """
     path = storing / FILE
     columns = load_aligned(table, path, ("similarity", "split"), producer=PRODUCER, texts=("split",))
-    validation = columns["split"].to_numpy(zero_copy_only=False) == VALIDATION
-    if validation.all() or not validation.any():
-        empty = TRAIN if validation.all() else VALIDATION
-        message = f"{path.name}: no row of {table.path.name} is in the part {empty!r}. {outputs.rerun_hint(PRODUCER)}"
-        raise BadDataError(message)
-    return Split(columns["similarity"].to_numpy(zero_copy_only=False), validation)
+    parts = columns["split"].to_numpy(zero_copy_only=False)
+    split = Split(columns["similarity"].to_numpy(zero_copy_only=False), parts == VALIDATION, parts == EMBARGO)
+    for part, rows in ((TRAIN, split.training), (VALIDATION, split.validation)):
+        if not rows.any():
+            message = (
+                f"{path.name}: no row of {table.path.name} is in the part {part!r}. {outputs.rerun_hint(PRODUCER)}"
+            )
+            raise BadDataError(message)
+    return split

@@ -2,6 +2,8 @@
 
 A model learns from the split's training part, uses the split's validation part for selection and scores, and gets the
 coordinates of embeddings as additional features. The final fit learns from all rows of both tables, without a split.
+The validation part has all rows with a known target, also for a classifier, which learns from no row at exactly 0.5: so
+the scores of all models on it are comparable.
 Parameters of every model that uses this module:
 
 ``EMBEDDINGS`` (default of the model)
@@ -140,9 +142,12 @@ class SplitTables:
     feature_names : tuple of str
         The features, then the coordinates (``perplexity_30_x`` …): the columns of every matrix.
     training, validation : numpy.ndarray of bool, shape (rows of the training table,)
-        Marks of the training rows and of the validation rows. In the final fit all rows are training rows.
-    training_labels, validation_labels : numpy.ndarray, shape (rows marked,)
-        Their labels: classes or values, as in `labeled`.
+        Marks of the training rows, of those in `labeled`, and of the validation rows, of those with a known target;
+        rows of the split's embargo are in neither. In the final fit all rows are training rows.
+    training_labels : numpy.ndarray, shape (training rows,)
+        Classes or values, as in `labeled`.
+    validation_labels : numpy.ndarray of float32, shape (validation rows,)
+        Target values.
 
     Raises
     ------
@@ -166,16 +171,17 @@ class SplitTables:
         if plan is not None:
             row_limit = plan.rows
         limit = task.parameters.get_int("ROW_LIMIT", row_limit, at_least=100, at_most=100_000_000)
-        held_out = (
-            np.zeros(len(task.training), dtype=bool)
-            if task.is_final
-            else read_split(task.parameters.storing, task.training).validation
-        )
+        training, held_out = np.ones(len(task.training), dtype=bool), np.zeros(len(task.training), dtype=bool)
+        if not task.is_final:
+            split = read_split(task.parameters.storing, task.training)
+            training, held_out = split.training, split.validation
         if plan is not None:
-            task.follow(plan, labeled.rows & ~held_out)
-        self.training, self.training_labels = self._part("training", labeled, ~held_out, limit)
-        self.validation, self.validation_labels = self._part("validation", labeled, held_out, limit)
-        self._require_usable_labels()
+            task.follow(plan, labeled.rows & training)
+        known = ~np.isnan(task.training.targets)
+        values = targets.LabeledRows(known, task.training.targets[known])
+        self.training, self.training_labels = self._part("training", labeled, training, limit)
+        self.validation, self.validation_labels = self._part("validation", values, held_out, limit)
+        self._require_usable_labels(labeled)
         self.feature_names = self.source.columns(task.training)
         task.note(
             f"{len(self.training_labels):,} training rows, {len(self.validation_labels):,} validation rows; "
@@ -220,13 +226,15 @@ class SplitTables:
             )
         return drawn.rows, drawn.labels
 
-    def _require_usable_labels(self) -> None:
-        for name, labels in (("training", self.training_labels), ("validation", self.validation_labels)):
-            if name == "validation" and self._task.is_final:
+    def _require_usable_labels(self, labeled: LabeledRows) -> None:
+        labels = self.training_labels
+        usable = {"training": len(labels) > 0 and bool((labels != labels[0]).any())}
+        if not self._task.is_final:
+            usable["validation"] = bool((self.validation & labeled.rows).any())
+        for name, is_usable in usable.items():
+            if is_usable:
                 continue
-            if len(labels) and (name == "validation" or not (labels == labels[0]).all()):
-                continue
-            problem = "no target is known" if not len(labels) else "every target is the same"
+            problem = "every target is the same" if name == "training" and len(labels) else "no target is known"
             raise BadDataError(
                 f"{self._task.training.path.name}: {problem} among the rows of the split's {name} part. Is the "
                 f"training set complete? If so, run `{PRODUCER}` with a larger or smaller VALIDATION_SHARE."

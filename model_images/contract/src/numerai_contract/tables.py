@@ -34,6 +34,9 @@ MISSING = -128
 DATA_TYPES = ("train", "validation", "test", "live")
 
 _ERA = re.compile(r"(?:era)?(\d{1,9}|X)", re.IGNORECASE)
+# Begins the name of an era in data until 2021: a month, longer than targets look ahead. Numerai's forum, "Super Massive
+# Data Release: Deep Dive".
+_MONTH = "era"
 # size of a batch of features, in bytes of float32
 _BATCH_BYTES = 32 << 20
 _ROWS_AT_A_TIME = 65_536
@@ -62,6 +65,8 @@ class Table:
         Unique, shape (rows,).
     era_numbers : numpy.ndarray of int32, shape (rows,)
         Sortable: 12 for ``era12`` and ``0012``, `NO_ERA` for ``eraX``.
+    eras_are_weeks : bool
+        Whether era numbers count weeks, by the names: ``0012``, and not ``era12``, which is a month.
     targets : numpy.ndarray of float32, shape (rows,)
         In [0, 1], NaN where unknown.
     feature_names : tuple of str
@@ -94,6 +99,7 @@ class Table:
             raise BadDataError(f"{path.name}: the table has no rows. Clear the task `unzip` and run it again.")
         _check_ids(path, self.ids)
         self.era_numbers = _era_numbers(path, small["era"])
+        self.eras_are_weeks = not pc.any(pc.starts_with(small["era"], _MONTH, ignore_case=True)).as_py()
         self._data_types = _data_type_codes(path, small["data_type"])
         self.targets = _targets(path, small["target"], self.ids)
         self.feature_dtype = np.dtype(self._narrowest_dtype() if feature_dtype is None else feature_dtype)
@@ -107,6 +113,12 @@ class Table:
         selected.__dict__.pop("holds_int8", None)
         selected.feature_names = tuple(names)
         return selected
+
+    def without_targets(self, rows: NDArray[np.bool_]) -> Table:
+        """Return the same table with unknown targets in the marked rows, shape (rows,)."""
+        changed = copy.copy(self)
+        changed.targets = np.where(rows, np.float32(np.nan), self.targets)
+        return changed
 
     @cached_property
     def holds_int8(self) -> bool:
@@ -225,7 +237,7 @@ class JoinedTable:
 
     Attributes
     ----------
-    path, ids, era_numbers, targets, feature_names, feature_dtype
+    path, ids, era_numbers, eras_are_weeks, targets, feature_names, feature_dtype
         As those of `Table`; the path is the first table's. Features are int8 where both tables have int8.
     """
 
@@ -234,6 +246,7 @@ class JoinedTable:
         self.path = first.path
         self.ids: pa.ChunkedArray = pa.chunked_array([chunk for table in self._tables for chunk in table.ids.chunks])
         self.era_numbers = np.concatenate([table.era_numbers for table in self._tables])
+        self.eras_are_weeks = all(table.eras_are_weeks for table in self._tables)
         self.targets = np.concatenate([table.targets for table in self._tables])
         self.feature_names = first.feature_names
         self.feature_dtype = np.result_type(*(table.feature_dtype for table in self._tables))

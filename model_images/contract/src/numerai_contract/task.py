@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numerai_contract import batches, outputs
+from numerai_contract import batches, eras, outputs
 from numerai_contract.exits import BadParameterError
 from numerai_contract.feature_selection import most_correlated
 from numerai_contract.plans import Sizes
@@ -19,7 +19,7 @@ from numerai_contract.predictions import CLIP_MARGIN, validate_probabilities, wr
 from numerai_contract.progress import Progress, duration
 from numerai_contract.reports import library_versions, write_report
 from numerai_contract.scores import score
-from numerai_contract.tables import JoinedTable, Table
+from numerai_contract.tables import NO_ERA, JoinedTable, Table
 from numerai_contract.targets import sample, target_kind
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numerai_contract.targets import LabeledRows
 
 # the properties of a task that open a table
-_TABLES = ("_training", "validation", "testing")
+_TABLES = ("_training", "_first_training", "validation", "testing")
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,29 @@ class Task:
 
     @property
     def training(self) -> TableView:
-        """The training table (TRAINING), validated; its features are not yet read. In the final fit, both tables."""
-        return self._training if self._joined is None else self._joined
+        """The training table (TRAINING), validated; its features are not yet read. In the final fit, both tables.
+
+        In the first fit, which the validation table scores, the targets of the last weeks before that table's eras are
+        unknown, since they overlap with targets that score: those of EMBARGO weeks, of at most a tenth of the eras.
+        """
+        return self._first_training if self._joined is None else self._joined
+
+    @cached_property
+    def _first_training(self) -> Table:
+        table = self._training
+        if not self.has_validation:
+            return table
+        later = self.validation.era_numbers[~np.isnan(self.validation.targets)]
+        later = later[later != NO_ERA]
+        if not len(later):
+            return table
+        rows = eras.before(table.era_numbers, int(later.min()), self.parameters.embargo) & ~np.isnan(table.targets)
+        if rows.any():
+            self.note(
+                f"the first fit does not learn from the {len(np.unique(table.era_numbers[rows])):,} eras before those "
+                f"of {self.validation.path.name} ({np.count_nonzero(rows):,} rows; EMBARGO)"
+            )
+        return table.without_targets(rows)
 
     @cached_property
     def _training(self) -> Table:
@@ -147,7 +168,7 @@ class Task:
     @cached_property
     def validation(self) -> Table:
         """The validation table (VALIDATION), validated; it has the features of the training table, in that order."""
-        return self._log_table(Table(self.parameters.validation, feature_names=self.training.feature_names))
+        return self._log_table(Table(self.parameters.validation, feature_names=self._training.feature_names))
 
     @cached_property
     def testing(self) -> Table:
@@ -403,9 +424,8 @@ class Task:
         self.progress.log(f"done in {duration(time.monotonic() - self._began)} and {_peak_memory():,} MiB: {result}")
 
     def _log_table(self, table: Table) -> Table:
-        eras = len(set(table.era_numbers.tolist()))
         self.progress.log(
-            f"{table.path.name}: {len(table):,} rows, {eras:,} eras, "
+            f"{table.path.name}: {len(table):,} rows, {len(np.unique(table.era_numbers)):,} eras, "
             f"{len(table.feature_names):,} features ({table.feature_dtype})"
         )
         return table

@@ -656,12 +656,12 @@ function searches(found) {
     const seconds = search.trajectory.map(([when]) => when);
     const chart = new Chart(`Best ${search.measure} of ${search.model} over the time of its search`, () => ({
       grid: { ...common().grid, top: 30 },
-      tooltip: tooltip({ trigger: "axis", valueFormatter: (value) => written(value, digits(5)) }),
+      tooltip: tooltip({ trigger: "axis", valueFormatter: (value) => written(value, digits(6)) }),
       xAxis: axis("seconds", { type: "value", max: Math.max(...seconds, 1) * 1.05, axisLabel: { color: token("--quiet"), hideOverlap: true, formatter: (value) => whole(value), showMaxLabel: false } }),
       yAxis: upright(`best ${search.measure} so far`, { type: "value", scale: true }),
       series: [{ type: "line", name: search.measure, step: "end", data: search.trajectory, symbolSize: 6, lineStyle: { color: colour(0), width: 2 }, itemStyle: { color: colour(0) } }],
     }), "low");
-    const score = { key: "score", title: search.measure, number: true, lower: true, of: (row) => row.score, format: digits(5) };
+    const score = { key: "score", title: search.measure, number: true, lower: true, of: (row) => row.score, format: digits(6) };
     const learner = { key: "learner", title: "Learner", of: (row) => row.learner };
     const settings = { key: "settings", title: "Settings", of: (row) => row.settings, wide: true };
     const having = (rows, columns) => columns.filter((column) => rows.some((row) => (column.of(row) ?? null) !== null));
