@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import simulator
-from launcher.errors import LauncherError
+from launcher.errors import EXIT_UNAVAILABLE, LauncherError
 from launcher.processes import tail
 from numerai_pipeline.core.settings import machine_cores
 
@@ -54,18 +54,12 @@ def is_free(port: int) -> bool:
 
 
 def choose_port(wanted: int, exclude: Collection[int] = ()) -> int:
-    """Give the wanted port, or the next free one.
-
-    Raises
-    ------
-    LauncherError
-        When the next hundred are all taken.
-    """
+    """Give the wanted port, or the next free one of a hundred."""
     for port in range(wanted, min(wanted + 100, 65536)):
         if port not in exclude and is_free(port):
             return port
-    msg = f"no free port from {wanted} on"
-    raise LauncherError(msg, "Choose another start with PORT=…")
+    msg = f"PORT={wanted}: this port and the next 99 are taken"
+    raise LauncherError(msg, "Choose a free one:  PORT=…", exit_code=EXIT_UNAVAILABLE)
 
 
 def any_free_port() -> int:
@@ -181,7 +175,7 @@ def password_file(paths: ProjectPaths) -> Path:
 
 
 def start(services: Services, paths: ProjectPaths, environment: dict[str, str], owner: str) -> ServiceRecord:
-    """Start Airflow, which becomes healthy within half a minute (see `airflow_api.wait_until_healthy`)."""
+    """Start Airflow, which becomes healthy within half a minute."""
     paths.airflow_home.mkdir(parents=True, exist_ok=True)
     paths.data.mkdir(parents=True, exist_ok=True)
     return services.start(
