@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from tests.unit.launcher.conftest import Programs
 
-GOOD = 'if [[ $1 == -c ]]; then echo "3.12"; fi'
+# as uv does: it skips programs that do not run
+FIND = 'for folder in ${PATH//:/ }; do "$folder/python$4" 2>/dev/null && echo "$folder/python$4" && exit; done; exit 2'
 SHIM = "echo 'pyenv: command not found' >&2; exit 127"
 
 
@@ -37,6 +38,7 @@ def checkout(tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
         f"""
         case "$1" in
             --version) echo "uv 0.13.9" ;;
+            python) [[ $2 == find ]] && {{ {FIND}; }} ;;
             sync) mkdir -p .venv/bin && ln -sf {python} .venv/bin/python ;;
         esac""",
     )
@@ -57,7 +59,7 @@ def test_environment_skips_a_shim_which_does_not_run(checkout: Path, programs: P
     programs.add("python3.12", SHIM)
     real = tmp_path / "pyenv" / "versions" / "3.12.9" / "bin"
     real.mkdir(parents=True)
-    programs.add("python-real", GOOD).rename(real / "python3.12")
+    programs.add("python-real").rename(real / "python3.12")
     answer = call(checkout, "local", "run", "MODELS=a b")
     assert answer.returncode == 0, answer.stderr
     [sync] = programs.calls("uv sync")
@@ -67,7 +69,7 @@ def test_environment_skips_a_shim_which_does_not_run(checkout: Path, programs: P
 
 
 def test_environment_is_synced_only_when_the_lock_changed(checkout: Path, programs: Programs) -> None:
-    programs.add("python3.12", GOOD)
+    programs.add("python3.12")
     for _ in range(2):
         assert call(checkout, "local").returncode == 0
     assert len(programs.calls("uv sync")) == 1
@@ -79,7 +81,7 @@ def test_environment_is_synced_only_when_the_lock_changed(checkout: Path, progra
 
 
 def test_environment_for_development_keeps_its_tools(checkout: Path, programs: Programs) -> None:
-    programs.add("python3.12", GOOD)
+    programs.add("python3.12")
     call(checkout, "dev")
     (checkout / ".venv" / "bin" / "pytest").symlink_to(checkout / "python")
     call(checkout, "local")
@@ -87,8 +89,9 @@ def test_environment_for_development_keeps_its_tools(checkout: Path, programs: P
 
 
 def test_environment_failed_installation_prints_the_end_of_its_log(checkout: Path, programs: Programs) -> None:
-    programs.add("python3.12", GOOD)
-    programs.add("uv", 'if [[ $1 == --version ]]; then echo "uv 0.13.9"; else echo "no such package" >&2; exit 2; fi')
+    programs.add("python3.12")
+    uv = programs.folder / "uv"
+    uv.write_text(uv.read_text().replace("sync)", "sync) echo no such package >&2; exit 2;"))
     answer = call(checkout, "local")
     assert answer.returncode == 69
     assert "no such package" in answer.stderr
@@ -96,7 +99,7 @@ def test_environment_failed_installation_prints_the_end_of_its_log(checkout: Pat
 
 
 def test_environment_skips_an_old_uv(checkout: Path, programs: Programs, tmp_path: Path) -> None:
-    programs.add("python3.12", GOOD)
+    programs.add("python3.12")
     recent = (programs.folder / "uv").rename(programs.folder / "kept")
     programs.add("uv", 'echo "uv 0.4.0"')
     private = checkout / ".uv" / "bin"
@@ -104,3 +107,58 @@ def test_environment_skips_an_old_uv(checkout: Path, programs: Programs, tmp_pat
     recent.rename(private / "uv")
     assert call(checkout, "local").returncode == 0
     assert programs.calls("uv sync")
+
+
+def add_machine(programs: Programs, python: str, *, user: int = 1000, debian: bool = False) -> None:
+    """Simulate a machine with one Python, which is not one of those that the pipeline needs."""
+    (programs.folder / "id").unlink()
+    programs.add("id", f"echo {user}")
+    (programs.folder.parent / "tools" / "grep").unlink()
+    programs.add("grep", f"exit {int(not debian)}")
+    programs.add("apt-get")
+    programs.add("dpkg")
+    programs.add("python3", f'[[ $1 == --version ]] && echo "Python {python}"; exit 0')
+
+
+@pytest.mark.parametrize(
+    ("debian", "remedy"),
+    [
+        (False, "Install Python 3.12 with pip and venv, or uv (https://docs.astral.sh/uv/), and try again."),
+        (True, "Install it with: sudo apt-get install python3 python3-venv"),
+    ],
+)
+def test_environment_with_an_old_python_names_it_and_the_remedy(
+    checkout: Path, programs: Programs, debian: bool, remedy: str
+) -> None:
+    add_machine(programs, "3.9.18", debian=debian)
+    answer = call(checkout, "local")
+    assert answer.returncode == 69
+    assert "there is neither Python 3.12 nor 3.11 on this machine (python3 is Python 3.9.18)" in answer.stderr
+    assert remedy in answer.stderr
+    assert programs.calls("uv python install -q 3.12")
+    assert not programs.calls("apt-get")
+
+
+def test_environment_with_an_old_python_installs_debians_as_root(checkout: Path, programs: Programs) -> None:
+    add_machine(programs, "3.9.18", user=0, debian=True)
+    programs.add("apt-get", f"[[ $1 == install ]] && cp {programs.add('new')} {programs.folder}/python3.11")
+    (programs.folder / "cp").symlink_to("/bin/cp")
+    answer = call(checkout, "local")
+    assert answer.returncode == 0, answer.stderr
+    announced, installed = (
+        answer.stderr.index(text) for text in (": installing python3 python3-venv", "✓ Environment")
+    )
+    assert announced < installed
+    assert f"--python {programs.folder}/python3.11" in programs.calls("uv sync")[0]
+
+
+def test_environment_with_no_install_downloads_and_installs_nothing(
+    checkout: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_INSTALL", "1")
+    add_machine(programs, "3.9.18", user=0, debian=True)
+    answer = call(checkout, "local")
+    assert answer.returncode == 69
+    assert "without NO_INSTALL=1 the launcher installs it" in answer.stderr
+    assert not programs.calls("uv python install")
+    assert not programs.calls("apt-get")
