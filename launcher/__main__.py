@@ -24,6 +24,8 @@ from launcher.signals import StopSignals, watch_parent
 from launcher.test_runner import SUITES, check, run_suite, test
 from launcher.up import airflow, down, up
 from launcher.worker import worker
+from numerai_pipeline.core.errors import PipelineError
+from numerai_pipeline.storage.disk import translate_disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,16 +79,23 @@ def main(arguments: Sequence[str]) -> int:
         overrides |= parse_assignments(assignments)
         settings = known_settings(context.paths) if command == "server" else ()
         models = context.registry.models if command in {"run", "backtest"} else ()
-        return ACTIONS[command](context, parse_options(command, overrides, models, server_settings=settings))
+        options = parse_options(command, overrides, models, server_settings=settings)
+        with translate_disk_errors(context.paths.root):
+            return ACTIONS[command](context, options)
     except StoppedError:
         screen.close()
         screen.error("Stopped", "everything started by this command has been stopped")
         return EXIT_STOPPED
-    except LauncherError as error:
-        screen.close()
-        screen.print()
-        screen.error(error.step or "Not done", error.message, *error.details)
-        return error.exit_code
+    except (LauncherError, PipelineError) as error:
+        return report(screen, error if isinstance(error, LauncherError) else LauncherError(str(error)))
+
+
+def report(screen: Screen, error: LauncherError) -> int:
+    """Print an error and its remedy; returns the exit code."""
+    screen.close()
+    screen.print()
+    screen.error(error.step or "Not done", error.message, *error.details)
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from launcher.engine import Engine
 from launcher.errors import EXIT_BUSY, LauncherError
 from launcher.images import ModelImages, python_versions
 from launcher.processes import CommandError, Commands, Services, in_parallel, wait_until
-from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.errors import PipelineError
 from numerai_pipeline.models.registry import Registry, load_registry
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ class CommandContext:
     @cached_property
     def registry(self) -> Registry:
         """The models and their images."""
-        try:
-            return load_registry(self.paths.images_dir)
-        except BadInputError as error:
-            raise LauncherError(str(error)) from None
+        return load_registry(self.paths.images_dir)
 
     @contextmanager
     def lifecycle(self, command: str, options: Options, *, exclusive: bool = True) -> Iterator[ExitStack]:
@@ -141,7 +138,7 @@ class CommandContext:
             client = docker.from_env().api
             try:
                 volume = check_data_volume(settings, client, any_model_image(self.registry, settings, client))
-            except BadInputError as error:
+            except PipelineError as error:
                 raise LauncherError(str(error)) from None
             finally:
                 client.close()

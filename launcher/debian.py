@@ -50,5 +50,6 @@ def install(commands: Commands, packages: Sequence[str], log: Path) -> None:
         run("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages)
     except CommandError as error:
         msg = f"apt-get could not install {' '.join(packages)}"
-        details = tail(error.output, 20), f"The full log: {log}"
+        remedy = "Check the network and Debian's sources (apt-get update), then try again."
+        details = tail(error.output, 20), f"The full log: {log}", remedy
         raise LauncherError(msg, *details, exit_code=EXIT_UNAVAILABLE) from None

@@ -70,7 +70,7 @@ class UpOptions(Options):
     port: int = Field(8080, ge=1024, le=65535, description="port of Airflow's web page (8080, or the next free one)")
 
 
-class RunOptions(RunParameters, UpOptions):
+class RunOptions(UpOptions, RunParameters):
     """The options of ``make run``: the DAG's parameters, checked together, and those of its Airflow."""
 
     @model_validator(mode="before")
@@ -344,11 +344,8 @@ def parse_options(
     except ValidationError as error:
         findings += [_describe(model, finding) for finding in error.errors()]
     if findings:
-        raise UsageError(
-            "\n  ".join(findings),
-            f"The options of make {command}: {', '.join(known)}",
-            "Their descriptions: make help",
-        )
+        listed = [f"The options of make {command}: {', '.join(known)}"] if set(overrides).difference(known) else []
+        raise UsageError("\n  ".join(findings), *listed, "The descriptions of all options: make help")
     return options
 
 

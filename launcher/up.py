@@ -141,7 +141,10 @@ def start_everything(
 
 def _start_airflow(context: CommandContext, *, port: int, practice_port: int, owner: str) -> AirflowApi:
     """Start Airflow and wait until it is healthy and has parsed the present DAG."""
-    paths = context.paths
+    paths, settings = context.paths, load_settings()
+    if settings.cores == 1:
+        slow = "the models run one after another; a machine with two or more cores takes less time"
+        context.screen.note("Machine", f"NUMERAI_CORES is 1: {slow}")
     with context.screen.step("Airflow") as step:
         if port != (free := local_airflow.choose_port(port)):
             context.screen.note("Airflow", f"port {port} is taken: using {free}")
@@ -159,7 +162,6 @@ def _start_airflow(context: CommandContext, *, port: int, practice_port: int, ow
         if not api.wait_until_healthy(is_alive, local_airflow.START_SECONDS):
             raise local_airflow.ended_early(paths)
         step.update("reading the DAG")
-        settings = load_settings()
         api.ensure_pool(settings.pool, settings.cores, "Cores that the models may use on this machine")
         api.wait_until_parsed(local_airflow.DAG_ID, since, is_alive, PARSE_SECONDS)
         password = local_airflow.password_file(paths).relative_to(paths.root)
