@@ -27,7 +27,7 @@ from launcher.console import seconds, table
 from launcher.errors import EXIT_FAILED, LauncherError
 from launcher.run import STOP_TIMEOUT, airflow_session, end_run, format_conf, require_airflow
 from launcher.run_monitor import FINAL, display, failure_message, parse_time
-from launcher.up import BackgroundAirflow
+from launcher.up import background_airflow
 from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.manifests import atomic_path
 
@@ -72,7 +72,7 @@ def backtest(context: CommandContext, options: BacktestOptions) -> int:
     with airflow_session(context, options, "backtest") as (api, _), ExitStack() as unfinished:
         for backfill in api.unfinished_backfills(dag_id):
             # Airflow runs one per DAG at a time: the leftover of a killed command is cancelled, never one of the user
-            if BackgroundAirflow.find(context) is not None:
+            if background_airflow(context) is not None:
                 msg = f"backfill {backfill} of {dag_id} is not finished, and Airflow runs one at a time"
                 raise LauncherError(msg, "Wait for its end, or cancel it on the DAG's page (Backfills)")
             context.screen.note("Backtest", f"cancelling the unfinished backfill {backfill}")

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any
 
 import psutil
@@ -158,6 +158,7 @@ class ServiceRecord:
     owner: str
     session: int
     started: float
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
@@ -188,8 +189,9 @@ class Services:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> ServiceRecord:
-        """Start a program in a new session, with its output in a new log file."""
+        """Start a program in a new session, with its output in a new log file and any details in its record."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, log.open("wb") as output:
             if self._closed:
@@ -201,7 +203,7 @@ class Services:
                 started = float(psutil.Process(process.pid).create_time())
             except psutil.Error:
                 started = time.time()
-            record = ServiceRecord(name, owner, process.pid, started)
+            record = ServiceRecord(name, owner, process.pid, started, dict(details or {}))
             self._write(record)
         return record
 

@@ -14,7 +14,7 @@ from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
 from launcher.run_monitor import RunMonitor
 from launcher.run_report import SUBMITTING_TASK, SUMMARY_TASK, show_failure, show_predictions, show_submissions
-from launcher.up import BackgroundAirflow, start_everything, use_background_airflow
+from launcher.up import background_airflow, start_everything, use_background_airflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def airflow_session(
     """Set everything up, yield Airflow's API and the clean-up, and stop everything that was not running before."""
     dag_id = local_airflow.DAG_ID
     with context.lifecycle(command, options) as cleanup:
-        background = BackgroundAirflow.find(context)
+        background = background_airflow(context)
         needs_simulator = options.source == "practice" and not os.environ.get("NUMERAI_PRACTICE_URL")
         if background is None:
             context.remove_containers()
@@ -46,7 +46,9 @@ def airflow_session(
         else:
             api = use_background_airflow(context, options, background)
             if needs_simulator and context.services.find(simulator.SERVICE) is None:
-                simulator.start(context, port=background.practice_port, owner="up", calendar=options.calendar)
+                simulator.start(
+                    context, port=background.details["practice_port"], owner="up", calendar=options.calendar
+                )
         if (api.dag(dag_id) or {}).get("is_paused"):
             api.set_paused(dag_id, paused=False)
             cleanup.callback(_pause, api, dag_id)

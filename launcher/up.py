@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
 import sys
-from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,55 +19,34 @@ if TYPE_CHECKING:
 
     from launcher.context import CommandContext
     from launcher.options import Options, ProgramOptions, UpOptions
+    from launcher.processes import ServiceRecord
 
 PARSE_SECONDS = 120.0
 STOP_TIMEOUT = 20.0
 
 
-@dataclass(frozen=True)
-class BackgroundAirflow:
-    """The Airflow that `make up` keeps running."""
-
-    port: int
-    practice_port: int
-    data: str
-
-    @property
-    def address(self) -> str:
-        """Address of its web page."""
-        return f"http://{local_airflow.HOST}:{self.port}"
-
-    @staticmethod
-    def file(context: CommandContext) -> Path:
-        """Give the path of the file that describes it."""
-        return context.paths.cache / "kept-up.json"
-
-    @classmethod
-    def find(cls, context: CommandContext) -> BackgroundAirflow | None:
-        """Find it, if there is one."""
-        record = context.services.find(local_airflow.SERVICE)
-        with suppress(OSError, ValueError, TypeError):
-            return cls(**json.loads(cls.file(context).read_text())) if record and record.owner == "up" else None
-        return None
+def background_airflow(context: CommandContext) -> ServiceRecord | None:
+    """Find the Airflow that `make up` keeps running; its details are its address, `practice_port` and `data`."""
+    record = context.services.find(local_airflow.SERVICE)
+    return record if record and record.owner == "up" else None
 
 
 def up(context: CommandContext, options: UpOptions) -> int:
     """Start everything and keep it running, or print the address of an Airflow that already runs."""
     with context.lifecycle("up", options) as cleanup:
-        background = BackgroundAirflow.find(context)
-        if background is not None:
+        if background := background_airflow(context):
             context.screen.note("Airflow", "is already running")
+            address, practice_port = background.details["address"], background.details["practice_port"]
         else:
             api, practice_port = start_everything(context, options, cleanup, owner="up")
-            background = BackgroundAirflow(api.port, practice_port, str(context.paths.data))
-            BackgroundAirflow.file(context).write_text(json.dumps(asdict(background)))
+            address = api.address
         context.keep_running(cleanup)
     line = context.screen.print
     line()
-    line(f"Airflow's page    {background.address}/dags/{local_airflow.DAG_ID}", style="bold")
+    line(f"Airflow's page    {address}/dags/{local_airflow.DAG_ID}", style="bold")
     line(f"User              {local_airflow.USER}")
     line(f"Password          in {local_airflow.password_file(context.paths)}")
-    line(f"Simulator         {simulator.standings(background.practice_port)}")
+    line(f"Simulator         {simulator.standings(practice_port)}")
     line(f"Its log           {local_airflow.log_file(context.paths)}")
     line()
     if local_airflow.schedule() == "off":
@@ -101,13 +77,12 @@ def airflow(context: CommandContext, options: ProgramOptions) -> int:
         msg = "ARGS is empty: it needs the arguments of airflow"
         example = "backfill create --dag-id numerai_tournament --from-date 2026-06-01 --to-date 2026-08-01 --dry-run"
         raise UsageError(msg, f'Such as: make airflow ARGS="{example}"')
-    background = BackgroundAirflow.find(context)
+    background = background_airflow(context)
     if background is None:
         msg = "no Airflow runs in the background of this checkout"
         raise LauncherError(msg, "Start it first: make up")
-    environment = local_airflow.airflow_environment(
-        context.paths, port=background.port, practice_url=simulator.url(background.practice_port), scheduled=True
-    )
+    port, practice_url = background.details["port"], simulator.url(background.details["practice_port"])
+    environment = local_airflow.airflow_environment(context.paths, port=port, practice_url=practice_url, scheduled=True)
     program = Path(sys.executable).with_name("airflow")
     return subprocess.run([program, *arguments], env=os.environ | environment, check=False).returncode
 
@@ -153,12 +128,14 @@ def _start_airflow(context: CommandContext, *, port: int, practice_port: int, ow
             paths, port=free, practice_url=simulator.url(practice_port), scheduled=owner == "up"
         )
         since = now()
-        record = local_airflow.start(context.services, paths, environment, owner)
+        address = f"http://{local_airflow.HOST}:{free}"
+        details = {"address": address, "port": free, "practice_port": practice_port, "data": str(paths.data)}
+        record = local_airflow.start(context.services, paths, environment, owner, details)
 
         def is_alive() -> bool:
             return record.alive and context.services.exit_code(record) is None
 
-        api = AirflowApi(f"http://{local_airflow.HOST}:{free}", local_airflow.USER, local_airflow.password_file(paths))
+        api = AirflowApi(address, local_airflow.USER, local_airflow.password_file(paths))
         if not api.wait_until_healthy(is_alive, local_airflow.START_SECONDS):
             raise local_airflow.ended_early(paths)
         step.update("reading the DAG")
@@ -169,20 +146,19 @@ def _start_airflow(context: CommandContext, *, port: int, practice_port: int, ow
     return api
 
 
-def use_background_airflow(context: CommandContext, options: UpOptions, background: BackgroundAirflow) -> AirflowApi:
+def use_background_airflow(context: CommandContext, options: UpOptions, background: ServiceRecord) -> AirflowApi:
     """Connect to the Airflow of `make up`, after an update of its images and its DAG."""
-    paths = context.paths
-    if str(paths.data) != background.data:
-        msg = f"the Airflow of `make up` uses the data in {background.data}, not in {paths.data}"
+    paths, address, data = context.paths, background.details["address"], background.details["data"]
+    if str(paths.data) != data:
+        msg = f"the Airflow of `make up` uses the data in {data}, not in {paths.data}"
         raise LauncherError(msg, "Stop it first: make down")
     context.build_images(options)
     with context.screen.step("Airflow") as step:
         step.update("using the one of `make up`")
-        record = context.services.find(local_airflow.SERVICE)
-        api = AirflowApi(background.address, local_airflow.USER, local_airflow.password_file(paths))
-        if record is None or not api.wait_until_healthy(lambda: record.alive, 30):
+        api = AirflowApi(address, local_airflow.USER, local_airflow.password_file(paths))
+        if not api.wait_until_healthy(lambda: background.alive, 30):
             raise LauncherError("the Airflow of `make up` is unreachable", "Restart it: make down && make up")
         # the DAG that Airflow parsed last has the images' names, which change with their code
-        api.wait_until_parsed(local_airflow.DAG_ID, now(), lambda: record.alive, PARSE_SECONDS)
-        step.done(f"{background.address}, the one of `make up`")
+        api.wait_until_parsed(local_airflow.DAG_ID, now(), lambda: background.alive, PARSE_SECONDS)
+        step.done(f"{address}, the one of `make up`")
     return api

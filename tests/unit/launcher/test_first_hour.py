@@ -62,6 +62,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.screen = Screen(Console(record=True, width=1000, force_terminal=False))
+        self.monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(ROOT / "model_images"))
         self.context = CommandContext(ProjectPaths(self.root), self.screen, StopSignals())
 
     def launch(self, title: str, step: Callable[[], object]) -> str:
@@ -87,7 +88,6 @@ class Machine:
         self.monkeypatch.setattr(__main__, "Screen", lambda: self.screen)
         self.monkeypatch.setattr(__main__, "ProjectPaths", lambda: self.context.paths)
         self.monkeypatch.setattr(StopSignals, "install", lambda _: None)
-        self.monkeypatch.setenv("NUMERAI_IMAGES_DIR", str(ROOT / "model_images"))
         __main__.main(arguments)
         return self.output()
 
