@@ -135,6 +135,8 @@ class Commands:
         try:
             self.run(argv, timeout=timeout)
         except (CommandError, OSError):
+            if self._cancelled:  # the command has no result
+                raise
             return False
         return True
 
