@@ -309,16 +309,12 @@ def parse_options(
 
     Parameters
     ----------
-    command
-        The command, such as run or server-backup.
-    overrides
-        The given options.
-    model_names
-        The models that can be selected.
+    command, overrides
+        The command, such as run or server-backup, and its given options.
+    model_names, server_settings
+        The models that can be selected, and the settings that are the options of `make server`.
     directory
         The base of a relative path of an archive; the working directory by default.
-    server_settings
-        The settings of a server, which are the options of `make server`.
 
     Raises
     ------

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    Output = IO[bytes] | int
-
 
 class CommandError(LauncherError):
     """A command failed; `output` is its output, and `code` is None if it took too long or was stopped."""
@@ -37,23 +35,10 @@ class CommandError(LauncherError):
         self.output = output
 
 
-def _start(
-    argv: Sequence[str | Path],
-    stdin: Output,
-    stdout: Output,
-    stderr: Output,
-    env: Mapping[str, str] | None,
-    cwd: Path | None,
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [str(word) for word in argv],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-        start_new_session=True,
-    )
+def _start(argv: Sequence[str | Path], env: Mapping[str, str] | None, **streams: Any) -> subprocess.Popen[bytes]:
+    """Start a program in a new session; `streams` are the other options of `subprocess.Popen`."""
+    environment = {**os.environ, **(env or {})}
+    return subprocess.Popen([str(word) for word in argv], env=environment, start_new_session=True, **streams)
 
 
 class Commands:
@@ -96,7 +81,7 @@ class Commands:
         """
         command = [str(word) for word in argv]
         with contextlib.ExitStack() as stack:
-            sink: Output = subprocess.PIPE
+            sink: IO[bytes] | int = subprocess.PIPE
             offset = 0
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)
@@ -105,8 +90,8 @@ class Commands:
             with self._lock:
                 if self._cancelled:
                     raise CommandError(command, None, "stopped")
-                streams = stdin or subprocess.DEVNULL, stdout or sink, sink if stdout else subprocess.STDOUT
-                process = _start(command, *streams, env, cwd)
+                streams = {"stdin": stdin or subprocess.DEVNULL, "stdout": stdout or sink}
+                process = _start(command, env, cwd=cwd, stderr=sink if stdout else subprocess.STDOUT, **streams)
                 self._running.add(process)
             code: int | None = None
             try:
@@ -199,7 +184,8 @@ class Services:
             if self._closed:
                 msg = f"{name} is not started: everything is being stopped"
                 raise LauncherError(msg)
-            process = _start(argv, subprocess.DEVNULL, output, subprocess.STDOUT, env, cwd)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            process = _start(argv, env, cwd=cwd, **streams)
             self._children[process.pid] = process
             try:
                 started = float(psutil.Process(process.pid).create_time())

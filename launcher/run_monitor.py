@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from launcher.console import Screen
 
 POLL_SECONDS = 1.0
-LOG_EVERY_SECONDS = 3.0
+POLLS_PER_LOG = 3
 # interval at which a plain log repeats the progress of a running task
 PLAIN_PROGRESS_SECONDS = 20.0
 FINAL = ("success", "failed")
@@ -154,7 +154,7 @@ class RunMonitor:
     run_id: str
     check: Callable[[], None]
     tasks: list[TaskView] = field(default_factory=list)
-    _messages: dict[tuple[str, str, int], tuple[float, str]] = field(default_factory=dict)
+    _polls: int = 0
     _printed: dict[str, tuple[TaskView, float]] = field(default_factory=dict)
 
     def follow(self) -> str:
@@ -169,10 +169,12 @@ class RunMonitor:
                 # the run's state first: once it is final, the tasks' states are
                 state = self.api.run_state(self.dag_id, self.run_id)
                 tasks = map(TaskView.from_api, self.api.task_instances(self.dag_id, self.run_id))
+                before = {task.name: task for task in self.tasks}
                 self.tasks = [
-                    replace(task, last_message=self._message_of(task))
+                    replace(task, last_message=self._message_of(task, before.get(task.name, task)))
                     for task in sorted(tasks, key=lambda task: order.get(task.name, len(order)))
                 ]
+                self._polls += 1
                 if not self.screen.live:
                     self._print_changes()
                 yield render(self.tasks, now(), f"Run {self.run_id}: {state}")
@@ -183,18 +185,15 @@ class RunMonitor:
         display(self.screen, views())
         return state
 
-    def _message_of(self, task: TaskView) -> str:
-        """Give a task's last message; read every few seconds only, and once more when its state has changed."""
+    def _message_of(self, task: TaskView, before: TaskView) -> str:
+        """Give a task's last message; read at every few polls only, and once more when its state has changed."""
         if task.attempt == 0 or not (task.state == "running" or task.has_failed):
             return ""
-        key = (task.name, task.state, task.attempt)
-        read_at, last_message = self._messages.get(key, (0.0, ""))
-        is_due = time.monotonic() - read_at >= LOG_EVERY_SECONDS
-        if not read_at or (task.state == "running" and is_due):
-            events = self.api.log_events(self.dag_id, self.run_id, task.name, task.attempt)
-            last_message = failure_message(events) if task.has_failed else last_log_line(events)
-            self._messages[key] = (time.monotonic(), last_message)
-        return last_message
+        is_known = before.last_message and (before.state, before.attempt) == (task.state, task.attempt)
+        if is_known and (task.has_failed or self._polls % POLLS_PER_LOG):
+            return before.last_message
+        events = self.api.log_events(self.dag_id, self.run_id, task.name, task.attempt)
+        return failure_message(events) if task.has_failed else last_log_line(events)
 
     def _print_changes(self) -> None:
         for task in self.tasks:

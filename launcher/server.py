@@ -17,7 +17,7 @@ from launcher.processes import CommandError
 from launcher.server_images import ServerImages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from launcher.context import CommandContext
     from launcher.options import LogsOptions, Options, ServerOptions, UserOptions
@@ -36,7 +36,6 @@ def server(context: CommandContext, options: ServerOptions) -> int:
         step.update("starting (about a minute)")
         compose.start(step)
         step.done(f"{len(compose.service_statuses())} services are healthy")
-    print_endpoints(context)
     return 0
 
 
@@ -54,7 +53,6 @@ def upgrade(context: CommandContext, options: Options) -> int:
             step.update("migrating the database, starting (about a minute)")
             compose.start(step)
             step.done(f"{len(compose.service_statuses())} services are healthy")
-    print_endpoints(context)
     return 0
 
 
@@ -133,6 +131,8 @@ def server_session(
             images.ensure(step, third_party=not worker)
         context.build_images(options)
         yield compose
+    if not worker:
+        _print_endpoints(context, compose.settings)
 
 
 def load_server(context: CommandContext, secrets: Iterable[str] = server_settings.SECRETS) -> Compose:
@@ -194,9 +194,9 @@ def _stop(context: CommandContext, compose: Compose) -> int:
     return context.docker.remove_containers(*labels) if labels else 0
 
 
-def print_endpoints(context: CommandContext) -> None:
+def _print_endpoints(context: CommandContext, settings: Mapping[str, str]) -> None:
     """Print the server's address, user and folders."""
-    settings, env_file = server_settings.load(context.paths), context.paths.env_file
+    env_file = context.paths.env_file
     context.screen.print(f"\nAirflow's page    {settings.get('BASE_URL')}/dags/{DAG_ID}", style="bold")
     for line in (
         f"User              {settings.get('ADMIN_USER') or 'admin'}",

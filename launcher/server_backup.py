@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import server_settings
 from launcher.errors import LauncherError, UsageError
 from launcher.processes import CommandError, tail
-from launcher.server import load_server, print_endpoints, server_session, stop_airflow
+from launcher.server import load_server, server_session, stop_airflow
 
 if TYPE_CHECKING:
     from launcher.compose import Compose
@@ -103,7 +103,6 @@ def restore(context: CommandContext, options: RestoreOptions) -> int:
             f"as of {metadata['made']}: database, {unpacked['restored']} files restored,"
             f" {unpacked['existing']} existed, {unpacked['to be computed']} will be computed when needed"
         )
-    print_endpoints(context)
     return 0
 
 
