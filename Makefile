@@ -1,7 +1,7 @@
 # One command for each thing to do with the pipeline; `make` alone lists them.
 #
 # The lines with two hashes are the help text. Options of the command line (make run MODELS=svm) reach the launcher in
-# MAKEFLAGS, without evaluation by a shell; see launcher/options.py.
+# MAKEFLAGS, without evaluation by a shell; see launcher/options.py, which also has their descriptions.
 
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
@@ -119,7 +119,7 @@ help:
 ##   any setting      make server: a setting of .env.example, written to a new .env
 ##   SERVICE          make server-logs: only this one
 ##   TO               make server-backup: the folder of all backups (backups/)
-##   DATA             make server-backup: 1 for all of the data, also the files that can be downloaded or computed again
+##   DATA             make server-backup: 1 for all of the data, also files that can be downloaded or computed again
 ##   FROM             make server-restore: the folder of a backup
 ##   NAME             make server-user: name of the user; make worker: name of the worker (the machine's)
 ##   ROLE             make server-user: viewer (the default), user, op or admin

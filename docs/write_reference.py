@@ -1,4 +1,4 @@
-"""Writes the tables of the reference from the code: settings, run parameters, commands and models.
+"""Writes parts of the documentation from the code: settings, run parameters, commands, models, errors of first runs.
 
 ``.venv/bin/python docs/write_reference.py``. A test fails when a page is outdated.
 """
@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 from pydantic_core import PydanticUndefined  # noqa: E402
 
+from docs.first_hour_errors import first_hour_errors  # noqa: E402
 from docs.marked_section import replace_section  # noqa: E402
 from numerai_pipeline.core.parameters import RunParameters  # noqa: E402
 from numerai_pipeline.core.settings import SETTINGS_FIELDS  # noqa: E402
@@ -96,6 +97,7 @@ TABLES = {
     "parameters": Table(REFERENCE / "parameters.md", parameters_table),
     "commands": Table(REFERENCE / "commands.md", commands_tables),
     "models": Table(REFERENCE / "models.md", models_table),
+    "errors": Table(ROOT / "docs" / "guides" / "troubleshooting.md", first_hour_errors),
 }
 
 

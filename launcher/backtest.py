@@ -12,35 +12,34 @@ import io
 import json
 import statistics
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from launcher import local_airflow
 from launcher.airflow_api import AirflowApi, end_of_day, now, start_of_day
-from launcher.console import seconds
+from launcher.console import seconds, table
 from launcher.errors import EXIT_FAILED, LauncherError
-from launcher.run import STOP_TIMEOUT, airflow_is_alive, end_run, format_option, temporarily_unpaused, with_airflow
-from launcher.run_monitor import FINAL, failure_message, parse_time
+from launcher.run import STOP_TIMEOUT, airflow_session, end_run, format_conf, require_airflow
+from launcher.run_monitor import FINAL, display, failure_message, parse_time
+from launcher.up import background_airflow
 from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from contextlib import ExitStack
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from launcher.backtest_range import BacktestRange
+    from rich.table import Table
+
     from launcher.console import Screen
     from launcher.context import CommandContext
-    from launcher.options import Options
+    from launcher.options import BacktestOptions, BacktestRange
 
 POLL_SECONDS = 2.0
 FIRST_TASK = "unzip"
@@ -62,63 +61,32 @@ class Week:
     problem: str = ""
 
     @property
-    def is_final(self) -> bool:
-        """Whether the run has its final state."""
-        return self.state in FINAL
-
-    @property
     def duration(self) -> float:
         """Seconds from its start to its end or, if it is running, to now."""
         return ((self.ended or now()) - self.started).total_seconds() if self.started else 0.0
 
 
-def backtest(context: CommandContext, options: Options) -> int:
+def backtest(context: CommandContext, options: BacktestOptions) -> int:
     """Set everything up, run the weeks, print every model's scores, and stop everything again."""
-    return with_airflow(context, options, _backtest)
-
-
-def _backtest(context: CommandContext, options: Options, api: AirflowApi, cleanup: ExitStack, started: float) -> int:
-    if options.backtest_range is None:
-        msg = "a backtest needs a range of weeks"
-        raise LauncherError(msg)
-    dag_id, weeks = local_airflow.DAG_ID, options.backtest_range
-    _cancel_stale_backfill(context, api, dag_id)
-    temporarily_unpaused(api, dag_id, cleanup)
-    conf = {name: value for name, value in options.conf.items() if value is not None}
-    over = False
-
-    def end() -> None:
-        if not over:
-            with contextlib.suppress(LauncherError):
-                end_backfill(context, api, dag_id, backfill, weeks)
-
-    backfill = api.create_backfill(dag_id, weeks.first, weeks.last, {**conf, "submit": False}, at_once=weeks.at_once)
-    cleanup.callback(end)
-    selected = ", ".join(f"{name.upper()}={format_option(value)}" for name, value in conf.items())
-    context.screen.success("Backtest", f"weeks {weeks.first} to {weeks.last}, {weeks.at_once} at once: {selected}")
-
-    monitor = BackfillMonitor(
-        api, context.screen, dag_id, weeks, context.paths.data, partial(airflow_is_alive, context)
-    )
-    monitor.follow(lambda: local_airflow.ended_early(context.paths))
-    over = True
-    return show(context.screen, monitor.weeks, context.paths.data, time.monotonic() - started)
-
-
-def _cancel_stale_backfill(context: CommandContext, api: AirflowApi, dag_id: str) -> None:
-    """Cancel a leftover backfill of a killed command, as Airflow runs one per DAG at a time; never one of the user.
-
-    Raises
-    ------
-    LauncherError
-        When the Airflow of `make up` runs a backfill, which may be the user's.
-    """
-    for backfill in api.unfinished_backfills(dag_id):
-        if context.background_airflow() is not None:
-            msg = f"backfill {backfill} of {dag_id} is not finished, and Airflow runs one at a time"
-            raise LauncherError(msg, "Wait for its end, or cancel it on the DAG's page (Backfills)")
-        context.screen.note("Backtest", f"cancelling the unfinished backfill {backfill}")
-        api.cancel_backfill(backfill)
+    started, dag_id, weeks = time.monotonic(), local_airflow.DAG_ID, options.backtest_range
+    with airflow_session(context, options, "backtest") as (api, _), ExitStack() as unfinished:
+        for backfill in api.unfinished_backfills(dag_id):
+            # Airflow runs one per DAG at a time: the leftover of a killed command is cancelled, never one of the user
+            if background_airflow(context) is not None:
+                msg = f"backfill {backfill} of {dag_id} is not finished, and Airflow runs one at a time"
+                raise LauncherError(msg, "Wait for its end, or cancel it on the DAG's page (Backfills)")
+            context.screen.note("Backtest", f"cancelling the unfinished backfill {backfill}")
+            api.cancel_backfill(backfill)
+        conf = {**options.conf, "submit": False}
+        backfill = api.create_backfill(dag_id, weeks.first, weeks.last, conf, at_once=weeks.at_once)
+        unfinished.callback(end_backfill, context, api, dag_id, backfill, weeks)
+        selected = f"weeks {weeks.first} to {weeks.last}, {weeks.at_once} at once: {format_conf(options)}"
+        context.screen.success("Backtest", selected)
+        data = context.paths.data
+        monitor = BackfillMonitor(api, context.screen, dag_id, weeks, data, lambda: require_airflow(context))
+        display(context.screen, monitor.views(), transient=True)
+        unfinished.pop_all()
+        return show(context.screen, monitor.weeks, data, time.monotonic() - started)
 
 
 def end_backfill(
@@ -126,15 +94,14 @@ def end_backfill(
 ) -> list[str]:
     """Cancel a backfill of some weeks and end its unfinished runs; other runs continue.
 
-    Returns
-    -------
-    list of str
-        The ids of the ended runs.
+    Returns the ids of the ended runs.
     """
-    api.cancel_backfill(backfill, retry_seconds=STOP_TIMEOUT)
-    ended = [run["dag_run_id"] for run in _runs_of(api, dag_id, weeks) if run["state"] not in FINAL]
-    for run_id in ended:
-        end_run(context, api, dag_id, run_id, "backtest")
+    ended: list[str] = []
+    with context.signals.signals_ignored(), contextlib.suppress(LauncherError):
+        api.cancel_backfill(backfill, retry_seconds=STOP_TIMEOUT)
+        ended = [run["dag_run_id"] for run in _runs_of(api, dag_id, weeks) if run["state"] not in FINAL]
+        for run_id in ended:
+            end_run(context, api, dag_id, run_id, "backtest")
     return ended
 
 
@@ -145,53 +112,42 @@ def _runs_of(api: AirflowApi, dag_id: str, weeks: BacktestRange) -> list[dict[st
 
 @dataclass
 class BackfillMonitor:
-    """Monitors the runs of a backfill until all have ended."""
+    """Monitors the runs of a backfill until all have ended; `check` raises when Airflow has ended."""
 
     api: AirflowApi
     screen: Screen
     dag_id: str
     selected: BacktestRange
     data: Path
-    is_alive: Callable[[], bool]
+    check: Callable[[], None]
     weeks: list[Week] = field(default_factory=list)
 
-    def follow(self, gone: Callable[[], Exception]) -> None:
-        """Display the weeks until the last has ended.
-
-        Parameters
-        ----------
-        gone
-            Makes the error to raise when Airflow ends in between.
-        """
+    def views(self) -> Iterator[Group]:
+        """Draw the progress until the last week has ended, and print a line for each that has."""
         began = time.monotonic()
-        if not self.screen.live:
-            while not self._poll(gone):
-                time.sleep(POLL_SECONDS)
-            return
-        with Live(console=self.screen.console, auto_refresh=False, transient=True) as live:
-            while not self._poll(gone):
-                live.update(_progress(self.weeks, time.monotonic() - began), refresh=True)
-                time.sleep(POLL_SECONDS)
+        while True:
+            self.check()
+            for run in _runs_of(self.api, self.dag_id, self.selected):
+                self._update(run)
+            self.weeks.sort(key=lambda week: week.day)
+            if self.weeks and all(week.state in FINAL for week in self.weeks):
+                return
+            yield _progress(self.weeks, time.monotonic() - began)
+            time.sleep(POLL_SECONDS)
 
-    def _poll(self, gone: Callable[[], Exception]) -> bool:
-        if not self.is_alive():
-            raise gone()
-        known = {week.run_id: week for week in self.weeks}
-        for run in _runs_of(self.api, self.dag_id, self.selected):
-            week = known.get(run["dag_run_id"])
-            if week is None:
-                day = datetime.fromisoformat(run["data_interval_end"] or run["run_after"]).astimezone(UTC).date()
-                week = Week(run["dag_run_id"], day)
-                self.weeks.append(week)
-            if week.is_final:
-                continue
-            week.state = str(run["state"])
-            week.started, week.ended = (parse_time(run.get(name)) for name in ("start_date", "end_date"))
-            if week.is_final:
-                self._read(week)
-                self.screen.print(_line(week))
-        self.weeks.sort(key=lambda week: week.day)
-        return bool(self.weeks) and all(week.is_final for week in self.weeks)
+    def _update(self, run: dict[str, Any]) -> None:
+        week = next((week for week in self.weeks if week.run_id == run["dag_run_id"]), None)
+        if week is None:
+            day = datetime.fromisoformat(run["data_interval_end"] or run["run_after"]).astimezone(UTC).date()
+            week = Week(run["dag_run_id"], day)
+            self.weeks.append(week)
+        if week.state in FINAL:
+            return
+        week.state = str(run["state"])
+        week.started, week.ended = (parse_time(run.get(name)) for name in ("start_date", "end_date"))
+        if week.state in FINAL:
+            self._read(week)
+            self.screen.print(_line(week))
 
     def _read(self, week: Week) -> None:
         """Read the scores or errors of an ended run."""
@@ -200,11 +156,11 @@ class BackfillMonitor:
             week.round = str(summary.get("round", ""))
             week.scores = read_scores(RunLayout(self.data / summary["directory"]))
         if week.state == "failed":
-            failed = [task for task in self.api.task_instances(self.dag_id, week.run_id) if task["state"] == "failed"]
             problems = []
-            for task in failed:
-                events = self.api.log_events(self.dag_id, week.run_id, task["task_id"], task["try_number"] or 1)
-                problems.append(f"{task['task_id']}: {failure_message(events)}")
+            for task in self.api.task_instances(self.dag_id, week.run_id):
+                if task["state"] == "failed":
+                    events = self.api.log_events(self.dag_id, week.run_id, task["task_id"], task["try_number"] or 1)
+                    problems.append(f"{task['task_id']}: {failure_message(events)}")
             week.problem = "; ".join(problems) or "no task has failed"
 
 
@@ -219,14 +175,14 @@ def read_scores(layout: RunLayout) -> dict[str, float | None]:
 
 def _line(week: Week) -> str:
     state = "done" if week.state == "success" else "FAILED"
-    scores = ", ".join(f"{name} {_signed(score)}" for name, score in list(week.scores.items())[:MAX_COLUMNS])
+    scores = ", ".join(f"{name} {_number(score)}" for name, score in list(week.scores.items())[:MAX_COLUMNS])
     message = week.problem or (f"CORR {scores}" if scores else "")
     where = f", round {week.round}" if week.round else ""
     return f"  week of {week.day}{where}: {state} after {seconds(week.duration)}{': ' if message else ''}{message}"
 
 
 def _progress(weeks: Sequence[Week], spent: float) -> Group:
-    done = sum(week.is_final for week in weeks)
+    done = sum(week.state in FINAL for week in weeks)
     failed = sum(week.state == "failed" for week in weeks)
     running = [f"{week.day} ({seconds(week.duration)})" for week in weeks if week.state == "running"]
     remaining = f", about {seconds(spent / done * (len(weeks) - done))} left" if done else ""
@@ -241,7 +197,10 @@ def show(screen: Screen, weeks: Sequence[Week], data: Path, duration: float) -> 
     screen.print()
     if models:
         if len(models) <= MAX_COLUMNS:
-            screen.console.print(weeks_table(weeks, models))
+            by_week = table("CORR by week", "week", "round", *models)
+            for week in weeks:
+                by_week.add_row(str(week.day), week.round, *(_number(week.scores.get(name)) for name in models))
+            screen.console.print(by_week)
             screen.print()
         screen.console.print(summary_table(weeks, models))
         unknown = [week for week in weeks if week.scores and all(score is None for score in week.scores.values())]
@@ -260,35 +219,21 @@ def show(screen: Screen, weeks: Sequence[Week], data: Path, duration: float) -> 
     return 0
 
 
-def weeks_table(weeks: Sequence[Week], models: Sequence[str]) -> Table:
-    """Make the table of all weeks."""
-    table = Table(box=None, pad_edge=False, title="CORR by week", title_justify="left", title_style="bold")
-    table.add_column("week", no_wrap=True)
-    table.add_column("round", justify="right", no_wrap=True)
-    for name in models:
-        table.add_column(name, justify="right", no_wrap=True)
-    for week in weeks:
-        table.add_row(str(week.day), week.round, *(_signed(week.scores.get(name)) for name in models))
-    return table
-
-
 def summary_table(weeks: Sequence[Week], models: Sequence[str]) -> Table:
     """Make the table of each model's scores over all weeks, the best first."""
-    table = Table(box=None, pad_edge=False, title="Over all weeks", title_justify="left", title_style="bold")
-    table.add_column("model", no_wrap=True)
-    for title in ("weeks", "mean CORR", "std", "Sharpe", "positive"):
-        table.add_column(title, justify="right", no_wrap=True)
     rows = []
     for name in models:
         scores = [score for week in weeks if (score := week.scores.get(name)) is not None]
         mean = statistics.fmean(scores) if scores else None
         spread = statistics.stdev(scores) if len(scores) > 1 else None
-        rows.append((name, scores, mean, spread))
-    for name, scores, mean, spread in sorted(rows, key=lambda row: -(row[2] if row[2] is not None else -9)):
         sharpe = mean / spread if mean is not None and spread else None
         positive = f"{sum(score > 0 for score in scores) / len(scores):.0%}" if scores else ""
-        table.add_row(Text(name), str(len(scores)), _signed(mean), _plain(spread, 4), _plain(sharpe, 2), positive)
-    return table
+        cells = (name, str(len(scores)), _number(mean), _number(spread, ".4f"), _number(sharpe, ".2f"), positive)
+        rows.append((-9.0 if mean is None else mean, cells))
+    made = table("Over all weeks", "model", "weeks", "mean CORR", "std", "Sharpe", "positive")
+    for _, cells in sorted(rows, key=lambda row: -row[0]):
+        made.add_row(*map(Text, cells))
+    return made
 
 
 def write_csv(weeks: Sequence[Week], models: Sequence[str], data: Path) -> Path:
@@ -298,17 +243,13 @@ def write_csv(weeks: Sequence[Week], models: Sequence[str], data: Path) -> Path:
     writer = csv.writer(text)
     writer.writerow(["week", "round", "state", "seconds", *models])
     for week in weeks:
-        scores: Mapping[str, Any] = week.scores
-        row = ["" if scores.get(name) is None else scores[name] for name in models]
-        writer.writerow([week.day, week.round, week.state, round(week.duration, 1), *row])
+        # the writer leaves a missing score blank
+        scores = (week.scores.get(name) for name in models)
+        writer.writerow([week.day, week.round, week.state, round(week.duration, 1), *scores])
     with atomic_path(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
     return path
 
 
-def _signed(score: float | None) -> str:
-    return "" if score is None else f"{score:+.4f}"
-
-
-def _plain(number: float | None, digits: int) -> str:
-    return "" if number is None else f"{number:.{digits}f}"
+def _number(score: float | None, form: str = "+.4f") -> str:
+    return "" if score is None else f"{score:{form}}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
-from launcher.offline_images import OfflineBaseImages
 from launcher.processes import CommandError
 
 if TYPE_CHECKING:
@@ -28,50 +27,40 @@ def python_image(version: str) -> str:
 class BaseImages:
     """Provides base images: present ones, pulled ones, or offline images where no registry is reachable."""
 
-    def __init__(self, docker: Docker, paths: ProjectPaths, *, may_install: bool, prefix: str = "") -> None:
+    def __init__(self, docker: Docker, paths: ProjectPaths, *, may_install: bool) -> None:
         self._docker = docker
         self._paths = paths
-        self._prefix = prefix
+        self._may_install = may_install
         self._registry_answers: bool | None = None
-        self._offline = OfflineBaseImages(docker, paths, pull=self.pull, may_install=may_install, prefix=prefix)
 
     def ensure(self, versions: Mapping[str, Sequence[str]], step: Step) -> None:
-        """Provide the base image of each Python version.
-
-        Parameters
-        ----------
-        versions
-            Python version → the images that are built on it (for the error message).
-        step
-            Displays the progress.
-
-        Raises
-        ------
-        LauncherError
-            Naming the base image that cannot be provided, the reason, and the images that cannot be built without it.
-        """
-        outcomes = [self._ensure_one(version, images, step) for version, images in versions.items()]
-        step.done(", ".join(outcomes))
+        """Provide the base image of each Python version, which is mapped to the images that are built on it."""
+        step.done(", ".join(self._ensure_one(version, images, step) for version, images in versions.items()))
 
     def ensure_debian(self, step: Step) -> None:
         """Provide the base image of images without Python."""
-        self._offline.ensure_debian(step)
+        from launcher.offline_images import DEBIAN_IMAGE, build_debian
+
+        if not self._docker.has_image(DEBIAN_IMAGE) and not self.pull(DEBIAN_IMAGE):
+            build_debian(self._docker, self._paths, step, may_install=self._may_install)
 
     def _ensure_one(self, version: str, images: Sequence[str], step: Step) -> str:
-        reference = self._prefix + python_image(version)
+        from launcher.offline_images import build_python
+
+        reference = python_image(version)
         if self._docker.has_image(reference):
             return f"{reference} is present"
         step.update(f"pulling {reference}")
         if self.pull(reference):
             return f"{reference} pulled"
         try:
-            self._offline.build_python(version, reference, step)
+            build_python(self._docker, self._paths, step, version, reference, self.ensure_debian, self._may_install)
         except LauncherError as error:
             raise LauncherError(
                 f"{reference} is not available, so these images cannot be built: {', '.join(images)}",
                 "No container registry is reachable (the base image could not be pulled), and an offline image could"
                 " not be built:",
-                f"{error.message}",
+                error.message,
                 *error.details,
                 exit_code=EXIT_UNAVAILABLE,
             ) from None
@@ -79,14 +68,13 @@ class BaseImages:
 
     def pull(self, reference: str) -> bool:
         """Pull an image; False if no registry is reachable, which later calls do not check again."""
-        if self._prefix or self._registry_answers is False:
+        if self._registry_answers is False:
             return False
-        log = self._paths.logs / "pull.log"
         try:
             # the engine logs the repository it pulls from as soon as the registry has responded
             self._docker.commands.run(
                 ["docker", "pull", reference],
-                log=log,
+                log=self._paths.logs / "pull.log",
                 first_output_timeout=REGISTRY_ANSWERS_SECONDS,
                 timeout=PULL_SECONDS,
             )

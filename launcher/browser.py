@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from launcher.console import Step
     from launcher.processes import Commands
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # with fonts, so that pages look the same on a machine without any
 PACKAGES = ("chromium", "fonts-dejavu-core")
 
 
 def find_browser() -> str | None:
     """Find a Chromium on PATH."""
-    return next((found for program in PROGRAMS if (found := shutil.which(program))), None)
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def ensure_browser(step: Step, commands: Commands, log: Path, *, may_install: bool) -> None:
@@ -29,7 +28,7 @@ def ensure_browser(step: Step, commands: Commands, log: Path, *, may_install: bo
     if find_browser():
         step.done("Chromium is present")
     elif may_install and debian.is_root() and debian.is_debian():
-        step.update("there is none: installing Debian's Chromium")
+        step.announce("there is none: installing Debian's Chromium")
         try:
             debian.install(commands, PACKAGES, log)
         except LauncherError as error:

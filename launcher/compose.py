@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -18,9 +18,9 @@ from launcher.server_settings import known_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from launcher.console import Step
+    from launcher.context import CommandContext
     from launcher.paths import ProjectPaths
 
 PACKAGE = "docker-compose"
@@ -34,55 +34,45 @@ def find_program(commands: Commands) -> tuple[str, ...] | None:
     """Find the command of Compose on this machine; None if there is none."""
     if commands.succeeds(["docker", "compose", "version"]):
         return ("docker", "compose")
-    return ("docker-compose",) if shutil.which("docker-compose") else None
+    return (PACKAGE,) if shutil.which(PACKAGE) else None
 
 
-def ensure_program(commands: Commands, step: Step, log: Path, *, may_install: bool) -> tuple[str, ...]:
-    """Find Compose, or install Debian's.
-
-    Raises
-    ------
-    LauncherError
-        When there is none and none may be installed, with the remedy.
-    """
-    found = find_program(commands)
-    if found is None:
-        if not (may_install and debian.is_debian() and debian.is_root()):
-            raise LauncherError(
-                "there is no docker compose on this machine",
-                f"Install it:  apt-get install {PACKAGE}",
-                "or see https://docs.docker.com/compose/install/",
-                exit_code=EXIT_UNAVAILABLE,
-            )
-        step.update(f"installing Debian's {PACKAGE}")
-        debian.install(commands, (PACKAGE,), log)
-        found = (PACKAGE,)
+def ensure_program(context: CommandContext, *, may_install: bool) -> tuple[str, ...]:
+    """Find Compose, or install Debian's."""
+    with context.screen.step("Compose") as step:
+        found = find_program(context.commands)
+        if found is None:
+            if not (may_install and debian.is_debian() and debian.is_root()):
+                raise LauncherError(
+                    "there is no docker compose on this machine",
+                    f"Install it:  apt-get install {PACKAGE}",
+                    "or see https://docs.docker.com/compose/install/",
+                    exit_code=EXIT_UNAVAILABLE,
+                )
+            step.announce(f"there is none: installing Debian's {PACKAGE}")
+            debian.install(context.commands, (PACKAGE,), context.paths.logs / "apt.log")
+            found = (PACKAGE,)
+        step.done(" ".join(found))
     return found
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """The state of a service's container.
-
-    Attributes
-    ----------
-    service
-        Its name in docker-compose.yaml.
-    state
-        created, running, restarting, exited, …
-    health
-        healthy, unhealthy or starting; empty for a service without a health check.
-    exit_code
-        Of a container that has ended.
-    container
-        Its id.
-    """
+    """The state of a service's container: created, running, exited …; its health is empty without a health check."""
 
     service: str
     state: str
     health: str
     exit_code: int
     container: str
+
+    @classmethod
+    def from_inspect(cls, inspected: Mapping[str, Any]) -> ServiceStatus:
+        """Read an object of `docker inspect`."""
+        state = inspected["State"]
+        health = (state.get("Health") or {}).get("Status", "")
+        name = inspected["Config"]["Labels"].get(SERVICE, "?")
+        return cls(name, state["Status"], health, state["ExitCode"], inspected["Id"])
 
     @property
     def is_ok(self) -> bool:
@@ -91,19 +81,10 @@ class ServiceStatus:
 
 
 class Compose:
-    """A checkout's server, run by docker-compose.
+    """A checkout's server, run by docker-compose with the settings of .env.
 
-    Parameters
-    ----------
-    commands
-        Runs the commands.
-    program
-        The command of Compose.
-    paths
-        The checkout with docker-compose.yaml.
-    settings
-        The settings of .env, which take precedence over variables of this shell: these would make one command act on
-        another server than the next.
+    These take precedence over variables of this shell, which would make one command act on another server than the
+    next.
     """
 
     def __init__(
@@ -112,48 +93,26 @@ class Compose:
         self._commands = commands
         self._program = tuple(program)
         self._paths = paths
+        self._log = paths.logs / "compose.log"
         self.settings = dict(settings)
         # nor may the shell's values of all other settings count
         self._environment = dict.fromkeys(known_settings(paths), "") | self.settings
 
-    @property
-    def project(self) -> str:
-        """Project name in the labels of the server's containers, networks and volumes."""
-        return self.settings["COMPOSE_PROJECT_NAME"]
-
-    def run(
-        self,
-        *command: str | Path,
-        timeout: float = START_SECONDS,
-        log: Path | None = None,
-        stdin: IO[bytes] | None = None,
-        stdout: IO[bytes] | None = None,
-        check: bool = True,
-    ) -> str:
-        """Run a Compose command to its end and return its output.
-
-        Raises
-        ------
-        CommandError
-            When it fails.
-        """
+    def run(self, *command: str, timeout: float = START_SECONDS, log: bool = False, **options: Any) -> str:
+        """Run a Compose command to its end and return its output; `options` are those of `Commands.run`."""
         return self._commands.run(
             [*self._program, *command],
             timeout=timeout,
-            log=log,
+            log=self._log if log else None,
             env=self._environment,
             cwd=self._paths.root,
-            stdin=stdin,
-            stdout=stdout,
-            check=check,
+            **options,
         )
 
     def show(self, *command: str) -> int:
         """Run a Compose command with its output on the terminal; returns its exit code."""
-        done = subprocess.run(
-            [*self._program, *command], env=os.environ | self._environment, cwd=self._paths.root, check=False
-        )
-        return done.returncode
+        environment = os.environ | self._environment
+        return subprocess.run([*self._program, *command], env=environment, cwd=self._paths.root, check=False).returncode
 
     def services(self) -> list[str]:
         """List the services of docker-compose.yaml, without those of inactive profiles."""
@@ -168,98 +127,61 @@ class Compose:
 
     def service_statuses(self) -> list[ServiceStatus]:
         """List the states of the services' containers, running or not."""
-        label = f"label={PROJECT}={self.project}"
-        listed = self._commands.run(
-            ["docker", "ps", "--all", "--quiet", "--filter", label], timeout=ANSWER_SECONDS
-        ).split()
+        listed = self._docker("ps", "--all", "--quiet", "--filter", self._project_label).split()
         if not listed:
             return []
         # check=False: a container may be removed meanwhile; the others are listed in any case
-        answer = self._commands.run(
-            ["docker", "inspect", "--type", "container", "--format", "{{json .}}", *listed],
-            timeout=ANSWER_SECONDS,
-            check=False,
-        )
+        answer = self._docker("inspect", "--type", "container", "--format", "{{json .}}", *listed, check=False)
         return [
-            _status_from_inspect(json.loads(line))
+            ServiceStatus.from_inspect(json.loads(line))
             for line in answer.splitlines()
             if line.startswith("{") and '"com.docker.compose.oneoff":"True"' not in line
         ]
 
     def volumes(self) -> list[str]:
         """List the server's existing named volumes."""
-        label = f"label={PROJECT}={self.project}"
-        command = ["docker", "volume", "ls", "--quiet", "--filter", label]
-        return self._commands.run(command, timeout=ANSWER_SECONDS).split()
+        return self._docker("volume", "ls", "--quiet", "--filter", self._project_label).split()
 
-    def start(self, step: Step, log: Path, *services: str) -> None:
-        """Start the services and wait until all of them are healthy.
+    @property
+    def _project_label(self) -> str:
+        return f"label={PROJECT}={self.settings['COMPOSE_PROJECT_NAME']}"
 
-        Raises
-        ------
-        LauncherError
-            Naming the services that are not, with the ends of their logs.
-        """
+    def _docker(self, *command: str, check: bool = True) -> str:
+        return self._commands.run(["docker", *command], timeout=ANSWER_SECONDS, check=check)
+
+    def start(self, step: Step, *services: str) -> None:
+        """Start the services and wait until all of them are healthy; the error has the ends of the others' logs."""
         try:
             selection = ("--no-deps", *services) if services else ("--remove-orphans",)
-            self.run("up", "--detach", "--no-build", *selection, log=log)
+            self.run("up", "--detach", "--no-build", *selection, log=True)
         except CommandError as error:
-            failed = [status for status in self._statuses_if_any() if status.state == "exited" and status.exit_code]
-            raise LauncherError(
-                "docker-compose could not start the server",
-                *(self._log_tail(status) for status in failed),
-                *(() if failed else (tail(error.output, 15),)),
-                f"The full log: {log}",
-            ) from None
-        self.wait_until_healthy(step, set(services or self.services()))
+            try:
+                failed = [status for status in self.service_statuses() if status.state == "exited" and status.exit_code]
+            except CommandError:
+                failed = []
+            reports = [self._log_tail(status) for status in failed] or [tail(error.output, 15)]
+            msg = "docker-compose could not start the server"
+            raise LauncherError(msg, *reports, f"The full log: {self._log}") from None
+        self._wait_until_healthy(step, set(services or self.services()))
 
-    def wait_until_healthy(self, step: Step, wanted: set[str], timeout: float = 300.0) -> None:
-        """Wait until these services are healthy.
+    def _wait_until_healthy(self, step: Step, wanted: set[str], timeout: float = 300.0) -> None:
+        waiting: dict[str, ServiceStatus | None] = {}
 
-        Raises
-        ------
-        LauncherError
-            When one of them is not healthy in time.
-        """
-        waiting: list[ServiceStatus | str] = []
-
-        def all_ok() -> bool:
+        def are_healthy() -> bool:
+            nonlocal waiting
             statuses = {status.service: status for status in self.service_statuses()}
-            waiting[:] = [
-                statuses.get(name, name) for name in sorted(wanted) if name not in statuses or not statuses[name].is_ok
-            ]
-            names = [status if isinstance(status, str) else status.service for status in waiting]
-            step.update(f"waiting for {', '.join(names)}" if names else "all healthy")
+            found = {name: statuses.get(name) for name in sorted(wanted)}
+            waiting = {name: status for name, status in found.items() if status is None or not status.is_ok}
+            step.update(f"waiting for {', '.join(waiting)}" if waiting else "all healthy")
             return not waiting
 
-        if wait_until(all_ok, timeout, every=1.0):
-            return
-        reports = [f"{each}: no container" if isinstance(each, str) else self._log_tail(each) for each in waiting]
-        msg = f"{len(waiting)} of the server's services did not become healthy"
-        raise LauncherError(msg, *reports, "All logs: make server-logs")
-
-    def _statuses_if_any(self) -> list[ServiceStatus]:
-        try:
-            return self.service_statuses()
-        except CommandError:
-            return []
+        if not wait_until(are_healthy, timeout, every=1.0):
+            reports = [
+                self._log_tail(status) if status else f"{name}: no container" for name, status in waiting.items()
+            ]
+            msg = f"{len(waiting)} of the server's services did not become healthy"
+            raise LauncherError(msg, *reports, "All logs: make server-logs")
 
     def _log_tail(self, status: ServiceStatus) -> str:
-        output = self._commands.run(
-            ["docker", "logs", "--tail", "15", status.container], timeout=ANSWER_SECONDS, check=False
-        )
+        output = self._docker("logs", "--tail", "15", status.container, check=False)
         return f"{status.service} ({status.health or status.state}): {tail(output, 15)}"
-
-
-def _status_from_inspect(inspected: Mapping[str, object]) -> ServiceStatus:
-    config, state = inspected["Config"], inspected["State"]
-    if not isinstance(config, dict) or not isinstance(state, dict):
-        msg = "docker inspect printed an unknown format"
-        raise LauncherError(msg)
-    return ServiceStatus(
-        service=str(config["Labels"].get(SERVICE, "?")),
-        state=str(state["Status"]),
-        health=str((state.get("Health") or {}).get("Status", "")),
-        exit_code=int(state["ExitCode"]),
-        container=str(inspected["Id"]),
-    )

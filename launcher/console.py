@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 from launcher.errors import LauncherError
@@ -20,21 +21,26 @@ from launcher.errors import LauncherError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.progress import TaskID
-
 TITLE_WIDTH = 16
 
 
 def seconds(duration: float) -> str:
     """Format a duration: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    if duration < 10:
-        return f"{duration:.1f} s"
     whole = round(duration)
     if whole < 60:
-        return f"{whole} s"
+        return f"{duration:.1f} s" if duration < 10 else f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def table(title: str, first: str, *numbers: str) -> Table:
+    """Make a table without lines, with a column of names and right-aligned columns."""
+    made = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    made.add_column(first, no_wrap=True)
+    for name in numbers:
+        made.add_column(name, justify="right", no_wrap=True)
+    return made
 
 
 class Step:
@@ -44,10 +50,20 @@ class Step:
         self._screen = screen
         self.title = title
         self.outcome = ""
+        self.activity = ""
+        self.task: TaskID | None = None
 
     def update(self, text: str) -> None:
         """Display the step's present activity."""
-        self._screen.update_status(self, text)
+        changed, self.activity = text != self.activity, text
+        if self.task is not None:
+            self._screen.progress.update(self.task, description=f"{self.title:<{TITLE_WIDTH}}{text}")
+        elif changed:
+            self._screen.note(self.title, f"{text} …")
+
+    def announce(self, text: str) -> None:
+        """Print a line that stays on the screen, about a change of the machine that begins now."""
+        self._screen.note(self.title, text)
 
     def done(self, outcome: str) -> None:
         """Set the step's result, which is displayed when it ends."""
@@ -59,10 +75,9 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=self.console, transient=True)
         self._lock = threading.Lock()
-        self._progress: Progress | None = None
-        self._tasks: dict[Step, TaskID] = {}
-        self._printed: dict[Step, str] = {}
         fancy = self.console.encoding.lower().startswith("utf")
         self._tick, self._cross, self._dot = ("✓", "✗", "·") if fancy else ("ok", "!!", "..")
 
@@ -78,9 +93,8 @@ class Screen:
     def error(self, title: str, message: str, *details: str) -> None:
         """Print an error and its remedy."""
         self.print(f"{self._cross} {title:<{TITLE_WIDTH}}{message}".rstrip(), style="bold red")
-        for detail in details:
-            for line in detail.splitlines() or [""]:
-                self.print(f"  {line}")
+        for line in "\n".join(details).splitlines():
+            self.print(f"  {line}")
 
     def note(self, title: str, message: str) -> None:
         """Print information that is neither a step nor a failure."""
@@ -88,73 +102,37 @@ class Screen:
 
     def success(self, title: str, message: str) -> None:
         """Print a success."""
-        self.console.print(
-            Text.assemble((self._tick, "bold green"), f" {title:<{TITLE_WIDTH}}{message}"), soft_wrap=True
-        )
+        text = Text.assemble((self._tick, "bold green"), f" {title:<{TITLE_WIDTH}}{message}")
+        self.console.print(text, soft_wrap=True)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """Show a step while it lasts, and one line when it is over."""
         step = Step(self, title)
         started = time.monotonic()
-        self._open(step)
+        if self.live:
+            with self._lock:
+                step.task = self.progress.add_task(f"{title:<{TITLE_WIDTH}}", total=None)
+                self.progress.start()
         try:
             yield step
-        except BaseException as error:
-            self._close(step)
-            if isinstance(error, LauncherError) and not error.step:
-                # the error is reported as this step's
-                error.step = title
+        except LauncherError as error:
+            error.step = error.step or title
             raise
-        self._close(step)
+        finally:
+            self._end(step)
         self.success(title, f"{step.outcome} ({seconds(time.monotonic() - started)})".lstrip())
 
     def close(self) -> None:
         """Stop redrawing and keep the text on the screen."""
         with self._lock:
-            self._tasks.clear()
-            self._stop_progress()
+            if self.live:
+                self.progress.stop()
 
-    def update_status(self, step: Step, text: str) -> None:
-        """Display a step's present activity (see `Step.update`)."""
+    def _end(self, step: Step) -> None:
         with self._lock:
-            if self._progress is not None and step in self._tasks:
-                self._progress.update(self._tasks[step], description=_description(step.title, text))
-                return
-            if self._printed.get(step) == text:
-                return
-            self._printed[step] = text
-        self.note(step.title, f"{text} …")
-
-    def _open(self, step: Step) -> None:
-        if not self.live:
-            return
-        with self._lock:
-            if self._progress is None:
-                self._progress = Progress(
-                    SpinnerColumn(),
-                    TextColumn("{task.description}", markup=False),
-                    TimeElapsedColumn(),
-                    console=self.console,
-                    transient=True,
-                )
-                self._progress.start()
-            self._tasks[step] = self._progress.add_task(_description(step.title, ""), total=None)
-
-    def _close(self, step: Step) -> None:
-        with self._lock:
-            self._printed.pop(step, None)
-            task = self._tasks.pop(step, None)
-            if self._progress is not None and task is not None:
-                self._progress.remove_task(task)
-            if not self._tasks:
-                self._stop_progress()
-
-    def _stop_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-
-def _description(title: str, text: str) -> str:
-    return f"{title:<{TITLE_WIDTH}}{text}"
+            task, step.task = step.task, None
+            if task is not None:
+                self.progress.remove_task(task)
+                if not self.progress.task_ids:
+                    self.progress.stop()

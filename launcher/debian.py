@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
@@ -12,22 +13,21 @@ from launcher.processes import CommandError, tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from launcher.processes import Commands
 
-OS_RELEASE = Path("/etc/os-release")
 APT_SECONDS = 900.0
 APT_TIMEOUT = ("-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20")
 
 
-def is_debian(os_release: Path = OS_RELEASE) -> bool:
+def is_debian() -> bool:
     """Whether this is Debian, Ubuntu or a derivative, with apt-get."""
-    try:
-        fields = dict(line.split("=", 1) for line in os_release.read_text().splitlines() if "=" in line)
-    except OSError:
-        return False
-    family = f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace('"', "").lower().split()
-    return bool({"debian", "ubuntu"}.intersection(family)) and shutil.which("apt-get") is not None
+    with suppress(OSError):
+        release = platform.freedesktop_os_release()
+        family = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
+        return bool({"debian", "ubuntu"} & family) and shutil.which("apt-get") is not None
+    return False
 
 
 def is_root() -> bool:
@@ -36,25 +36,20 @@ def is_root() -> bool:
 
 
 def install(commands: Commands, packages: Sequence[str], log: Path) -> None:
-    """Install Debian packages.
+    """Install Debian packages; the error has the end of apt-get's output."""
 
-    Raises
-    ------
-    LauncherError
-        With the end of apt-get's output.
-    """
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    def run(*command: str, check: bool = True) -> None:
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        commands.run(command, timeout=APT_SECONDS, log=log, env=quiet, check=check)
+
     try:
         # an earlier interrupted installation would make every later one fail
-        commands.run(["dpkg", "--configure", "-a"], timeout=APT_SECONDS, log=log, env=quiet)
+        run("dpkg", "--configure", "-a")
         # check=False: an unreachable third-party source is no reason to fail; the installation needs Debian's only
-        commands.run(["apt-get", "update", "-q", *APT_TIMEOUT], timeout=APT_SECONDS, log=log, env=quiet, check=False)
-        commands.run(
-            ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages],
-            timeout=APT_SECONDS,
-            log=log,
-            env=quiet,
-        )
+        run("apt-get", "update", "-q", *APT_TIMEOUT, check=False)
+        run("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages)
     except CommandError as error:
         msg = f"apt-get could not install {' '.join(packages)}"
-        raise LauncherError(msg, tail(error.output, 20), f"The full log: {log}", exit_code=EXIT_UNAVAILABLE) from None
+        remedy = "Check the network and Debian's sources (apt-get update), then try again."
+        details = tail(error.output, 20), f"The full log: {log}", remedy
+        raise LauncherError(msg, *details, exit_code=EXIT_UNAVAILABLE) from None

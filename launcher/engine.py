@@ -20,8 +20,6 @@ from launcher.errors import EXIT_UNAVAILABLE, LauncherError
 from launcher.processes import CommandError, tail, wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from launcher.console import Step
     from launcher.docker_cli import Docker
     from launcher.paths import ProjectPaths
@@ -33,8 +31,8 @@ SERVICE = "dockerd"
 START_SECONDS = 60.0
 STOP_SECONDS = 13.0
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-
-EngineAction = Literal["start", "install"]
+INSTALL = f"apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+JOIN_GROUP = "sudo usermod --append --groups docker $USER"
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def find_dockerd() -> str | None:
     return shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:{SBIN}")
 
 
-def choose_action(host: HostInfo, answer: str, *, may_install: bool) -> EngineAction:
-    """Choose how to provide an engine if none is reachable.
+def choose_action(host: HostInfo, answer: str, *, may_install: bool) -> Literal["start", "install"]:
+    """Choose how to provide an engine if none is reachable, or raise the remedy.
 
     Parameters
     ----------
@@ -77,50 +75,33 @@ def choose_action(host: HostInfo, answer: str, *, may_install: bool) -> EngineAc
         The output of the docker command.
     may_install
         Whether packages may be installed.
-
-    Raises
-    ------
-    LauncherError
-        When the user must act, with the remedy.
     """
+    none = "there is no Docker engine on this machine"
     if "permission denied" in answer.lower():
-        raise _unavailable(
-            f"the engine at {host.address} refuses access to this user",
-            "Join its group, then log in again:  sudo usermod --append --groups docker $USER",
-        )
-    if host.address != LOCAL_SOCKET:
-        raise _unavailable(
-            f"no Docker engine is reachable at {host.address} (DOCKER_HOST, or the current docker context)",
-            "Start it, or unset DOCKER_HOST (or `docker context use default`) to use an engine on this machine.",
-        )
-    if not host.is_linux:
-        raise _unavailable(
-            "no Docker engine is reachable",
-            "Start Docker Desktop (or colima, or OrbStack); to install it: https://docs.docker.com/get-docker/",
-        )
-    if host.has_dockerd and host.has_client:
+        problem = f"the engine at {host.address} refuses access to this user"
+        remedy = [f"Join its group, then log in again:  {JOIN_GROUP}"]
+    elif host.address != LOCAL_SOCKET:
+        problem = f"no Docker engine is reachable at {host.address} (DOCKER_HOST, or the current docker context)"
+        remedy = ["Start it, or unset DOCKER_HOST (or `docker context use default`) to use an engine on this machine."]
+    elif not host.is_linux:
+        problem = "no Docker engine is reachable"
+        remedy = ["Start Docker Desktop (or colima, or OrbStack); to install it: https://docs.docker.com/get-docker/"]
+    elif host.has_dockerd and host.has_client:
         if host.is_root:
             return "start"
-        raise _unavailable("a Docker engine is installed but not running", "Start it:  sudo systemctl start docker")
-    if not host.is_debian:
-        raise _unavailable(
-            "there is no Docker engine on this machine",
-            "Install Docker Engine, start it, and try again: https://docs.docker.com/engine/install/",
-        )
-    command = f"apt-get install --no-install-recommends {' '.join(PACKAGES)}"
-    if not host.is_root:
-        raise _unavailable(
-            "there is no Docker engine on this machine",
-            f"Install Debian's:  sudo {command}",
-            "and join its group, then log in again:  sudo usermod --append --groups docker $USER",
-        )
-    if not may_install:
-        raise _unavailable(
-            "there is no Docker engine on this machine, and NO_INSTALL forbids its installation",
-            f"Install Debian's yourself:  {command}",
-            "or omit NO_INSTALL to have the launcher install it.",
-        )
-    return "install"
+        problem, remedy = "a Docker engine is installed but not running", ["Start it:  sudo systemctl start docker"]
+    elif not host.is_debian:
+        guide = "https://docs.docker.com/engine/install/"
+        problem, remedy = none, [f"Install Docker Engine, start it, and try again: {guide}"]
+    elif not host.is_root:
+        problem = none
+        remedy = [f"Install Debian's:  sudo {INSTALL}", f"and join its group, then log in again:  {JOIN_GROUP}"]
+    elif not may_install:
+        problem = f"{none}, and NO_INSTALL forbids its installation"
+        remedy = [f"Install Debian's yourself:  {INSTALL}", "or omit NO_INSTALL to have the launcher install it."]
+    else:
+        return "install"
+    raise LauncherError(problem, *remedy, exit_code=EXIT_UNAVAILABLE)
 
 
 class Engine:
@@ -129,29 +110,26 @@ class Engine:
     def __init__(self, docker: Docker, services: Services, paths: ProjectPaths) -> None:
         self._docker = docker
         self._services = services
-        self._paths = paths
+        self._logs = paths.logs
+        self._pid_file = paths.cache / "dockerd.pid"
+        self._lock_file = paths.cache / "engine.lock"
         self._lock: IO[bytes] | None = None
 
     def ensure(self, step: Step, *, owner: str, may_install: bool) -> None:
-        """Provide a reachable engine, and pass its address to child processes.
-
-        Raises
-        ------
-        LauncherError
-            When the user must act, with the remedy.
-        """
-        self._take_lock()
-        version, answer = self._version()
+        """Provide a reachable engine, and pass its address to child processes."""
+        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = self._lock_file.open("ab")
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
         how = "is running"
-        if version is None and self._is_starting():
+        if not self._is_reachable() and self._is_starting():
             step.update("waiting until it has started")
-            wait_until(lambda: self._version()[0] is not None, 20, every=0.5)
-            version, answer = self._version()
+            wait_until(self._is_reachable, 20, every=0.5)
+        version, answer = self._version()
         if version is None:
             how = "started"
             if choose_action(HostInfo.detect(self._docker), answer, may_install=may_install) == "install":
-                step.update(f"there is none: installing Debian's ({', '.join(PACKAGES)})")
-                debian.install(self._docker.commands, PACKAGES, self._paths.logs / "apt.log")
+                step.announce(f"there is none: installing Debian's ({', '.join(PACKAGES)})")
+                debian.install(self._docker.commands, PACKAGES, self._logs / "apt.log")
                 how = "installed and started"
             step.update("starting it")
             self._start(owner)
@@ -164,82 +142,66 @@ class Engine:
 
     def keep_running(self) -> None:
         """Keep the engine running after this command, until `make down`."""
-        record = self._services.find(SERVICE)
-        if record is not None:
+        if record := self._services.find(SERVICE):
             self._services.assign(record, owner="up")
         self._drop_lock()
 
-    def release(self) -> str | None:
-        """Stop the engine if the launcher started it for `run` and no other command uses it; returns a report."""
-        record = self._services.find(SERVICE)
-        if record is None or record.owner == "up":
-            self._drop_lock()
-            return None
-        return self.stop()
+    def stop(self, *, also_kept: bool = True) -> str | None:
+        """Stop the engine if the launcher started it and no other command uses it; returns a report.
 
-    def stop(self) -> str | None:
-        """Stop the engine if the launcher started it and no other command uses it; returns a report."""
+        Parameters
+        ----------
+        also_kept
+            Whether to stop an engine that is kept running until `make down`.
+        """
         record = self._services.find(SERVICE)
-        if record is None:
-            self._drop_lock()
-            return None
-        if not self._is_last_user():
-            self._drop_lock()
-            return "kept the Docker engine running: another command of this checkout uses it"
-        if self._has_unrelated_containers():
-            self._drop_lock()
-            return "kept the Docker engine running: it has containers of other projects"
-        self._services.stop(SERVICE, grace=STOP_SECONDS)
-        self._pid_file.unlink(missing_ok=True)
+        report = None
+        if record is not None and (also_kept or record.owner != "up"):
+            if not self._is_last_user():
+                report = "kept the Docker engine running: another command of this checkout uses it"
+            elif self._has_unrelated_containers():
+                report = "kept the Docker engine running: it has containers of other projects"
+            else:
+                self._services.stop(SERVICE, grace=STOP_SECONDS)
+                self._pid_file.unlink(missing_ok=True)
+                report = "stopped the Docker engine"
         self._drop_lock()
-        return "stopped the Docker engine"
-
-    @property
-    def _pid_file(self) -> Path:
-        return self._paths.cache / "dockerd.pid"
+        return report
 
     def _version(self) -> tuple[str | None, str]:
+        """Give the engine's version or, if it is not reachable, the output of the docker command."""
         try:
             return self._docker.server_version(), ""
         except CommandError as error:
             return None, error.output
-        except OSError as error:
-            return None, f"no docker command: {error}" if not isinstance(error, PermissionError) else "not executable"
+        except OSError:  # no docker command
+            return None, ""
+
+    def _is_reachable(self) -> bool:
+        return self._version()[0] is not None
 
     @staticmethod
     def _is_starting() -> bool:
         return any(process.info["name"] == SERVICE for process in psutil.process_iter(["name"]))
 
     def _start(self, owner: str) -> None:
-        dockerd = find_dockerd()
+        dockerd, log = find_dockerd(), self._logs / "dockerd.log"
         if dockerd is None:
-            raise _unavailable("Debian's docker.io was installed, but there is no dockerd", "Is /usr/sbin complete?")
-        log = self._paths.logs / "dockerd.log"
+            msg = "Debian's docker.io was installed, but there is no dockerd"
+            raise LauncherError(msg, "Is /usr/sbin complete?", exit_code=EXIT_UNAVAILABLE)
         # the pid file of a killed engine would prevent the new one from starting
         self._pid_file.unlink(missing_ok=True)
-        record = self._services.start(
-            SERVICE,
-            [dockerd, "--pidfile", self._pid_file],
-            owner=owner,
-            log=log,
-            env={"PATH": f"{os.environ.get('PATH', '')}:{SBIN}"},
-        )
-        answered = wait_until(lambda: self._version()[0] is not None or not record.alive, START_SECONDS, every=0.3)
-        if not answered or self._version()[0] is None:
+        environment = {"PATH": f"{os.environ.get('PATH', '')}:{SBIN}"}
+        command = [dockerd, "--pidfile", str(self._pid_file)]
+        record = self._services.start(SERVICE, command, owner=owner, log=log, env=environment)
+        wait_until(lambda: self._is_reachable() or not record.alive, START_SECONDS, every=0.3)
+        if not self._is_reachable():
             self._services.stop(SERVICE, grace=5)
-            raise _unavailable(
-                "the Docker engine did not start", tail(log.read_text(errors="replace"), 15), f"The full log: {log}"
-            )
-
-    def _take_lock(self) -> None:
-        path = self._paths.cache / "engine.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = path.open("ab")
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+            details = tail(log.read_text(errors="replace"), 15), f"The full log: {log}"
+            raise LauncherError("the Docker engine did not start", *details, exit_code=EXIT_UNAVAILABLE)
 
     def _is_last_user(self) -> bool:
-        if self._lock is None:
-            self._lock = (self._paths.cache / "engine.lock").open("ab")
+        self._lock = self._lock or self._lock_file.open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -253,10 +215,6 @@ class Engine:
 
     def _has_unrelated_containers(self) -> bool:
         try:
-            return bool(set(self._docker.running_containers()) - set(self._docker.containers(numerai="")))
+            return bool(set(self._docker.running_containers()) - set(self._docker.containers("numerai")))
         except (CommandError, OSError):
             return False
-
-
-def _unavailable(message: str, *details: str) -> LauncherError:
-    return LauncherError(message, *details, exit_code=EXIT_UNAVAILABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# as in sysexits.h
 EXIT_FAILED = 1
 EXIT_USAGE = 64
 EXIT_UNAVAILABLE = 69
@@ -10,36 +11,22 @@ EXIT_STOPPED = 130
 
 
 class LauncherError(Exception):
-    """An error that is reported to the user, with its remedy.
+    """An error that is reported to the user: one sentence, then details such as its remedy and the end of a log."""
 
-    Parameters
-    ----------
-    message
-        One sentence for the line that failed.
-    details
-        Further lines: the remedy, the end of a log, the path of the log.
-    exit_code
-        The command's exit code, as in sysexits.h.
-    """
-
-    def __init__(self, message: str, *details: str, exit_code: int = EXIT_FAILED) -> None:
+    def __init__(self, message: str, *details: str, exit_code: int = EXIT_FAILED, step: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.details = details
         self.exit_code = exit_code
-        self.step = ""
+        self.step = step
 
 
 class UsageError(LauncherError):
     """An option has a wrong name or a wrong value."""
 
     def __init__(self, message: str, *details: str) -> None:
-        super().__init__(message, *details, exit_code=EXIT_USAGE)
-        self.step = "Wrong option"
+        super().__init__(message, *details, exit_code=EXIT_USAGE, step="Wrong option")
 
 
 class StoppedError(BaseException):
-    """The user stopped the command (Ctrl-C, SIGTERM, a closed terminal).
-
-    A BaseException like KeyboardInterrupt, so that no handler of ordinary errors swallows it.
-    """
+    """The user stopped the command (Ctrl-C, SIGTERM, a closed terminal); no handler of ordinary errors catches it."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from launcher.base_images import python_image
 from launcher.console import seconds
 from launcher.errors import LauncherError
-from launcher.processes import CommandError, tail
 from numerai_pipeline.core.settings import machine_cores
 from numerai_pipeline.models.images import BASE, image_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from launcher.console import Step
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 LABEL = "numerai.image"
 _BASE_NAME = "base-python"
-BUILD_SECONDS = 3600.0
 # builds wait for the network and the disk; more at once would only share these
 MOST_AT_ONCE = 4
 
@@ -38,7 +35,7 @@ def python_versions(images: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 class ModelImages:
-    """The model images of a checkout on an engine."""
+    """The model images of a checkout on an engine; `images` maps each to its Python version."""
 
     def __init__(self, docker: Docker, images_dir: Path, images: Mapping[str, str], logs: Path) -> None:
         self._docker = docker
@@ -48,105 +45,62 @@ class ModelImages:
 
     def references(self) -> dict[str, str]:
         """Image → its full name, which has a hash of its present inputs; the bases first."""
+        bases = {f"{_BASE_NAME}{python}": (BASE, python) for python in python_versions(self._images)}
         try:
-            bases = {_base_name(python): self._reference(BASE, python) for python in python_versions(self._images)}
-            return bases | {image: self._reference(image, python) for image, python in self._images.items()}
+            return {
+                name: image_reference(self._images_dir, *of)
+                for name, of in (bases | {image: (image, python) for image, python in self._images.items()}).items()
+            }
         except FileNotFoundError as error:
             msg = f"{error.filename or error} is missing: every image named in models.yaml needs a Dockerfile"
             raise LauncherError(msg) from None
-
-    def _reference(self, image: str, python: str) -> str:
-        return image_reference(self._images_dir, image, python)
 
     def missing(self) -> list[str]:
         """Names of the images to build."""
         return [name for name, reference in self.references().items() if not self._docker.has_image(reference)]
 
     def build(self, step: Step) -> None:
-        """Build the missing images.
+        """Build the missing images, the bases first and independent ones in parallel."""
+        references, missing = self.references(), self.missing()
+        lock, in_progress, durations = threading.Lock(), list[str](), dict[str, float]()
 
-        Raises
-        ------
-        LauncherError
-            With the last lines of the failed build, and the path of its log.
-        """
-        references = self.references()
-        missing = self.missing()
-        bases = [name for name in missing if name not in self._images]
-        builds = _Builds(step, references, len(missing))
-        for together in (bases, [name for name in missing if name not in bases]):
-            self._build_parallel(together, references, builds)
-        outcomes = [f"{name} built in {seconds(builds.durations[name])}" for name in missing]
-        unchanged = [name for name in references if name not in missing]
-        outcomes += [f"{', '.join(unchanged)} unchanged"] if unchanged else []
-        step.done("; ".join(outcomes))
-
-    def _build_parallel(self, names: Sequence[str], references: Mapping[str, str], builds: _Builds) -> None:
-        """Build images that do not depend on each other; when one fails, the builds in progress are finished."""
+        def display() -> None:
+            if in_progress:
+                counted = f" ({len(durations)} of {len(missing)} done)" if len(missing) > 1 else ""
+                step.update(f"building {', '.join(references[name] for name in in_progress)}{counted}")
 
         def build_one(name: str) -> None:
-            with builds.in_progress(name):
-                self._build_one(name, references)
+            started = time.monotonic()
+            with lock:
+                in_progress.append(name)
+                display()
+            self._build_one(name, references)
+            with lock:
+                durations[name] = time.monotonic() - started
+                in_progress.remove(name)
+                display()
 
-        with ThreadPoolExecutor(min(machine_cores(), MOST_AT_ONCE)) as pool:
-            try:
-                for built in as_completed([pool.submit(build_one, name) for name in names]):
-                    built.result()
-            except LauncherError:
-                pool.shutdown(cancel_futures=True)
-                raise
-            except BaseException:
-                # stopped by the user: cancel the others
-                self._docker.commands.cancel()
-                pool.shutdown(cancel_futures=True)
-                raise
+        for is_base in (True, False):
+            with ThreadPoolExecutor(min(machine_cores(), MOST_AT_ONCE)) as pool:
+                builds = [pool.submit(build_one, name) for name in missing if (name not in self._images) == is_base]
+                try:
+                    for built in as_completed(builds):
+                        built.result()
+                except BaseException as error:
+                    # beside a failure the builds in progress are finished; a stop by the user cancels them
+                    if not isinstance(error, LauncherError):
+                        self._docker.commands.cancel()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+        outcomes = [f"{name} built in {seconds(durations[name])}" for name in missing]
+        unchanged = [name for name in references if name not in missing]
+        step.done("; ".join([*outcomes, *([f"{', '.join(unchanged)} unchanged"] if unchanged else [])]))
 
     def _build_one(self, name: str, references: Mapping[str, str]) -> None:
-        python = self._images.get(name)
-        if python is None:
-            folder, python = BASE, name.removeprefix(_BASE_NAME)
-            arguments = {"PYTHON_IMAGE": python_image(python)}
+        if name in self._images:
+            folder, arguments = name, {"BASE": references[f"{_BASE_NAME}{self._images[name]}"]}
         else:
-            folder = name
-            arguments = {"BASE": references[_base_name(python)]}
-        log = self._logs / f"build-{name}.log"
-        log.unlink(missing_ok=True)
-        command: list[str | Path] = ["docker", "build", "--force-rm", "--label", f"{LABEL}={folder}"]
-        for argument, value in arguments.items():
-            command += ["--build-arg", f"{argument}={value}"]
-        command += ["--tag", references[name], "--file", self._images_dir / folder / "Dockerfile", self._images_dir]
-        try:
-            self._docker.commands.run(command, timeout=BUILD_SECONDS, log=log, env=self._docker.builder_environment)
-        except CommandError as error:
-            msg = f"the image {name} could not be built"
-            raise LauncherError(msg, tail(error.output), f"The full log: {log}") from None
-
-
-class _Builds:
-    """Displays the images in progress, and stores the duration of each build."""
-
-    def __init__(self, step: Step, references: Mapping[str, str], total: int) -> None:
-        self._step, self._references, self._total = step, references, total
-        self.durations: dict[str, float] = {}
-        self._names: list[str] = []
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def in_progress(self, name: str) -> Iterator[None]:
-        """Display an image as being built during the block."""
-        started = time.monotonic()
-        self._display(begun=name)
-        yield
-        self.durations[name] = time.monotonic() - started
-        self._display(ended=name)
-
-    def _display(self, *, begun: str = "", ended: str = "") -> None:
-        with self._lock:
-            self._names = [name for name in [*self._names, begun] if name and name != ended]
-            if self._names:
-                counted = f" ({len(self.durations)} of {self._total} done)" if self._total > 1 else ""
-                self._step.update(f"building {', '.join(self._references[name] for name in self._names)}{counted}")
-
-
-def _base_name(python: str) -> str:
-    return f"{_BASE_NAME}{python}"
+            folder, arguments = BASE, {"PYTHON_IMAGE": python_image(name.removeprefix(_BASE_NAME))}
+        dockerfile, log = self._images_dir / folder / "Dockerfile", self._logs / f"build-{name}.log"
+        options = ["--label", f"{LABEL}={folder}"]
+        self._docker.build(name, references[name], self._images_dir, dockerfile, arguments, log, options)

@@ -12,22 +12,21 @@ import socket
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher import simulator
-from launcher.errors import LauncherError
+from launcher.errors import EXIT_UNAVAILABLE, LauncherError
 from launcher.processes import tail
 from numerai_pipeline.core.settings import machine_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from launcher.paths import ProjectPaths
     from launcher.processes import ServiceRecord, Services
 
 SERVICE = "airflow"
 DAG_ID = "numerai_tournament"
-BUNDLE = "numerai"
 # as in numerai_pipeline.dag.deployment, which imports Airflow
 DEPLOYMENT = "numerai_deployment"
 HOST = "127.0.0.1"
@@ -38,8 +37,6 @@ START_SECONDS = 240.0
 STOP_SECONDS = 7.0
 FURTHER_TASKS = 8
 """Tasks that may run beside those of the models' pool."""
-# No port: the log servers would listen on every interface, and one machine does not need them.
-NO_LOG_SERVER = "-1"
 
 
 def is_free(port: int) -> bool:
@@ -54,18 +51,12 @@ def is_free(port: int) -> bool:
 
 
 def choose_port(wanted: int, exclude: Collection[int] = ()) -> int:
-    """Give the wanted port, or the next free one.
-
-    Raises
-    ------
-    LauncherError
-        When the next hundred are all taken.
-    """
+    """Give the wanted port, or the next free one of a hundred."""
     for port in range(wanted, min(wanted + 100, 65536)):
         if port not in exclude and is_free(port):
             return port
-    msg = f"no free port from {wanted} on"
-    raise LauncherError(msg, "Choose another start with PORT=…")
+    msg = f"PORT={wanted}: this port and the next 99 are taken"
+    raise LauncherError(msg, "Choose a free one:  PORT=…", exit_code=EXIT_UNAVAILABLE)
 
 
 def any_free_port() -> int:
@@ -91,7 +82,7 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
     """
     address = f"http://{HOST}:{port}"
     bundle = {
-        "name": BUNDLE,
+        "name": "numerai",
         "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
         "kwargs": {"path": str(paths.dags), "refresh_interval": 30},
     }
@@ -121,8 +112,9 @@ def airflow_environment(paths: ProjectPaths, *, port: int, practice_url: str | N
         "API__PORT": str(port),
         "API__BASE_URL": address,
         "API__WORKERS": "1",
-        "LOGGING__WORKER_LOG_SERVER_PORT": NO_LOG_SERVER,
-        "LOGGING__TRIGGER_LOG_SERVER_PORT": NO_LOG_SERVER,
+        # none: the log servers would listen on every interface, and one machine does not need them
+        "LOGGING__WORKER_LOG_SERVER_PORT": "-1",
+        "LOGGING__TRIGGER_LOG_SERVER_PORT": "-1",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
     environment = {f"AIRFLOW__{name}": value for name, value in settings.items()}
@@ -180,8 +172,14 @@ def password_file(paths: ProjectPaths) -> Path:
     return paths.airflow_home / "simple_auth_manager_passwords.json.generated"
 
 
-def start(services: Services, paths: ProjectPaths, environment: dict[str, str], owner: str) -> ServiceRecord:
-    """Start Airflow, which becomes healthy within half a minute (see `airflow_api.wait_until_healthy`)."""
+def start(
+    services: Services,
+    paths: ProjectPaths,
+    environment: dict[str, str],
+    owner: str,
+    details: Mapping[str, Any] | None = None,
+) -> ServiceRecord:
+    """Start Airflow, which becomes healthy within half a minute."""
     paths.airflow_home.mkdir(parents=True, exist_ok=True)
     paths.data.mkdir(parents=True, exist_ok=True)
     return services.start(
@@ -191,6 +189,7 @@ def start(services: Services, paths: ProjectPaths, environment: dict[str, str], 
         log=log_file(paths),
         env=environment,
         cwd=paths.root,
+        details=details,
     )
 
 

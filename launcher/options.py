@@ -1,8 +1,8 @@
-"""The options of the command line, with a helpful error for each invalid one.
+"""The options of the command line: a pydantic model for each command, with a helpful error for each invalid option.
 
 ``make run MODELS=svm ARCHIVE="my data.zip"`` passes its options in the environment variable MAKEFLAGS, where make
 escapes their values; no shell evaluates them. ``python -m launcher run MODELS=svm`` takes the same texts as arguments.
-The options of a run are the DAG's parameters under their upper-case names.
+The options of a run are the DAG's parameters under their upper-case names. The descriptions are those of ``make help``.
 """
 
 from __future__ import annotations
@@ -10,99 +10,262 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from jsonschema import Draft202012Validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from launcher.backtest_range import BacktestRange, parse_range
 from launcher.errors import UsageError
-from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.core.parameters import form_fields, parse_parameters
-from practice.rounds import CalendarName
+from numerai_pipeline.core.eras import weeks_until_target_known
+from numerai_pipeline.core.parameters import RunParameters
+from practice.rounds import CalendarName  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jsonschema.exceptions import ValidationError
+    from pydantic import ValidationInfo
+    from pydantic_core import ErrorDetails
 
 PRACTICE_AUTOML_MINUTES = 1
-CALENDARS = get_args(CalendarName)
-"""Calendars of the simulator's rounds, the default first."""
-TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
-COMMAND_OPTIONS: dict[str, tuple[str, ...]] = {
-    "run": ("CALENDAR", "PORT", "NO_INSTALL"),
-    "backtest": ("WEEKS", "FROM", "TO", "AT_ONCE", "PORT", "NO_INSTALL"),
-    "up": ("CALENDAR", "PORT", "NO_INSTALL"),
-    "test": ("ARGS", "NO_INSTALL"),
-    "test-faults": ("SOAK", "ARGS", "NO_INSTALL"),
-    "test-fuzz": ("ARGS", "NO_INSTALL"),
-    "airflow": ("ARGS", "NO_INSTALL"),
-    "server-logs": ("SERVICE",),
-    "server-upgrade": ("NO_INSTALL",),
-    "server-backup": ("TO", "DATA"),
-    "server-restore": ("FROM", "NO_INSTALL"),
-    "server-user": ("NAME", "ROLE"),
-    "worker": ("BROKER", "NAME", "QUEUES", "NO_INSTALL"),
-    "test-server": ("ARGS", "NO_INSTALL"),
-    "images": ("NO_INSTALL",),
-    "clean": ("ALL",),
-    "check": ("NO_INSTALL",),
-    "down": (),
-    "server-down": (),
-}
-# commands that run the DAG take its parameters as options
-RUN_COMMANDS = ("run", "backtest")
-# commands of a server, which read their options themselves
-SERVER_COMMANDS = (
-    "server",
-    "server-logs",
-    "server-upgrade",
-    "server-backup",
-    "server-restore",
-    "server-user",
-    "worker",
-)
-# a backtest selects rounds by their weeks
-NOT_FOR_BACKTEST = ("ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT", "REPLACE")
+DEFAULT_WEEKS = 8
+
+
+def _parse_day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        msg = "not a date; write it as in 2026-06-27"
+        raise ValueError(msg) from None
+
+
+Day = Annotated[date, BeforeValidator(_parse_day)]
+
+
+class Options(BaseModel):
+    """The options of every command."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=str.upper)
+    excluded: ClassVar[frozenset[str]] = frozenset()
+    """Inherited options that the command does not have."""
+
+    no_install: bool = Field(
+        default=False, description="1: never install anything with apt-get; report missing packages instead"
+    )
+
+    @property
+    def may_install(self) -> bool:
+        """Whether missing Debian packages may be installed."""
+        return not self.no_install
+
+
+class UpOptions(Options):
+    """The options of ``make up``, which all commands with an Airflow on this machine have."""
+
+    calendar: CalendarName = Field(
+        "always-open",
+        description="make run and make up: hours of the simulator's rounds, always-open or strict (Numerai's)",
+    )
+    port: int = Field(8080, ge=1024, le=65535, description="port of Airflow's web page (8080, or the next free one)")
+
+
+class RunOptions(UpOptions, RunParameters):
+    """The options of ``make run``: the DAG's parameters, checked together, and those of its Airflow."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, given: dict[str, str]) -> dict[str, Any]:
+        filled = {"SOURCE": "archive" if given.get("ARCHIVE") else "practice", **given}
+        if filled["SOURCE"] == "practice":
+            # a first run should be short
+            filled.setdefault("AUTOML_MINUTES", str(PRACTICE_AUTOML_MINUTES))
+        return filled
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _check_models(cls, text: str | list[str], info: ValidationInfo) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()] if isinstance(text, str) else text
+        known = (info.context or {}).get("models", names)
+        for name in names:
+            if name not in known:
+                msg = f"{name!r} is not a model{_suggestion(name, known)}; choose from {', '.join(known)}"
+                raise ValueError(msg)
+        return names
+
+    @field_validator("archive")
+    @classmethod
+    def _find_archive(cls, archive: str | None, info: ValidationInfo) -> str | None:
+        if archive is None or re.match(r"https?://", archive):
+            return archive
+        path = (info.context or {}).get("directory", Path.cwd()) / Path(archive).expanduser()
+        if "{round}" not in archive and not path.is_file():
+            msg = f"there is no file {path}"
+            raise ValueError(msg)
+        return str(path)
+
+    @property
+    def conf(self) -> dict[str, Any]:
+        """The parameters to trigger the DAG with: the given ones, and always the source."""
+        return {name: getattr(self, name) for name in RunParameters.model_fields if name in self.model_fields_set}
 
 
 @dataclass(frozen=True)
-class Options:
-    """The validated options of the command line.
+class BacktestRange:
+    """The range of a backtest: first and last day of the rounds' openings, and the maximum number of parallel runs."""
 
-    Attributes
-    ----------
-    conf
-        The parameters to trigger the DAG with: the given ones, and always the source.
-    port
-        The first port to try for Airflow's web page.
-    may_install
-        Whether missing Debian packages may be installed.
-    everything
-        Whether `clean` also removes data, environments and images.
-    arguments
-        Arguments of the program that the command runs: pytest, or airflow.
-    backtest_range
-        The range of a backtest.
-    server
-        The options of a server command, as given.
-    soak
-        Number of random kills of the fault suite.
-    calendar
-        The calendar of the simulator's rounds, one of :data:`CALENDARS`.
-    """
+    first: date
+    last: date
+    at_once: int = 2
 
-    conf: dict[str, Any] = field(default_factory=dict)
-    port: int = 8080
-    may_install: bool = True
-    everything: bool = False
-    arguments: str = ""
-    backtest_range: BacktestRange | None = None
-    server: dict[str, str] = field(default_factory=dict)
-    soak: int = 0
-    calendar: str = CALENDARS[0]
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+class BacktestOptions(RunOptions):
+    """The options of ``make backtest``, which selects rounds by their weeks."""
+
+    excluded = frozenset({"ROUND", "WALK_FORWARD", "ARCHIVE", "SUBMIT", "REPLACE", "CALENDAR"})
+
+    weeks: int | None = Field(
+        None,
+        ge=1,
+        le=1500,
+        description="number of weeks (8), up to the last whose targets are known (without TARGET: 14 weeks ago)",
+    )
+    first: Day | None = Field(
+        None, alias="FROM", description="first day on which a round may have opened, such as FROM=2026-06-01"
+    )
+    last: Day | None = Field(None, alias="TO", description="last day on which a round may have opened")
+    at_once: int = Field(2, ge=1, le=16, description="number of weeks that may run in parallel (2)")
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        _ = self.backtest_range
+        return self
+
+    @property
+    def backtest_range(self) -> BacktestRange:
+        """The requested range, else the last weeks whose targets are known by now; ValueError for an invalid one."""
+        today = _today()
+        first, last, length = self.first, self.last, timedelta(days=7 * (self.weeks or DEFAULT_WEEKS) - 1)
+        if self.weeks and first and last:
+            msg = "WEEKS, FROM and TO are given: give at most two of them"
+            raise ValueError(msg)
+        if first and self.weeks:
+            last = first + length
+        # without a target each round's payout chooses it, which may be the one with the widest horizon
+        last = last or today - timedelta(weeks=weeks_until_target_known(self.target))
+        first = first or last - length
+        if first > last:
+            msg = f"FROM={first} is after {last}, the last day"
+            raise ValueError(msg)
+        if first > today:
+            msg = f"FROM={first}: is in the future"
+            raise ValueError(msg)
+        return BacktestRange(first, last, self.at_once)
+
+
+class ProgramOptions(Options):
+    """The options of commands that run another program: the tests, and Airflow's command line."""
+
+    arguments: str = Field(
+        "",
+        alias="ARGS",
+        description='make test and test-fuzz: arguments of pytest, such as ARGS="-k options"; make airflow: of airflow',
+    )
+
+
+class FaultOptions(ProgramOptions):
+    """The options of ``make test-faults``."""
+
+    soak: int = Field(
+        0, ge=0, le=99999, description="make test-faults: number of additional random kills (0), such as SOAK=200"
+    )
+
+
+class CleanOptions(Options):
+    """The options of ``make clean``."""
+
+    everything: bool = Field(
+        default=False, alias="ALL", description="make clean: 1 also removes data/, .venv, .uv and the model images"
+    )
+
+
+class ServerOptions(Options):
+    """The options of ``make server``: any setting of the server."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The given settings."""
+        return self.__pydantic_extra__ or {}
+
+
+class LogsOptions(Options):
+    """The options of ``make server-logs``."""
+
+    service: str = Field("", description="make server-logs: only this one")
+
+
+class BackupOptions(Options):
+    """The options of ``make server-backup``."""
+
+    target: Path | None = Field(
+        None, alias="TO", description="make server-backup: the folder of all backups (backups/)"
+    )
+    everything: bool = Field(
+        default=False,
+        alias="DATA",
+        description="make server-backup: 1 for all of the data, also files that can be downloaded or computed again",
+    )
+
+
+class RestoreOptions(Options):
+    """The options of ``make server-restore``."""
+
+    backup: str = Field("", alias="FROM", description="make server-restore: the folder of a backup")
+
+
+class UserOptions(Options):
+    """The options of ``make server-user``."""
+
+    name: str = Field("", description="make server-user: name of the user")
+    role: str = Field("viewer", description="make server-user: viewer (the default), user, op or admin")
+
+
+class WorkerOptions(Options):
+    """The options of ``make worker``."""
+
+    broker: str = Field("", description="make worker: address of the server's machine")
+    name: str = Field("", description="make worker: name of the worker (the machine's)")
+    queues: str = Field("", description="make worker: the queues of its tasks (default,cpu,big-memory)")
+
+
+COMMAND_OPTIONS: dict[str, type[Options]] = {
+    "run": RunOptions,
+    "backtest": BacktestOptions,
+    "up": UpOptions,
+    "airflow": ProgramOptions,
+    "down": Options,
+    "images": Options,
+    "server": ServerOptions,
+    "server-down": Options,
+    "server-logs": LogsOptions,
+    "server-upgrade": Options,
+    "server-backup": BackupOptions,
+    "server-restore": RestoreOptions,
+    "server-user": UserOptions,
+    "worker": WorkerOptions,
+    "check": Options,
+    "test": ProgramOptions,
+    "test-faults": FaultOptions,
+    "test-fuzz": ProgramOptions,
+    "test-server": ProgramOptions,
+    "clean": CleanOptions,
+}
 
 
 def parse_makeflags(makeflags: str) -> dict[str, str]:
@@ -111,9 +274,7 @@ def parse_makeflags(makeflags: str) -> dict[str, str]:
     Make writes its own flags first, then ``--``, then ``NAME=value`` with blanks and backslashes of the value escaped
     by a backslash and each dollar sign doubled.
     """
-    _, marker, arguments = f" {makeflags}".partition(" -- ")
-    if not marker:
-        return {}
+    _, _, arguments = f" {makeflags}".partition(" -- ")
     overrides = {}
     # an argument is a sequence of escaped characters and of characters that are not blank
     for argument in re.findall(r"(?:\\.|[^\s\\])+", arguments, flags=re.DOTALL):
@@ -125,13 +286,7 @@ def parse_makeflags(makeflags: str) -> dict[str, str]:
 
 
 def parse_assignments(arguments: Iterable[str]) -> dict[str, str]:
-    """Parse ``NAME=value`` arguments.
-
-    Raises
-    ------
-    UsageError
-        For an argument of another form.
-    """
+    """Parse ``NAME=value`` arguments; UsageError for one of another form."""
     overrides = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -150,166 +305,58 @@ def parse_options(
     directory: Path | None = None,
     server_settings: Sequence[str] = (),
 ) -> Options:
-    """Validate the options of a command, each and in combination.
+    """Validate the options of a command, each and in combination; an empty value counts as not given.
 
     Parameters
     ----------
-    command
-        The command, such as run or server-backup.
-    overrides
-        The given options.
-    model_names
-        The models that can be selected.
+    command, overrides
+        The command, such as run or server-backup, and its given options.
+    model_names, server_settings
+        The models that can be selected, and the settings that are the options of `make server`.
     directory
         The base of a relative path of an archive; the working directory by default.
-    server_settings
-        The settings of a server, which are the options of `make server`.
 
     Raises
     ------
     UsageError
         Naming every invalid option, the reason, and the valid choices.
     """
-    schemas = _run_schemas(model_names) if command in RUN_COMMANDS else {}
-    if command == "backtest":
-        schemas = {name: schema for name, schema in schemas.items() if name not in NOT_FOR_BACKTEST}
-    own = COMMAND_OPTIONS.get(command, ())
-    if command == "server":
-        own = (*server_settings, *(name for name in overrides if name.startswith("NUMERAI_")), "NO_INSTALL")
-    known = [*schemas, *own]
-    findings: list[str] = []
-    conf: dict[str, Any] = {}
-    launcher: dict[str, str] = {}
-    for name, text in overrides.items():
-        if name in schemas:
-            value, finding = _read_value(name, text, schemas[name], model_names)
-            findings.extend([finding] if finding else [])
-            conf[name.lower()] = value
-        elif name in own:
-            launcher[name] = text
-        else:
-            findings.append(_unknown(name, known, command))
-    port, port_finding = _read_port(launcher.get("PORT"))
-    everything, all_finding = _read_switch("ALL", launcher.get("ALL", ""))
-    forbidden, install_finding = _read_switch(
-        "NO_INSTALL", launcher.get("NO_INSTALL", os.environ.get("NO_INSTALL", ""))
-    )
-    soak, soak_finding = _read_count("SOAK", launcher.get("SOAK", ""))
-    calendar = launcher.get("CALENDAR", CALENDARS[0])
-    calendar_finding = None if calendar in CALENDARS else f"CALENDAR={calendar}: choose from {', '.join(CALENDARS)}"
-    own_findings = (port_finding, all_finding, install_finding, soak_finding, calendar_finding)
-    findings.extend(finding for finding in own_findings if finding)
-    if command in RUN_COMMANDS and not findings:
-        findings.extend(_fill_defaults(conf, directory or Path.cwd()))
-    selected_range = None
-    if command == "backtest":
-        selected_range, range_findings = parse_range(launcher, conf.get("target"))
-        findings.extend(range_findings)
+    model = COMMAND_OPTIONS[command]
+    known = [name for field in model.model_fields.values() if (name := str(field.alias)) not in model.excluded]
+    is_server = model is ServerOptions
+    if is_server:
+        known = [*server_settings, *(name for name in overrides if name.startswith("NUMERAI_")), *known]
+    findings = [
+        f"make {command} has no option {name}{_suggestion(name, known)}" for name in overrides if name not in known
+    ]
+    given = {name: text for name, text in overrides.items() if name in known and (is_server or text.strip())}
+    if os.environ.get("NO_INSTALL"):
+        given.setdefault("NO_INSTALL", os.environ["NO_INSTALL"])
+    try:
+        options = model.model_validate(
+            {name: text if is_server else text.strip() for name, text in given.items()},
+            context={"models": list(model_names), "directory": directory or Path.cwd()},
+        )
+    except ValidationError as error:
+        findings += [_describe(model, finding) for finding in error.errors()]
     if findings:
-        details = [f"The options of make {command}: {', '.join(known) or 'none'}", "Their descriptions: make help"]
-        raise UsageError("; ".join(findings) if len(findings) == 1 else "\n  ".join(findings), *details)
-    server = (
-        {name: text for name, text in launcher.items() if name != "NO_INSTALL"} if command in SERVER_COMMANDS else {}
-    )
-    arguments = launcher.get("ARGS", "")
-    return Options(conf, port, not forbidden, everything, arguments, selected_range, server, soak, calendar)
+        listed = [f"The options of make {command}: {', '.join(known)}"] if set(overrides).difference(known) else []
+        raise UsageError("\n  ".join(findings), *listed, "The descriptions of all options: make help")
+    return options
 
 
-def _run_schemas(model_names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    return {name.upper(): schema for name, schema in form_fields(model_names).items()}
-
-
-def _types(schema: Mapping[str, Any]) -> list[str]:
-    declared = schema.get("type", "string")
-    return [declared] if isinstance(declared, str) else list(declared)
-
-
-def _read_value(name: str, text: str, schema: Mapping[str, Any], model_names: Sequence[str]) -> tuple[Any, str | None]:
-    """Convert an option's text to the type of its schema; returns the value and an error, if any."""
-    types = _types(schema)
-    text = text.strip()
-    if "null" in types and not text:
-        return None, None
-    if "array" in types:
-        value: Any = [part.strip() for part in text.split(",") if part.strip()]
-    elif "boolean" in types:
-        value, finding = _read_switch(name, text)
-        return value, finding
-    elif "integer" in types:
-        if not re.fullmatch(r"[+-]?\d+", text):
-            return None, f"{name}={text}: not a whole number"
-        value = int(text)
-    else:
-        value = text
-    error = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
-    return value, None if error is None else f"{name}={text}: {_explain(error, schema, model_names)}"
-
-
-def _explain(error: ValidationError, schema: Mapping[str, Any], model_names: Sequence[str]) -> str:
-    if error.validator == "enum":
-        choices = [str(choice) for choice in (schema.get("items") or schema)["enum"]]
-        noun = "model" if list(model_names) == choices else "choice"
-        suggestion = _suggestion(str(error.instance), choices)
-        return f"{error.instance!r} is not a {noun}{suggestion}; choose from {', '.join(choices)}"
-    if error.validator in {"minimum", "maximum"}:
-        low, high = _bounds(schema)
-        return f"out of bounds; from {low} to {high}"
-    if error.validator == "pattern":
-        return f"has the wrong form. {schema.get('description_md', '')}".strip()
-    return str(error.message)
-
-
-def _bounds(schema: Mapping[str, Any]) -> tuple[Any, Any]:
-    return schema.get("minimum", "any"), schema.get("maximum", "any")
+def _describe(model: type[Options], finding: ErrorDetails) -> str:
+    reason = finding["msg"].removeprefix("Value error, ")
+    if not finding["loc"]:
+        return reason
+    name = finding["loc"][0]
+    if finding["type"] != "value_error":
+        description = next(field.description for field in model.model_fields.values() if field.alias == name)
+        remedy = "write 1 or 0" if finding["type"] == "bool_parsing" else f"{reason[0].lower()}{reason[1:]}"
+        reason = f"{remedy}. {description}"
+    return f"{name}={finding['input']}: {reason}"
 
 
 def _suggestion(name: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), [choice.lower() for choice in choices], n=1, cutoff=0.5)
-    if not close:
-        return ""
-    original = next(choice for choice in choices if choice.lower() == close[0])
-    return f" (did you mean {original}?)"
-
-
-def _unknown(name: str, known: Sequence[str], command: str) -> str:
-    return f"make {command} has no option {name}{_suggestion(name, known)}"
-
-
-def _read_switch(name: str, text: str) -> tuple[bool, str | None]:
-    value = text.strip().lower()
-    if value in TRUE:
-        return True, None
-    return False, None if value in FALSE else f"{name}={text}: neither yes nor no; write 1 or 0"
-
-
-def _read_count(name: str, text: str) -> tuple[int, str | None]:
-    if re.fullmatch(r"\d{0,5}", text.strip()):
-        return int(text.strip() or 0), None
-    return 0, f"{name}={text}: not a whole number from 0 to 99999"
-
-
-def _read_port(text: str | None) -> tuple[int, str | None]:
-    if text is None:
-        return Options.port, None
-    if re.fullmatch(r"\d{1,5}", text) and 1024 <= int(text) <= 65535:
-        return int(text), None
-    return Options.port, f"PORT={text}: not a port; from 1024 to 65535"
-
-
-def _fill_defaults(conf: dict[str, Any], directory: Path) -> list[str]:
-    """Fill in defaults that depend on other options, and validate the combination; returns the errors."""
-    archive = conf.get("archive")
-    conf.setdefault("source", "archive" if archive else "practice")
-    if conf["source"] == "practice":
-        # a first run should be short
-        conf.setdefault("automl_minutes", PRACTICE_AUTOML_MINUTES)
-    if archive and not re.match(r"https?://", archive):
-        path = directory / Path(archive).expanduser()
-        conf["archive"] = str(path)
-        if "{round}" not in archive and not path.is_file():
-            return [f"ARCHIVE={archive}: there is no file {path}"]
-    try:
-        parse_parameters(conf)
-    except BadInputError as error:
-        return [str(error)]
-    return []
+    close = difflib.get_close_matches(name.lower(), {choice.lower(): choice for choice in choices}, n=1, cutoff=0.5)
+    return f" (did you mean {next(choice for choice in choices if choice.lower() == close[0])}?)" if close else ""

@@ -13,29 +13,32 @@ import signal
 import subprocess
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import IO, TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, replace
+from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
 from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
-
-POLL_SECONDS = 0.05
 
 
 class CommandError(LauncherError):
-    """A command failed; `output` is its output."""
+    """A command failed; `output` is its output, and `code` is None if it took too long or was stopped."""
 
     def __init__(self, argv: Sequence[str], code: int | None, output: str) -> None:
         ended = "took too long" if code is None else f"exited with {code}"
         super().__init__(f"{' '.join(argv[:3])} {ended}", output)
-        self.argv = list(argv)
         self.code = code
         self.output = output
+
+
+def _start(argv: Sequence[str | Path], env: Mapping[str, str] | None, **streams: Any) -> subprocess.Popen[bytes]:
+    """Start a program in a new session; `streams` are the other options of `subprocess.Popen`."""
+    environment = {**os.environ, **(env or {})}
+    return subprocess.Popen([str(word) for word in argv], env=environment, start_new_session=True, **streams)
 
 
 class Commands:
@@ -65,27 +68,16 @@ class Commands:
         ----------
         argv
             The command; never through a shell.
-        timeout
-            Seconds after which it is ended.
-        first_output_timeout
-            Seconds after which it is ended if its log is still empty.
+        timeout, first_output_timeout
+            Seconds after which it is ended, in any case or if its log is still empty.
         log
             A file to which its output is appended, for long outputs.
         env
             Variables in addition to those of this process.
-        cwd
-            Working directory.
-        stdin
-            Its standard input; empty by default.
-        stdout
-            A file for its standard output.
+        stdin, stdout
+            Files for its standard input, empty by default, and its standard output.
         check
-            Whether a failure raises.
-
-        Raises
-        ------
-        CommandError
-            When its exit code is not 0, or it takes too long.
+            Whether an exit code other than 0 raises a CommandError, as a timeout does.
         """
         command = [str(word) for word in argv]
         with contextlib.ExitStack() as stack:
@@ -93,10 +85,15 @@ class Commands:
             offset = 0
             if log is not None:
                 log.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(log.open("ab"))
-                offset, sink = file.tell(), file
-            process = self._start(command, stdin, stdout or sink, sink if stdout else subprocess.STDOUT, env, cwd)
-            code: int | None
+                sink = stack.enter_context(log.open("ab"))
+                offset = sink.tell()
+            with self._lock:
+                if self._cancelled:
+                    raise CommandError(command, None, "stopped")
+                streams = {"stdin": stdin or subprocess.DEVNULL, "stdout": stdout or sink}
+                process = _start(command, env, cwd=cwd, stderr=sink if stdout else subprocess.STDOUT, **streams)
+                self._running.add(process)
+            code: int | None = None
             try:
                 if first_output_timeout is not None and log is not None:
                     _wait_for_output(process, log, offset, first_output_timeout)
@@ -105,7 +102,6 @@ class Commands:
             except subprocess.TimeoutExpired:
                 stop_session(process.pid, grace=2.0, leader=process)
                 out, err = process.communicate()
-                code = None
             except BaseException:
                 stop_session(process.pid, grace=2.0, leader=process)
                 raise
@@ -124,6 +120,8 @@ class Commands:
         try:
             self.run(argv, timeout=timeout)
         except (CommandError, OSError):
+            if self._cancelled:  # the command has no result
+                raise
             return False
         return True
 
@@ -132,60 +130,22 @@ class Commands:
         with self._lock:
             self._cancelled = True
             running = list(self._running)
-        stoppers = [
-            threading.Thread(target=stop_session, args=(process.pid,), kwargs={"grace": grace, "leader": process})
-            for process in running
-        ]
-        for stopper in stoppers:
-            stopper.start()
-        for stopper in stoppers:
-            stopper.join()
-
-    def _start(
-        self,
-        command: Sequence[str],
-        stdin: IO[bytes] | None,
-        stdout: IO[bytes] | int,
-        stderr: IO[bytes] | int,
-        env: Mapping[str, str] | None,
-        cwd: Path | None,
-    ) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._cancelled:
-                raise CommandError(command, None, "stopped")
-            process = subprocess.Popen(
-                command,
-                stdin=stdin or subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env={**os.environ, **(env or {})},
-                cwd=cwd,
-                start_new_session=True,
-            )
-            self._running.add(process)
-        return process
+        in_parallel(lambda process: stop_session(process.pid, grace=grace, leader=process), running)
 
 
 @dataclass(frozen=True)
 class ServiceRecord:
     """The record of a background program, by which a later process can find and stop it.
 
-    Attributes
-    ----------
-    name
-        Its name: airflow, practice, dockerd.
-    owner
-        The command that uses it: run or up.
-    session
-        Its session, which is the process id of its first process.
-    started
-        Creation time of that process (seconds since 1970), which distinguishes it from a later one with the same id.
+    `owner` is the command that uses it (run or up), `session` the process id of its first process, and `started` the
+    creation time of that process (seconds since 1970), which distinguishes it from a later one with the same id.
     """
 
     name: str
     owner: str
     session: int
     started: float
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
@@ -216,29 +176,22 @@ class Services:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> ServiceRecord:
-        """Start a program in a new session, with its output in a new log file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Start a program in a new session, with its output in a new log file and any details in its record."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, log.open("wb") as output:
             if self._closed:
                 msg = f"{name} is not started: everything is being stopped"
                 raise LauncherError(msg)
-            process = subprocess.Popen(
-                [str(word) for word in argv],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
-                cwd=cwd,
-                start_new_session=True,
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            process = _start(argv, env, cwd=cwd, **streams)
             self._children[process.pid] = process
             try:
                 started = float(psutil.Process(process.pid).create_time())
             except psutil.Error:
                 started = time.time()
-            record = ServiceRecord(name, owner, process.pid, started)
+            record = ServiceRecord(name, owner, process.pid, started, dict(details or {}))
             self._write(record)
         return record
 
@@ -254,7 +207,7 @@ class Services:
             return None
         if record.alive:
             return record
-        self.forget(name)
+        self._file(name).unlink(missing_ok=True)
         return None
 
     def exit_code(self, record: ServiceRecord) -> int | None:
@@ -268,18 +221,14 @@ class Services:
         if record is None:
             return False
         stop_session(record.session, grace=grace, started=record.started, leader=self._children.get(record.session))
-        self.forget(name)
-        return True
-
-    def forget(self, name: str) -> None:
-        """Remove the record of a program."""
         self._file(name).unlink(missing_ok=True)
+        return True
 
     def _write(self, record: ServiceRecord) -> None:
         file = self._file(record.name)
-        beside = file.with_suffix(".new")
-        beside.write_text(json.dumps(asdict(record)))
-        beside.replace(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_suffix(".new").write_text(json.dumps(asdict(record)))
+        file.with_suffix(".new").replace(file)
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
@@ -303,15 +252,21 @@ def stop_session(
     session: int, *, grace: float, started: float | None = None, leader: subprocess.Popen[bytes] | None = None
 ) -> None:
     """Send SIGTERM to every process of a session, and kill the remaining ones after some seconds."""
-    for process in session_members(session, started):
-        _send(process, signal.SIGTERM)
-    if not _gone(session, started, leader, grace):
+
+    def is_gone() -> bool:
+        if leader is not None:
+            leader.poll()  # an ended child stays in the process table until it is polled
+        return not session_members(session, started)
+
+    for number, limit in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
         for process in session_members(session, started):
-            _send(process, signal.SIGKILL)
-        _gone(session, started, leader, 2.0)
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(number)
+        if wait_until(is_gone, limit, every=0.1):
+            return
 
 
-def wait_until(condition: Callable[[], bool], timeout: float, every: float = POLL_SECONDS) -> bool:
+def wait_until(condition: Callable[[], bool], timeout: float, every: float = 0.05) -> bool:
     """Wait for a condition; returns whether it was met in time."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -321,26 +276,18 @@ def wait_until(condition: Callable[[], bool], timeout: float, every: float = POL
     return True
 
 
-def _gone(session: int, started: float | None, leader: subprocess.Popen[bytes] | None, timeout: float) -> bool:
-    def gone() -> bool:
-        if leader is not None:
-            leader.poll()  # an ended child stays in the process table until it is polled
-        return not session_members(session, started)
-
-    return wait_until(gone, timeout, every=0.1)
+def in_parallel(function: Callable[[Any], object], values: Iterable[Any]) -> None:
+    """Call a function with each of some values, in one thread each, and wait for all."""
+    threads = [threading.Thread(target=function, args=(value,)) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _wait_for_output(process: subprocess.Popen[bytes], log: Path, offset: int, timeout: float) -> None:
-    def has_output() -> bool:
-        return process.poll() is not None or log.stat().st_size > offset
-
-    if not wait_until(has_output, timeout, every=0.1):
+    if not wait_until(lambda: process.poll() is not None or log.stat().st_size > offset, timeout, every=0.1):
         raise subprocess.TimeoutExpired(process.args, timeout)
-
-
-def _send(process: psutil.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(psutil.Error):
-        process.send_signal(number)
 
 
 def tail(text: str, lines: int = 40) -> str:

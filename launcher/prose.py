@@ -14,13 +14,7 @@ import tokenize
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from launcher.paths import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from pathlib import Path
 
 LIMIT = 0.25
 """Occurrences of a class per 1,000 words."""
@@ -49,19 +43,7 @@ _WORD = re.compile(r"[A-Za-z']+")
 
 @dataclass
 class Count:
-    """The counts of an area, such as the tests.
-
-    Attributes
-    ----------
-    area
-        Its name.
-    words
-        Number of words.
-    classes
-        Class → number of occurrences.
-    files
-        File → number of occurrences of all classes.
-    """
+    """The counts of an area, such as the tests: its words, and the occurrences of each class and in each file."""
 
     area: str
     words: int = 0
@@ -72,9 +54,9 @@ class Count:
         """Give a class's occurrences per 1,000 words."""
         return 1_000 * self.classes[name] / max(self.words, 1)
 
-    def above_limit(self) -> list[str]:
-        """List the classes whose rate exceeds the limit."""
-        return [name for name in CLASSES if self.rate(name) > LIMIT]
+    def worst_files(self) -> list[str]:
+        """List the files with most occurrences."""
+        return [f"  {number:5} {name}" for name, number in self.files.most_common(WORST_FILES) if number]
 
 
 def prose_of(source: str) -> str:
@@ -93,7 +75,7 @@ def count(root: Path) -> tuple[Count, Count]:
     """Count all classes in a checkout, in the product's code and in the tests."""
     product, tests = Count("product"), Count("tests")
     for counted, folders in ((product, PRODUCT), (tests, TESTS)):
-        for path in _python_files(root, folders):
+        for path in (path for folder in folders for path in sorted((root / folder).rglob("*.py"))):
             prose = prose_of(path.read_text(encoding="utf-8", errors="replace"))
             found = Counter({name: len(pattern.findall(prose)) for name, pattern in _PATTERNS.items()})
             counted.words += len(_WORD.findall(prose))
@@ -106,32 +88,24 @@ def findings(root: Path) -> str:
     """Describe the classes above the limit, each with its remedy, and the worst files; empty if there are none."""
     lines: list[str] = []
     for counted in count(root):
-        if above := counted.above_limit():
+        if above := [name for name in CLASSES if counted.rate(name) > LIMIT]:
             lines.append(f"{counted.area}, {counted.words:,} words, at most {LIMIT} per 1,000:")
             lines += [f"  {name} {counted.rate(name):.2f}: use {CLASSES[name][1]}" for name in above]
-            lines += _worst_files(counted)
+            lines += counted.worst_files()
     return "\n".join(lines)
 
 
-def _python_files(root: Path, folders: tuple[str, ...]) -> Iterator[Path]:
-    for folder in folders:
-        yield from (path for path in sorted((root / folder).rglob("*.py")) if "__pycache__" not in path.parts)
-
-
-def _worst_files(counted: Count) -> list[str]:
-    return [f"  {number:5} {name}" for name, number in counted.files.most_common(WORST_FILES) if number]
-
-
-def main() -> int:
-    """Print all counts; returns 1 if a class is above the limit."""
-    counts = count(ROOT)
-    for counted in counts:
+def main(root: Path) -> int:
+    """Print all counts, and the findings; returns 1 if there are any."""
+    for counted in count(root):
         print(f"{counted.area}: {counted.words:,} words in {len(counted.files)} files")
         for name in CLASSES:
             print(f"  {name:16} {counted.rate(name):5.2f}  ({counted.classes[name]})")
-        print("\n".join(_worst_files(counted)))
-    return int(any(counted.above_limit() for counted in counts))
+        print("\n".join(counted.worst_files()))
+    report = findings(root)
+    print(report)
+    return 1 if report else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent.parent))

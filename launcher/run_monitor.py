@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,34 +16,26 @@ from launcher.airflow_api import now
 from launcher.console import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rich.console import RenderableType
 
     from launcher.airflow_api import AirflowApi
     from launcher.console import Screen
 
 POLL_SECONDS = 1.0
-LOG_EVERY_SECONDS = 3.0
+POLLS_PER_LOG = 3
 # interval at which a plain log repeats the progress of a running task
 PLAIN_PROGRESS_SECONDS = 20.0
 FINAL = ("success", "failed")
-
-STYLES = {
-    "success": "green",
-    "running": "cyan",
-    "failed": "bold red",
-    "upstream_failed": "red",
-    "up_for_retry": "yellow",
-    "skipped": "dim",
-}
-STATE_LABELS = {
-    None: "waiting",
-    "scheduled": "waiting",
-    "queued": "waiting",
-    "success": "done",
-    "up_for_retry": "will retry",
-    "up_for_reschedule": "waiting",
-    "deferred": "running",
-    "upstream_failed": "not run",
+# state of a task → its label and style
+STATES = {
+    **dict.fromkeys(("", "scheduled", "queued", "up_for_reschedule"), ("waiting", "dim")),
+    **dict.fromkeys(("running", "deferred"), ("running", "cyan")),
+    "success": ("done", "green"),
+    "failed": ("failed", "bold red"),
+    "upstream_failed": ("not run", "red"),
+    "up_for_retry": ("will retry", "yellow"),
 }
 
 
@@ -51,7 +44,7 @@ class TaskView:
     """The displayed properties of a task."""
 
     name: str
-    state: str | None = None
+    state: str = ""
     attempt: int = 0
     attempts: int = 1
     started: datetime | None = None
@@ -63,7 +56,7 @@ class TaskView:
         """Read a task instance of the REST API."""
         return cls(
             name=instance["task_id"],
-            state=instance.get("state"),
+            state=instance.get("state") or "",
             attempt=instance.get("try_number") or 0,
             attempts=(instance.get("max_tries") or 0) + 1,
             started=parse_time(instance.get("start_date")),
@@ -71,9 +64,9 @@ class TaskView:
         )
 
     @property
-    def state_label(self) -> str:
+    def label(self) -> str:
         """The state in plain English."""
-        return STATE_LABELS.get(self.state, self.state or "waiting")
+        return STATES.get(self.state, (self.state, ""))[0]
 
     @property
     def has_failed(self) -> bool:
@@ -82,7 +75,7 @@ class TaskView:
 
     def elapsed(self, at: datetime) -> str:
         """Its duration so far, or in total."""
-        if self.started is None or self.state in {None, "scheduled", "queued", "skipped", "upstream_failed"}:
+        if self.started is None or self.state in {"", "scheduled", "queued", "skipped", "upstream_failed"}:
             return ""
         return seconds(max(((self.ended or at) - self.started).total_seconds(), 0.0))
 
@@ -110,23 +103,16 @@ def last_log_line(events: Iterable[dict[str, Any]]) -> str:
 def failure_message(events: Sequence[dict[str, Any]]) -> str:
     """Give the error of a failed task in one line: its exception, else its last log line."""
     for event in reversed(events):
-        details = event.get("error_detail")
-        if details:
-            error = details[-1]
-            return _one_line(f"{error.get('exc_value') or error.get('exc_type')}")
-    for event in reversed(task_log_lines(events)):
-        if event.get("level") in {"error", "critical"}:
-            return _one_line(str(event["event"]))
-    return last_log_line(events) or "no message in its log"
+        if details := event.get("error_detail"):
+            return _one_line(f"{details[-1].get('exc_value') or details[-1].get('exc_type')}")
+    errors = [event for event in task_log_lines(events) if event.get("level") in {"error", "critical"}]
+    return last_log_line(errors) or last_log_line(events) or "no message in its log"
 
 
 def log_path(events: Iterable[dict[str, Any]]) -> str | None:
     """Find the path of a task's log file, which Airflow writes at the log's beginning."""
-    for event in events:
-        text = str(event.get("event", ""))
-        if text.endswith(".log") and "/attempt=" in text:
-            return text
-    return None
+    texts = (str(event.get("event", "")) for event in events)
+    return next((text for text in texts if text.endswith(".log") and "/attempt=" in text), None)
 
 
 def render(tasks: Sequence[TaskView], at: datetime, title: str) -> Table:
@@ -138,102 +124,98 @@ def render(tasks: Sequence[TaskView], at: datetime, title: str) -> Table:
     table.add_column("time", no_wrap=True, justify="right", min_width=10)
     table.add_column("last message", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
     for task in tasks:
-        style = STYLES.get(task.state or "", "dim")
-        attempt = f"{task.attempt}/{task.attempts}" if task.attempt else ""
         table.add_row(
             Text(task.name, style="dim" if task.state == "skipped" else ""),
-            Text(task.state_label, style=style),
-            attempt,
+            Text(task.label, style=STATES.get(task.state, ("", "dim"))[1]),
+            f"{task.attempt}/{task.attempts}" if task.attempt else "",
             task.elapsed(at),
             Text("" if task.state == "success" else task.last_message),
         )
     return table
 
 
+def display(screen: Screen, views: Iterator[RenderableType], *, transient: bool = False) -> None:
+    """Draw each of some views in place of the one before; without a terminal, only take them."""
+    if not screen.live:
+        deque(views, maxlen=0)
+        return
+    with Live(console=screen.console, auto_refresh=False, transient=transient) as live:
+        for view in views:
+            live.update(view, refresh=True)
+
+
 @dataclass
 class RunMonitor:
-    """Monitors a run until its end."""
+    """Monitors a run until its end; `check` raises when Airflow has ended."""
 
     api: AirflowApi
     screen: Screen
     dag_id: str
     run_id: str
-    is_alive: Callable[[], bool]
+    check: Callable[[], None]
     tasks: list[TaskView] = field(default_factory=list)
-    _messages: dict[tuple[str, int], tuple[float, str]] = field(default_factory=dict)
-    _printed: dict[str, tuple[str, float]] = field(default_factory=dict)
-    _shown: dict[str, TaskView] = field(default_factory=dict)
+    _polls: int = 0
+    _printed: dict[str, tuple[TaskView, float]] = field(default_factory=dict)
 
-    def follow(self, gone: Callable[[], Exception]) -> str:
-        """Display the run until its end; returns its final state.
-
-        Parameters
-        ----------
-        gone
-            Makes the error to raise when Airflow ends in between.
-        """
+    def follow(self) -> str:
+        """Display the run until its end; returns its final state."""
         order = {name: index for index, name in enumerate(self.api.task_order(self.dag_id))}
-        if not self.screen.live:
+        state = ""
+
+        def views() -> Iterator[Table]:
+            nonlocal state
             while True:
-                state = self._poll(order, gone)
-                self._print_changes()
+                self.check()
+                # the run's state first: once it is final, the tasks' states are
+                state = self.api.run_state(self.dag_id, self.run_id)
+                tasks = map(TaskView.from_api, self.api.task_instances(self.dag_id, self.run_id))
+                before = {task.name: task for task in self.tasks}
+                self.tasks = [
+                    replace(task, last_message=self._message_of(task, before.get(task.name, task)))
+                    for task in sorted(tasks, key=lambda task: order.get(task.name, len(order)))
+                ]
+                self._polls += 1
+                if not self.screen.live:
+                    self._print_changes()
+                yield render(self.tasks, now(), f"Run {self.run_id}: {state}")
                 if state in FINAL:
-                    return state
-                time.sleep(POLL_SECONDS)
-        with Live(console=self.screen.console, auto_refresh=False, transient=False) as live:
-            while True:
-                state = self._poll(order, gone)
-                live.update(render(self.tasks, now(), f"Run {self.run_id}: {state}"), refresh=True)
-                if state in FINAL:
-                    return state
+                    return
                 time.sleep(POLL_SECONDS)
 
-    def _poll(self, order: dict[str, int], gone: Callable[[], Exception]) -> str:
-        if not self.is_alive():
-            raise gone()
-        # the run's state first: once it is final, the tasks' states are
-        state = self.api.run_state(self.dag_id, self.run_id)
-        views = [TaskView.from_api(instance) for instance in self.api.task_instances(self.dag_id, self.run_id)]
-        views.sort(key=lambda view: order.get(view.name, len(order)))
-        self.tasks = [replace(view, last_message=self._message_of(view)) for view in views]
+        display(self.screen, views())
         return state
 
-    def _message_of(self, task: TaskView) -> str:
-        """Give a task's last message; read every few seconds only, and once more when its state has changed."""
+    def _message_of(self, task: TaskView, before: TaskView) -> str:
+        """Give a task's last message; read at every few polls only, and once more when its state has changed."""
         if task.attempt == 0 or not (task.state == "running" or task.has_failed):
             return ""
-        key = (f"{task.name} {task.state}", task.attempt)
-        read_at, last_message = self._messages.get(key, (0.0, ""))
-        due = task.state == "running" or not read_at
-        if due and time.monotonic() - read_at >= LOG_EVERY_SECONDS:
-            events = self.api.log_events(self.dag_id, self.run_id, task.name, task.attempt)
-            last_message = failure_message(events) if task.has_failed else last_log_line(events)
-            self._messages[key] = (time.monotonic(), last_message)
-        return last_message
+        is_known = before.last_message and (before.state, before.attempt) == (task.state, task.attempt)
+        if is_known and (task.has_failed or self._polls % POLLS_PER_LOG):
+            return before.last_message
+        events = self.api.log_events(self.dag_id, self.run_id, task.name, task.attempt)
+        return failure_message(events) if task.has_failed else last_log_line(events)
 
     def _print_changes(self) -> None:
         for task in self.tasks:
-            before = self._shown.get(task.name)
-            self._shown[task.name] = task
-            printed, when = self._printed.get(task.name, ("", 0.0))
-            changed = before is None or (before.state_label, before.attempt) != (task.state_label, task.attempt)
-            if changed and task.state_label != "waiting":
+            before, when = self._printed.get(task.name, (TaskView(task.name), 0.0))
+            if (before.label, before.attempt) != (task.label, task.attempt) and task.label != "waiting":
                 self.screen.print(_plain(task, now()))
-                self._printed[task.name] = (task.last_message, time.monotonic())
             elif (
                 task.state == "running"
-                and task.last_message != printed
+                and task.last_message != before.last_message
                 and time.monotonic() - when >= PLAIN_PROGRESS_SECONDS
             ):
                 self.screen.print(f"  {task.name}: {task.last_message}")
-                self._printed[task.name] = (task.last_message, time.monotonic())
+            else:
+                continue
+            self._printed[task.name] = (task, time.monotonic())
 
 
 def _plain(task: TaskView, at: datetime) -> str:
     attempt = f" (attempt {task.attempt} of {task.attempts})" if task.attempt > 1 else ""
     elapsed = f" after {task.elapsed(at)}" if task.ended and task.elapsed(at) else ""
     last_message = f": {task.last_message}" if task.last_message and task.has_failed else ""
-    return f"  {task.name}: {task.state_label}{attempt}{elapsed}{last_message}"
+    return f"  {task.name}: {task.label}{attempt}{elapsed}{last_message}"
 
 
 def _one_line(text: str) -> str:

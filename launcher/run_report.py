@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 
-from launcher.console import seconds
+from launcher.console import seconds, table
 from launcher.run_monitor import failure_message, log_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.table import Table
 
     from launcher.airflow_api import AirflowApi
     from launcher.console import Screen
@@ -33,9 +34,9 @@ def show_predictions(screen: Screen, result: Any, duration: float) -> None:
         screen.print("The predictions:", style="bold")
         for name, scores in models.items():
             screen.print(f"  {name:<24}{(scores or {}).get('predictions') or 'none'}")
-    parts = [f"round {summary['round']}" if summary.get("round") else "", f"took {seconds(duration)}"]
     screen.print()
-    screen.success("Run succeeded", ", ".join(part for part in parts if part))
+    of_round = f"round {summary['round']}, " if summary.get("round") else ""
+    screen.success("Run succeeded", f"{of_round}took {seconds(duration)}")
 
 
 def show_submissions(screen: Screen, result: Any, *, requested: bool) -> None:
@@ -53,29 +54,28 @@ def show_submissions(screen: Screen, result: Any, *, requested: bool) -> None:
 
 def predictions_table(models: Mapping[str, Any]) -> Table:
     """Make the table of the models' scores."""
-    table = Table(box=None, pad_edge=False, title="Predictions", title_justify="left", title_style="bold")
-    table.add_column("model", no_wrap=True)
-    for title in ("rows", "logloss", "consistency", "correlation", "time"):
-        table.add_column(title, justify="right", no_wrap=True)
+    made = table("Predictions", "model", "rows", "logloss", "consistency", "correlation", "time")
     for name, summary in models.items():
         known: Mapping[str, Any] = summary or {}
         duration = known.get("seconds")
-        table.add_row(
+        made.add_row(
             Text(name),
-            _whole(known.get("rows")),
-            _score(known.get("logloss"), 5),
-            _percent(known.get("consistency")),
-            _score(known.get("correlation"), 4),
+            f"{known['rows']:,}" if isinstance(known.get("rows"), int) else "",
+            _score(known.get("logloss"), ".5f"),
+            _score(known.get("consistency"), ".1%"),
+            _score(known.get("correlation"), ".4f"),
             seconds(duration) if isinstance(duration, (int, float)) else "",
         )
-    return table
+    return made
 
 
 def show_failure(screen: Screen, api: AirflowApi, monitor: RunMonitor) -> None:
     """Print each failed task with its error and the path of its log."""
     failed = [task for task in monitor.tasks if task.state == "failed"]
-    not_run = [task.name for task in monitor.tasks if task.state == "upstream_failed"]
-    done = [task.name for task in monitor.tasks if task.state == "success"]
+    not_run, done = (
+        ", ".join(task.name for task in monitor.tasks if task.state == state)
+        for state in ("upstream_failed", "success")
+    )
     screen.print()
     screen.error("Run failed", ", ".join(task.name for task in failed) or "no task has failed")
     for task in failed:
@@ -83,18 +83,10 @@ def show_failure(screen: Screen, api: AirflowApi, monitor: RunMonitor) -> None:
         screen.print(f"  {task.name}: {failure_message(events)}")
         screen.print(f"    attempt {task.attempt} of {task.attempts}; the log: {log_path(events) or 'not found'}")
     if not_run:
-        screen.print(f"  not run as a result: {', '.join(not_run)}")
+        screen.print(f"  not run as a result: {not_run}")
     if done:
-        screen.print(f"  succeeded, kept for the next run: {', '.join(done)}")
+        screen.print(f"  succeeded, kept for the next run: {done}")
 
 
-def _whole(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else ""
-
-
-def _score(value: Any, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, (int, float)) else "unknown"
-
-
-def _percent(value: Any) -> str:
-    return f"{value:.1%}" if isinstance(value, (int, float)) else "unknown"
+def _score(value: Any, form: str) -> str:
+    return f"{value:{form}}" if isinstance(value, (int, float)) else "unknown"

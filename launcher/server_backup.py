@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -23,37 +22,28 @@ from typing import TYPE_CHECKING, Any
 from launcher import server_settings
 from launcher.errors import LauncherError, UsageError
 from launcher.processes import CommandError, tail
-from launcher.server import load_server, prepare, print_endpoints, stop_airflow
+from launcher.server import load_server, server_session, stop_airflow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from launcher.compose import Compose
     from launcher.context import CommandContext
-    from launcher.options import Options
+    from launcher.options import BackupOptions, RestoreOptions
 
 DATABASE, DATA, ENV, METADATA = "database.dump", "data.tar.gz", "env", "backup.json"
 TIMEOUT_SECONDS = 6 * 3600.0
-USER = "50000:50000"
 
 
-def backup(context: CommandContext, options: Options) -> int:
+def backup(context: CommandContext, options: BackupOptions) -> int:
     """Back up a running server."""
-    target = Path(options.server.get("TO") or context.paths.backups).expanduser()
-    everything = options.server.get("DATA", "").lower() in {"1", "true", "yes", "on"}
-    with context.exclusive_command("server-backup"):
-        create_backup(context, load_server(context), target, everything=everything)
+    compose = load_server(context)
+    with context.lifecycle("server-backup", options):
+        target = (options.target or context.paths.backups).expanduser()
+        create_backup(context, compose, target, everything=options.everything)
     return 0
 
 
 def create_backup(context: CommandContext, compose: Compose, target: Path, *, everything: bool) -> Path:
-    """Write a backup to a new folder in ``target``; returns the folder.
-
-    Raises
-    ------
-    LauncherError
-        When the database does not run, or cannot be read.
-    """
+    """Write a backup to a new folder in ``target``; returns the folder."""
     time = datetime.now(UTC)
     folder = target / f"{time:%Y-%m-%dT%H-%M-%S}"
     partial = target / f".{folder.name}.part"
@@ -62,12 +52,15 @@ def create_backup(context: CommandContext, compose: Compose, target: Path, *, ev
         partial.mkdir(parents=True, mode=0o700)
         try:
             step.update("reading the database")
-            dump = ["docker", "exec", postgres, "pg_dump", "--format=custom", "--username=airflow", "airflow"]
-            _to_file(context, dump, partial / DATABASE)
+            with server_settings.private_file(partial / DATABASE) as stdout:
+                dump = "pg_dump", "--format=custom", "--username=airflow", "airflow"
+                _run(context, "docker", "exec", postgres, *dump, stdout=stdout)
             step.update("reading the data" if everything else "reading the irreplaceable data")
-            pack = ["pack", *(["--everything"] if everything else [])]
-            _to_file(context, _data_backup_command(compose, pack, read_only=True), partial / DATA)
-            _copy_private(context.paths.env_file, partial / ENV)
+            with server_settings.private_file(partial / DATA) as stdout:
+                pack = ["pack", *(["--everything"] if everything else [])]
+                _run_data_backup(context, compose, *pack, read_only=True, stdout=stdout)
+            with server_settings.private_file(partial / ENV) as copy:
+                copy.write(context.paths.env_file.read_bytes())
             metadata = {
                 "made": time.isoformat(timespec="seconds"),
                 "everything": everything,
@@ -83,41 +76,33 @@ def create_backup(context: CommandContext, compose: Compose, target: Path, *, ev
     return folder
 
 
-def restore(context: CommandContext, options: Options) -> int:
-    """Restore a server from a backup, on this machine or on a new one.
-
-    Raises
-    ------
-    UsageError
-        When FROM is not a backup.
-    LauncherError
-        When the backup is damaged, or belongs to another server than the present ``.env``.
-    """
-    given = options.server.get("FROM", "")
-    folder = Path(given).expanduser()
-    metadata = _read_metadata(context, given, folder)
-    with context.exclusive_command("server-restore"):
-        _restore_settings(context, folder)
-        compose = prepare(context, options)
-        log = context.paths.logs / "compose.log"
-        with context.screen.step("Restore") as step:
-            step.update("stopping Airflow")
-            # a container that has the volumes; without --no-deps it would wait for the health of stopped services
-            compose.run("up", "--no-start", "--no-deps", "--no-build", "triggerer", log=log)
-            stop_airflow(compose, log)
-            step.update("starting the database")
-            compose.start(step, log, "postgres")
-            step.update("restoring the database")
-            _restore_database(context, compose, folder / DATABASE)
-            step.update("restoring the data")
-            unpacked = _restore_data(context, compose, folder / DATA)
-            step.update("starting (about a minute)")
-            compose.start(step, log)
-            step.done(
-                f"as of {metadata['made']}: database, {unpacked['restored']} files restored,"
-                f" {unpacked['existing']} existed, {unpacked['to be computed']} will be computed when needed"
-            )
-    print_endpoints(context, server_settings.load(context.paths))
+def restore(context: CommandContext, options: RestoreOptions) -> int:
+    """Restore a server from a backup, on this machine or on a new one."""
+    folder = Path(options.backup).expanduser()
+    metadata = _read_metadata(context, options.backup, folder)
+    with (
+        server_session(context, options, "server-restore", lambda: _restore_settings(context, folder)) as compose,
+        context.screen.step("Restore") as step,
+    ):
+        step.update("stopping Airflow")
+        # a container that has the volumes; without --no-deps it would wait for the health of stopped services
+        compose.run("up", "--no-start", "--no-deps", "--no-build", "triggerer", log=True)
+        stop_airflow(compose)
+        step.update("starting the database")
+        compose.start(step, "postgres")
+        step.update("restoring the database")
+        _restore_database(context, compose, folder / DATABASE)
+        step.update("restoring the data")
+        with (folder / DATA).open("rb") as stdin:
+            # as root, since the directory may be new; Airflow's next start changes the owner
+            output = _run_data_backup(context, compose, "unpack", user="0:0", stdin=stdin)
+        unpacked = dict(json.loads(output.strip().splitlines()[-1]))
+        step.update("starting (about a minute)")
+        compose.start(step)
+        step.done(
+            f"as of {metadata['made']}: database, {unpacked['restored']} files restored,"
+            f" {unpacked['existing']} existed, {unpacked['to be computed']} will be computed when needed"
+        )
     return 0
 
 
@@ -136,61 +121,62 @@ def _read_metadata(context: CommandContext, given: str, folder: Path) -> dict[st
     return metadata
 
 
-def _restore_settings(context: CommandContext, folder: Path) -> None:
+def _restore_settings(context: CommandContext, folder: Path) -> dict[str, str]:
     """Restore the backup's ``.env`` if there is none; raise if the present one cannot open the database."""
-    env_file = context.paths.env_file
+    env_file, saved = context.paths.env_file, (folder / ENV).read_text(encoding="utf-8")
     if not env_file.exists():
-        _copy_private(folder / ENV, env_file)
-        context.screen.note(
-            "Settings", f"{env_file} restored from the backup; check that its paths exist on this machine"
-        )
-        return
-    saved = server_settings.read_settings((folder / ENV).read_text(encoding="utf-8"))
-    if server_settings.load(context.paths)["FERNET_KEY"] != saved.get("FERNET_KEY"):
-        msg = (
-            f"the FERNET_KEY of {env_file} differs from the backup's: the connections in its database could not be read"
-        )
+        with server_settings.private_file(env_file) as file:
+            file.write(saved.encode())
+        message = f"{env_file} restored from the backup; check that its paths exist on this machine"
+        context.screen.note("Settings", message)
+    settings = server_settings.load(context.paths)
+    if settings["FERNET_KEY"] != server_settings.read_settings(saved).get("FERNET_KEY"):
         raise LauncherError(
-            msg, f"Move {env_file} away to restore the backup's, or copy the FERNET_KEY of the backup into it."
+            f"the FERNET_KEY of {env_file} differs from the backup's: the connections in its database cannot be read",
+            f"Move {env_file} away to restore the backup's, or copy the FERNET_KEY of the backup into it.",
         )
+    return settings
 
 
 def _restore_database(context: CommandContext, compose: Compose, dump: Path) -> None:
     postgres = _container(compose, "postgres", must_run=True)
-    password = server_settings.load(context.paths)["POSTGRES_PASSWORD"]
+    password = compose.settings["POSTGRES_PASSWORD"].replace("'", "''")
     sql = [
         "SET client_min_messages TO warning",
         # the volume may be older than .env
-        f"ALTER ROLE airflow PASSWORD '{password.replace(chr(39), chr(39) * 2)}'",
+        f"ALTER ROLE airflow PASSWORD '{password}'",
         "DROP DATABASE IF EXISTS airflow WITH (FORCE)",
         "CREATE DATABASE airflow OWNER airflow",
     ]
     psql = ["psql", "--username=airflow", "--dbname=postgres", "--quiet", "--set=ON_ERROR_STOP=1"]
-    _from_text(context, ["docker", "exec", "-i", postgres, *psql], ";\n".join([*sql, ""]))
-    command = ["pg_restore", "--username=airflow", "--dbname=airflow", "--no-owner", "--exit-on-error"]
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(";\n".join([*sql, ""]).encode())
+        stdin.seek(0)
+        _run(context, "docker", "exec", "-i", postgres, *psql, stdin=stdin)
+    pg_restore = ["pg_restore", "--username=airflow", "--dbname=airflow", "--no-owner", "--exit-on-error"]
     with dump.open("rb") as stdin:
-        _run(context, ["docker", "exec", "-i", postgres, *command], stdin=stdin)
+        _run(context, "docker", "exec", "-i", postgres, *pg_restore, stdin=stdin)
 
 
-def _restore_data(context: CommandContext, compose: Compose, archive: Path) -> dict[str, int]:
-    with archive.open("rb") as stdin:
-        # as root, since the directory may be new; Airflow's next start changes the owner
-        output = _run(context, _data_backup_command(compose, ["unpack"], user="0:0"), stdin=stdin)
-    return dict(json.loads(output.strip().splitlines()[-1]))
-
-
-def _data_backup_command(
-    compose: Compose, command: Sequence[str], *, read_only: bool = False, user: str = USER
-) -> list[str]:
-    """Give the command that packs or unpacks the data directory, in a container with the volumes of Airflow's."""
+def _run_data_backup(
+    context: CommandContext,
+    compose: Compose,
+    *command: str,
+    read_only: bool = False,
+    user: str = "50000:50000",
+    **streams: Any,
+) -> str:
+    """Pack or unpack the data directory, in a container with the volumes of Airflow's."""
     source = _container(compose, "triggerer")
-    return [
+    return _run(
+        context,
         "docker", "run", "--rm", "--interactive", "--network", "none", "--user", user,
         "--volumes-from", f"{source}:ro" if read_only else source,
         "--env", f"NUMERAI_DATA_DIR={compose.settings['NUMERAI_DATA_DIR']}",
         "--env", "PYTHONPATH=/opt/numerai:/opt/numerai/plugins",
         compose.settings["AIRFLOW_IMAGE"], "python", "-m", "server.airflow.data_backup", *command,
-    ]  # fmt: skip
+        **streams,
+    )  # fmt: skip
 
 
 def _container(compose: Compose, service: str, *, must_run: bool = False) -> str:
@@ -201,32 +187,12 @@ def _container(compose: Compose, service: str, *, must_run: bool = False) -> str
     raise LauncherError(msg, "Start it:  make server")
 
 
-def _run(context: CommandContext, command: Sequence[str], **options: Any) -> str:
+def _run(context: CommandContext, *command: str, **streams: Any) -> str:
     try:
-        return context.commands.run(command, timeout=TIMEOUT_SECONDS, **options)
+        return context.commands.run(command, timeout=TIMEOUT_SECONDS, **streams)
     except CommandError as error:
         msg = f"{' '.join(command[:2])} … {command[-1]} failed"
         raise LauncherError(msg, tail(error.output, 15)) from None
-
-
-def _to_file(context: CommandContext, command: Sequence[str], target: Path) -> None:
-    with target.open("wb") as stdout:
-        os.fchmod(stdout.fileno(), 0o600)
-        _run(context, command, stdout=stdout)
-
-
-def _from_text(context: CommandContext, command: Sequence[str], text: str) -> None:
-    with tempfile.TemporaryFile() as stdin:
-        stdin.write(text.encode())
-        stdin.seek(0)
-        _run(context, command, stdin=stdin)
-
-
-def _copy_private(source: Path, target: Path) -> None:
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(source.read_bytes())
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The images of a server: Airflow with the bundle inside, the socket proxy, and the database's."""
+"""The images of a server: Airflow with the bundle inside, the socket proxy, and third-party ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from launcher.base_images import BaseImages, python_image
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
-from launcher.processes import CommandError, tail
 from numerai_pipeline.models.images import PYTHON, content_hash, source_files
 
 if TYPE_CHECKING:
@@ -19,26 +18,11 @@ if TYPE_CHECKING:
     from launcher.paths import ProjectPaths
 
 LABEL = "numerai.made-from"
-BUILD_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image built from this checkout.
-
-    Attributes
-    ----------
-    name
-        Its name in messages.
-    setting
-        The setting with its reference.
-    context
-        The build context, relative to the checkout.
-    dockerfile
-        Relative to the checkout.
-    inputs
-        The files of the checkout that it contains.
-    """
+    """An image built from this checkout: its setting, and its files and those it contains, relative to the checkout."""
 
     name: str
     setting: str
@@ -54,12 +38,9 @@ AIRFLOW = BuiltImage(
     "server/airflow/Dockerfile",
     (".dockerignore", "dags", "model_images", "plugins", "practice", "pyproject.toml", "server/airflow", "uv.lock"),
 )
+PROXY_FOLDER = "server/socket_proxy"
 SOCKET_PROXY = BuiltImage(
-    "socket proxy",
-    "SOCKET_PROXY_IMAGE",
-    "server/socket_proxy",
-    "server/socket_proxy/Dockerfile",
-    ("server/socket_proxy",),
+    "socket-proxy", "SOCKET_PROXY_IMAGE", PROXY_FOLDER, f"{PROXY_FOLDER}/Dockerfile", (PROXY_FOLDER,)
 )
 # third-party images, and the profiles that need them
 THIRD_PARTY = {"POSTGRES_IMAGE": "", "TLS_IMAGE": "tls", "REDIS_IMAGE": "celery"}
@@ -75,33 +56,18 @@ class ServerImages:
         self._bases = BaseImages(docker, paths, may_install=may_install)
 
     def ensure(self, step: Step, *, third_party: bool = True) -> None:
-        """Build our images whose inputs changed, pull third-party ones.
-
-        Parameters
-        ----------
-        step
-            Displays the progress.
-        third_party
-            Whether third-party images are needed: a worker needs none.
-
-        Raises
-        ------
-        LauncherError
-            Naming the unavailable image, and the remedy.
-        """
+        """Build our images whose inputs changed, and pull third-party ones, which a worker does not need."""
         outcomes = [self._ensure_built(image, step) for image in (AIRFLOW, SOCKET_PROXY)]
-        profiles = self._settings.get("COMPOSE_PROFILES", "").split(",")
-        for setting, profile in THIRD_PARTY.items() if third_party else ():
-            if not profile or profile in profiles:
-                outcomes.append(self._ensure_third_party(setting, step))
-        step.done(", ".join(outcomes))
+        profiles = ["", *self._settings.get("COMPOSE_PROFILES", "").split(",")]
+        needed = [setting for setting, profile in THIRD_PARTY.items() if third_party and profile in profiles]
+        step.done(", ".join([*outcomes, *(self._ensure_third_party(setting, step) for setting in needed)]))
 
     def _ensure_built(self, image: BuiltImage, step: Step) -> str:
-        reference = self._settings[image.setting]
+        reference, root = self._settings[image.setting], self._paths.root
         if "/" in reference:
             return self._ensure_third_party(image.setting, step)
-        input_hash = build_input_hash(self._paths.root, image)
-        if self._label(reference) == input_hash:
+        input_hash = build_input_hash(root, image)
+        if self._docker.label_of_image(reference, LABEL) == input_hash:
             return f"{reference} unchanged"
         arguments = {}
         if image is AIRFLOW:
@@ -110,22 +76,10 @@ class ServerImages:
         else:
             self._bases.ensure_debian(step)
         step.update(f"building {reference}")
-        self._build(image, reference, input_hash, arguments)
+        log, options = self._paths.logs / f"build-{image.name.lower()}.log", ["--label", f"{LABEL}={input_hash}"]
+        context, dockerfile = root / image.context, root / image.dockerfile
+        self._docker.build(image.name, reference, context, dockerfile, arguments, log, options)
         return f"{reference} built"
-
-    def _build(self, image: BuiltImage, reference: str, input_hash: str, arguments: Mapping[str, str]) -> None:
-        root = self._paths.root
-        log = self._paths.logs / f"build-{image.name.replace(' ', '-').lower()}.log"
-        log.unlink(missing_ok=True)
-        command: list[str | Path] = ["docker", "build", "--force-rm", "--label", f"{LABEL}={input_hash}"]
-        for argument, value in arguments.items():
-            command += ["--build-arg", f"{argument}={value}"]
-        command += ["--tag", reference, "--file", root / image.dockerfile, root / image.context]
-        try:
-            self._docker.commands.run(command, timeout=BUILD_SECONDS, log=log, env=self._docker.builder_environment)
-        except CommandError as error:
-            msg = f"the image of {image.name} could not be built"
-            raise LauncherError(msg, tail(error.output), f"The full log: {log}") from None
 
     def _ensure_third_party(self, setting: str, step: Step) -> str:
         reference = self._settings.get(setting, "")
@@ -137,20 +91,12 @@ class ServerImages:
         step.update(f"pulling {reference}")
         if self._bases.pull(reference):
             return f"{reference} pulled"
-        msg = f"the image {reference} is not on this machine and cannot be pulled"
         raise LauncherError(
-            msg,
+            f"the image {reference} is not on this machine and cannot be pulled",
             f"Set a present image, or one of a reachable registry, in {self._paths.env_file}:  {setting}=…",
             f"Docker's output: {self._paths.logs / 'pull.log'}",
             exit_code=EXIT_UNAVAILABLE,
         )
-
-    def _label(self, reference: str) -> str:
-        try:
-            form = f'{{{{index .Config.Labels "{LABEL}"}}}}'
-            return self._docker.commands.run(["docker", "image", "inspect", "--format", form, reference]).strip()
-        except CommandError:
-            return ""
 
 
 def build_input_hash(root: Path, image: BuiltImage) -> str:

@@ -9,14 +9,14 @@ import pwd
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from launcher import local_airflow
 from launcher.errors import LauncherError, UsageError
 from numerai_pipeline.core.settings import SETTINGS_FIELDS, machine_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from launcher.paths import ProjectPaths
 
@@ -48,18 +48,8 @@ def known_settings(paths: ProjectPaths) -> list[str]:
 def load(paths: ProjectPaths, secrets: Iterable[str] = SECRETS) -> dict[str, str]:
     """Read the server's settings.
 
-    Parameters
-    ----------
-    paths
-        The checkout.
-    secrets
-        The secrets that the command needs. Others may be missing, as on the machine of a worker; they get a
-        placeholder, since Compose requires all variables of the file, also for services that it does not start.
-
-    Raises
-    ------
-    LauncherError
-        When there is no ``.env``, or a required setting is empty.
+    Secrets that the command does not need may be missing, as on the machine of a worker; they get a placeholder, since
+    Compose requires all variables of the file, also for services that it does not start.
     """
     try:
         settings = read_settings(paths.env_file.read_text(encoding="utf-8"))
@@ -80,7 +70,7 @@ def load(paths: ProjectPaths, secrets: Iterable[str] = SECRETS) -> dict[str, str
 
 
 def create_env_file(paths: ProjectPaths, wanted: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Write ``.env``, readable only by its owner.
+    """Write ``.env``, which must not exist, readable only by its owner.
 
     Parameters
     ----------
@@ -90,13 +80,6 @@ def create_env_file(paths: ProjectPaths, wanted: Mapping[str, str], environment:
         Settings given on the command line.
     environment
         The shell's variables; the ones in ``.env.example``, and ``NUMERAI_*``, are written to the file.
-
-    Raises
-    ------
-    FileExistsError
-        When the file exists.
-    UsageError
-        When a value has quotes, line ends or blanks around it.
     """
     example = (paths.root / EXAMPLE).read_text(encoding="utf-8")
     known = read_settings(example)
@@ -112,12 +95,14 @@ def create_env_file(paths: ProjectPaths, wanted: Mapping[str, str], environment:
     values = known | generated_defaults(paths, given) | given
     lines = [_with_value(line, values) for line in example.splitlines()]
     lines += [f"{name}={value}" for name, value in values.items() if name not in known]
-    # created with its final mode, so that no other user can read it; O_EXCL: never overwrites an existing file
-    descriptor = os.open(paths.env_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write("\n".join(lines) + "\n")
+    with private_file(paths.env_file) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
     return load(paths)
+
+
+def private_file(path: Path) -> IO[bytes]:
+    """Create a file with its final mode, so that no other user can read it at any time; never overwrites one."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def socket_group(socket: Path) -> int:
@@ -134,21 +119,10 @@ def socket_group(socket: Path) -> int:
 
 
 def group_within(group: int, user: pwd.struct_passwd, ranges: str) -> int:
-    """Translate a group id of the host to the id within a user's rootless engine.
+    """Translate a group id of the host to the id within a user's rootless engine; 0 for a group that it does not have.
 
-    Parameters
-    ----------
-    group : int
-        Its id on the host.
-    user : pwd.struct_passwd
-        The engine's user, whose group has id 0 there.
-    ranges : str
-        Content of ``/etc/subgid``; the groups of the user's ranges are numbered from 1 on there, range by range.
-
-    Returns
-    -------
-    int
-        Also 0 for a group that the engine does not have.
+    The user's group has id 0 there. The groups of the user's ranges in ``ranges``, the content of ``/etc/subgid``, are
+    numbered from 1 on, range by range.
     """
     before = 1
     for line in ranges.splitlines():
@@ -167,38 +141,35 @@ def generated_defaults(paths: ProjectPaths, given: Mapping[str, str]) -> dict[st
     project = project_name(paths)
     data = given.get("NUMERAI_DATA_DIR") or str(paths.root / "server-data")
     port = given.get("PORT") or str(local_airflow.choose_port(8080))
-    socket = Path(given.get("DOCKER_SOCKET") or _socket())
-    defaults: dict[str, Callable[[], str]] = {
-        "COMPOSE_PROJECT_NAME": lambda: project,
-        "AIRFLOW_IMAGE": lambda: f"numerai-airflow:{project.removeprefix('numerai-')}",
-        "SOCKET_PROXY_IMAGE": lambda: f"numerai-socket-proxy:{project.removeprefix('numerai-')}",
-        "NUMERAI_DATA_DIR": lambda: data,
-        "DATA_VOLUME": lambda: data,
-        "DOCKER_SOCKET": lambda: str(socket),
-        "DOCKER_GID": lambda: str(socket_group(socket)) if socket.exists() else "0",
-        "AIRFLOW_PARALLELISM": lambda: str(
+    host = os.environ.get("DOCKER_HOST", "")
+    own_socket = host.removeprefix("unix://") if host.startswith("unix://") else LOCAL_SOCKET
+    socket = Path(given.get("DOCKER_SOCKET") or own_socket)
+    defaults = {
+        "COMPOSE_PROJECT_NAME": project,
+        "AIRFLOW_IMAGE": f"numerai-airflow:{project.removeprefix('numerai-')}",
+        "SOCKET_PROXY_IMAGE": f"numerai-socket-proxy:{project.removeprefix('numerai-')}",
+        "NUMERAI_DATA_DIR": data,
+        "DATA_VOLUME": data,
+        "DOCKER_SOCKET": str(socket),
+        "DOCKER_GID": str(socket_group(socket)) if socket.exists() else "0",
+        "AIRFLOW_PARALLELISM": str(
             int(given.get("NUMERAI_CORES") or given.get("MODEL_SLOTS") or machine_cores()) + local_airflow.FURTHER_TASKS
         ),
-        "PORT": lambda: port,
-        "BASE_URL": lambda: f"http://{local_airflow.HOST}:{port}",
-        "POSTGRES_PASSWORD": lambda: secrets.token_hex(24),
-        "FERNET_KEY": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        "JWT_SECRET": lambda: secrets.token_hex(32),
-        "API_SECRET_KEY": lambda: secrets.token_hex(32),
-        "REDIS_PASSWORD": lambda: secrets.token_hex(24),
-        "ADMIN_PASSWORD": lambda: secrets.token_urlsafe(18),
+        "PORT": port,
+        "BASE_URL": f"http://{local_airflow.HOST}:{port}",
+        "POSTGRES_PASSWORD": secrets.token_hex(24),
+        "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "JWT_SECRET": secrets.token_hex(32),
+        "API_SECRET_KEY": secrets.token_hex(32),
+        "REDIS_PASSWORD": secrets.token_hex(24),
+        "ADMIN_PASSWORD": secrets.token_urlsafe(18),
     }
-    return {name: make() for name, make in defaults.items() if name not in given}
+    return {name: text for name, text in defaults.items() if name not in given}
 
 
 def project_name(paths: ProjectPaths) -> str:
     """Give the project name of a checkout's server: a hash of its path, which differs between checkouts."""
     return f"numerai-{hashlib.sha256(str(paths.root).encode()).hexdigest()[:8]}"
-
-
-def _socket() -> Path:
-    host = os.environ.get("DOCKER_HOST", "")
-    return Path(host.removeprefix("unix://")) if host.startswith("unix://") else LOCAL_SOCKET
 
 
 def _with_value(line: str, values: Mapping[str, str]) -> str:

@@ -8,26 +8,23 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from launcher import prose
 from launcher.browser import ensure_browser
 from launcher.compose import ensure_program
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED
 from launcher.processes import CommandError
-from launcher.run import release_engine
 from numerai_pipeline.core.settings import machine_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from launcher.context import CommandContext
-    from launcher.options import Options
+    from launcher.options import FaultOptions, Options, ProgramOptions
 
 SUITES: dict[str, dict[str, str]] = {
     "test-faults": {"FAULTS": "all"},
@@ -42,7 +39,7 @@ LINT_IMPORTS = (Path(sys.executable).with_name("lint-imports"), "--no-logo", "--
 TYPED = ("dags", "plugins", "launcher", "practice", "server", "model_images", "benchmarks", "docs", "tests")
 
 
-def check(context: CommandContext) -> int:
+def check(context: CommandContext, _: Options | None = None) -> int:
     """Check the code with ruff, its formatter, mypy and more; all of them run, so that all findings are reported."""
     typed = [name for name in TYPED if any((context.paths.root / name).rglob("*.py"))]
     checks: dict[str, Sequence[str | Path]] = {
@@ -51,21 +48,20 @@ def check(context: CommandContext) -> int:
         "Types": [*MODULE, "mypy", *typed],
         "Packages": LINT_IMPORTS,
         "Documentation": [*MODULE, "mkdocs", "build", "--strict"],  # with --quiet, a warning would be no failure
+        "Prose": [sys.executable, Path(__file__).with_name("prose.py"), context.paths.root],
     }
     results = [_passes(context, title, command) for title, command in checks.items()]
-    results.append(_has_plain_prose(context))
     return 0 if all(results) else EXIT_FAILED
 
 
-def test(context: CommandContext, options: Options) -> int:
+def test(context: CommandContext, options: ProgramOptions) -> int:
     """Set up the tests' requirements, then check the code and run all tests except the long ones of the server."""
 
     def run_tests() -> int:
         with context.screen.step("Browser") as step:
             ensure_browser(step, context.commands, context.paths.logs / "apt.log", may_install=options.may_install)
         context.screen.note("Tests", "pytest, without the long ones of the server (make test-server)")
-        command = ["pytest", "-n", str(_workers()), "-m", "not server", *shlex.split(options.arguments)]
-        return _run(context, command)
+        return _pytest(context, ["-n", str(_workers()), "-m", "not server", *shlex.split(options.arguments)])
 
     # the checks use one core, which is idle while images are downloaded and installed
     with ThreadPoolExecutor(1) as beside:
@@ -86,14 +82,14 @@ def _workers() -> int:
     return max(1, min(machine_cores() + 1, psutil.virtual_memory().total // MEMORY_OF_A_WORKER))
 
 
-def run_suite(context: CommandContext, options: Options, *, command: str) -> int:
+def run_suite(context: CommandContext, options: ProgramOptions | FaultOptions, *, command: str) -> int:
     """Run all of a long suite: the tests with the mark of its command."""
-    mark = command.removeprefix("test-")
+    mark, soak = command.removeprefix("test-"), getattr(options, "soak", 0)
 
     def run_tests() -> int:
         context.screen.note("Tests", f"pytest, all tests marked {mark!r}")
-        more = {**SUITES[command], **({"SOAK": str(options.soak)} if options.soak else {})}
-        return _run(context, ["pytest", "-m", mark, *shlex.split(options.arguments)], more)
+        more = {**SUITES[command], **({"SOAK": str(soak)} if soak else {})}
+        return _pytest(context, ["-m", mark, *shlex.split(options.arguments)], more)
 
     failed = _with_containers(context, options, run_tests)
     if not failed:
@@ -102,19 +98,11 @@ def run_suite(context: CommandContext, options: Options, *, command: str) -> int
 
 
 def _with_containers(context: CommandContext, options: Options, run_tests: Callable[[], int]) -> int:
-    """Run tests with an engine, docker-compose and the images; stops the started services in the end."""
-    with ExitStack() as cleanup:
-        try:
-            cleanup.callback(release_engine, context)
-            with context.screen.step("Docker engine") as step:
-                context.engine.ensure(step, owner="run", may_install=options.may_install)
-            with context.screen.step("Compose") as step:
-                log = context.paths.logs / "apt.log"
-                step.done(" ".join(ensure_program(context.commands, step, log, may_install=options.may_install)))
-            context.build_images(may_install=options.may_install)
-            return run_tests()
-        finally:
-            context.signals.ignore_signals()
+    """Run tests with an engine, docker-compose and the images."""
+    with context.lifecycle("test", options, exclusive=False):
+        ensure_program(context, may_install=options.may_install)
+        context.build_images(options)
+        return run_tests()
 
 
 def _passes(context: CommandContext, title: str, command: Sequence[str | Path]) -> bool:
@@ -135,27 +123,14 @@ def _passes(context: CommandContext, title: str, command: Sequence[str | Path]) 
     return True
 
 
-def _has_plain_prose(context: CommandContext) -> bool:
-    """Check the prose of docstrings, comments and strings."""
-    started = time.monotonic()
-    report = prose.findings(context.paths.root)
-    if report:
-        context.screen.error("Prose", "has findings (python -m launcher.prose has all):", report)
-        return False
-    context.screen.success("Prose", f"no findings ({seconds(time.monotonic() - started)})")
-    return True
-
-
-def _run(context: CommandContext, command: Sequence[str], more: Mapping[str, str] | None = None) -> int:
-    """Run a tool of the environment in the foreground, with values for unset variables; returns its exit code.
+def _pytest(context: CommandContext, arguments: Sequence[str], more: Mapping[str, str] | None = None) -> int:
+    """Run pytest in the foreground, with values for unset variables; returns its exit code.
 
     It stays in this process group: on Ctrl-C a test run cleans up itself, and the launcher waits for its end.
     """
-    environment = {
-        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
-    }
+    environment = {name: text for name, text in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     environment = {**(more or {}), **environment}
-    tool = subprocess.Popen([*MODULE, *command], cwd=context.paths.root, env=environment)
+    tool = subprocess.Popen([*MODULE, "pytest", *arguments], cwd=context.paths.root, env=environment)
     try:
         return tool.wait()
     except BaseException:

@@ -23,9 +23,9 @@ from rich.console import Console
 from launcher import local_airflow
 from launcher.airflow_api import AirflowApi
 from launcher.backtest import end_backfill
-from launcher.backtest_range import BacktestRange
 from launcher.console import Screen
 from launcher.context import CommandContext
+from launcher.options import BacktestRange
 from launcher.paths import ROOT, ProjectPaths
 from launcher.processes import wait_until
 from launcher.run_monitor import FINAL, task_log_lines

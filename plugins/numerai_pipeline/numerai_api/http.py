@@ -46,7 +46,8 @@ def describe_failure(error: Exception) -> str:
     inner = error.args[0] if error.args else error
     if isinstance(inner, urllib3.exceptions.MaxRetryError):
         inner = inner.reason or inner
-    return re.sub(r"\?[^\s'\")]+", "?…", str(inner)) or type(error).__name__
+    text = re.sub(r"^HTTPS?Connection\([^)]*\): ", "", str(inner))
+    return re.sub(r"\?[^\s'\")]+", "?…", text) or type(error).__name__
 
 
 def check_status(response: requests.Response, what: str) -> None:
@@ -93,6 +94,15 @@ def network_errors(what: str) -> Iterator[None]:
     except requests.exceptions.InvalidURL as error:
         msg = f"{what}: not an address ({describe_failure(error)})"
         raise BadInputError(msg) from None
+    except requests.Timeout:
+        msg = f"{what}: no answer in time"
+        raise NetworkError(msg) from None
+    except requests.ConnectionError as error:
+        msg = (
+            f"{what}: cannot be reached ({describe_failure(error)}): check the network of this machine, and HTTPS_PROXY"
+            " behind a proxy"
+        )
+        raise NetworkError(msg) from None
     except requests.RequestException as error:
         msg = f"{what}: {describe_failure(error)}"
         raise NetworkError(msg) from None

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
-from launcher import base_images, python_discovery
+from launcher import base_images
 from launcher.base_images import BaseImages
 from launcher.console import Screen
 from launcher.docker_cli import Docker
 from launcher.errors import EXIT_UNAVAILABLE, LauncherError
+from launcher.offline_images import interpreters
+from launcher.offline_images.interpreters import find_interpreters
 from launcher.paths import ProjectPaths
 from launcher.processes import Commands
-from launcher.python_discovery import find_interpreters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def test_base_image_with_unreachable_registry_fails_soon(
     programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_images, "REGISTRY_ANSWERS_SECONDS", 0.2)
-    monkeypatch.setattr(python_discovery, "_candidates", lambda _version: iter(()))
+    monkeypatch.setattr(interpreters, "_candidates", lambda _version: iter(()))
     programs.add("docker", "[[ $1 == pull ]] && sleep 600; exit 1")
     with pytest.raises(LauncherError) as raised:
         ensure(tmp_path, "3.12")
@@ -67,7 +67,7 @@ def add_python(prefix: Path, version: str, *, works: bool = True) -> Path:
     (prefix / "include" / f"python{version}").mkdir(parents=True)
     program = prefix / "bin" / f"python{version}"
     program.parent.mkdir()
-    facts = json.dumps({"version": version, "implementation": "cpython", "prefix": str(prefix)})
+    facts = f"cpython {version} {prefix}"
     program.write_text(
         f"#!/bin/bash\necho '{facts}'\n" if works else "#!/bin/bash\necho command not found >&2; exit 127\n"
     )

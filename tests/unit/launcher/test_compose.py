@@ -9,6 +9,7 @@ import pytest
 
 from launcher.compose import Compose, ServiceStatus
 from launcher.errors import UsageError
+from launcher.options import WorkerOptions
 from launcher.paths import ProjectPaths
 from launcher.processes import Commands
 from launcher.server_images import AIRFLOW, build_input_hash
@@ -54,6 +55,10 @@ def test_compose_ignores_settings_of_the_shell(tmp_path: Path, monkeypatch: pyte
     assert {"PORT=", "NUMERAI_KEEP_DAYS=", "BIND=10.0.0.5"} <= set(lines)
 
 
+def worker(given: dict[str, str]) -> WorkerOptions:
+    return WorkerOptions.model_validate(given)
+
+
 def test_worker_settings_have_the_address_of_the_server() -> None:
     servers = {
         "PORT": "9000",
@@ -63,15 +68,15 @@ def test_worker_settings_have_the_address_of_the_server() -> None:
         "REDIS_PASSWORD": "r",
     }
     servers |= {"FERNET_KEY": "f"}
-    settings = worker_settings(servers, {"BROKER": "10.0.0.5", "NAME": "big", "QUEUES": "big-memory"})
+    settings = worker_settings(servers, worker({"BROKER": "10.0.0.5", "NAME": "big", "QUEUES": "big-memory"}))
     assert settings["BROKER_ADDRESS"] == "10.0.0.5:7000"
     assert settings["EXECUTION_API_URL"] == "http://10.0.0.5:9000/execution/"
     assert (settings["WORKER_NAME"], settings["WORKER_QUEUES"]) == ("big", "big-memory")
     assert (settings["DOCKER_GID"], settings["REDIS_PASSWORD"]) == ("7", "r")
     assert {settings[name] for name in SECRETS if name != "REDIS_PASSWORD"} == {NO_SECRET}
-    assert worker_settings(servers, {"BROKER": "10.0.0.5:7001"})["BROKER_ADDRESS"] == "10.0.0.5:7001"
+    assert worker_settings(servers, worker({"BROKER": "10.0.0.5:7001"}))["BROKER_ADDRESS"] == "10.0.0.5:7001"
     with pytest.raises(UsageError, match="BROKER is empty"):
-        worker_settings(servers, {})
+        worker_settings(servers, worker({}))
 
 
 def test_build_input_hash_changes_with_every_input(tmp_path: Path) -> None:

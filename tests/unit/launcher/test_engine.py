@@ -120,7 +120,7 @@ def test_engine_is_installed_started_and_stopped(bare_machine: Programs, tmp_pat
     assert "Docker 20.10.24 installed and started" in report
     assert "apt-get install -q -y --no-install-recommends docker.io iptables" in bare_machine.calls()
     assert services.find(SERVICE) is not None
-    assert engine.release() == "stopped the Docker engine"
+    assert engine.stop(also_kept=False) == "stopped the Docker engine"
     assert services.find(SERVICE) is None
     assert not (bare_machine.folder / "running").exists()
 
@@ -132,7 +132,7 @@ def test_engine_start_removes_a_stale_pid_file(bare_machine: Programs, tmp_path:
     pid_file.write_text("1")
     ensure(engine)
     assert not pid_file.exists()
-    engine.release()
+    engine.stop(also_kept=False)
 
 
 def test_engine_running_before_is_used_and_not_stopped(bare_machine: Programs, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_engine_running_before_is_used_and_not_stopped(bare_machine: Programs, t
     bare_machine.add("docker", "echo 27.0.1")
     engine, _ = make_engine(tmp_path)
     assert "Docker 27.0.1 is running" in ensure(engine, may_install=False)
-    assert engine.release() is None
+    assert engine.stop(also_kept=False) is None
     assert not bare_machine.calls("dockerd")
     assert not bare_machine.calls("apt-get")
 
@@ -150,9 +150,9 @@ def test_engine_release_during_another_command_keeps_it_running(bare_machine: Pr
     ensure(first)
     second, _ = make_engine(tmp_path)
     ensure(second)
-    assert second.release() == "kept the Docker engine running: another command of this checkout uses it"
+    assert second.stop(also_kept=False) == "kept the Docker engine running: another command of this checkout uses it"
     assert services.find(SERVICE) is not None
-    assert first.release() == "stopped the Docker engine"
+    assert first.stop(also_kept=False) == "stopped the Docker engine"
 
 
 def test_engine_kept_running_is_stopped_only_by_down(bare_machine: Programs, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_engine_kept_running_is_stopped_only_by_down(bare_machine: Programs, tmp
     first.keep_running()
     second, _ = make_engine(tmp_path)
     ensure(second)
-    assert second.release() is None
+    assert second.stop(also_kept=False) is None
     assert services.find(SERVICE) is not None
     third, _ = make_engine(tmp_path)
     assert third.stop() == "stopped the Docker engine"

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import EXIT_USAGE, UsageError
-from launcher.options import COMMAND_OPTIONS, parse_assignments, parse_makeflags, parse_options
+from launcher.options import (
+    COMMAND_OPTIONS,
+    CleanOptions,
+    FaultOptions,
+    ProgramOptions,
+    RunOptions,
+    ServerOptions,
+    parse_assignments,
+    parse_makeflags,
+    parse_options,
+)
 from launcher.paths import ROOT
 from numerai_pipeline.core.parameters import form_fields
 
@@ -25,13 +35,18 @@ def error_for(**overrides: str) -> str:
     return "\n".join([raised.value.message, *raised.value.details])
 
 
+def parse_run(overrides: dict[str, str], directory: Path | None = None) -> RunOptions:
+    options = parse_options("run", overrides, MODELS, directory=directory)
+    assert isinstance(options, RunOptions)
+    return options
+
+
 def test_run_uses_the_simulator_by_default() -> None:
-    assert parse_options("run", {}, MODELS).conf == {"source": "practice", "automl_minutes": 1}
+    assert parse_run({}).conf == {"source": "practice", "automl_minutes": 1}
 
 
 def test_options_are_converted_to_the_types_of_the_parameters() -> None:
-    options = parse_options(
-        "run",
+    options = parse_run(
         {
             "MODELS": "svm, xgboost,",
             "AUTOML_MINUTES": "2",
@@ -41,8 +56,7 @@ def test_options_are_converted_to_the_types_of_the_parameters() -> None:
             "TARGET": "",
             "SOURCE": "numerai",
             "PORT": "9000",
-        },
-        MODELS,
+        }
     )
     assert options.conf == {
         "models": ["svm", "xgboost"],
@@ -50,9 +64,9 @@ def test_options_are_converted_to_the_types_of_the_parameters() -> None:
         "force": True,
         "submit": True,
         "replace": True,
-        "target": None,
         "source": "numerai",
     }
+    assert options.target is None
     assert options.port == 9000
 
 
@@ -70,13 +84,14 @@ def test_options_unknown_model_lists_the_models() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("SOURCE", "practise", "choose from numerai, practice, archive"),
-        ("AUTOML_MINUTES", "0", "from 1 to 4320"),
-        ("AUTOML_MINUTES", "2.5", "not a whole number"),
-        ("FORCE", "perhaps", "write 1 or 0"),
+        ("SOURCE", "practise", "input should be 'numerai', 'practice' or 'archive'"),
+        ("AUTOML_MINUTES", "0", "input should be greater than or equal to 1. Search time of each AutoML model"),
+        ("AUTOML_MINUTES", "4321", "input should be less than or equal to 4320"),
+        ("AUTOML_MINUTES", "2.5", "input should be a valid integer"),
+        ("FORCE", "perhaps", "write 1 or 0. Compute everything again"),
         ("TARGET", "ender", "target_ender_20"),
-        ("PORT", "80", "from 1024 to 65535"),
-        ("CALENDAR", "gregorian", "choose from always-open, strict"),
+        ("PORT", "80", "input should be greater than or equal to 1024. port of Airflow's web page"),
+        ("CALENDAR", "gregorian", "input should be 'always-open' or 'strict'"),
         ("NO_INSTALL", "maybe", "write 1 or 0"),
     ],
 )
@@ -98,18 +113,39 @@ def test_options_contradicting_each_other_are_rejected(tmp_path: Path) -> None:
 
 def test_options_archive_becomes_absolute_and_sets_the_source(tmp_path: Path) -> None:
     (tmp_path / "my data.zip").touch()
-    options = parse_options("run", {"ARCHIVE": "my data.zip"}, MODELS, directory=tmp_path)
+    options = parse_run({"ARCHIVE": "my data.zip"}, tmp_path)
     assert options.conf == {"archive": str(tmp_path / "my data.zip"), "source": "archive"}
 
 
 def test_options_depend_on_the_command() -> None:
-    assert parse_options("clean", {"ALL": "1"}).everything
-    assert parse_options("test", {"ARGS": "-k options"}).arguments == "-k options"
-    assert parse_options("test-faults", {"SOAK": "200"}).soak == 200
-    with pytest.raises(UsageError, match="SOAK=many: not a whole number"):
+    clean, test, faults = (
+        parse_options(command, given)
+        for command, given in (
+            ("clean", {"ALL": "1"}),
+            ("test", {"ARGS": "-k options"}),
+            ("test-faults", {"SOAK": "200"}),
+        )
+    )
+    assert isinstance(clean, CleanOptions)
+    assert clean.everything
+    assert isinstance(test, ProgramOptions)
+    assert test.arguments == "-k options"
+    assert isinstance(faults, FaultOptions)
+    assert faults.soak == 200
+    with pytest.raises(UsageError, match="SOAK=many: input should be a valid integer"):
         parse_options("test-faults", {"SOAK": "many"})
     with pytest.raises(UsageError, match="make up has no option MODELS"):
         parse_options("up", {"MODELS": "svm"})
+
+
+def test_server_options_are_settings() -> None:
+    options = parse_options(
+        "server", {"PORT": "9", "TLS_BIND": "", "NUMERAI_X": " a"}, server_settings=["PORT", "TLS_BIND"]
+    )
+    assert isinstance(options, ServerOptions)
+    assert options.settings == {"PORT": "9", "TLS_BIND": "", "NUMERAI_X": " a"}
+    with pytest.raises(UsageError, match="make server has no option PROT"):
+        parse_options("server", {"PROT": "9"}, server_settings=["PORT"])
 
 
 def test_options_no_install_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +198,19 @@ def test_make_help_lists_every_option_and_command() -> None:
     output = subprocess.run(
         ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    options = {name.upper() for name in form_fields(MODELS)}
-    options.update(*COMMAND_OPTIONS.values())
-    missing = [name for name in options if f"\n  {name} " not in output]
-    assert not missing
+    parameters = {name.upper() for name in form_fields(MODELS)}
+    descriptions: dict[str, list[str]] = {}
+    for model in COMMAND_OPTIONS.values():
+        for field in model.model_fields.values():
+            known = descriptions.setdefault(str(field.alias), [])
+            if field.description and field.description not in known:
+                known.append(field.description)
+    assert parameters < set(descriptions)
+    lines = output.splitlines()
+    for name, texts in descriptions.items():
+        if name in parameters:
+            assert any(line.startswith(f"  {name} ") for line in lines), name
+        else:
+            # an option of several commands has a line in each group, or one line
+            assert f"  {name:<16} {'; '.join(texts)}" in lines or all(f"  {name:<16} {text}" in lines for text in texts)
     assert all(f"make {command} " in output for command in {*COMMAND_OPTIONS, "help"})

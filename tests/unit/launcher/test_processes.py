@@ -128,5 +128,12 @@ def test_commands_cancel_from_another_thread_ends_them() -> None:
         commands.run(["true"])
 
 
+def test_command_cancelled_has_no_result() -> None:
+    commands = Commands()
+    commands.cancel()
+    with pytest.raises(CommandError):
+        commands.succeeds(["true"])
+
+
 def test_command_missing_does_not_succeed() -> None:
     assert not Commands().succeeds(["numerai-no-such-command"])

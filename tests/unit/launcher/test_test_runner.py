@@ -13,7 +13,7 @@ from launcher import test_runner
 from launcher.console import Screen
 from launcher.context import CommandContext
 from launcher.errors import EXIT_FAILED, StoppedError
-from launcher.options import parse_options
+from launcher.options import ProgramOptions
 from launcher.paths import ROOT, ProjectPaths
 from launcher.processes import wait_until
 from launcher.signals import StopSignals
@@ -48,7 +48,7 @@ def context(tmp_path: Path) -> CommandContext:
 def outcome_of(context: CommandContext, monkeypatch: pytest.MonkeyPatch, tests: Callable[[], int]) -> int:
     """Run ``make test`` with a function instead of this project's tests."""
     monkeypatch.setattr(test_runner, "_with_containers", lambda *_arguments: tests())
-    return test_runner.test(context, parse_options("test", {}, ()))
+    return test_runner.test(context, ProgramOptions.model_validate({}))
 
 
 def test_make_test_with_clean_code_and_passing_tests_succeeds(
@@ -86,7 +86,7 @@ def test_make_test_with_a_failing_test_fails(context: CommandContext, monkeypatc
 
 
 def test_make_test_when_stopped_ends_the_checks(context: CommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check_forever(of: CommandContext) -> int:
+    def check_forever(of: CommandContext, _: object = None) -> int:
         return int(not test_runner._passes(of, "Types", [*test_runner.MODULE, "http.server", "0"]))
 
     def is_checking() -> bool:

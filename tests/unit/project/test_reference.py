@@ -23,6 +23,7 @@ def test_reference_matches_the_code(name: str) -> None:
         ("settings", "| `NUMERAI_KEEP_ROUNDS` | `12` |", "| `NUMERAI_KEEP_ROUNDS` | `13` |"),
         ("parameters", "| `seed` | Seed | `67` |", "| `seed` | Seed | `68` |"),
         ("commands", "| `make down` | Stop everything", "| `make down` | Stop something"),
+        ("errors", "Choose a free one", "Choose any"),
         ("models", "| `classic` | `adversarial_validation` |", "| `classic` | `unzip` |"),
     ],
 )
