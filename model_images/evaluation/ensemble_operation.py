@@ -6,15 +6,17 @@
     distance of one millionth from 0 and 1 beforehand.
 ``ensemble_selection``
     A weighted mean, with weights by greedy forward selection with replacement (`_selection`). For targets of 0 and 1,
-    of the probabilities, by logloss, which is not defined for ranks. Otherwise of the ranks in the era, by mean CORR.
-    It is selected on the earlier half of the eras with known targets, and scored on the later half, so that the
-    reported gain is out of sample. EMBARGO weeks between them are left out: the targets of neighbouring eras overlap.
+    of the probabilities, by logloss, which is not defined for ranks. Otherwise of the ranks in the era, by the mean
+    payout score of the round (`_payout`). Where at most one era has all parts of it, the selection is by mean CORR, and
+    the report has the reason. It is selected on the earlier half of the eras with the score, and scored on the later
+    half, so that the reported gain is out of sample. EMBARGO weeks between them are left out: the targets of
+    neighbouring eras overlap.
 
 The fit selects on the models' predictions of the validation table and predicts that table, or the rows of it that every
 model has: a fit of an earlier week has no predictions of the newest eras. It keeps the models and their weights in
 ``weights.json``. The predictions of live rows combine those of exactly these models.
 
-The selection scores hundreds of means in each era with a fast CORR (`_metrics.FastCorr`), equal to that of
+The selection scores hundreds of means in each era with a fast CORR and MMC (`_metrics`), equal to those of
 numerai-tools, with which `evaluate` scores the result. With 14 models of 4.03 M validation rows of a generated season
 the fit took 56 processor seconds and 1.8 GiB, and `evaluate` 92 processor seconds and 2.5 GiB.
 
@@ -39,8 +41,10 @@ from numerai_contract.predictions import CLIP_MARGIN, write_predictions
 from numerai_contract.tables import DATA_TYPES, Table
 from numerai_contract.task import TrainingSummary
 
+from ._comparisons import META_MODEL, find_comparison
+from ._payout import read_payout
 from ._prediction_files import ENSEMBLE_PREFIX, LIVE, VALIDATION, load_predictions, read_live_predictions
-from ._selection import objective, select
+from ._selection import PaidScores, objective, select
 from ._targets import known_targets, two_blocks
 from ._writers import write_json
 from .evaluate_operation import prepare_self_test as prepare_self_test  # noqa: PLC0414 (the same predictions)
@@ -98,7 +102,7 @@ def make(task: Task) -> TrainingSummary:
     combines: Combined = "probabilities" if targets.binary else "ranks"
     geometric = geometric_mean(found.values)
     parts = _parts(found.values, combines, table)
-    selected, details = _weights(task, names, parts, targets)
+    selected, details = _weights(task, names, parts, _goal(task, table, targets))
     weights = Weights(names, combines, selected)
     _write_weights(directory / WEIGHTS, weights, task.parameters.inputs)
     ids = table.ids.filter(pa.array(rows))
@@ -206,34 +210,81 @@ def read_weights(path: Path) -> Weights:
     return read
 
 
+class _Goal(NamedTuple):
+    """The score that the weights maximise.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    eras : tuple of Era
+        The eras that have it, in order.
+    binary : bool
+        Whether it is logloss.
+    paid : PaidScores or None
+        The payout score, if it is that.
+    fallback : str or None
+        Why it is not.
+    """
+
+    name: str
+    eras: tuple[Era, ...]
+    binary: bool = False
+    paid: PaidScores | None = None
+    fallback: str | None = None
+
+    def score(
+        self, parts: NDArray[np.float64], eras: tuple[Era, ...], pool: ThreadPoolExecutor
+    ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+        """Create the function that scores weights on some of the eras."""
+        return objective(parts, eras, binary=self.binary, paid=self.paid, apply=pool.map)
+
+
+def _goal(task: Task, table: Table, targets: KnownTargets) -> _Goal:
+    """Choose the score: logloss for targets of 0 and 1, else the payout score where two eras have it, else CORR."""
+    if targets.binary:
+        return _Goal("logloss", targets.eras, binary=True)
+    payout, fallback = read_payout(task.parameters)
+    if payout is not None:
+        meta_model = find_comparison(task, META_MODEL, table) if "mmc" in payout.multipliers else None
+        paid = PaidScores(payout, meta_model)
+        eras = tuple(era for era in targets.eras if paid.has(era))
+        if len(eras) > 1:
+            return _Goal(f"mean payout score of the eras, {payout.formula}", eras, paid=paid)
+        fallback = f"{len(eras)} eras have all parts of the payout score, {payout.formula}"
+    task.note(f"{SELECTION}: selected by CORR, not by the payout score: {fallback}")
+    return _Goal("mean CORR of the eras", targets.eras, fallback=fallback)
+
+
 def _weights(
-    task: Task, names: list[str], parts: NDArray[np.float64], targets: KnownTargets
+    task: Task, names: list[str], parts: NDArray[np.float64], goal: _Goal
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Select the weights, shape (models,); return them and their entries in the report."""
     equal = np.full(len(names), 1 / len(names))
     if len(names) == 1:
         return equal, _equal_weights(task, f"{names[0]} is the only model: both ensembles equal its predictions")
-    if len(targets.eras) < 2:
+    if len(goal.eras) < 2:
         return equal, _equal_weights(
-            task, f"{len(targets.eras)} eras have known targets, and the selection needs two: weights are equal"
+            task, f"{len(goal.eras)} eras have known targets, and the selection needs two: weights are equal"
         )
-    first_half, other_half = two_blocks(targets.eras, task.parameters.embargo)
+    first_half, other_half = two_blocks(goal.eras, task.parameters.embargo)
     # a thread for each era: within an era, matrices are too small for several
     with threadpool_limits(1), ThreadPoolExecutor(task.parameters.threads) as pool:
-        score = objective(parts, first_half, binary=targets.binary, apply=pool.map)
+        score = goal.score(parts, first_half, pool)
         with task.progress.step(f"selecting among {len(names)} models on {len(first_half)} eras"):
             selected = select(score, len(names), task.progress.update)
         if selected is None:
             return equal, _equal_weights(task, "no model has a score on the eras of the selection: weights are equal")
-        other_score = objective(parts, other_half, binary=targets.binary, apply=pool.map)
+        other_score = goal.score(parts, other_half, pool)
         best = int(np.argmax(score(np.eye(len(names)))))
         of_best = np.eye(len(names))[:, best]
         details = {
-            "objective": "logloss" if targets.binary else "mean CORR of the eras",
+            "objective": goal.name,
+            "fallback": goal.fallback,
             "best_model": names[best],
             "selected": [names[pick] for pick in selected.picks],
-            "selected_on": _scored(score, first_half, selected.weights, of_best, equal, binary=targets.binary),
-            "scored_on": _scored(other_score, other_half, selected.weights, of_best, equal, binary=targets.binary),
+            "selected_on": _scored(score, first_half, selected.weights, of_best, equal, binary=goal.binary),
+            "scored_on": _scored(other_score, other_half, selected.weights, of_best, equal, binary=goal.binary),
             "equal_weights_because": None,
         }
     return selected.weights, details
