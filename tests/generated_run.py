@@ -27,7 +27,7 @@ MODELS = (
     *("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka", "logistic_regression", "neural_network", "tpot"),
     *("pairwise_network", "pairwise_regression", "factorization_machines", "gradient_boosted_trees", "lightgbm"),
 )
-ENSEMBLES = ("ensemble_geometric_mean", "ensemble_selection")
+ENSEMBLES = ("ensemble_geometric_mean", "ensemble_fleming", "ensemble_selection", "ensemble_gauss_rank")
 DAG_RUN = RunRef("numerai_tournament", "manual__2026-08-15T13:00:00+00:00")
 FORMULA = "3 x corr60 + 15 x mmc60"
 CREATED_AT = "2026-08-15T14:30:00+00:00"  # five days after the fits
@@ -57,7 +57,7 @@ def make_run(
     seed
         Seed of the values and of the directory's name.
     models
-        Names of the models that succeeded; with two ensembles and a reference they are the leaderboard.
+        Names of the models that succeeded; with the ensembles and a reference they are the leaderboard.
     eras
         Validation eras.
     evaluated

@@ -117,7 +117,7 @@ class _NeutralScorer:
         self.scores = np.full((len(eras), predictions.shape[1]), np.nan)
         self._eras, self._predictions, self._first = eras, predictions, first
         self._pool, self._waiting = pool, waiting
-        self._blocks: dict[int, list[tuple[NDArray[np.intp], NDArray[np.float64]]]] = {}
+        self._blocks: dict[int, list[tuple[NDArray[np.intp], NDArray[np.float32]]]] = {}
         self._running: deque[Future[None]] = deque()
 
     def add(self, index: int, positions: NDArray[np.intp], features: NDArray[np.float64]) -> None:
@@ -139,7 +139,7 @@ class _NeutralScorer:
         while self._running:
             self._running.popleft().result()
 
-    def _score(self, index: int, blocks: list[tuple[NDArray[np.intp], NDArray[np.float64]]]) -> None:
+    def _score(self, index: int, blocks: list[tuple[NDArray[np.intp], NDArray[np.float32]]]) -> None:
         positions = np.concatenate([rows for rows, _ in blocks])
         order = np.argsort(positions)
         features = np.concatenate([block for _, block in blocks])[order].astype(np.float64)

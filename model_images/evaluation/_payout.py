@@ -41,7 +41,9 @@ class Payout(NamedTuple):
 
     def of(self, scores: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Compute it from its parts, arrays of equal shape; NaN where one of them is."""
-        return np.sum([multiplier * scores[part] for part, multiplier in self.multipliers.items()], axis=0)
+        parts = [multiplier * scores[part] for part, multiplier in self.multipliers.items()]
+        total: NDArray[np.float64] = np.sum(parts, axis=0)
+        return total
 
 
 def read_payout(parameters: Parameters) -> tuple[Payout, None] | tuple[None, str]:

@@ -28,6 +28,8 @@ Scorer = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 """From means of ranks in an era, shape (means, rows), to their scores, shape (means,); NaN where undefined."""
 Score = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 """From weights, shape (models, candidates), to scores, shape (candidates,); see `objective`."""
+_Piece = tuple["NDArray[np.float64]", list[tuple[float, Scorer]]]
+"""The parts of an era, shape (models, rows), and its scores with their multipliers."""
 ROUNDS = 50
 # rounds without an improvement after which the selection ends
 MAX_ROUNDS_WITHOUT_GAIN = 10
@@ -106,20 +108,19 @@ def objective(
 
         return by_logloss
 
-    pieces: list[tuple[NDArray[np.float64], list[tuple[float, Scorer]]]] = []
+    pieces: list[_Piece] = []
     for era in eras:
         if paid is None or paid.has(era):
-            scorers = [(1.0, FastCorr(era.targets))] if paid is None else paid.scorers(era)
+            scorers: list[tuple[float, Scorer]] = [(1.0, FastCorr(era.targets))] if paid is None else paid.scorers(era)
             pieces.append((np.ascontiguousarray(parts[era.rows].T), scorers))
     if not pieces:
         return lambda weights: np.full(weights.shape[1], -np.inf)
 
     def by_mean(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        def of_era(
-            piece: tuple[NDArray[np.float64], list[tuple[float, Scorer]]],
-        ) -> NDArray[np.float64]:
+        def of_era(piece: _Piece) -> NDArray[np.float64]:
             blended = weights.T @ piece[0]
-            return np.sum([multiplier * score(blended) for multiplier, score in piece[1]], axis=0)
+            found: NDArray[np.float64] = np.sum([multiplier * score(blended) for multiplier, score in piece[1]], axis=0)
+            return found
 
         scores = np.array(list(apply(of_era, pieces)))
         known = ~np.isnan(scores)

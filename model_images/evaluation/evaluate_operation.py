@@ -24,8 +24,6 @@ numbers, Parquet or CSV:
     Numerai's meta model, for MMC and the correlation with it.
 ``benchmark_models``
     For BMC: the column that ``BENCHMARK`` names, such as ``v53_lgbm_ender60``. Other columns are not used.
-
-With 14 models of 4.03 M validation rows of a generated season `evaluate` took @@ processor seconds and @@ GiB.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def test_page_finished_run_shows_all_sections_at_each_width_and_colour(
 def test_table_click_on_heading_sorts_and_sets_aria_sort(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.finished))
-    assert column(page, "Rank") == [str(rank) for rank in range(1, 12)]
+    assert column(page, "Rank") == [str(rank) for rank in range(1, 14)]
     exposure = scores(page).get_by_role("columnheader", name="Exposure")
     assert exposure.get_attribute("aria-sort") is None
     exposure.get_by_role("button").focus()

@@ -42,6 +42,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
 IMAGE = "evaluation"
 REFERENCE = "constant_half"
+ENSEMBLES = tuple(f"ensemble_{name}" for name in ("geometric_mean", "fleming", "selection", "gauss_rank"))
 
 
 def write_run(directory: Path, kind: str = "binary", **options: Any) -> None:
@@ -445,7 +446,7 @@ def test_post_processing_damaged_predictions_are_left_out(runner: Runner) -> Non
             assert any(f"left out: {name} " in note and reason in note for note in finished.report["notes"]), name
     assert set(read_leaderboard(directory)["left_out"]) == set(expected)
     assert any("meta_model.parquet" in note for note in finished.report["notes"])
-    assert set(leaderboard_rows(directory)) == {"whole", "ensemble_geometric_mean", "ensemble_selection", REFERENCE}
+    assert set(leaderboard_rows(directory)) == {"whole", *ENSEMBLES, REFERENCE}
 
 
 @pytest.mark.parametrize("operation", ["evaluate", "ensemble"])
@@ -569,15 +570,16 @@ def test_post_processing_models_of_older_fits_are_used(runner: Runner, kind: str
     note = "old: its fit is older than validation.parquet, and has no predictions of the newest 120 of 800 rows"
     ensembles = fit(runner, "ensemble")
     assert ensembles.code == 0, ensembles.lines
+    left_out = "120 rows that not every model has are left out"
     assert ensembles.report["notes"][:2] == [
         note,
-        "ensembles: selected on 680 of 800 rows of validation.parquet; 120 rows that not every model has are left out",
+        f"ensembles: selected on 680 of 800 rows of validation.parquet; {left_out}",
     ]
     chosen = ensembles.report["chosen"]
     assert (chosen["left_out"], chosen["left_out_rows"]) == ([], 120)
     assert max(chosen["ensemble_selection"]["scored_on"]["eras"]) == 86
     ids = read_rows(directory)["id"].to_pylist()
-    for name in ("geometric_mean", "selection"):
+    for name in ENSEMBLES:
         validation, live = read_ensemble_parts(directory, name)
         assert (list(validation), list(live)) == (ids[:680], ids[800:])
     finished = assert_preprocessed(fit(runner, "evaluate"))
@@ -602,8 +604,7 @@ def test_ensemble_later_runs_combine_with_the_weights_of_the_fit(runner: Runner,
     models = {f"model_{seed}": informed(directory, 0.5, seed) for seed in (1, 2, 3)}
     write_models(directory, **models)
     assert fit(runner, "ensemble").code == 0
-    names = ("ensemble_geometric_mean", "ensemble_selection")
-    paths = [directory / "predictions" / f"{name}.csv" for name in names]
+    paths = [directory / "predictions" / f"{name}.csv" for name in ENSEMBLES]
     first = [path.read_bytes() for path in paths]
     shutil.rmtree(directory / "validation")
     (directory / "validation.parquet").unlink()
@@ -623,15 +624,16 @@ def test_ensemble_later_runs_combine_with_the_weights_of_the_fit(runner: Runner,
     kept = json.loads((fit_directory(directory, "ensemble") / "weights.json").read_text())
     assert (kept["models"], kept["combines"]) == (list(models), "ranks" if kind == "graded" else "probabilities")
     parts = np.column_stack([live[name] for name in models])
-    geometric, selection = (pa_csv.read_csv(path)["prediction"].to_numpy() for path in paths)
+    geometric, fleming, selection, gauss_rank = (pa_csv.read_csv(path)["prediction"].to_numpy() for path in paths)
     of_one, of_zero = np.prod(parts, axis=1) ** (1 / 3), np.prod(1 - parts, axis=1) ** (1 / 3)
     assert geometric == pytest.approx(of_one / (of_one + of_zero), abs=1e-9)
-    if kind == "graded":
-        data_types = np.array(table["data_type"].to_pylist())
-        for data_type in ("test", "live"):
-            rows = data_types == data_type
-            parts[rows] = (np.column_stack([mean_ranks(column) for column in parts[rows].T]) - 0.5) / rows.sum()
-    assert selection == pytest.approx(parts @ np.array(kept["weights"]), abs=1e-9)
+    assert (fleming == geometric).all()  # none of the models is Fleming's
+    data_types, ranks = np.array(table["data_type"].to_pylist()), np.empty_like(parts)
+    for data_type in ("test", "live"):
+        rows = data_types == data_type
+        ranks[rows] = (np.column_stack([mean_ranks(column) for column in parts[rows].T]) - 0.5) / rows.sum()
+    assert selection == pytest.approx((ranks if kind == "graded" else parts) @ np.array(kept["weights"]), abs=1e-9)
+    assert gauss_rank == pytest.approx(normal_mean(ranks, kept["gauss_rank"]), abs=1e-9)
 
 
 def test_ensemble_model_without_live_predictions_exits_with_66(runner: Runner) -> None:
@@ -691,12 +693,19 @@ def test_evaluate_damaged_live_predictions_are_left_out(runner: Runner) -> None:
     assert leaderboard_rows(directory)["svm"]["rows"] == 800
 
 
+def normal_mean(ranks: NDArray[np.float64], weights: list[float]) -> NDArray[np.float64]:
+    """Average normally distributed ranks, shape (rows, models), and transform the mean back."""
+    normal = NormalDist()
+    values = [sum(w * normal.inv_cdf(rank) for w, rank in zip(weights, row, strict=True)) for row in ranks.tolist()]
+    return np.array([normal.cdf(value) for value in values])
+
+
 def read_ensemble_parts(directory: Path, name: str) -> list[dict[str, float]]:
     """Read an ensemble's predictions of validation rows and of live rows."""
     parts = []
     for folder in (fit_directory(directory, "ensemble") / "validation", directory / "predictions"):
-        assert (folder / f"ensemble_{name}.csv.manifest.json").is_file()
-        header, *rows = csv.reader((folder / f"ensemble_{name}.csv").read_text().splitlines())
+        assert (folder / f"{name}.csv.manifest.json").is_file()
+        header, *rows = csv.reader((folder / f"{name}.csv").read_text().splitlines())
         assert header == ["id", "prediction"]
         assert all(0 < float(row[1]) < 1 for row in rows)
         parts.append({row[0]: float(row[1]) for row in rows})
@@ -716,7 +725,7 @@ def test_ensemble_geometric_mean_is_symmetric(runner: Runner) -> None:
     write_models(directory, **{f"model_{number}": model for number, model in enumerate(models)}, ensemble_selection=0.5)
     assert fit(runner, "ensemble").code == 0
     of_one, of_zero = (np.prod(side, axis=0) ** (1 / 3) for side in (models, [1 - model for model in models]))
-    found = np.array(list(read_ensemble(directory, "geometric_mean").values()))
+    found = np.array(list(read_ensemble(directory, "ensemble_geometric_mean").values()))
     assert found == pytest.approx(of_one / (of_one + of_zero), abs=1e-9)
 
 
@@ -754,11 +763,59 @@ def test_ensemble_selection_prefers_informed_models(runner: Runner, kind: str) -
                 blend[in_era] += weight * (mean_ranks(values[in_era]) - 0.5) / in_era.sum()
         else:
             blend += weight * values
-    assert np.array(list(read_ensemble(directory, "selection").values())) == pytest.approx(blend, abs=1e-9)
+    assert np.array(list(read_ensemble(directory, "ensemble_selection").values())) == pytest.approx(blend, abs=1e-9)
     assert_preprocessed(fit(runner, "evaluate"))
     rows = leaderboard_rows(directory)
-    assert rows["ensemble_selection"]["kind"] == "ensemble"
+    assert {rows[name]["kind"] for name in ENSEMBLES} == {"ensemble"}
     assert rows["ensemble_selection"]["rank"] < min(rows[name]["rank"] for name in rows if name.startswith("noise"))
+    check_gauss_rank(directory, finished, groups, kind)
+
+
+def check_gauss_rank(directory: Path, finished: FinishedRun, groups: NDArray[np.str_], kind: str) -> None:
+    """Check the weights of the Gaussian ranks, by the scores of the models, and their mean."""
+    weights = finished.report["chosen"]["ensemble_gauss_rank"]["weights"]
+    assert sum(weights.values()) == pytest.approx(1)
+    if kind == "graded":  # the logloss of these models is worse than a coin's, as they are overconfident
+        assert min(weights[name] for name in weights if name.startswith("knows")) > 0.3
+        assert max(weights[name] for name in weights if name.startswith("noise")) < 0.2
+    columns = []
+    for name in weights:
+        values, ranks = read_model(directory, name), np.empty(1_000)
+        for group in set(groups):
+            in_era = groups == group
+            ranks[in_era] = (mean_ranks(values[in_era]) - 0.5) / in_era.sum()
+        columns.append(ranks)
+    expected = normal_mean(np.column_stack(columns), list(weights.values()))
+    found = np.array(list(read_ensemble(directory, "ensemble_gauss_rank").values()))
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_ensemble_fleming_is_the_geometric_mean_of_his_four_models(runner: Runner) -> None:
+    directory = runner.directory
+    write_run(directory)
+    names = ("logistic_regression", "factorization_machines", "gradient_boosted_trees", "pairwise_regression")
+    models = {name: informed(directory, 0.4, seed).round(9) for seed, name in enumerate(names)}
+    write_models(directory, **models, svm=informed(directory, 0.9, 7), neural_network=informed(directory, 0.2, 8))
+    finished = fit(runner, "ensemble")
+    assert finished.code == 0, finished.lines
+    assert finished.report["chosen"]["ensemble_fleming"]["models"] == sorted(names)
+    of_one, of_zero = (
+        np.prod(side, axis=0) ** (1 / 4) for side in (list(models.values()), [1 - model for model in models.values()])
+    )
+    found = np.array(list(read_ensemble(directory, "ensemble_fleming").values()))
+    assert found == pytest.approx(of_one / (of_one + of_zero), abs=1e-9)
+    of_all = np.array(list(read_ensemble(directory, "ensemble_geometric_mean").values()))
+    assert np.abs(found - of_all).max() > 0.01
+    # of those that the run has, and of all models without any of them
+    for name in names[:3]:
+        (directory / "validation" / f"{name}.csv").unlink()
+    fit(runner, "ensemble")
+    found = np.array(list(read_ensemble(directory, "ensemble_fleming").values()))
+    assert found == pytest.approx(models["pairwise_regression"], abs=1e-9)
+    (directory / "validation" / "pairwise_regression.csv").unlink()
+    notes = fit(runner, "ensemble").report["notes"]
+    assert f"ensemble_fleming: the run has none of {', '.join(names)}; it equals ensemble_geometric_mean" in notes
+    assert read_ensemble(directory, "ensemble_fleming") == read_ensemble(directory, "ensemble_geometric_mean")
 
 
 @pytest.mark.parametrize("kind", ["graded", "binary"])
@@ -991,7 +1048,7 @@ def test_ensemble_selection_impossible_has_equal_weights(
     assert set(selection["weights"].values()) == {1 / len(models)}
     assert reason in selection["equal_weights_because"]
     assert any(reason in note for note in finished.report["notes"])
-    assert len(read_ensemble(directory, "selection")) == len(read_ensemble(directory, "geometric_mean")) == 1_000
+    assert {len(read_ensemble(directory, name)) for name in ENSEMBLES} == {1_000}
 
 
 def test_post_processing_constant_models_succeed(runner: Runner) -> None:
@@ -1003,7 +1060,7 @@ def test_post_processing_constant_models_succeed(runner: Runner) -> None:
     selection = finished.report["chosen"]["ensemble_selection"]
     assert selection["weights"] == {"svm": 0.5, "xgboost": 0.5}
     assert "no model has a score" in selection["equal_weights_because"]
-    assert set(read_ensemble(directory, "geometric_mean").values()) == {0.5}
+    assert set(read_ensemble(directory, "ensemble_geometric_mean").values()) == {0.5}
     assert_preprocessed(fit(runner, "evaluate"))
     assert {row["corr"] for row in leaderboard_rows(directory).values()} == {None}
 
@@ -1023,7 +1080,7 @@ def test_post_processing_real_rows_equal_numerai_tools(runner: Runner, real_arch
     assert fit(runner, "ensemble").code == 0
     assert_preprocessed(fit(runner, "evaluate"))
     found, ours = run_program(runner, "numerai_scores.py"), leaderboard_rows(directory)
-    for name in ("one", "other", "ensemble_geometric_mean", "ensemble_selection"):
+    for name in ("one", "other", *ENSEMBLES):
         assert (ours[name]["rows"], ours[name]["eras"]) == (382, 12)
         for score in ("logloss", "consistency", "corr"):
             assert_equal(ours[name][score], found[name][score])

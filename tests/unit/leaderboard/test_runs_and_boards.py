@@ -17,7 +17,7 @@ from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.task_records import remove_record
 from numerai_pipeline.storage.used_objects import RunRef
 from tests.generated_results import add_task, write_json
-from tests.generated_run import DAG_RUN, FORMULA, FOUR_MAPS, MODELS, make_run
+from tests.generated_run import DAG_RUN, ENSEMBLES, FORMULA, FOUR_MAPS, MODELS, make_run
 
 
 def change(path: Path, **changes: Any) -> None:
@@ -38,7 +38,7 @@ def test_list_runs_newest_round_comes_first(tmp_path: Path) -> None:
     listed = list_runs(tmp_path)
     assert [run["round"] for run in listed] == ["1335", "1335", "999", "archive"]
     assert listed[1]["run"] == older.directory.name
-    assert listed[0]["models"] == 4
+    assert listed[0]["models"] == 6
     assert listed[1]["best"] == json.loads(older.leaderboard.read_text())["models"][0]["model"]
     assert listed[0]["source"] == "practice"
 
@@ -118,7 +118,7 @@ def test_read_run_finished_has_every_part(tmp_path: Path) -> None:
     board = read_run(layout)
     assert board["missing"] == board["problems"] == []
     assert board["evaluated"] is True
-    assert [row["rank"] for row in board["models"]] == list(range(1, 12))
+    assert [row["rank"] for row in board["models"]] == list(range(1, 14))
     written = json.loads(layout.leaderboard.read_text())["models"]
     assert [row["model"] for row in board["models"]] == [row["model"] for row in written]
     assert board["models"][0]["corr"] == pytest.approx(written[0]["corr"], rel=1e-5)
@@ -454,5 +454,5 @@ def test_read_run_of_an_earlier_release_has_everything(tmp_path: Path) -> None:
 
 def test_read_run_of_all_models_has_every_row(tmp_path: Path) -> None:
     board = read_run(make_run(tmp_path, models=MODELS, tables=False))
-    assert len(board["models"]) == len(MODELS) + 3
-    assert len(board["correlations"]["matrix"]) == len(MODELS) + 2
+    assert len(board["models"]) == len(MODELS) + len(ENSEMBLES) + 1
+    assert len(board["correlations"]["matrix"]) == len(MODELS) + len(ENSEMBLES)
