@@ -30,6 +30,7 @@ from rich.console import Console
 from benchmarks.airflow_times import read_database, task_times
 from benchmarks.bench import SEED, TABLES, TARGET_DAYS, Bench, machine
 from benchmarks.scale_page import write_page
+from numerai_pipeline.core.payout import CORRELATION, PaidScore
 from numerai_pipeline.dataset.raw import RawDataset, RawFile
 from numerai_pipeline.dataset.unpack import find_or_make_dataset, write_live
 from numerai_pipeline.models.registry import load_registry
@@ -63,7 +64,8 @@ def make_tables(work: Path, feature_set: FeatureSet) -> Path:
     }
     files = {role: season.file(name, number, print) for role, name in names.items()}
     made_from = {role: RawFile(str(path), file_sha256(path)) for role, path in files.items()}
-    raw = RawDataset("v5", "practice", str(number), "v5.3", made_from, payout_days=TARGET_DAYS)
+    payout = (PaidScore(CORRELATION, f"corr{TARGET_DAYS}", TARGET_DAYS, 1.0),)
+    raw = RawDataset("v5", "practice", str(number), "v5.3", made_from, payout=payout)
     data = DataLayout(work / feature_set / "data")
     dataset = find_or_make_dataset(raw, data, feature_set=feature_set, target=None, every_nth_era=1)
     run = data.run(str(number), "benchmark")

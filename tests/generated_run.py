@@ -27,8 +27,9 @@ MODELS = (
     *("svm", "xgboost", "wide_and_deep", "auto_sklearn", "auto_weka", "logistic_regression", "neural_network", "tpot"),
     *("pairwise_network", "pairwise_regression", "factorization_machines", "gradient_boosted_trees", "lightgbm"),
 )
-ENSEMBLES = ("ensemble_geometric_mean", "ensemble_selection")
+ENSEMBLES = ("ensemble_geometric_mean", "ensemble_fleming", "ensemble_selection", "ensemble_gauss_rank")
 DAG_RUN = RunRef("numerai_tournament", "manual__2026-08-15T13:00:00+00:00")
+FORMULA = "3 x corr60 + 15 x mmc60"
 CREATED_AT = "2026-08-15T14:30:00+00:00"  # five days after the fits
 FOUR_MAPS = ("perplexity_05", "perplexity_30", "perplexity_30_polynomial", "perplexity_50")
 
@@ -56,7 +57,7 @@ def make_run(
     seed
         Seed of the values and of the directory's name.
     models
-        Names of the models that succeeded; with two ensembles and a reference they are the leaderboard.
+        Names of the models that succeeded; with the ensembles and a reference they are the leaderboard.
     eras
         Validation eras.
     evaluated
@@ -367,8 +368,6 @@ def _evaluate(
             "sharpe": None if constant else corr.mean() / corr.std(),
             "max_drawdown": None if constant else float(np.max(np.maximum.accumulate(running) - running)),
             "positive_eras": None if constant else float(np.mean(corr > 0)),
-            "mmc": None,
-            "bmc": None,
             "feature_exposure": None if constant else float(random.uniform(0.1, 0.45)),
             "logloss": (0.693147 if constant else 0.6931 - skill / 8) if binary else None,
             "consistency": (0.0 if constant else float(np.mean(corr > 0))) if binary else None,
@@ -378,8 +377,10 @@ def _evaluate(
             "most_like": None if constant else names[0],
             "original": None if constant else place != 2,
         }
+        if not binary:
+            row |= _numerai_scores(row["corr"], random)
         rows.append((row, corr))
-    rows.sort(key=lambda pair: pair[0]["logloss"] if binary else -(pair[0]["corr"] or -1))
+    rows.sort(key=lambda pair: pair[0]["logloss"] if binary else -(pair[0]["payout"] or -1))
     for rank, (row, corr) in enumerate(rows, start=1):
         row["rank"] = rank
         by_era = [
@@ -394,9 +395,16 @@ def _evaluate(
     np.fill_diagonal(matrix, 1.0)
     board = {
         "target": "binary" if binary else "graded",
-        "sorted_by": "logloss" if binary else "corr",
+        "sorted_by": "logloss" if binary else "payout",
+        "ranking": {
+            "formula": "logloss" if binary else FORMULA,
+            "eras": list(range(121 if binary else 121 + eras // 2, 121 + eras)),
+            "fallback": None,
+        },
+        "benchmark": None if binary else "v53_lgbm_ender60",
         "rows": 100 * eras,
         "eras": eras,
+        "recent_eras": min(eras, 52),
         "models": [row for row, _ in rows],
         "left_out": {},
         "rank_correlations": {"models": names, "matrix": matrix.tolist()},
@@ -407,11 +415,27 @@ def _evaluate(
         write_manifest(path, rows=1, columns=["id", "prediction"])
     weights = dict(zip(models, random.dirichlet(np.full(len(models), 0.4)).round(2).tolist(), strict=True))
     scored = {"eras": list(range(eras // 2)), "gain": 0.00021}
-    selection = {"weights": weights, "objective": "mean CORR of the eras", "best_model": models[0], "scored_on": scored}
+    objective = "logloss" if binary else f"mean payout score of the eras, {FORMULA}"
+    selection = {"weights": weights, "objective": objective, "best_model": models[0], "scored_on": scored}
     chosen = {"ensemble_selection": {**selection, "equal_weights_because": None}}
     _write(layout.report("ensemble"), {"seconds": 8.1, "peak_memory_mib": 410, "validation": None, "chosen": chosen})
     _write(layout.report("evaluate"), {"seconds": 14.9, "peak_memory_mib": 620, "validation": None, "chosen": {}})
     _write(layout.leaderboard, board)
+
+
+def _numerai_scores(corr: float | None, random: np.random.Generator) -> dict[str, float | None]:
+    """Give the scores of targets of several grades, over all eras and over the last 52 weeks."""
+    names = ("mmc", "bmc", "fnc", "meta_model_correlation")
+    of_both: dict[str, float | None] = {}
+    for suffix in ("", "_52_weeks"):
+        found = dict.fromkeys(("payout", "corr", *names, "feature_exposure"), None)
+        if corr is not None:
+            own = corr + (0.002 * random.normal() if suffix else 0)
+            mmc, bmc, fnc = (float(value) for value in random.normal([0.002, 0.001, 0.8 * own], 0.002))
+            alike, exposure = float(random.uniform(0.3, 0.9)), float(random.uniform(0.1, 0.45))
+            found = dict(zip(found, (3 * own + 15 * mmc, own, mmc, bmc, fnc, alike, exposure), strict=True))
+        of_both |= {f"{name}{suffix}": value for name, value in found.items()}
+    return of_both | {"payout_eras": 0 if corr is None else 30}
 
 
 def _distribution(random: np.random.Generator) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from numerai_pipeline.core.payout import PaidScore
+
 ROOT = Path(__file__).parent.parent
 DEPLOYMENT = "tests"
 """Id of the Airflow deployment."""
@@ -25,6 +27,16 @@ INDEPENDENT = ("svm", "xgboost", "lightgbm", "wide_and_deep", "auto_sklearn", "a
 def task(**entry: object) -> dict[str, object]:
     """Make an entry of the registry with the least it needs."""
     return {"image": "classic", "description": "A test.", "memory": 512, "time_limit": 5, **entry}
+
+
+def payout(days: int) -> tuple[PaidScore, ...]:
+    """Make the paid scores of a round on a target of 20 or 60 days, as recorded."""
+    corr, mmc = (3.0, 15.0) if days == 60 else (0.75, 2.25)
+    names = ("corr60", "mmc60") if days == 60 else ("v2_corr20", "mmc")
+    return (
+        PaidScore("correlation", names[0], days, corr),
+        PaidScore("meta_model_contribution", names[1], days, mmc),
+    )
 
 
 def wait_until_contended(lock: Path) -> None:

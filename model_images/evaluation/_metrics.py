@@ -6,15 +6,22 @@ null in the reports.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-from numerai_tools.scoring import correlation_contribution, numerai_corr, sharpe_ratio
+from numerai_tools.scoring import (
+    correlation_contribution,
+    feature_neutral_corr,
+    numerai_corr,
+    sharpe_ratio,
+    spearman_correlation,
+)
 from scipy.special import ndtri
+from scipy.stats import rankdata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -39,7 +46,58 @@ def corr(predictions: NDArray[np.float64], targets: NDArray[np.float64]) -> NDAr
         varying = [model for model in models if _varies(predictions[rows, model])]
         if varying and _varies(targets[rows]):
             frame, truth = pd.DataFrame(predictions[np.ix_(rows, varying)]), pd.Series(targets[rows], name="target")
-            scores[varying] = _numerai_corr(frame, truth)
+            scores[varying] = _each(frame, lambda columns: numerai_corr(columns, truth))  # noqa: B023 (called at once)
+    return scores
+
+
+def neutral_corr(
+    predictions: NDArray[np.float64], features: NDArray[np.float64], targets: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Compute FNC, `feature_neutral_corr` of numerai-tools: CORR of the predictions without their linear part.
+
+    Parameters
+    ----------
+    predictions, targets
+        As for `corr`.
+    features
+        Without NaN, shape (rows of an era, features).
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (models,)
+        NaN where it is undefined; also where there are not more rows than features, which explain everything.
+    """
+    scores = np.full(predictions.shape[1], np.nan)
+    for models, rows in _scorable(predictions):
+        varying = [model for model in models if _varies(predictions[rows, model])]
+        if varying and _varies(targets[rows]) and len(rows) > features.shape[1] + 1:
+            frame, truth = pd.DataFrame(predictions[np.ix_(rows, varying)]), pd.Series(targets[rows], name="target")
+            neutralizers = pd.DataFrame(features[rows])
+            scores[varying] = _each(frame, lambda columns: feature_neutral_corr(columns, neutralizers, truth))  # noqa: B023
+    return scores
+
+
+def rank_correlation(predictions: NDArray[np.float64], anchor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the rank correlation of models with another one, by `spearman_correlation` of numerai-tools.
+
+    Parameters
+    ----------
+    predictions, anchor
+        As for `contribution`.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (models,)
+        In [-1, 1]; NaN where it is undefined.
+    """
+    scores = np.full(predictions.shape[1], np.nan)
+    present = ~np.isnan(anchor)
+    for models, rows in _scorable(np.where(present[:, np.newaxis], predictions, np.nan)):
+        if _varies(anchor[rows]):
+            other = pd.Series(anchor[rows])
+            for model in models:
+                if _varies(predictions[rows, model]):
+                    scores[model] = spearman_correlation(other, pd.Series(predictions[rows, model]))
     return scores
 
 
@@ -83,22 +141,98 @@ class FastCorr:
         keys.sort(axis=1)
         levels = self._levels[keys & ((1 << self._bits) - 1)]
         keys >>= self._bits
+        ties = _Ties.of(keys)
+        values = self._values[ties.places]
+        products, sums, squares = (
+            np.add.reduceat(each, ties.of_model)
+            for each in (
+                values * np.add.reduceat(levels.ravel(), ties.first),
+                values * ties.sizes,
+                values * values * ties.sizes,
+            )
+        )
+        variances = squares - sums * sums / rows
+        variances[ties.groups == 1] = np.nan  # constant
+        scores: NDArray[np.float64] = products / np.sqrt(variances * self._variance)
+        return scores
+
+
+def has_contribution(anchor: NDArray[np.float64], targets: NDArray[np.float64]) -> bool:
+    """Check whether the contribution beyond another model is defined in an era; arguments as for `contribution`."""
+    present = ~np.isnan(anchor)
+    return int(np.count_nonzero(present)) > 1 and _varies(anchor[present]) and _varies(targets[present])
+
+
+class FastContribution:
+    """The contribution of means of ranks, equal to `contribution` to 12 decimals.
+
+    It is linear in the Gaussian ranks of a model: each row's weight follows from the targets and the other model, and
+    is computed once. A score needs one sort. numerai-tools' assertions are not checked.
+
+    Parameters
+    ----------
+    anchor
+        The other model's predictions, NaN where it has none, shape (rows of an era,).
+    targets
+        Without NaN, shape (rows of an era,). `has_contribution` holds for both.
+    """
+
+    def __init__(self, anchor: NDArray[np.float64], targets: NDArray[np.float64]) -> None:
+        self._present = np.flatnonzero(~np.isnan(anchor))
+        rows = len(self._present)
+        # the row in the last bits of a number; numbers that differ by less than a step are equal
+        self._bits = (rows - 1).bit_length()
+        self._steps = 2.0 ** min(40, 61 - self._bits)
+        self._values = ndtri(np.arange(1, 2 * rows) / (2 * rows))
+        others = self._values[(2 * rankdata(anchor[self._present]) - 2).astype(np.intp)]
+        centred = 4 * (targets[self._present] - targets[self._present].mean())
+        self._weights = (centred - others * (centred @ others) / (others @ others)) / rows
+
+    def __call__(self, predictions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score means of ranks, in [0, 1], shape (models, rows of the era)."""
+        if len(self._present) < predictions.shape[1]:
+            predictions = predictions[:, self._present]
+        keys = (predictions * self._steps + 0.5).astype(np.int64)
+        keys <<= self._bits
+        keys |= np.arange(predictions.shape[1])
+        keys.sort(axis=1)
+        weights = self._weights[keys & ((1 << self._bits) - 1)]
+        keys >>= self._bits
+        ties = _Ties.of(keys)
+        products = self._values[ties.places] * np.add.reduceat(weights.ravel(), ties.first)
+        scores: NDArray[np.float64] = np.add.reduceat(products, ties.of_model)
+        return scores
+
+
+class _Ties(NamedTuple):
+    """Groups of equal predictions among sorted ones, shape (models, rows), all models one after the other.
+
+    Attributes
+    ----------
+    first, sizes, places : numpy.ndarray of int, shape (groups,)
+        Index of the first prediction of each group, its size, and its index among the values of mean ranks: each group
+        has its mean rank.
+    of_model, groups : numpy.ndarray of int, shape (models,)
+        Index of the first group of each model, and the number of its groups.
+    """
+
+    first: NDArray[np.intp]
+    sizes: NDArray[np.intp]
+    places: NDArray[np.intp]
+    of_model: NDArray[np.intp]
+    groups: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, keys: NDArray[np.signedinteger[Any]]) -> _Ties:
+        models, rows = keys.shape
         is_first = np.ones((models, rows), dtype=bool)
         np.not_equal(keys[:, 1:], keys[:, :-1], out=is_first[:, 1:])
-        # each group of equal predictions has its mean rank
         first = np.flatnonzero(is_first)
         sizes = np.diff(first, append=models * rows)
         of_model = np.searchsorted(first, np.arange(models) * rows)
         groups = np.diff(of_model, append=len(first))
-        values = self._values[2 * (first - np.repeat(np.arange(models) * rows, groups)) + sizes - 1]
-        products, sums, squares = (
-            np.add.reduceat(each, of_model)
-            for each in (values * np.add.reduceat(levels.ravel(), first), values * sizes, values * values * sizes)
-        )
-        variances = squares - sums * sums / rows
-        variances[groups == 1] = np.nan  # constant
-        scores: NDArray[np.float64] = products / np.sqrt(variances * self._variance)
-        return scores
+        places = 2 * (first - np.repeat(np.arange(models) * rows, groups)) + sizes - 1
+        return cls(first, sizes, places, of_model, groups)
 
 
 def contribution(
@@ -106,7 +240,7 @@ def contribution(
 ) -> NDArray[np.float64]:
     """Compute the contribution of models beyond another one, by `correlation_contribution` of numerai-tools.
 
-    It is MMC for Numerai's meta model, BMC for the benchmark models.
+    It is MMC for Numerai's meta model, BMC for a benchmark model.
 
     Parameters
     ----------
@@ -189,11 +323,11 @@ def _varies(values: NDArray[np.float64]) -> bool:
     return bool(np.max(values) > np.min(values))
 
 
-def _numerai_corr(frame: pd.DataFrame, targets: pd.Series) -> NDArray[np.float64]:
+def _each(frame: pd.DataFrame, score: Callable[[pd.DataFrame], pd.Series]) -> NDArray[np.float64]:
     """Score all models at once, or each separately when one of them fails an assertion of numerai-tools."""
     try:
-        return np.asarray(numerai_corr(frame, targets), dtype=np.float64)
+        return np.asarray(score(frame), dtype=np.float64)
     except AssertionError:
         if frame.shape[1] == 1:
             return np.array([np.nan])
-        return np.concatenate([_numerai_corr(frame[[model]], targets) for model in frame])
+        return np.concatenate([_each(frame[[model]], score) for model in frame])

@@ -211,8 +211,8 @@ def _describe_mismatch(found: pa.Table, table: Table) -> str:
     return f"{unknown:,} of its ids are not in the table"
 
 
-def read_optional(storing: Path, stem: str, table: TableView) -> dict[str, NDArray[np.float64]] | None:
-    """Read a file ``<stem>.parquet`` or ``<stem>.csv`` of ids and numbers, if it exists.
+def read_optional(storing: Path, stem: str, table: TableView, column: str | None = None) -> NDArray[np.float64] | None:
+    """Read a column of a file ``<stem>.parquet`` or ``<stem>.csv`` of ids and numbers, if it exists.
 
     Parameters
     ----------
@@ -222,32 +222,48 @@ def read_optional(storing: Path, stem: str, table: TableView) -> dict[str, NDArr
         The file's name without its suffix.
     table
         The rows that are requested; the file may have others.
+    column
+        The column; by default the first of numbers.
 
     Returns
     -------
-    dict or None
-        Column → its values in the table's order, float64, NaN for rows it does not have; None without a file.
+    numpy.ndarray of float64, shape (rows of the table,), or None
+        In the table's order, NaN for rows without a value; None without a file.
 
     Raises
     ------
     BadDataError
-        When it differs from its manifest (which is optional), cannot be read, or has no column ``id`` or no column of
-        numbers.
+        When it differs from its manifest (which is optional), cannot be read, or has no column ``id``, not this column,
+        or no column of numbers.
     """
     path = next((path for suffix in ("parquet", "csv") if (path := storing / f"{stem}.{suffix}").is_file()), None)
     if path is None:
         return None
     outputs.verify(path, "unzip")
     try:
-        found = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
+        schema = _schema(path)
+        names = [field.name for field in schema if field.name not in _TEXT_COLUMNS and _is_number(field.type)]
+        selected = names[0] if column is None and names else column
+        if "id" not in schema.names or selected not in names:
+            wanted = "a column of numbers" if column is None else f"{column!r}, a column of numbers,"
+            raise BadDataError(
+                f"{path.name}: its columns are {', '.join(schema.names)}; 'id' and {wanted} are required"
+            )
+        columns = ["id", selected]
+        if path.suffix == ".parquet":
+            found = pq.read_table(path, columns=columns)
+        else:
+            found = pa_csv.read_csv(path, convert_options=pa_csv.ConvertOptions(include_columns=columns))
     except (pa.ArrowException, OSError) as error:
         raise BadDataError(f"{path.name}: it cannot be read ({error})") from error
-    names = [field.name for field in found.schema if field.name not in _TEXT_COLUMNS and _is_number(field.type)]
-    if "id" not in found.column_names or not names:
-        raise BadDataError(
-            f"{path.name}: its columns are {', '.join(found.column_names)}; 'id' and a column of numbers are required"
-        )
-    return {name: _for_rows(table, found["id"], _numbers(found[name])) for name in names}
+    return _for_rows(table, found["id"], _numbers(found[selected]))
+
+
+def _schema(path: Path) -> pa.Schema:
+    if path.suffix == ".parquet":
+        return pq.read_schema(path)
+    with pa_csv.open_csv(path) as reader:
+        return reader.schema
 
 
 def _for_rows(table: TableView, ids: pa.ChunkedArray, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,21 +5,25 @@ walk-forward run they are scored on the live rows, whose targets (``targets.parq
 model whose fit has no predictions of the newest validation eras is scored on the others. References for comparison are
 a constant 0.5, and the example predictions if the dataset has them.
 
-By era: CORR, MMC and BMC (numerai-tools), feature exposure, and logloss for targets of 0 and 1. Over all eras: mean,
-standard deviation, Sharpe ratio, maximum drawdown, share of positive eras, and the criteria of 2018 (`_metrics_2018`).
-An undefined score is null.
+By era, with numerai-tools: CORR, MMC, BMC, FNC, correlation with the meta model, feature exposure, and the round's
+payout score (`_payout`); logloss for targets of 0 and 1. Their means are over all eras, and over the last 52 weeks.
+Standard deviation, Sharpe ratio, maximum drawdown and share of positive eras of CORR, and the criteria of 2018
+(`_metrics_2018`), are over all eras. An undefined score is null.
 
-The outputs, in the directory of the fit, are ``leaderboard.json`` and ``leaderboard.csv``, best first (by mean CORR, by
-logloss for targets of 0 and 1), and for each model ``evaluation/<model>.json`` with its eras and the distributions of
-its predictions, by data type, with those of the live rows where the run's directory has ``live.parquet``. Optional
-files there, each with ``id`` and columns of numbers, Parquet or CSV:
+Models are ranked by the payout score, on the eras in which all of its parts are known. Without it, by mean CORR, and
+the leaderboard has the reason. Targets of 0 and 1 are ranked by logloss.
+
+The outputs, in the directory of the fit, are ``leaderboard.json`` and ``leaderboard.csv``, best first, and for each
+model ``evaluation/<model>.json`` with its eras and the distributions of its predictions, by data type, with those of
+the live rows where the run's directory has ``live.parquet``. Optional files there, each with ``id`` and columns of
+numbers, Parquet or CSV:
 
 ``example_predictions``
     A reference.
 ``meta_model``
-    Numerai's meta model, for MMC.
+    Numerai's meta model, for MMC and the correlation with it.
 ``benchmark_models``
-    For BMC; several columns are combined by their mean rank in the era.
+    For BMC: the column that ``BENCHMARK`` names, such as ``v53_lgbm_ender60``. Other columns are not used.
 """
 
 from __future__ import annotations
@@ -29,7 +33,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from numerai_contract import outputs
 from numerai_contract.exits import BadDataError
@@ -38,10 +41,13 @@ from numerai_contract.tables import Table
 from numerai_contract.task import TrainingSummary
 
 from . import _targets
-from ._exposure import Exposure, exposure
-from ._metrics import Series, contribution, corr
+from ._comparisons import EXAMPLE, META_MODEL, find_benchmark, find_comparison
+from ._feature_scores import FeatureScores, feature_scores
+from ._metrics import Series, contribution, corr, rank_correlation
 from ._metrics_2018 import COMPARED, concordance, losses, originality, rank_correlations
-from ._prediction_files import LIVE, VALIDATION, Entry, load_predictions, read_live_or_note, read_optional
+from ._payout import read_payout
+from ._prediction_files import LIVE, VALIDATION, Entry, load_predictions, read_live_or_note
+from ._ranking import choose_ranking
 from ._writers import to_jsonable, write_csv, write_json
 
 if TYPE_CHECKING:
@@ -51,27 +57,44 @@ if TYPE_CHECKING:
 
     from numerai_contract.task import Task
 
+    from ._payout import Payout
     from ._targets import KnownTargets
 
 LEADERBOARD = "leaderboard"
 REPORTS = "evaluation"
-CONSTANT, EXAMPLE = "constant_half", "example_predictions"
+CONSTANT = "constant_half"
+MEANS = ("payout", "corr", "mmc", "bmc", "fnc", "meta_model_correlation", "feature_exposure")
+"""Scores by era whose means are on the leaderboard: over all eras, and over the last `RECENT_WEEKS`."""
+RECENT_WEEKS = 52
+RECENT = f"_{RECENT_WEEKS}_weeks"
 COLUMNS = (
-    *("rank", "model", "kind", "rows", "eras", "corr", "corr_std", "sharpe", "max_drawdown", "positive_eras"),
-    *("mmc", "bmc", "feature_exposure", "logloss", "consistency", "concordance", "concordant"),
-    *("originality", "most_like", "original"),
+    *("rank", "model", "kind", "rows", "eras", "payout", "payout_eras", "corr", "corr_std", "sharpe", "max_drawdown"),
+    *("positive_eras", *MEANS[2:], *(f"{name}{RECENT}" for name in MEANS), "logloss", "consistency", "concordance"),
+    *("concordant", "originality", "most_like", "original"),
 )
 _BINS = 40
 _LIVE_TABLE = "live.parquet"
 
 
 class _ByEra(NamedTuple):
-    """Scores of each era and entry, shape (eras, entries), NaN where undefined."""
+    """Scores of each era and entry.
 
-    corr: NDArray[np.float64]
-    mmc: NDArray[np.float64]
-    bmc: NDArray[np.float64]
-    exposure: Exposure
+    Attributes
+    ----------
+    scores : dict
+        Each of `MEANS` → shape (eras, entries), NaN where undefined.
+    most_exposed : numpy.ndarray of int, shape (eras, entries)
+        Index of the feature with the largest exposure.
+    recent : numpy.ndarray of bool, shape (eras,)
+        Marks the last `RECENT_WEEKS`, up to the newest era with a known target.
+    benchmark : str or None
+        Name of the benchmark model of BMC.
+    """
+
+    scores: dict[str, NDArray[np.float64]]
+    most_exposed: NDArray[np.intp]
+    recent: NDArray[np.bool_]
+    benchmark: str | None
 
 
 def make(task: Task) -> TrainingSummary:
@@ -95,7 +118,11 @@ def make(task: Task) -> TrainingSummary:
     targets = _targets.known_targets(table, hidden=hidden)
     if not targets.eras:
         task.note("no row has a known target: there are only scores that need no targets")
-    by_era = _score(task, table, found.values, targets)
+    payout, fallback = read_payout(task.parameters)
+    by_era = _score(task, table, found.values, targets, payout)
+    ranking = choose_ranking(targets, by_era.scores, payout, fallback)
+    if ranking.fallback is not None:
+        task.note(f"ranked by {ranking.formula}, not by the payout score: {ranking.fallback}")
     compared = [index for index, entry in enumerate(entries) if entry.kind != "reference"]
     with task.progress.step("comparing the models"):
         similarities = np.full((len(entries), len(entries)), np.nan)
@@ -104,7 +131,7 @@ def make(task: Task) -> TrainingSummary:
             found.values[:, : len(compared)], task.parameters.threads
         )
         rows = [_row(index, entries, targets, by_era, similarities, parts[index]) for index in range(len(entries))]
-    best_first = sorted(rows, key=lambda row: _order(row, binary=targets.binary))
+    best_first = sorted(rows, key=ranking.order)
     for rank, row in enumerate(best_first, start=1):
         row["rank"] = rank
     inputs = task.parameters.inputs
@@ -118,9 +145,12 @@ def make(task: Task) -> TrainingSummary:
     write_csv(directory / f"{LEADERBOARD}.csv", [to_jsonable(row) for row in best_first], COLUMNS, inputs)
     board = {
         "target": "binary" if targets.binary else "graded",
-        "sorted_by": "logloss" if targets.binary else "corr",
+        "sorted_by": ranking.by,
+        "ranking": {"formula": ranking.formula, "eras": ranking.eras, "fallback": ranking.fallback},
+        "benchmark": by_era.benchmark,
         "rows": len(targets.rows),
         "eras": len(targets.eras),
+        "recent_eras": int(np.count_nonzero(by_era.recent)),
         "models": best_first,
         "left_out": found.left_out,
         "rank_correlations": {
@@ -138,57 +168,52 @@ def make(task: Task) -> TrainingSummary:
 def _references(task: Task, table: Table) -> list[Entry]:
     """Collect the references."""
     references = [Entry(CONSTANT, "reference", np.full(len(table), 0.5))]
-    example = _optional(task, EXAMPLE, table)
+    example = find_comparison(task, EXAMPLE, table)
     if example is not None:
-        references.append(Entry(EXAMPLE, "reference", next(iter(example.values()))))
+        references.append(Entry(EXAMPLE, "reference", example))
     return references
 
 
-def _optional(task: Task, stem: str, table: Table) -> dict[str, NDArray[np.float64]] | None:
-    """Read an optional file; a damaged file is left out with a note."""
-    try:
-        return read_optional(task.parameters.storing, stem, table)
-    except BadDataError as error:
-        task.note(f"left out: {error}")
-        return None
-
-
-def _score(task: Task, table: Table, predictions: NDArray[np.float64], targets: KnownTargets) -> _ByEra:
+def _score(
+    task: Task, table: Table, predictions: NDArray[np.float64], targets: KnownTargets, payout: Payout | None
+) -> _ByEra:
     """Score all entries, the columns of `predictions`, in all eras."""
-    meta, benchmarks = _optional(task, "meta_model", table), _optional(task, "benchmark_models", table)
-    entries = predictions.shape[1]
-    found = {name: np.full((len(targets.eras), entries), np.nan) for name in ("corr", "mmc", "bmc")}
-    with task.progress.step(f"scoring {entries} predictions on {len(targets.eras):,} eras"):
+    meta_model, benchmark = find_comparison(task, META_MODEL, table), find_benchmark(task, table)
+    eras, entries = len(targets.eras), predictions.shape[1]
+    scores = {name: np.full((eras, entries), np.nan) for name in MEANS}
+    with task.progress.step(f"scoring {entries} predictions on {eras:,} eras"):
 
         def score_era(index: int) -> None:
             era = targets.eras[index]
             in_era = predictions[era.rows]
-            found["corr"][index] = corr(in_era, era.targets)
-            if meta is not None:
-                found["mmc"][index] = contribution(in_era, next(iter(meta.values()))[era.rows], era.targets)
-            if benchmarks is not None:
-                found["bmc"][index] = contribution(in_era, _mean_rank(benchmarks, era.rows), era.targets)
+            scores["corr"][index] = corr(in_era, era.targets)
+            if meta_model is not None:
+                anchor = meta_model[era.rows]
+                scores["mmc"][index] = contribution(in_era, anchor, era.targets)
+                scores["meta_model_correlation"][index] = rank_correlation(in_era, anchor)
+            if benchmark is not None:
+                scores["bmc"][index] = contribution(in_era, benchmark[1][era.rows], era.targets)
 
         with ThreadPoolExecutor(task.parameters.threads) as pool:
-            for index, _ in enumerate(pool.map(score_era, range(len(targets.eras)))):
-                task.progress.update((index + 1) / len(targets.eras), f"era {index + 1:,} of {len(targets.eras):,}")
-    with task.progress.step("measuring feature exposure"):
-        exposures = exposure(table, targets, predictions, task.progress.update)
-    return _ByEra(**found, exposure=exposures)
+            for index, _ in enumerate(pool.map(score_era, range(eras))):
+                task.progress.update((index + 1) / eras, f"era {index + 1:,} of {eras:,}")
+    if payout is not None:
+        scores["payout"] = payout.of(scores)
+    with task.progress.step("measuring feature exposure and FNC"):
+        of_features = feature_scores(table, targets, predictions, task.progress.update, task.parameters.threads)
+    _note_neutral_eras(task, table, eras, of_features)
+    scores["feature_exposure"], scores["fnc"] = of_features.exposure, of_features.fnc
+    numbers = [-1 if era.number is None else era.number for era in targets.eras]
+    recent = np.array(numbers, dtype=np.int64) > max(numbers, default=-1) - RECENT_WEEKS
+    return _ByEra(scores, of_features.feature, recent, benchmark and benchmark[0])
 
 
-def _mean_rank(columns: dict[str, NDArray[np.float64]], rows: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Average the ranks of several models in the rows of an era; NaN where one of them has no prediction.
-
-    A model without any prediction in the era does not take part: not every file has a column of each model.
-    """
-    stacked = np.column_stack([values[rows] for values in columns.values()])
-    stacked = stacked[:, ~np.isnan(stacked).all(axis=0)]
-    ranks: NDArray[np.float64] = np.full(len(rows), np.nan)
-    present = ~np.isnan(stacked).any(axis=1)
-    if stacked.shape[1] and present.any():
-        ranks[present] = rankdata(stacked[present], axis=0).mean(axis=1)
-    return ranks
+def _note_neutral_eras(task: Task, table: Table, eras: int, scores: FeatureScores) -> None:
+    if scores.first_neutral:
+        task.note(
+            f"FNC: of the newest {eras - scores.first_neutral:,} of {eras:,} eras, as its work grows with the square of"
+            f" the {len(table.feature_names):,} features"
+        )
 
 
 def _row(
@@ -201,22 +226,22 @@ def _row(
 ) -> dict[str, Any]:
     """Compute an entry's row of the leaderboard, without its rank."""
     entry = entries[index]
-    series = Series.of(by_era.corr[:, index])
+    of_entry = {name: scores[:, index] for name, scores in by_era.scores.items()}
+    series = Series.of(of_entry["corr"])
     loss = losses(entry.predictions, targets.eras if targets.binary else ())
     row: dict[str, Any] = {
         "rank": None,
         "model": entry.name,
         "kind": entry.kind,
         "rows": int(np.count_nonzero(~np.isnan(entry.predictions[targets.rows]))),
-        "eras": int(np.count_nonzero(~np.isnan(by_era.corr[:, index]))),
-        "corr": series.mean,
+        "eras": int(np.count_nonzero(~np.isnan(of_entry["corr"]))),
+        "payout_eras": int(np.count_nonzero(~np.isnan(of_entry["payout"]))),
         "corr_std": series.std,
         "sharpe": series.sharpe,
         "max_drawdown": series.max_drawdown,
         "positive_eras": series.positive,
-        "mmc": Series.of(by_era.mmc[:, index]).mean,
-        "bmc": Series.of(by_era.bmc[:, index]).mean,
-        "feature_exposure": Series.of(by_era.exposure.largest[:, index]).mean,
+        **{name: Series.of(scores).mean for name, scores in of_entry.items()},
+        **{f"{name}{RECENT}": Series.of(scores[by_era.recent]).mean for name, scores in of_entry.items()},
         "logloss": loss.logloss,
         "consistency": loss.consistency,
     }
@@ -232,28 +257,19 @@ def _row(
     }
 
 
-def _order(row: dict[str, Any], *, binary: bool) -> tuple[float, str]:
-    """Sort key: best first, entries without a score last, then by name."""
-    score = row["logloss"] if binary else -row["corr"]
-    return (math.inf if score is None or math.isnan(score) else score, row["model"])
-
-
 def _eras(index: int, targets: KnownTargets, by_era: _ByEra, entry: Entry, table: Table) -> list[dict[str, Any]]:
     """List an entry's scores era by era."""
     of_eras = losses(entry.predictions, targets.eras).of_eras if targets.binary else [None] * len(targets.eras)
     listed = []
     for number, (era, loss) in enumerate(zip(targets.eras, of_eras, strict=True)):
-        largest = by_era.exposure.largest[number, index]
-        feature = None if math.isnan(largest) else table.feature_names[by_era.exposure.feature[number, index]]
+        scores = {name: values[number, index] for name, values in by_era.scores.items()}
+        is_exposed = not math.isnan(scores["feature_exposure"])
         listed.append(
             {
                 "era": era.number,
                 "rows": int(np.count_nonzero(~np.isnan(entry.predictions[era.rows]))),
-                "corr": by_era.corr[number, index],
-                "mmc": by_era.mmc[number, index],
-                "bmc": by_era.bmc[number, index],
-                "feature_exposure": largest,
-                "most_exposed_to": feature,
+                **scores,
+                "most_exposed_to": table.feature_names[by_era.most_exposed[number, index]] if is_exposed else None,
                 "logloss": loss,
             }
         )

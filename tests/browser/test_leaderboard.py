@@ -17,7 +17,7 @@ from numerai_pipeline.dag.leaderboard_links import ADDRESS
 from numerai_pipeline.leaderboard.static_page import write_static_page
 from numerai_pipeline.storage.layout import RunLayout
 from tests.browser.conftest import HOSTILE, Watched, WebUi
-from tests.generated_run import make_run
+from tests.generated_run import FORMULA, make_run
 from tests.samples import ROOT
 
 pytestmark = pytest.mark.browser
@@ -143,7 +143,7 @@ def test_page_finished_run_shows_all_sections_at_each_width_and_colour(
 def test_table_click_on_heading_sorts_and_sets_aria_sort(open_page: OpenPage, web_ui: WebUi) -> None:
     page = open_page()
     page.goto(address_of(web_ui, web_ui.finished))
-    assert column(page, "Rank") == [str(rank) for rank in range(1, 12)]
+    assert column(page, "Rank") == [str(rank) for rank in range(1, 14)]
     exposure = scores(page).get_by_role("columnheader", name="Exposure")
     assert exposure.get_attribute("aria-sort") is None
     exposure.get_by_role("button").focus()
@@ -346,3 +346,60 @@ def test_static_file_shows_the_same_page(browser: Browser, tmp_path: Path) -> No
     take(page, "static")
     page.context.close()
     watched.assert_quiet()
+
+
+@pytest.fixture
+def open_static(browser: Browser) -> Iterator[Callable[[RunLayout], Page]]:
+    """Open the static page of a run, without a network."""
+    opened: list[Watched] = []
+
+    def open_one(layout: RunLayout) -> Page:
+        path = write_static_page(layout)
+        page = browser.new_context(viewport={"width": 1400, "height": 900}, offline=True).new_page()
+        opened.append(Watched(page, path.as_uri()))
+        page.goto(path.as_uri())
+        expect(scores(page)).to_be_visible()
+        return page
+
+    yield open_one
+    for watched in opened:
+        watched.page.context.close()
+        watched.assert_quiet()
+
+
+def test_scores_ranked_by_the_payout_score_show_formula_and_recent_weeks(
+    open_static: Callable[[RunLayout], Page], tmp_path: Path
+) -> None:
+    layout = make_run(tmp_path, binary=False)
+    board = json.loads(layout.leaderboard.read_text())
+    page = open_static(layout)
+    expect(page.get_by_text(f"Best first by the payout score, {FORMULA}")).to_contain_text(
+        "over the 30 eras with all of its parts (151 to 180)"
+    )
+    best = board["models"][0]
+    for title, name in (("Payout", "payout"), ("CORR", "corr"), ("MMC", "mmc"), ("BMC", "bmc"), ("FNC", "fnc")):
+        for suffix, more in (("", ""), (", 52 w", "_52_weeks")):
+            shown = column(page, f"{title}{suffix}")[0].replace("\u2212", "-").removeprefix("+")
+            assert float(shown) == pytest.approx(best[f"{name}{more}"], abs=6e-5)
+    assert {"Meta model", "Exposure", "Exposure, 52 w"} <= set(scores(page).locator("thead th").all_inner_texts())
+    head = scores(page).get_by_role("button", name="BMC", exact=True)
+    assert "v53_lgbm_ender60" in str(head.get_attribute("title"))
+    expect(page.get_by_text(f"it gains +0.00021 in mean payout score of the eras, {FORMULA}")).to_be_visible()
+
+
+def test_scores_not_ranked_by_the_payout_score_show_the_reason(
+    open_static: Callable[[RunLayout], Page], tmp_path: Path
+) -> None:
+    layout = make_run(tmp_path, binary=False)
+    reason = "the run has no predictions of the meta model for the scored eras"
+    board = json.loads(layout.leaderboard.read_text())
+    board |= {"sorted_by": "corr", "ranking": {"formula": "mean CORR", "eras": [151, 152], "fallback": reason}}
+    layout.leaderboard.write_text(json.dumps(board))
+    report = json.loads(layout.report("ensemble").read_text())
+    report["chosen"]["ensemble_selection"] |= {"objective": "mean CORR of the eras", "fallback": "0 eras have it"}
+    layout.report("ensemble").write_text(json.dumps(report))
+    page = open_static(layout)
+    expect(page.get_by_text("Best first by mean CORR")).to_contain_text(f"and not by the payout score: {reason}.")
+    expect(page.get_by_text("Selected by mean CORR of the eras")).to_contain_text(
+        "and not by the payout score: 0 eras have it."
+    )

@@ -97,7 +97,8 @@ def test_simulated_round_has_predictions_and_leaderboard(run_pipeline: RunPipeli
         assert 0.6 < report["validation"]["logloss"] < 0.8
     assert json.loads(layout.run_metadata.read_text())["target"] == "target_ender_60"  # the payout target
     leaderboard = json.loads(layout.leaderboard.read_text())
-    ensembles = {"ensemble_geometric_mean", "ensemble_selection"}
+    assert (leaderboard["sorted_by"], leaderboard["benchmark"]) == ("payout", "v53_lgbm_ender60")
+    ensembles = {f"ensemble_{name}" for name in ("geometric_mean", "fleming", "selection", "gauss_rank")}
     assert {row["model"] for row in leaderboard["models"] if row["kind"] != "reference"} == {*FAST, *ensembles}
     assert "example_predictions" in {row["model"] for row in leaderboard["models"] if row["kind"] == "reference"}
     for row in leaderboard["models"]:

@@ -351,7 +351,8 @@ def test_submit_runs_after_failed_evaluation_and_can_fail_the_run(dag: DAG) -> N
     # a leaf: when it fails, so does the run
     assert submit.downstream_task_ids == set()
     assert set(submit.op_kwargs["models"]) == {*INDEPENDENT, *FLEMING}
-    assert {"ensemble_geometric_mean", "ensemble_selection", "svm"} <= set(submit.op_kwargs["predictions"])
+    ensembles = {f"ensemble_{name}" for name in ("geometric_mean", "fleming", "selection", "gauss_rank")}
+    assert {*ensembles, "svm"} <= set(submit.op_kwargs["predictions"])
     assert dag.params.get_param("submit").value is None
 
 

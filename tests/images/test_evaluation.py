@@ -42,6 +42,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
 IMAGE = "evaluation"
 REFERENCE = "constant_half"
+ENSEMBLES = tuple(f"ensemble_{name}" for name in ("geometric_mean", "fleming", "selection", "gauss_rank"))
 
 
 def write_run(directory: Path, kind: str = "binary", **options: Any) -> None:
@@ -202,9 +203,13 @@ def test_evaluate_scores_equal_numerai_tools_and_scikit_learn(runner: Runner, ki
     meta = {"id": ids[:700], "era": ["x"] * 700, "numerai_meta_model": random.random(700)}
     pq.write_table(pa.table(meta), directory / "meta_model.parquet")
     # in another order, and with additional rows
-    benchmark = {"id": [*ids[::-1], "more"], "v5_lgbm": random.random(len(ids) + 1)}
+    benchmark = {
+        "id": [*ids[::-1], "more"],
+        **{name: random.random(len(ids) + 1) for name in ("v53_lgbm_ender20", "v53_lgbm_ender60")},
+    }
     pq.write_table(pa.table(benchmark), directory / "benchmark_models.parquet")
-    assert_preprocessed(fit(runner, "evaluate"))
+    assert_preprocessed(fit(runner, "evaluate", BENCHMARK="v53_lgbm_ender60"))
+    assert read_leaderboard(directory)["benchmark"] == "v53_lgbm_ender60"
     found, rows = run_program(runner, "numerai_scores.py"), leaderboard_rows(directory)
     compared = 0
     for name in ("knowing", "guessing", "tied", "constant"):
@@ -219,32 +224,39 @@ def test_evaluate_scores_equal_numerai_tools_and_scikit_learn(runner: Runner, ki
                 88,
             )  # one target, one row: no correlation, and numerai-tools returns NaN or fails
             assert single <= (era["corr"] is None)
-            for score in ("logloss",) if single else ("corr", "mmc", "bmc", "feature_exposure", "logloss"):
+            names = ("corr", "mmc", "bmc", "fnc", "meta_model_correlation", "feature_exposure", "logloss")
+            for score in ("logloss",) if single else names:
                 # for a constant numerai-tools returns a contribution of 0
                 if name != "constant" or score == "logloss":
                     assert_equal(era[score], theirs.get(score))
                     compared += era[score] is not None
             if name != "constant" and not single:
                 assert era["most_exposed_to"] == theirs["most_exposed_to"]
-    assert compared > (250 if kind == "binary" else 200)
+    assert compared > (300 if kind == "binary" else 250)
     assert rows["constant"]["corr"] is None
     assert (rows["tied"]["logloss"] is None) == (kind == "graded")
 
 
 @pytest.mark.parametrize("rest", [None, np.nan], ids=["null", "NaN"])
-def test_evaluate_benchmark_without_values_does_not_change_bmc(runner: Runner, rest: float | None) -> None:
+def test_evaluate_bmc_is_of_the_named_benchmark_only(runner: Runner, rest: float | None) -> None:
     directory = runner.directory
     write_difficult_tables(directory, "graded")
     ids = read_rows(directory)["id"].to_pylist()
-    path, values = directory / "benchmark_models.parquet", np.random.default_rng(4).random(len(ids))
+    path, random = directory / "benchmark_models.parquet", np.random.default_rng(4)
+    values, others = random.random(len(ids)), random.random(len(ids))
     found = []
-    for more in ({}, {"v6_new": pa.array([rest] * len(ids), pa.float64())}):
-        pq.write_table(pa.table({"id": ids, "v5_lgbm": values, **more}), path)
-        assert_preprocessed(fit(runner, "evaluate"))
+    for more in ({}, {"v53_lgbm_ender20": others}, {"v6_new": pa.array([rest] * len(ids), pa.float64())}):
+        pq.write_table(pa.table({"id": ids, **more, "v53_lgbm_ender60": values}), path)
+        assert_preprocessed(fit(runner, "evaluate", BENCHMARK="v53_lgbm_ender60"))
         found.append({name: row["bmc"] for name, row in leaderboard_rows(directory).items()})
     assert found[0]["knowing"] is not None
-    assert found[0] == found[1]
-    pq.write_table(pa.table({"id": ids, "v6_new": pa.array([rest] * len(ids), pa.float64())}), path)
+    assert found[0] == found[1] == found[2]
+    # a benchmark without values, one that the file does not have, and none
+    finished = assert_preprocessed(fit(runner, "evaluate", BENCHMARK="v6_new"))
+    assert {row["bmc"] for row in leaderboard_rows(directory).values()} == {None}
+    finished = assert_preprocessed(fit(runner, "evaluate", BENCHMARK="v7_lgbm_ender60"))
+    assert any("'id' and 'v7_lgbm_ender60', a column of numbers, are required" in n for n in finished.report["notes"])
+    assert {row["bmc"] for row in leaderboard_rows(directory).values()} == {None}
     assert_preprocessed(fit(runner, "evaluate"))
     assert {row["bmc"] for row in leaderboard_rows(directory).values()} == {None}
 
@@ -314,6 +326,9 @@ def test_evaluate_leaderboard_is_sorted_with_references(runner: Runner, kind: st
     finished = assert_preprocessed(fit(runner, "evaluate", INPUTS="0f3a"))
     found = read_leaderboard(directory)
     assert (found["target"], found["sorted_by"]) == (kind, "corr" if kind == "graded" else "logloss")
+    reason = "the payout of the round is unknown"
+    assert (found["ranking"]["fallback"], len(found["ranking"]["eras"])) == (reason if kind == "graded" else None, 20)
+    assert any(reason in note for note in finished.report["notes"]) == (kind == "graded")
     models = [row["model"] for row in found["models"]]
     assert models[0] == "best"
     assert models.index("good") < models.index("a_guess")
@@ -431,7 +446,7 @@ def test_post_processing_damaged_predictions_are_left_out(runner: Runner) -> Non
             assert any(f"left out: {name} " in note and reason in note for note in finished.report["notes"]), name
     assert set(read_leaderboard(directory)["left_out"]) == set(expected)
     assert any("meta_model.parquet" in note for note in finished.report["notes"])
-    assert set(leaderboard_rows(directory)) == {"whole", "ensemble_geometric_mean", "ensemble_selection", REFERENCE}
+    assert set(leaderboard_rows(directory)) == {"whole", *ENSEMBLES, REFERENCE}
 
 
 @pytest.mark.parametrize("operation", ["evaluate", "ensemble"])
@@ -555,15 +570,16 @@ def test_post_processing_models_of_older_fits_are_used(runner: Runner, kind: str
     note = "old: its fit is older than validation.parquet, and has no predictions of the newest 120 of 800 rows"
     ensembles = fit(runner, "ensemble")
     assert ensembles.code == 0, ensembles.lines
+    left_out = "120 rows that not every model has are left out"
     assert ensembles.report["notes"][:2] == [
         note,
-        "ensembles: selected on 680 of 800 rows of validation.parquet; 120 rows that not every model has are left out",
+        f"ensembles: selected on 680 of 800 rows of validation.parquet; {left_out}",
     ]
     chosen = ensembles.report["chosen"]
     assert (chosen["left_out"], chosen["left_out_rows"]) == ([], 120)
     assert max(chosen["ensemble_selection"]["scored_on"]["eras"]) == 86
     ids = read_rows(directory)["id"].to_pylist()
-    for name in ("geometric_mean", "selection"):
+    for name in ENSEMBLES:
         validation, live = read_ensemble_parts(directory, name)
         assert (list(validation), list(live)) == (ids[:680], ids[800:])
     finished = assert_preprocessed(fit(runner, "evaluate"))
@@ -588,8 +604,7 @@ def test_ensemble_later_runs_combine_with_the_weights_of_the_fit(runner: Runner,
     models = {f"model_{seed}": informed(directory, 0.5, seed) for seed in (1, 2, 3)}
     write_models(directory, **models)
     assert fit(runner, "ensemble").code == 0
-    names = ("ensemble_geometric_mean", "ensemble_selection")
-    paths = [directory / "predictions" / f"{name}.csv" for name in names]
+    paths = [directory / "predictions" / f"{name}.csv" for name in ENSEMBLES]
     first = [path.read_bytes() for path in paths]
     shutil.rmtree(directory / "validation")
     (directory / "validation.parquet").unlink()
@@ -609,15 +624,16 @@ def test_ensemble_later_runs_combine_with_the_weights_of_the_fit(runner: Runner,
     kept = json.loads((fit_directory(directory, "ensemble") / "weights.json").read_text())
     assert (kept["models"], kept["combines"]) == (list(models), "ranks" if kind == "graded" else "probabilities")
     parts = np.column_stack([live[name] for name in models])
-    geometric, selection = (pa_csv.read_csv(path)["prediction"].to_numpy() for path in paths)
+    geometric, fleming, selection, gauss_rank = (pa_csv.read_csv(path)["prediction"].to_numpy() for path in paths)
     of_one, of_zero = np.prod(parts, axis=1) ** (1 / 3), np.prod(1 - parts, axis=1) ** (1 / 3)
     assert geometric == pytest.approx(of_one / (of_one + of_zero), abs=1e-9)
-    if kind == "graded":
-        data_types = np.array(table["data_type"].to_pylist())
-        for data_type in ("test", "live"):
-            rows = data_types == data_type
-            parts[rows] = (np.column_stack([mean_ranks(column) for column in parts[rows].T]) - 0.5) / rows.sum()
-    assert selection == pytest.approx(parts @ np.array(kept["weights"]), abs=1e-9)
+    assert (fleming == geometric).all()  # none of the models is Fleming's
+    data_types, ranks = np.array(table["data_type"].to_pylist()), np.empty_like(parts)
+    for data_type in ("test", "live"):
+        rows = data_types == data_type
+        ranks[rows] = (np.column_stack([mean_ranks(column) for column in parts[rows].T]) - 0.5) / rows.sum()
+    assert selection == pytest.approx((ranks if kind == "graded" else parts) @ np.array(kept["weights"]), abs=1e-9)
+    assert gauss_rank == pytest.approx(normal_mean(ranks, kept["gauss_rank"]), abs=1e-9)
 
 
 def test_ensemble_model_without_live_predictions_exits_with_66(runner: Runner) -> None:
@@ -677,12 +693,19 @@ def test_evaluate_damaged_live_predictions_are_left_out(runner: Runner) -> None:
     assert leaderboard_rows(directory)["svm"]["rows"] == 800
 
 
+def normal_mean(ranks: NDArray[np.float64], weights: list[float]) -> NDArray[np.float64]:
+    """Average normally distributed ranks, shape (rows, models), and transform the mean back."""
+    normal = NormalDist()
+    values = [sum(w * normal.inv_cdf(rank) for w, rank in zip(weights, row, strict=True)) for row in ranks.tolist()]
+    return np.array([normal.cdf(value) for value in values])
+
+
 def read_ensemble_parts(directory: Path, name: str) -> list[dict[str, float]]:
     """Read an ensemble's predictions of validation rows and of live rows."""
     parts = []
     for folder in (fit_directory(directory, "ensemble") / "validation", directory / "predictions"):
-        assert (folder / f"ensemble_{name}.csv.manifest.json").is_file()
-        header, *rows = csv.reader((folder / f"ensemble_{name}.csv").read_text().splitlines())
+        assert (folder / f"{name}.csv.manifest.json").is_file()
+        header, *rows = csv.reader((folder / f"{name}.csv").read_text().splitlines())
         assert header == ["id", "prediction"]
         assert all(0 < float(row[1]) < 1 for row in rows)
         parts.append({row[0]: float(row[1]) for row in rows})
@@ -702,7 +725,7 @@ def test_ensemble_geometric_mean_is_symmetric(runner: Runner) -> None:
     write_models(directory, **{f"model_{number}": model for number, model in enumerate(models)}, ensemble_selection=0.5)
     assert fit(runner, "ensemble").code == 0
     of_one, of_zero = (np.prod(side, axis=0) ** (1 / 3) for side in (models, [1 - model for model in models]))
-    found = np.array(list(read_ensemble(directory, "geometric_mean").values()))
+    found = np.array(list(read_ensemble(directory, "ensemble_geometric_mean").values()))
     assert found == pytest.approx(of_one / (of_one + of_zero), abs=1e-9)
 
 
@@ -740,11 +763,59 @@ def test_ensemble_selection_prefers_informed_models(runner: Runner, kind: str) -
                 blend[in_era] += weight * (mean_ranks(values[in_era]) - 0.5) / in_era.sum()
         else:
             blend += weight * values
-    assert np.array(list(read_ensemble(directory, "selection").values())) == pytest.approx(blend, abs=1e-9)
+    assert np.array(list(read_ensemble(directory, "ensemble_selection").values())) == pytest.approx(blend, abs=1e-9)
     assert_preprocessed(fit(runner, "evaluate"))
     rows = leaderboard_rows(directory)
-    assert rows["ensemble_selection"]["kind"] == "ensemble"
+    assert {rows[name]["kind"] for name in ENSEMBLES} == {"ensemble"}
     assert rows["ensemble_selection"]["rank"] < min(rows[name]["rank"] for name in rows if name.startswith("noise"))
+    check_gauss_rank(directory, finished, groups, kind)
+
+
+def check_gauss_rank(directory: Path, finished: FinishedRun, groups: NDArray[np.str_], kind: str) -> None:
+    """Check the weights of the Gaussian ranks, by the scores of the models, and their mean."""
+    weights = finished.report["chosen"]["ensemble_gauss_rank"]["weights"]
+    assert sum(weights.values()) == pytest.approx(1)
+    if kind == "graded":  # the logloss of these models is worse than a coin's, as they are overconfident
+        assert min(weights[name] for name in weights if name.startswith("knows")) > 0.3
+        assert max(weights[name] for name in weights if name.startswith("noise")) < 0.2
+    columns = []
+    for name in weights:
+        values, ranks = read_model(directory, name), np.empty(1_000)
+        for group in set(groups):
+            in_era = groups == group
+            ranks[in_era] = (mean_ranks(values[in_era]) - 0.5) / in_era.sum()
+        columns.append(ranks)
+    expected = normal_mean(np.column_stack(columns), list(weights.values()))
+    found = np.array(list(read_ensemble(directory, "ensemble_gauss_rank").values()))
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_ensemble_fleming_is_the_geometric_mean_of_his_four_models(runner: Runner) -> None:
+    directory = runner.directory
+    write_run(directory)
+    names = ("logistic_regression", "factorization_machines", "gradient_boosted_trees", "pairwise_regression")
+    models = {name: informed(directory, 0.4, seed).round(9) for seed, name in enumerate(names)}
+    write_models(directory, **models, svm=informed(directory, 0.9, 7), neural_network=informed(directory, 0.2, 8))
+    finished = fit(runner, "ensemble")
+    assert finished.code == 0, finished.lines
+    assert finished.report["chosen"]["ensemble_fleming"]["models"] == sorted(names)
+    of_one, of_zero = (
+        np.prod(side, axis=0) ** (1 / 4) for side in (list(models.values()), [1 - model for model in models.values()])
+    )
+    found = np.array(list(read_ensemble(directory, "ensemble_fleming").values()))
+    assert found == pytest.approx(of_one / (of_one + of_zero), abs=1e-9)
+    of_all = np.array(list(read_ensemble(directory, "ensemble_geometric_mean").values()))
+    assert np.abs(found - of_all).max() > 0.01
+    # of those that the run has, and of all models without any of them
+    for name in names[:3]:
+        (directory / "validation" / f"{name}.csv").unlink()
+    fit(runner, "ensemble")
+    found = np.array(list(read_ensemble(directory, "ensemble_fleming").values()))
+    assert found == pytest.approx(models["pairwise_regression"], abs=1e-9)
+    (directory / "validation" / "pairwise_regression.csv").unlink()
+    notes = fit(runner, "ensemble").report["notes"]
+    assert f"ensemble_fleming: the run has none of {', '.join(names)}; it equals ensemble_geometric_mean" in notes
+    assert read_ensemble(directory, "ensemble_fleming") == read_ensemble(directory, "ensemble_geometric_mean")
 
 
 @pytest.mark.parametrize("kind", ["graded", "binary"])
@@ -770,17 +841,183 @@ def test_ensemble_selection_uninformed_models_have_no_gain(runner: Runner, kind:
     assert not set(selected_on["eras"]) & set(scored_on["eras"])
 
 
-def test_ensemble_selection_corr_equals_numerai_tools(runner: Runner) -> None:
-    found = run_program(runner, "fast_corr.py")
-    assert len(found) == 200
-    for ours, theirs in found:
+PAYOUT = json.dumps(
+    [
+        {"name": "correlation", "display_name": "corr60", "days": 60, "multiplier": 3.0},
+        {"name": "meta_model_contribution", "display_name": "mmc60", "days": 60, "multiplier": 15.0},
+    ]
+)
+FORMULA = "3 x corr60 + 15 x mmc60"
+
+
+def write_original_and_clone(directory: Path, rows_per_era: int = 200) -> None:
+    """Write 60 eras whose target has a part that the meta model predicts, and a weaker one that it does not.
+
+    `clone` predicts as the meta model does, with a higher CORR than `original`, which predicts the other part.
+    """
+    eras, features = range(1160, 1220), 6
+    random = np.random.default_rng(13)
+    rows = len(eras) * rows_per_era
+    known, hidden = random.normal(size=(2, rows))
+    latent = 0.25 * known + 0.2 * hidden + random.normal(size=rows)
+    targets = np.digitize(latent, [-1.7, -0.7, 0.7, 1.7]) / 4
+    table = {
+        "id": [f"n{row:06}" for row in range(rows)],
+        "era": np.repeat([f"{era:04}" for era in eras], rows_per_era),
+        "data_type": ["validation"] * rows,
+        **{f"feature{number}": random.integers(0, 5, rows, dtype=np.int8) for number in range(features)},
+        "target": targets.astype(np.float32),
+    }
+    pq.write_table(pa.table(table), directory / "validation.parquet")
+    live = {name: values[:rows_per_era] for name, values in table.items()}
+    live |= {
+        "id": [f"l{row:06}" for row in range(rows_per_era)],
+        "era": ["1221"] * rows_per_era,
+        "data_type": ["live"] * rows_per_era,
+        "target": np.full(rows_per_era, np.nan, dtype=np.float32),
+    }
+    pq.write_table(pa.table(live), directory / "live.parquet")
+    meta = {"id": table["id"], "numerai_meta_model": probabilities(known + 0.05 * random.normal(size=rows))}
+    pq.write_table(pa.table(meta), directory / "meta_model.parquet")
+    models = {"clone": known, "original": hidden}
+    live_part = random.normal(size=(2, rows_per_era))
+    write_models(
+        directory,
+        **{
+            name: probabilities(np.concatenate([values, more]))
+            for (name, values), more in zip(models.items(), live_part, strict=True)
+        },
+    )
+
+
+def probabilities(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-values)))
+
+
+def test_original_is_ranked_and_selected_above_a_clone_of_the_meta_model(runner: Runner) -> None:
+    directory = runner.directory
+    write_original_and_clone(directory)
+    environment = {"PAYOUT": PAYOUT, "TARGET_DAYS": "60", "EMBARGO": "16"}
+    finished = fit(runner, "ensemble", **environment)
+    assert finished.code == 0, finished.lines
+    selection = finished.report["chosen"]["ensemble_selection"]
+    assert (selection["objective"], selection["fallback"]) == (f"mean payout score of the eras, {FORMULA}", None)
+    assert (selection["best_model"], selection["selected"][0]) == ("original", "original")
+    assert selection["weights"]["original"] > 0.6
+    # the two blocks of the 60 eras, with 16 between them, and the gain on the eras without influence
+    assert selection["selected_on"]["eras"] == list(range(1160, 1182))
+    assert selection["scored_on"]["eras"] == list(range(1198, 1220))
+    assert selection["scored_on"]["score"] > selection["scored_on"]["equal_weights_score"] > 0
+    assert_preprocessed(fit(runner, "evaluate", **environment))
+    board, rows = read_leaderboard(directory), leaderboard_rows(directory)
+    assert board["sorted_by"] == "payout"
+    assert board["ranking"] == {"formula": FORMULA, "eras": list(range(1160, 1220)), "fallback": None}
+    original, clone = rows["original"], rows["clone"]
+    assert original["corr"] < clone["corr"]
+    assert original["mmc"] > 0.01 > abs(clone["mmc"])
+    assert original["rank"] < clone["rank"]
+    assert clone["meta_model_correlation"] > 0.98
+    for row in (original, clone):
+        assert_equal(row["payout"], 3 * row["corr"] + 15 * row["mmc"])
+        assert row["payout_eras"] == 60
+    by_era = read_report(directory, "original")["by_era"]
+    theirs = run_program(runner, "numerai_scores.py")["original"]["eras"]
+    for era in by_era:
+        for score in ("corr", "mmc", "fnc", "meta_model_correlation", "feature_exposure"):
+            assert era[score] is not None
+            assert_equal(era[score], theirs[f"{era['era']:04}"][score])
+    recent = [era for era in by_era if era["era"] >= 1168]
+    assert board["recent_eras"] == len(recent) == 52
+    for name in ("payout", "corr", "mmc", "fnc", "meta_model_correlation", "feature_exposure"):
+        assert_equal(original[name], np.mean([era[name] for era in by_era]))
+        assert_equal(original[f"{name}_52_weeks"], np.mean([era[name] for era in recent]))
+    # by CORR, the clone is first, and is selected
+    assert_preprocessed(fit(runner, "evaluate"))
+    assert leaderboard_rows(directory)["clone"]["rank"] < leaderboard_rows(directory)["original"]["rank"]
+    assert fit(runner, "ensemble").report["chosen"]["ensemble_selection"]["best_model"] == "clone"
+
+
+def test_payout_score_is_of_the_eras_of_the_meta_model(runner: Runner) -> None:
+    directory = runner.directory
+    write_original_and_clone(directory)
+    path = directory / "meta_model.parquet"
+    pq.write_table(pq.read_table(path).slice(200 * 40, 200 * 10), path)
+    environment = {"PAYOUT": PAYOUT, "TARGET_DAYS": "60", "EMBARGO": "2"}
+    assert_preprocessed(fit(runner, "evaluate", **environment))
+    eras = list(range(1200, 1210))
+    assert read_leaderboard(directory)["ranking"]["eras"] == eras
+    row, by_era = leaderboard_rows(directory)["original"], read_report(directory, "original")["by_era"]
+    assert (row["eras"], row["payout_eras"]) == (60, 10)
+    assert [era["era"] for era in by_era if era["payout"] is not None] == eras
+    assert_equal(row["payout"], np.mean([3 * era["corr"] + 15 * era["mmc"] for era in by_era if era["era"] in eras]))
+    selection = fit(runner, "ensemble", **environment).report["chosen"]["ensemble_selection"]
+    assert {*selection["selected_on"]["eras"], *selection["scored_on"]["eras"]} < set(eras)
+
+
+def without_meta_model(directory: Path) -> None:
+    (directory / "meta_model.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("payout", "prepare", "reason", "of_ensemble"),
+    [
+        (PAYOUT, without_meta_model, "the run has no predictions of the meta model for the scored eras", "0 eras have"),
+        ("", lambda _: None, "the payout of the round is unknown", None),
+        ("[]", lambda _: None, "the round pays on no score", None),
+        (
+            PAYOUT.replace('"days": 60', '"days": 20'),
+            lambda _: None,
+            "the round pays on corr60, of a target that looks 20 days ahead, and the run's target looks 60 days ahead",
+            None,
+        ),
+        (
+            PAYOUT.replace("meta_model_contribution", "true_contribution"),
+            lambda _: None,
+            "the round pays on mmc60 (true_contribution), which is not computed here",
+            None,
+        ),
+    ],
+    ids=["meta_model", "unknown", "empty", "days", "name"],
+)
+def test_payout_score_that_is_not_known_falls_back_to_corr(
+    runner: Runner, payout: str, prepare: Callable[[Path], None], reason: str, of_ensemble: str | None
+) -> None:
+    directory = runner.directory
+    write_original_and_clone(directory, rows_per_era=40)
+    prepare(directory)
+    environment = {"PAYOUT": payout, "TARGET_DAYS": "60"}
+    finished = assert_preprocessed(fit(runner, "evaluate", **environment))
+    board = read_leaderboard(directory)
+    assert (board["sorted_by"], board["ranking"]["fallback"]) == ("corr", reason)
+    assert f"ranked by mean CORR, not by the payout score: {reason}" in finished.report["notes"]
+    assert {row["payout"] for row in board["models"]} == {None}
+    selection = fit(runner, "ensemble", **environment).report["chosen"]["ensemble_selection"]
+    assert selection["objective"] == "mean CORR of the eras"
+    assert selection["fallback"].startswith(of_ensemble or reason)
+
+
+@pytest.mark.parametrize("value", ["3 x corr60", '{"name": "correlation"}', '[{"name": "correlation"}]', "[1]"])
+def test_payout_score_invalid_variable_exits_with_64(runner: Runner, value: str) -> None:
+    directory = runner.directory
+    write_original_and_clone(directory, rows_per_era=40)
+    for operation in ("evaluate", "ensemble"):
+        finished = fit(runner, operation, PAYOUT=value)
+        assert finished.code == 64
+        assert f"PAYOUT is {value!r}: allowed is a JSON list of objects with name, display_name" in finished.lines[-1]
+
+
+def test_ensemble_selection_scores_equal_numerai_tools(runner: Runner) -> None:
+    found = run_program(runner, "fast_scores.py")
+    assert (len(found["corr"]), len(found["mmc"])) == (200, 320)
+    for ours, theirs in (*found["corr"], *found["mmc"]):
         assert ours == (None if theirs is None else pytest.approx(theirs, abs=1e-12, rel=0))
-    assert sum(theirs is None for _, theirs in found) < 80
+    assert sum(theirs is None for _, theirs in found["corr"]) < 80
+    assert not any(theirs is None for _, theirs in found["mmc"])
 
 
 def test_ensemble_selection_equals_an_exhaustive_greedy_search(runner: Runner) -> None:
     found = run_program(runner, "selections.py")
-    assert len(found) == 4
+    assert len(found) == 6
     assert all(ours == expected for ours, expected in found), found
     assert any(len(set(ours)) > 1 and len(ours) > len(set(ours)) for ours, _ in found)
 
@@ -811,7 +1048,7 @@ def test_ensemble_selection_impossible_has_equal_weights(
     assert set(selection["weights"].values()) == {1 / len(models)}
     assert reason in selection["equal_weights_because"]
     assert any(reason in note for note in finished.report["notes"])
-    assert len(read_ensemble(directory, "selection")) == len(read_ensemble(directory, "geometric_mean")) == 1_000
+    assert {len(read_ensemble(directory, name)) for name in ENSEMBLES} == {1_000}
 
 
 def test_post_processing_constant_models_succeed(runner: Runner) -> None:
@@ -823,7 +1060,7 @@ def test_post_processing_constant_models_succeed(runner: Runner) -> None:
     selection = finished.report["chosen"]["ensemble_selection"]
     assert selection["weights"] == {"svm": 0.5, "xgboost": 0.5}
     assert "no model has a score" in selection["equal_weights_because"]
-    assert set(read_ensemble(directory, "geometric_mean").values()) == {0.5}
+    assert set(read_ensemble(directory, "ensemble_geometric_mean").values()) == {0.5}
     assert_preprocessed(fit(runner, "evaluate"))
     assert {row["corr"] for row in leaderboard_rows(directory).values()} == {None}
 
@@ -843,7 +1080,7 @@ def test_post_processing_real_rows_equal_numerai_tools(runner: Runner, real_arch
     assert fit(runner, "ensemble").code == 0
     assert_preprocessed(fit(runner, "evaluate"))
     found, ours = run_program(runner, "numerai_scores.py"), leaderboard_rows(directory)
-    for name in ("one", "other", "ensemble_geometric_mean", "ensemble_selection"):
+    for name in ("one", "other", *ENSEMBLES):
         assert (ours[name]["rows"], ours[name]["eras"]) == (382, 12)
         for score in ("logloss", "consistency", "corr"):
             assert_equal(ours[name][score], found[name][score])

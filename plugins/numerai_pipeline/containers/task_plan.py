@@ -112,6 +112,12 @@ class TaskPlan:
         return self.has_fit and self.has_prediction
 
     @property
+    def scoring(self) -> Mapping[str, str]:
+        """Variables by which a post-processing task scores; none for other tasks, whose keys do not depend on them."""
+        found: Mapping[str, str] = self.fit_inputs.get("scoring", {})
+        return found
+
+    @property
     def key(self) -> str:
         """Key of the result that a container must make: the fit, with the prediction, or only the prediction."""
         return self.fit_key if not self.has_fit or self.prediction_key is None else self.prediction_key
@@ -223,6 +229,8 @@ class TaskPlanner:
                 "files": self._optional_digests(run),
                 "forced": metadata.run if forced else None,
             }
+            if self.spec.is_post_processing:
+                fit_inputs["scoring"] = metadata.scoring
             prediction_inputs: dict[str, Any] = {
                 "live": metadata.live_sha256,
                 "predictions": {each.task: each.prediction for each in upstream},

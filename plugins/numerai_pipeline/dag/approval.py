@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from numerai_pipeline.numerai_api.submission_files import RunPredictions
     from numerai_pipeline.storage.layout import RunLayout
 
-_COLUMNS = {"corr": "mean CORR", "sharpe": "Sharpe", "max_drawdown": "max drawdown", "logloss": "logloss"}
+_COLUMNS = {
+    "payout": "payout score",
+    "corr": "mean CORR",
+    "sharpe": "Sharpe",
+    "max_drawdown": "max drawdown",
+    "logloss": "logloss",
+}
 
 
 class SubmissionApproval(ApprovalOperator):

@@ -466,6 +466,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             "INPUTS": plan.key,
             "TARGET_DAYS": str(plan.dataset.target_days),
             "EMBARGO": str(plan.dataset.embargo),
+            **plan.scoring,
         }
         if LIVE_TABLE in inputs:
             # also for the scores of a walk-forward run's rows

@@ -165,6 +165,8 @@ def unzip(
         prefers_finished=is_live_only,
         may_fit=parameters.fit != "never",
         source=raw.source,
+        payout=raw.payout,
+        benchmark=benchmarks.benchmark_model(raw.version, raw.payout_days or dataset.target_days),
     ).write(
         layout,
         {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,26 @@ def write_benchmarks(raw: RawDataset, dataset: Dataset, data: DataLayout, run: R
     if found.available:
         log.info("comparisons: %s", ", ".join(found.available))
     return found
+
+
+def benchmark_model(version: str, days: int) -> str | None:
+    """Return the name of the benchmark model that Numerai's diagnostics compare with.
+
+    Parameters
+    ----------
+    version : str
+        Dataset version, such as ``v5.3``.
+    days : int
+        Trading days that the payout target looks ahead, such as 60.
+
+    Returns
+    -------
+    str or None
+        Such as ``v53_lgbm_ender60``, the recorded name; those of other versions and days follow its form. None where
+        the version is not one of Numerai's.
+    """
+    found = re.fullmatch(r"v(\d+)(?:\.(\d+))?", version)
+    return f"v{found[1]}{found[2] or ''}_lgbm_ender{days}" if found else None
 
 
 def find_benchmarks(dataset: Dataset, data: DataLayout) -> Benchmarks | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numerai_pipeline.core.errors import BadInputError, NotFoundError
+from numerai_pipeline.core.payout import PaidScore, payout_days
 from numerai_pipeline.storage.manifests import file_sha256
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class RawDataset:
         predicts has live alone. Role of ``archive``: archive.
     era : int, optional
         For a walk-forward run, the era it predicts, which lies in train or validation; None for a run on live data.
-    payout_days : int, optional
-        Days ahead that the payout target of the round looks, if the server reports it.
+    payout : tuple of PaidScore
+        The scores that the round pays on; empty if the server does not report them, and for an archive.
     unavailable : dict
         Role → reason why its file could not be downloaded. Only files for comparison can be missing.
     closes : str, optional
@@ -55,9 +56,14 @@ class RawDataset:
     version: str
     files: dict[str, RawFile]
     era: int | None = None
-    payout_days: int | None = None
+    payout: tuple[PaidScore, ...] = ()
     unavailable: dict[str, str] = field(default_factory=dict)
     closes: str | None = None
+
+    @property
+    def payout_days(self) -> int | None:
+        """Days ahead that the payout target of the round looks; None if unknown."""
+        return payout_days(self.payout)
 
     def path(self, role: str) -> Path:
         """Return the path of the file with this role."""
@@ -92,10 +98,11 @@ class RawDataset:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values for XCom."""
-        return asdict(self)
+        return {**asdict(self), "payout": [asdict(score) for score in self.payout]}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RawDataset:
         """Restore the dataset from the result of :meth:`to_json`."""
         files = {role: RawFile(**file) for role, file in content["files"].items()}
-        return cls(**{**content, "files": files})
+        payout = tuple(PaidScore(**score) for score in content["payout"])
+        return cls(**{**content, "files": files, "payout": payout})

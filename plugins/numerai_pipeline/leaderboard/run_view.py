@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
     from numerai_pipeline.storage.layout import RunLayout
 
+MEANS = ("payout", "corr", "mmc", "bmc", "fnc", "meta_model_correlation", "feature_exposure")
+"""Scores that the leaderboard has over all eras, and over the last 52 weeks."""
 SCORES = (
-    *("corr", "corr_std", "sharpe", "max_drawdown", "positive_eras", "mmc", "bmc", "feature_exposure"),
-    *("logloss", "consistency", "concordance", "originality"),
+    *MEANS,
+    *(f"{name}_52_weeks" for name in MEANS),
+    *("corr_std", "sharpe", "max_drawdown", "positive_eras", "logloss", "consistency", "concordance", "originality"),
 )
 MOST_BINS = 60
 _PARTS = ("validation", "test", "live")
@@ -43,8 +46,11 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
         ``evaluated``
             Whether there is a leaderboard; otherwise ``models`` are those with predictions or a report, with the
             scores of their reports.
-        ``target``, ``sorted_by``, ``rows``, ``eras``, ``left_out``, ``correlations``
+        ``target``, ``sorted_by``, ``benchmark``, ``rows``, ``eras``, ``recent_eras``, ``left_out``, ``correlations``
             As in ``leaderboard.json``.
+        ``ranking``
+            ``formula`` of the score by which models are ranked, ``eras`` (their number) that have it, ``first`` and
+            ``last`` of them, and ``fallback``, why it is not the payout score.
         ``models``
             Its rows, best first, each also with ``seconds``, ``memory`` (MiB), ``image``, ``fit`` (key, round and age,
             as a text) and ``notes`` of its task.
@@ -87,8 +93,11 @@ def read_run(layout: RunLayout) -> dict[str, Any]:
         "evaluated": board is not None,
         "target": as_str(get_in(board, "target")),
         "sorted_by": as_str(get_in(board, "sorted_by")),
+        "ranking": _ranking(get_in(board, "ranking")),
+        "benchmark": as_str(get_in(board, "benchmark")),
         "rows": as_int(get_in(board, "rows")),
         "eras": as_int(get_in(board, "eras")),
+        "recent_eras": as_int(get_in(board, "recent_eras")),
         "models": rows,
         "left_out": _texts(get_in(board, "left_out")),
         "correlations": _correlations(get_in(board, "rank_correlations")),
@@ -180,10 +189,22 @@ def _row(content: object) -> dict[str, Any] | None:
         "kind": as_str(get_in(content, "kind")) or "model",
         "rank": as_int(get_in(content, "rank")),
         "eras": as_int(get_in(content, "eras")),
+        "payout_eras": as_int(get_in(content, "payout_eras")),
         **{score: as_float(get_in(content, score)) for score in SCORES},
         "concordant": as_bool(get_in(content, "concordant")),
         "original": as_bool(get_in(content, "original")),
         "most_like": as_str(get_in(content, "most_like")),
+    }
+
+
+def _ranking(content: object) -> dict[str, Any]:
+    eras = [era for era in as_list(get_in(content, "eras"), as_int, 10_000) if era is not None]
+    return {
+        "formula": as_str(get_in(content, "formula")),
+        "eras": len(eras),
+        "first": min(eras, default=None),
+        "last": max(eras, default=None),
+        "fallback": as_str(get_in(content, "fallback")),
     }
 
 
@@ -291,6 +312,7 @@ def _ensemble(content: object) -> dict[str, Any] | None:
     return {
         "weights": sorted(found.items(), key=lambda pair: (-(pair[1] or 0), pair[0])),
         "objective": as_str(get_in(content, "objective")),
+        "fallback": as_str(get_in(content, "fallback")),
         "best_model": as_str(get_in(content, "best_model")),
         "gain": as_float(get_in(content, "scored_on", "gain")),
         "eras": len(get_in(content, "scored_on", "eras") or ()),

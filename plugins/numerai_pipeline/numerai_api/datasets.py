@@ -240,7 +240,7 @@ class Datasets:
             version,
             files,
             era,
-            payout_days=self._tournament.payout_days(the_round.number),
+            payout=self._tournament.payout(the_round.number),
             unavailable=unavailable,
             closes=the_round.close_time.isoformat(),
         )

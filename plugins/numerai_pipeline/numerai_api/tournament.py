@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.core.errors import NotFoundError, ProtocolError, RoundClosedError
+from numerai_pipeline.core.payout import PaidScore
 from numerai_pipeline.numerai_api.client import CLASSIC, NoOpenRoundError
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ _ROUNDS = """
     }"""
 _PAYOUTS = """
     query($tournament: Int $number: Int) {
-        rounds(tournament: $tournament number: $number) { number roundScoreConfigs { name isPayout totalScoreDays } }
+        rounds(tournament: $tournament number: $number) {
+            number roundScoreConfigs { name displayName isPayout totalScoreDays defaultMultiplier }
+        }
     }"""
 
 
@@ -163,18 +166,16 @@ class Tournament:
         msg = f"{self._client.url}: no round is open at present: wait for the next one, or set the parameter 'round'"
         raise RoundClosedError(msg)
 
-    def payout_days(self, round_number: int) -> int | None:
-        """Give how many days ahead the target looks on which a round pays; None where the server has no answer."""
+    def payout(self, round_number: int) -> tuple[PaidScore, ...]:
+        """Give the scores that a round pays on; none where the server has no answer, which stops no run."""
         variables = {"tournament": CLASSIC, "number": round_number}
         try:
             rounds = self._client.call("querying the payout", lambda: self._client.query(_PAYOUTS, variables)["rounds"])
             scores = [score for found in rounds for score in found["roundScoreConfigs"] if score["isPayout"]]
-            by_correlation = [score for score in scores if "corr" in score["name"].lower()] or scores
-            days = {int(score["totalScoreDays"]) for score in by_correlation}
+            return tuple(PaidScore.from_api(score) for score in scores)
         except (ProtocolError, KeyError, TypeError, ValueError) as error:
             log.warning("the payout of round %d is unknown: %s", round_number, error)
-            return None
-        return days.pop() if len(days) == 1 else None
+            return ()
 
     def _rounds(self, number: int | None) -> list[Round]:
         variables = {"tournament": CLASSIC, "number": number}

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from numerai_pipeline.core.errors import BadInputError
+from numerai_pipeline.core.payout import PaidScore
 from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class RunMetadata:
         Whether new fits are allowed.
     source : str
         The run's source, such as ``archive``.
+    payout : tuple of PaidScore
+        The scores that the round pays on; empty where they are unknown.
+    benchmark : str or None
+        Name of the benchmark model to compare with.
     """
 
     dag: str
@@ -55,15 +60,25 @@ class RunMetadata:
     prefers_finished: bool
     may_fit: bool
     source: str = ""
+    payout: tuple[PaidScore, ...] = ()
+    benchmark: str | None = None
 
     @property
     def run(self) -> str:
         """The run's name, ``<dag>/<run id>``."""
         return f"{self.dag}/{self.run_id}"
 
+    @property
+    def scoring(self) -> dict[str, str]:
+        """Environment variables of the tasks that score: ``PAYOUT`` (JSON) and ``BENCHMARK``, where they are known."""
+        payout = json.dumps([asdict(score) for score in self.payout]) if self.payout else None
+        variables = {"PAYOUT": payout, "BENCHMARK": self.benchmark}
+        return {name: value for name, value in variables.items() if value is not None}
+
     def write(self, layout: RunLayout, more: dict[str, Any]) -> dict[str, Any]:
         """Write ``run.json`` with further values for people; return its content."""
-        content = {**more, **asdict(self), "older_datasets": list(self.older_datasets)}
+        lists = {"older_datasets": list(self.older_datasets), "payout": [asdict(score) for score in self.payout]}
+        content = {**more, **asdict(self), **lists}
         with atomic_path(layout.run_metadata) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return content
@@ -80,8 +95,10 @@ class RunMetadata:
         file = layout.run_metadata
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            own = {name: content[name] for name in cls.__dataclass_fields__}
-            return cls(**own | {"older_datasets": tuple(content["older_datasets"])})
+            # fields with defaults are missing in a run of an earlier release
+            own = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
+            payout = tuple(PaidScore(**score) for score in own.get("payout", ()))
+            return cls(**own | {"older_datasets": tuple(content["older_datasets"]), "payout": payout})
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             msg = f"{file}: missing or damaged ({error!r}): clear `unzip` and run it again"
             raise BadInputError(msg) from error

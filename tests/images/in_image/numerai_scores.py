@@ -11,10 +11,38 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
-from numerai_tools.scoring import correlation_contribution, max_feature_correlation, numerai_corr, sharpe_ratio
+from numerai_tools.scoring import (
+    correlation_contribution,
+    feature_neutral_corr,
+    max_feature_correlation,
+    numerai_corr,
+    sharpe_ratio,
+    spearman_correlation,
+)
 from sklearn.metrics import log_loss
 
 DATA = Path("/data")
+
+
+def score_era(rows: pd.DataFrame, features: list[str]) -> dict[str, Any]:
+    """Score the rows of an era, all with a target, by numerai-tools."""
+    frame, targets = rows[["prediction"]], rows["target"].astype("float64")
+    scores: dict[str, Any] = {"corr": numerai_corr(frame, targets)["prediction"]}
+    for file, column in (("meta_model", "mmc"), ("benchmark_models", "bmc")):
+        present = rows[file].notna() if file in rows else rows["target"].isna()
+        if present.any():
+            scores[column] = correlation_contribution(frame[present], rows[file][present], targets[present])[
+                "prediction"
+            ]
+            if file == "meta_model":
+                scores["meta_model_correlation"] = spearman_correlation(
+                    rows[file][present], rows["prediction"][present]
+                )
+    numbers = rows[features].astype("float64")
+    if len(rows) > len(features) + 1:
+        scores["fnc"] = feature_neutral_corr(frame, numbers, targets)["prediction"]
+    scores["most_exposed_to"], scores["feature_exposure"] = max_feature_correlation(rows["prediction"], numbers)
+    return scores
 
 
 def score(name: str) -> dict[str, Any]:
@@ -32,16 +60,7 @@ def score(name: str) -> dict[str, Any]:
     for era, rows in table.groupby("era"):
         scores: dict[str, Any] = {}
         if len(rows) > 1 and rows["prediction"].nunique() > 1:
-            frame, targets = rows[["prediction"]], rows["target"].astype("float64")
-            scores["corr"] = numerai_corr(frame, targets)["prediction"]
-            for file, column in (("meta_model", "mmc"), ("benchmark_models", "bmc")):
-                present = rows[file].notna() if file in rows else rows["target"].isna()
-                if present.any():
-                    scores[column] = correlation_contribution(frame[present], rows[file][present], targets[present])[
-                        "prediction"
-                    ]
-            numbers = rows[features].astype("float64")
-            scores["most_exposed_to"], scores["feature_exposure"] = max_feature_correlation(rows["prediction"], numbers)
+            scores = score_era(rows, features)
         if set(table["target"]) <= {0, 1}:
             scores["logloss"] = log_loss(rows["target"], rows["prediction"], labels=[0, 1])
         found["eras"][era] = scores

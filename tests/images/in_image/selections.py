@@ -5,12 +5,13 @@ Prints the selected models of both, for several draws of models, as JSON.
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
-from numerai_tools.scoring import numerai_corr
+from numerai_tools.scoring import correlation_contribution, numerai_corr
 from sklearn.metrics import log_loss
 
 from numerai_contract import operations
@@ -22,10 +23,12 @@ _ERAS, _ROWS, _MODELS = 4, 40, 4
 operations.load("ensemble")  # creates the package of operations
 selection = operations.load("ensemble").select.__globals__
 Era = operations.load("evaluate")._targets.Era
+payouts = importlib.import_module("numerai_operations._payout")
+_CORR, _MMC = 0.75, 2.25
 
 
 def draw(seed: int, *, binary: bool) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-    """Draw slightly informed models, and targets; per era."""
+    """Draw slightly informed models, and targets; per era. The last model is the meta model."""
     random = np.random.default_rng(seed)
     models, targets = [], []
     for _ in range(_ERAS):
@@ -38,17 +41,21 @@ def draw(seed: int, *, binary: bool) -> tuple[list[NDArray[np.float64]], list[ND
     return models, targets
 
 
-def expected(models: list[NDArray[np.float64]], targets: list[NDArray[np.float64]], *, binary: bool) -> list[int]:
+def expected(
+    models: list[NDArray[np.float64]], targets: list[NDArray[np.float64]], *, binary: bool, paid: bool
+) -> list[int]:
     """Try every addition, one mean at a time; return the selection up to the best mean."""
 
     def goodness(picks: list[int]) -> float:
         blends = [np.round(era[:, picks].mean(axis=1), 12) for era in models]
         if binary:
             return -float(log_loss(np.concatenate(targets), np.concatenate(blends)))
-        scores = [
-            float(numerai_corr(pd.DataFrame({"blend": blend}), pd.Series(truth, name="target"))["blend"])
-            for blend, truth in zip(blends, targets, strict=True)
-        ]
+        scores = []
+        for era, blend, truth in zip(models, blends, targets, strict=True):
+            frame, series = pd.DataFrame({"blend": blend}), pd.Series(truth, name="target")
+            corr = float(numerai_corr(frame, series)["blend"])
+            mmc = float(correlation_contribution(frame, pd.Series(era[:, -1]), series)["blend"]) if paid else 0.0
+            scores.append(_CORR * corr + _MMC * mmc if paid else corr)
         return float(np.mean(scores))
 
     picks: list[int] = []
@@ -62,10 +69,16 @@ def expected(models: list[NDArray[np.float64]], targets: list[NDArray[np.float64
     return picks[:best]
 
 
-def ours(models: list[NDArray[np.float64]], targets: list[NDArray[np.float64]], *, binary: bool) -> list[int]:
+def ours(
+    models: list[NDArray[np.float64]], targets: list[NDArray[np.float64]], *, binary: bool, paid: bool
+) -> list[int]:
     """Select with the code of the operation."""
     eras = [Era(number, np.arange(_ROWS) + number * _ROWS, truth) for number, truth in enumerate(targets)]
-    score = operations.load("ensemble").objective(np.concatenate(models), eras, binary=binary)
+    payout = None
+    if paid:
+        multipliers = {"corr": _CORR, "mmc": _MMC}
+        payout = selection["PaidScores"](payouts.Payout(multipliers, ""), np.concatenate(models)[:, -1])
+    score = operations.load("ensemble").objective(np.concatenate(models), eras, binary=binary, paid=payout)
     selected = selection["select"](score, _MODELS)
     assert np.array_equal(selected.weights, np.bincount(selected.picks, minlength=_MODELS) / len(selected.picks))
     return list(selected.picks)
@@ -73,7 +86,8 @@ def ours(models: list[NDArray[np.float64]], targets: list[NDArray[np.float64]], 
 
 found = []
 for seed in range(2):
-    for binary in (False, True):
+    for binary, paid in ((False, False), (True, False), (False, True)):
         models, targets = draw(seed, binary=binary)
-        found.append([ours(models, targets, binary=binary), expected(models, targets, binary=binary)])
+        kind = {"binary": binary, "paid": paid}
+        found.append([ours(models, targets, **kind), expected(models, targets, **kind)])
 print(json.dumps(found))

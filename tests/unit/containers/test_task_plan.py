@@ -15,7 +15,7 @@ from numerai_pipeline.models.registry import Registry, load_registry
 from numerai_pipeline.storage.layout import DataLayout
 from numerai_pipeline.storage.manifests import manifest_path
 from numerai_pipeline.storage.task_records import Fallback
-from tests.samples import task
+from tests.samples import payout, task
 from tests.unit.containers.planned_run import IMAGE, add_dataset, add_result, finish, new_run, record
 
 ENVIRONMENT = {"OPERATION": "svm", "SEED": "67"}
@@ -102,6 +102,20 @@ def test_plan_other_settings_have_other_keys(
 ) -> None:
     one, two = plan(new_run(data, "one")), plan(new_run(data, "two", **of_run), **of_task)
     assert set(keys(one)).isdisjoint(keys(two))
+
+
+@pytest.mark.parametrize("change", [{"payout": payout(60)}, {"benchmark": "v53_lgbm_ender60"}], ids=str)
+def test_plan_scoring_is_in_the_keys_of_post_processing_only(
+    data: DataLayout, plan: Plan, change: dict[str, Any]
+) -> None:
+    one, two = new_run(data, "one"), new_run(data, "two", **change)
+    for run in (one, two):
+        record(run, "svm", fit="f", prediction="p")
+    assert keys(plan(one)) == keys(plan(two))
+    assert plan(two).scoring == {}
+    for name in ("ensemble", "evaluate"):
+        assert plan(one, name).fit_key != plan(two, name).fit_key
+        assert plan(two, name).scoring == two.metadata.scoring
 
 
 def test_plan_other_number_of_threads_has_the_same_keys(data: DataLayout, plan: Plan) -> None:

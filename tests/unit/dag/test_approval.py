@@ -27,7 +27,7 @@ def layout(tmp_path: Path) -> RunLayout:
 
 def test_approval_text_shows_leaderboard_row_of_each_submission(layout: RunLayout) -> None:
     rows = [
-        {"rank": 1, "model": "ensemble_selection", "corr": 0.0213, "sharpe": 0.91, "logloss": None},
+        {"rank": 1, "model": "ensemble_selection", "payout": 0.1234, "corr": 0.0213, "sharpe": 0.91, "logloss": None},
         {"rank": 2, "model": "xgboost", "corr": 0.02, "sharpe": 0.8, "logloss": None},
     ]
     layout.directory.mkdir(parents=True)
@@ -36,10 +36,10 @@ def test_approval_text_shows_leaderboard_row_of_each_submission(layout: RunLayou
     assert text.splitlines() == [
         "Submissions for round 1335:",
         "",
-        "| Numerai model | predictions of | SHA-256 | rank | mean CORR | Sharpe |",
-        "|---|---|---|---|---|---|",
-        "| alpha | svm | no predictions | ? of 2 |  |  |",
-        "| beta | ensemble_selection | 0123456789ab | 1 of 2 | 0.0213 | 0.9100 |",
+        "| Numerai model | predictions of | SHA-256 | rank | payout score | mean CORR | Sharpe |",
+        "|---|---|---|---|---|---|---|",
+        "| alpha | svm | no predictions | ? of 2 |  |  |  |",
+        "| beta | ensemble_selection | 0123456789ab | 1 of 2 | 0.1234 | 0.0213 | 0.9100 |",
         "",
         f"[The whole leaderboard]({LINK})",
     ]

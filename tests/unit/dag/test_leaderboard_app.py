@@ -106,7 +106,7 @@ def test_run_routes_finished_run_return_board_and_embeddings(client: TestClient,
     make_run(tmp_path / "data")
     assert [run["round"] for run in client.get("/api/runs").json()] == ["1335"]
     board = client.get(f"/{RUN}").json()
-    assert len(board["models"]) == 11
+    assert len(board["models"]) == 13
     rows = client.get(f"/{RUN}/embeddings").json()
     points = client.get(f"/{RUN}/embeddings/{board['embeddings'][0]}").json()
     assert len(points["x"]) == len(rows["era"]) > 2_900

@@ -21,6 +21,7 @@ from practice.model import SeasonSize
 from practice.rounds import SeasonRound
 from practice.season import Season
 from practice.server import PracticeServer, running
+from tests.samples import payout
 from tests.unit.dataset.raw_files import classic_dataset
 
 SIZE = SeasonSize(rows_per_era=50, train_eras=4, validation_eras=15, small=4, medium=6, all_features=8)
@@ -174,6 +175,7 @@ def test_weekday_run_with_known_dataset_needs_the_live_file_only(
     second, metadata = unzip(later, "two")
     assert (metadata.prefers_finished, metadata.may_fit) == (True, True)
     assert (metadata.dataset, metadata.live_sha256) == (first["dataset"], first["live_sha256"])
+    assert (metadata.payout, metadata.benchmark) == (payout(20), "v53_lgbm_ender20")
     # each run has a directory of its own, and both share the tables
     assert first["directory"] != second["directory"]
     assert len(list(load_settings().data_dir.glob("datasets/*/training.parquet"))) == 1

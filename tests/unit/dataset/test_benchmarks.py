@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from numerai_pipeline.dataset import benchmarks as benchmarks_module
-from numerai_pipeline.dataset.benchmarks import REFERENCES, Benchmarks, write_benchmarks
+from numerai_pipeline.dataset.benchmarks import REFERENCES, Benchmarks, benchmark_model, write_benchmarks
 from numerai_pipeline.dataset.raw import RawDataset, RawFile
 from numerai_pipeline.storage.manifests import verified_manifest
 from practice.model import META_MODEL, SeasonSize
@@ -272,3 +272,17 @@ def test_write_benchmarks_walk_forward_adds_the_rows_of_its_week(raw: RawDataset
         keys.append((dataset.key, found.key))
     assert keys[0][0] == keys[1][0]
     assert keys[0][1] != keys[1][1]
+
+
+@pytest.mark.parametrize(
+    ("version", "days", "name"),
+    [
+        ("v5.3", 60, "v53_lgbm_ender60"),
+        ("v5.3", 20, "v53_lgbm_ender20"),
+        ("v5.10", 60, "v510_lgbm_ender60"),
+        ("v6", 60, "v6_lgbm_ender60"),
+        ("numerai_dataset.zip", 60, None),
+    ],
+)
+def test_benchmark_model_is_that_of_the_version(version: str, days: int, name: str | None) -> None:
+    assert benchmark_model(version, days) == name

@@ -28,6 +28,7 @@ from numerai_pipeline.dataset.tables import era_number
 from numerai_pipeline.dataset.unpack import write_live
 from numerai_pipeline.storage import disk, manifests, progress
 from numerai_pipeline.storage.manifests import verified_manifest
+from tests.samples import payout
 from tests.unit.dataset.raw_files import (
     FEATURES,
     TOURNAMENT,
@@ -636,7 +637,7 @@ class TestV5:
     ) -> None:
         others = {"target_ender_20": pa.array(["x"] * 32), "feature_unused": pa.array([[1]] * 32)}
         raw = v5_dataset(raw_dir, v5_tables(train=others))
-        assert unpacked(replace(raw, payout_days=20)).dataset.target == "target"
+        assert unpacked(replace(raw, payout=payout(20))).dataset.target == "target"
 
     def test_unpack_payout_target_is_found_beside_a_target_of_text(
         self, raw_dir: Path, unpacked: Callable[..., Unpacked]
@@ -648,7 +649,7 @@ class TestV5:
         features = features_json()
         features["targets"] += ["target_words", "target_alpha_20"]
         raw = v5_dataset(raw_dir, tables, features)
-        assert unpacked(replace(raw, payout_days=20)).dataset.target == "target_alpha_20"
+        assert unpacked(replace(raw, payout=payout(20))).dataset.target == "target_alpha_20"
 
     @pytest.mark.parametrize(
         "convert",
@@ -946,7 +947,7 @@ class TestUpToDate:
             {"embargo": 16},
             {"version": "v5.4"},
             {"source": "numerai"},
-            {"payout_days": 20},
+            {"payout": payout(20)},
         ],
         ids=str,
     )
@@ -955,7 +956,7 @@ class TestUpToDate:
     ) -> None:
         raw = v5_dataset(raw_dir)
         first = volume.unpack(raw).dataset
-        of_raw = {name: value for name, value in choices.items() if name in ("version", "source", "payout_days")}
+        of_raw = {name: value for name, value in choices.items() if name in ("version", "source", "payout")}
         others = {name: value for name, value in choices.items() if name not in of_raw}
         other = volume.unpack(replace(raw, **of_raw), **others).dataset
         assert other.key != first.key
@@ -1187,7 +1188,7 @@ class TestFindDatasets:
     def test_find_datasets_of_other_parameters_returns_none(
         self, volume: Volume, raw_dir: Path, change: dict[str, Any]
     ) -> None:
-        volume.unpack(replace(v5_dataset(raw_dir), payout_days=20))
+        volume.unpack(replace(v5_dataset(raw_dir), payout=payout(20)))
         assert len(find_datasets(volume.data, **self.WANTED)) == 1
         assert find_datasets(volume.data, **self.WANTED, payout_days=20)
         assert find_datasets(volume.data, **{**self.WANTED, **change}) == []

@@ -16,6 +16,7 @@ import pytest
 from numerai_pipeline.core.errors import BadInputError, NotFoundError
 from numerai_pipeline.dataset.raw import RawDataset
 from numerai_pipeline.dataset.store import find_datasets
+from tests.samples import payout
 from tests.unit.dataset.raw_files import v5_dataset, v5_table
 from tests.unit.dataset.unpacking import Unpacked, Volume
 from tests.volumes import flip_a_byte
@@ -236,7 +237,7 @@ def test_unpack_default_target_is_the_payout_target(
         "feature_sets": {"small": ["feature_a", "feature_b"]},
         "targets": ["target", *targets],
     }
-    raw = replace(v5_dataset(tmp_path / "raw", whole, description), payout_days=days)
+    raw = replace(v5_dataset(tmp_path / "raw", whole, description), payout=payout(days) if days else ())
     assert volume.unpack(raw).dataset.target == chosen
     assert volume.unpack(raw, target="target").dataset.target == "target", (
         "a requested target takes precedence over the payout target"

@@ -108,7 +108,8 @@ def test_simulator_models_include_ours_and_the_submissions(tmp_path: Path, monke
     monkeypatch.setenv("NUMERAI_SUBMISSIONS", "mine=svm,svm=xgboost")
     load_settings.cache_clear()
     models = simulator.models(ProjectPaths(ROOT))
-    assert {"svm", "tpot", "ensemble_geometric_mean", "ensemble_selection", "mine", "theirs"} <= set(models)
+    ensembles = {f"ensemble_{name}" for name in ("geometric_mean", "fleming", "selection", "gauss_rank")}
+    assert {"svm", "tpot", *ensembles, "mine", "theirs"} <= set(models)
     assert len(set(models)) == len(models)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from numerai_pipeline.leaderboard.maps import MOST_ROWS, EmbeddingError, embedding_points, embedding_rows, tables_of
-from numerai_pipeline.leaderboard.run_view import MOST_BINS, read_run
+from numerai_pipeline.leaderboard.run_view import MEANS, MOST_BINS, read_run
 from numerai_pipeline.leaderboard.runs import find_run, list_runs, run_of_dag_run
 from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.task_records import remove_record
 from numerai_pipeline.storage.used_objects import RunRef
 from tests.generated_results import add_task, write_json
-from tests.generated_run import DAG_RUN, FOUR_MAPS, MODELS, make_run
+from tests.generated_run import DAG_RUN, ENSEMBLES, FORMULA, FOUR_MAPS, MODELS, make_run
 
 
 def change(path: Path, **changes: Any) -> None:
@@ -38,7 +38,7 @@ def test_list_runs_newest_round_comes_first(tmp_path: Path) -> None:
     listed = list_runs(tmp_path)
     assert [run["round"] for run in listed] == ["1335", "1335", "999", "archive"]
     assert listed[1]["run"] == older.directory.name
-    assert listed[0]["models"] == 4
+    assert listed[0]["models"] == 6
     assert listed[1]["best"] == json.loads(older.leaderboard.read_text())["models"][0]["model"]
     assert listed[0]["source"] == "practice"
 
@@ -118,7 +118,7 @@ def test_read_run_finished_has_every_part(tmp_path: Path) -> None:
     board = read_run(layout)
     assert board["missing"] == board["problems"] == []
     assert board["evaluated"] is True
-    assert [row["rank"] for row in board["models"]] == list(range(1, 12))
+    assert [row["rank"] for row in board["models"]] == list(range(1, 14))
     written = json.loads(layout.leaderboard.read_text())["models"]
     assert [row["model"] for row in board["models"]] == [row["model"] for row in written]
     assert board["models"][0]["corr"] == pytest.approx(written[0]["corr"], rel=1e-5)
@@ -131,6 +131,34 @@ def test_read_run_finished_has_every_part(tmp_path: Path) -> None:
     assert board["metadata"]["training"] == {"rows": 4_800, "eras": 120, "missing": None, "without_target": None}
     assert board["metadata"]["validation"]["rows"] == 6_000
     assert {row["model"] for row in board["other_tasks"]} == {"adversarial_validation", "tsne", "ensemble", "evaluate"}
+
+
+def test_read_run_ranked_by_the_payout_score_has_its_formula_and_eras(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, tables=False, binary=False)
+    board = read_run(layout)
+    assert (board["sorted_by"], board["benchmark"], board["recent_eras"]) == ("payout", "v53_lgbm_ender60", 52)
+    assert board["ranking"] == {"formula": FORMULA, "eras": 30, "first": 151, "last": 180, "fallback": None}
+    written = json.loads(layout.leaderboard.read_text())["models"]
+    for name in MEANS:
+        for score in (name, f"{name}_52_weeks"):
+            assert board["models"][0][score] == pytest.approx(written[0][score], rel=1e-5)
+    assert board["models"][0]["payout_eras"] == 30
+    assert board["ensemble"]["objective"] == f"mean payout score of the eras, {FORMULA}"
+
+
+def test_read_run_not_ranked_by_the_payout_score_has_the_reason(tmp_path: Path) -> None:
+    layout = make_run(tmp_path, tables=False, binary=False)
+    reason = "the payout of the round is unknown"
+    change(
+        layout.leaderboard, sorted_by="corr", ranking={"formula": "mean CORR", "eras": [5, None], "fallback": reason}
+    )
+    found = read_run(layout)["ranking"]
+    assert found == {"formula": "mean CORR", "eras": 1, "first": 5, "last": 5, "fallback": reason}
+    # of an earlier release, and of a hostile container
+    for ranking in (None, [], {"formula": 1, "eras": "all", "fallback": {}}):
+        change(layout.leaderboard, ranking=ranking)
+        unknown = {"formula": None, "eras": 0, "first": None, "last": None, "fallback": None}
+        assert read_run(layout)["ranking"] == unknown
 
 
 def test_read_run_scores_are_in_the_order_of_the_eras(tmp_path: Path) -> None:
@@ -426,5 +454,5 @@ def test_read_run_of_an_earlier_release_has_everything(tmp_path: Path) -> None:
 
 def test_read_run_of_all_models_has_every_row(tmp_path: Path) -> None:
     board = read_run(make_run(tmp_path, models=MODELS, tables=False))
-    assert len(board["models"]) == len(MODELS) + 3
-    assert len(board["correlations"]["matrix"]) == len(MODELS) + 2
+    assert len(board["models"]) == len(MODELS) + len(ENSEMBLES) + 1
+    assert len(board["correlations"]["matrix"]) == len(MODELS) + len(ENSEMBLES)

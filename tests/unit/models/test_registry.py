@@ -194,7 +194,7 @@ def test_load_registry_deprecated_keys_are_accepted_with_a_warning(images_folder
         (one(task(keeps_model="yes")), "tasks.svm.keeps_model: 'yes' is not of type 'boolean'"),
         *(
             (one(task(parameters={name: 1})), f"tasks.svm.parameters: {name} is set by the pipeline; remove it")
-            for name in ("MODEL", "VALIDATION", "TARGET_DAYS", "EMBARGO", "INPUTS")
+            for name in ("MODEL", "VALIDATION", "TARGET_DAYS", "EMBARGO", "PAYOUT", "BENCHMARK", "INPUTS")
         ),
         (one(task(memory="4g")), "tasks.svm.memory: '4g' is not of type 'integer'"),
         *(

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from numerai_pipeline.core.errors import (
     ProtocolError,
     RoundClosedError,
 )
+from numerai_pipeline.core.payout import payout_days
 from numerai_pipeline.dataset.file_checks import ContentError
 from numerai_pipeline.numerai_api.client import ApiClient
 from numerai_pipeline.numerai_api.datasets import Datasets
@@ -36,6 +38,7 @@ from practice.season import Season
 from practice.server import PracticeServer, running
 from tests.recorded.answers import recorded
 from tests.recorded.server import RecordedServer
+from tests.samples import payout
 
 pytestmark = pytest.mark.slow
 
@@ -366,7 +369,7 @@ def test_download_round_that_needs_live_only_downloads_nothing_else(
     raw = datasets.download_round(layout, source="practice", needs_live_only=lambda asked: asked.number == 1334)
     live = layout.downloads("practice/v5.10") / "round-1334" / "live.parquet"
     assert {role: raw.path(role) for role in raw.files} == {"live": live}
-    assert (raw.era, raw.payout_days, raw.unavailable) == (None, 20, {})
+    assert (raw.era, raw.payout, raw.unavailable) == (None, payout(20), {})
     assert raw.closes == SeasonRound(1334).closes.isoformat()
     assert list(tmp_path.rglob("*.parquet")) == [live]
     assert len(server.requests.entries(on="file")) == 1
@@ -435,7 +438,7 @@ def test_download_round_walk_forward_to_a_closed_round_has_its_era(
     server: PracticeServer, datasets: Datasets, tmp_path: Path, choice: dict[str, Any]
 ) -> None:
     raw = datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, **choice)
-    assert (raw.round, raw.era, raw.payout_days) == ("1299", SeasonRound(1299).era, 20)
+    assert (raw.round, raw.era, raw.payout) == ("1299", SeasonRound(1299).era, payout(20))
     benchmarks = {"example_validation", "meta_model", "benchmark_validation"}
     assert set(raw.files) == {"features", "train", "validation", *benchmarks}
     for role in raw.files:
@@ -464,18 +467,33 @@ def test_download_round_walk_forward_to_an_unopened_round_raises(
         datasets.download_round(DataLayout(tmp_path), source="practice", walk_forward=True, round_number=1335)
 
 
-def test_payout_days_without_a_usable_answer_is_none(server: PracticeServer, api: Tournament) -> None:
-    assert api.payout_days(1334) == 20
+def test_payout_without_a_usable_answer_is_empty(server: PracticeServer, api: Tournament) -> None:
+    assert api.payout(1334) == payout(20)
     # a server without an answer, or with another one, stops no run
     server.faults.add(fault("graphql_error", message="Cannot query field 'roundScoreConfigs'", count=ALWAYS))
-    assert api.payout_days(1334) is None
+    assert api.payout(1334) == ()
 
 
 @pytest.mark.parametrize(("period", "days"), [("to_2025", 20), ("2026", 20), ("from_1343", 60)])
-def test_payout_days_as_recorded_follow_the_round(period: str, days: int) -> None:
+def test_payout_as_recorded_has_names_days_and_multipliers(period: str, days: int) -> None:
     with RecordedServer().running() as recorded_server:
         recorded_server.give("rounds", recorded(f"round_score_configs_{period}"))
-        assert tournament(recorded_server.address).payout_days(1343) == days
+        found = tournament(recorded_server.address).payout(1343)
+    multipliers = (0.5, 2.0) if period == "to_2025" else tuple(score.multiplier for score in payout(days))
+    expected = [replace(score, multiplier=by) for score, by in zip(payout(days), multipliers, strict=True)]
+    assert list(found) == expected
+    assert payout_days(found) == days
+
+
+@pytest.mark.parametrize("field", ["displayName", "totalScoreDays", "defaultMultiplier"])
+def test_payout_with_a_missing_field_is_empty(field: str, caplog: pytest.LogCaptureFixture) -> None:
+    answer = recorded("round_score_configs_from_1343")
+    for score in answer.data["rounds"][0]["roundScoreConfigs"]:
+        del score[field]
+    with RecordedServer().running() as recorded_server:
+        recorded_server.give("rounds", answer)
+        assert tournament(recorded_server.address).payout(1343) == ()
+    assert f"the payout of round 1343 is unknown: '{field}'" in caplog.text
 
 
 def test_download_round_date_without_round_raises_not_found(datasets: Datasets, tmp_path: Path) -> None:

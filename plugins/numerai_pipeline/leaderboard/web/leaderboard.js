@@ -381,6 +381,7 @@ function facts(found) {
     ["Live rows", run.live.rows === null ? null : whole(run.live.rows)],
     ["Tournament rows", rows("tournament")],
     ["Scored on", found.rows === null ? null : `${whole(found.rows)} rows in ${written(found.eras, (eras) => plural(eras, "era"))}`],
+    ["Benchmark of BMC", found.benchmark],
     ["Every n-th era", run.every_nth_era === 1 ? null : run.every_nth_era],
     ["Seed", run.seed],
     ["Directory", `rounds/${found.round}/${found.run}`],
@@ -389,22 +390,44 @@ function facts(found) {
     make("div", {}, make("dt", {}, name), make("dd", {}, String(value))))));
 }
 
+const RECENT = "the last 52 weeks";
 const SCORES = [
+  { key: "payout", title: "Payout", format: signed(4), about: "Payout score of the round, mean over the eras that have all of its parts; more is better" },
+  { key: "payout_52_weeks", title: "Payout, 52 w", format: signed(4), about: `Payout score, mean over ${RECENT}` },
   { key: "corr", title: "CORR", format: signed(4), about: "Mean over the eras of Numerai's correlation; more is better" },
+  { key: "corr_52_weeks", title: "CORR, 52 w", format: signed(4), about: `CORR, mean over ${RECENT}` },
   { key: "corr_std", title: "Std", format: digits(4), lower: true, about: "Standard deviation of CORR over the eras" },
   { key: "sharpe", title: "Sharpe", format: signed(2), about: "Mean of CORR over its standard deviation" },
   { key: "max_drawdown", title: "Drawdown", format: digits(4), lower: true, about: "The deepest fall of cumulative CORR below its highest point" },
   { key: "positive_eras", title: "Eras > 0", format: percent, about: "Share of eras with a positive CORR" },
-  { key: "mmc", title: "MMC", format: signed(4), about: "Contribution beyond Numerai's meta model" },
-  { key: "bmc", title: "BMC", format: signed(4), about: "Contribution beyond the benchmark models" },
+  { key: "mmc", title: "MMC", format: signed(4), about: "Contribution beyond Numerai's meta model, mean over the eras that it has" },
+  { key: "mmc_52_weeks", title: "MMC, 52 w", format: signed(4), about: `MMC, mean over ${RECENT}` },
+  { key: "bmc", title: "BMC", format: signed(4), about: "Contribution beyond the benchmark model" },
+  { key: "bmc_52_weeks", title: "BMC, 52 w", format: signed(4), about: `BMC, mean over ${RECENT}` },
+  { key: "fnc", title: "FNC", format: signed(4), about: "Feature neutral correlation: CORR of the predictions without their linear part" },
+  { key: "fnc_52_weeks", title: "FNC, 52 w", format: signed(4), about: `FNC, mean over ${RECENT}` },
+  { key: "meta_model_correlation", title: "Meta model", format: signed(3), about: "Rank correlation with Numerai's meta model, mean over the eras that it has" },
+  { key: "meta_model_correlation_52_weeks", title: "Meta model, 52 w", format: signed(3), about: `Rank correlation with the meta model, mean over ${RECENT}` },
   { key: "correlation", title: "Correlation", format: signed(4), about: "Rank correlation, mean over the validation eras, as the model itself reported it" },
   { key: "feature_exposure", title: "Exposure", format: digits(3), lower: true, about: "Largest correlation with a single feature, mean over the eras; less is better" },
+  { key: "feature_exposure_52_weeks", title: "Exposure, 52 w", format: digits(3), lower: true, about: `Exposure, mean over ${RECENT}` },
   { key: "logloss", title: "Logloss", format: digits(5), lower: true, about: "On targets of 0 and 1, in nats; a coin toss has 0.69315" },
   { key: "consistency", title: "Consistency", format: percent, about: "Share of eras with a logloss better than a coin toss; 75 % passed in 2018" },
   { key: "concordance", title: "Concordance", format: digits(3), lower: true, flag: "concordant", flagged: "differs", about: "Largest difference between the distributions of predictions on validation, test and live rows" },
   { key: "originality", title: "Originality", format: digits(3), lower: true, flag: "original", flagged: "near copy", about: "Rank correlation with the most similar model; from 0.95 on a near copy" },
   { key: "seconds", title: "Time", format: duration, lower: true, about: "Seconds of work in the model's container" },
 ];
+
+// The score by which models are ranked, its eras, and why it is not the payout score.
+function rankedBy(found) {
+  const { formula, eras, first, last, fallback } = found.ranking;
+  const on = `on targets ${found.target === "binary" ? "of 0 and 1" : "of several grades"}`;
+  if (found.sorted_by === "payout") {
+    return `Best first by the payout score, ${formula ?? "unknown"}, ${on}, over the ${plural(eras, "era")} with all of its parts (${first ?? "?"} to ${last ?? "?"}).`;
+  }
+  const score = found.sorted_by === "logloss" ? "logloss" : "mean CORR";
+  return `Best first by ${score}, ${on}${fallback === null ? "" : `, and not by the payout score: ${fallback}`}.`;
+}
 
 function scores({ found, model, places }) {
   if (found.models.length === 0) return section("Scores", make("p", { class: "quiet" }, "There is no model to show."));
@@ -414,6 +437,7 @@ function scores({ found, model, places }) {
     { key: "kind", title: "Kind", of: (row) => row.kind },
     ...SCORES.filter((score) => found.models.some((row) => (row[score.key] ?? null) !== null)).map((score) => ({
       ...score,
+      about: score.key.startsWith("bmc") && found.benchmark !== null ? `${score.about} (${found.benchmark})` : score.about,
       number: true,
       of: (row) => row[score.key] ?? null,
       cell: score.flag && ((row) => [
@@ -424,7 +448,7 @@ function scores({ found, model, places }) {
   ].filter((column) => column.key !== "rank" || found.evaluated);
   const sorted = found.evaluated ? { key: "rank", descending: false } : { key: "model", descending: false };
   const words = found.evaluated
-    ? `Best first by ${found.sorted_by === "logloss" ? "logloss" : "mean CORR"}, on targets ${found.target === "binary" ? "of 0 and 1" : "of several grades"}. A heading sorts by its column.`
+    ? `${rankedBy(found)} A heading sorts by its column.`
     : "As the models reported them. A heading sorts by its column.";
   return section("Scores", make("p", { class: "quiet" }, words), sortableTable("Scores of the models", columns, found.models, {
     sorted,
@@ -687,9 +711,11 @@ function ensemble(found) {
     { key: "model", title: "Model", of: (row) => row[0] },
     { key: "weight", title: "Weight", number: true, of: (row) => row[1], format: digits(3) },
   ];
+  const fallback = data.fallback === null ? null : `Selected by ${data.objective ?? "another score"}, and not by the payout score: ${data.fallback}.`;
   const gain = data.gain === null ? null
     : `On the ${plural(data.eras, "era")} held out from its selection, it gains ${signed(5)(data.gain)} in ${data.objective ?? "its objective"} over ${data.best_model ?? "the best model"} alone; more is better.`;
   return section("Weights of the ensemble", data.equal_weights_because === null ? null : make("p", {}, data.equal_weights_because),
+    fallback === null ? null : make("p", {}, fallback),
     gain === null ? null : make("p", {}, gain),
     sortableTable("Weights of the ensemble", columns, data.weights, { sorted: { key: "weight", descending: true }, heading: "model" }));
 }
