@@ -39,6 +39,7 @@ def test_options_are_converted_to_the_types_of_the_parameters() -> None:
             "SUBMIT": "1",
             "REPLACE": "1",
             "TARGET": "",
+            "TARGETS": "target_ender_60, target_cyrusd_60",
             "SOURCE": "numerai",
             "PORT": "9000",
         },
@@ -51,6 +52,7 @@ def test_options_are_converted_to_the_types_of_the_parameters() -> None:
         "submit": True,
         "replace": True,
         "target": None,
+        "targets": ["target_ender_60", "target_cyrusd_60"],
         "source": "numerai",
     }
     assert options.port == 9000
@@ -75,6 +77,7 @@ def test_options_unknown_model_lists_the_models() -> None:
         ("AUTOML_MINUTES", "2.5", "not a whole number"),
         ("FORCE", "perhaps", "write 1 or 0"),
         ("TARGET", "ender", "target_ender_20"),
+        ("TARGETS", "target_ender_20,cyrus", "such as `target_cyrusd_60`"),
         ("PORT", "80", "from 1024 to 65535"),
         ("CALENDAR", "gregorian", "choose from always-open, strict"),
         ("NO_INSTALL", "maybe", "write 1 or 0"),
