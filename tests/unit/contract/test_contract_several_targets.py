@@ -62,7 +62,7 @@ def paths(tmp_path: Path) -> dict[str, str]:
     random = np.random.default_rng(2)
     for name, rows, kind in (("training", 40, "train"), ("validation", 30, "validation"), ("live", 12, "live")):
         features = random.random((3, rows)).astype(np.float32)
-        columns = {
+        columns: dict[str, Any] = {
             "id": [f"{name[0]}{row}" for row in range(rows)],
             "era": [
                 "eraX" if kind == "live" else f"{10 * (kind == 'validation') + row % 3 + 1:04d}" for row in range(rows)

@@ -30,6 +30,7 @@ temporary directory takes its place (`make` needs MODEL). Without VALIDATION the
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import shutil
 import tempfile
@@ -167,6 +168,8 @@ def _fit_targets(task: Task, module: ModuleType, names: Sequence[str]) -> None:
         task.progress.log(which)
         own.begin(keep=False)
         _fit_one(task.for_target(name), module)
+        # some libraries refer to their models in cycles: the next fit needs the memory of this one
+        gc.collect()
     fits = {name: directory.of_target(name) for name in names}
     used = {feature for own in fits.values() for feature in own.feature_names}
     features = [feature for feature in task.training.feature_names if feature in used]
