@@ -90,6 +90,7 @@ help:
 ##   VERSION          dataset version, such as v5.3, or latest
 ##   FEATURE_SET      small, medium, all
 ##   TARGET           the target to learn, such as target_ender_20; the dataset's default if not given
+##   TARGETS          further targets (comma-separated), of which models blend their fits, such as target_cyrusd_60
 ##   WALK_FORWARD     0: fail for a past round whose live data is gone; 1: predict its week from the data of that time
 ##   EMBARGO          eras excluded before the week of such a run; by the target's name if not given
 ##   REFIT_EVERY      weeks of such runs that share one fit (1)

@@ -66,13 +66,13 @@ def commands_tables() -> Iterator[str]:
 
 def models_table() -> Iterator[str]:
     """Give the lines of the table of the tasks in ``model_images/models.yaml``: image, needs and limits."""
-    yield from _head("task", "description", "image", "after", "memory, MiB", "cores", "minutes")
+    yield from _head("task", "description", "image", "after", "targets", "memory, MiB", "cores", "minutes")
     for name, task in load_registry(ROOT / "model_images").tasks.items():
         limit = f"{task.time_limit} + search" if task.search_parts else f"{task.time_limit}"
         upstream = ", ".join(f"`{other}`" for other in task.depends_on)
-        yield _row(
-            f"`{name}`", task.description, f"`{task.image}`", upstream, f"{task.memory:,}", f"{task.cores}", limit
-        )
+        targets = "several" if task.several_targets else "one" if task.predicts else ""
+        limits = (f"{task.memory:,}", f"{task.cores}", f"{limit} a target" if task.several_targets else limit)
+        yield _row(f"`{name}`", task.description, f"`{task.image}`", upstream, targets, *limits)
 
 
 @dataclass(frozen=True)

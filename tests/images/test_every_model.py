@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from docker.types import Mount
 
+from numerai_contract.blending import blend
 from numerai_pipeline.models.registry import load_registry
 from tests.images.conftest import (
     THREE_TABLES,
@@ -22,6 +24,7 @@ from tests.images.conftest import (
     many_five_bins,
     one_class,
     with_missing_values,
+    write_further_target,
 )
 from tests.images.models import BY_NAME, CONSTANT_LOGLOSS, FEW_CANDIDATES, MODELS, Model, SignalTest
 from tests.images.split_data import few_floats, write_split_tables
@@ -102,6 +105,48 @@ def test_model_finished_fit_predicts_the_same_bytes(runner: Runner, model: Model
     assert again.predictions_bytes == finished.predictions_bytes
     assert f"using the finished fit in {THREE_TABLES['MODEL']}" in again.lines
     assert again.report["rows"] == {"testing": 200}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(BY_NAME[spec.name], id=spec.name)
+        for spec in load_registry(ROOT / "model_images")
+        if spec.several_targets
+    ],
+)
+def test_model_of_two_targets_predicts_the_mean_of_the_ranks_of_both_fits(runner: Runner, model: Model) -> None:
+    further = "target_other_20"
+    model.write(runner.directory, *((few_floats,) if model.narrow else ()))
+    write_further_target(runner.directory, further)
+    environment = {**model.environment, **THREE_TABLES, "TARGETS": further}
+    finished = model.run(runner, environment)
+    assert finished.code == 0, finished.lines
+    directory = runner.directory / "model"
+    table = pq.read_table(runner.directory / "validation.parquet")
+    eras = np.array([int(era.removeprefix("era")) for era in table["era"].to_pylist()], dtype=np.int32)
+    fits = {name: directory / "targets" / name for name in ("target", further)}
+    expected = blend((_column(fit / "validation.csv") for fit in fits.values()), eras)
+    assert _column(directory / "validation.csv") == pytest.approx(expected, abs=1e-9)
+    # each fit has learned its own target
+    reports = finished.report["targets"]
+    assert list(reports) == list(fits)
+    assert reports[further]["final"]["training_rows"] < reports["target"]["final"]["training_rows"]
+    assert all(report["validation"]["correlation"] > 0.1 for report in reports.values())
+    for name, other in ((further, "target"), ("target", further)):
+        known = ~np.isnan(table[name].to_numpy())
+        own, cross = (
+            abs(np.corrcoef(_column(fits[each] / "validation.csv")[known], table[name].to_numpy()[known])[0, 1])
+            for each in (name, other)
+        )
+        assert own > cross
+    again = model.run(runner, {**model.environment, **THREE_TABLES, "TRAINING": "", "VALIDATION": ""})
+    assert again.code == 0, again.lines
+    assert again.predictions_bytes == finished.predictions_bytes
+
+
+def _column(predictions: Path) -> Any:
+    return pa_csv.read_csv(predictions)["prediction"].to_numpy()
 
 
 def _both_classes(predictions: Any) -> tuple[Any, Any]:

@@ -63,7 +63,7 @@ class ResultCollector:
                 require_whole(path, made_by.get(name, "the upstream tasks"))
         spec, dataset = self.plan.spec, self.plan.dataset
         rows = 0 if self.plan.has_fit else dataset.training.rows + dataset.validation.rows
-        needed = rows * BYTES_PER_ROW * max(1, len(spec.outputs))
+        needed = rows * BYTES_PER_ROW * (max(1, len(spec.outputs)) + len(self.plan.further_targets))
         require_free_space(self.run.data.root, needed, f"{spec.name}: its output")
 
     def collect(self, workspace: Workspace) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LIVE_TABLE = "live.parquet"
 """The live table as a container has it."""
-TRAINING_VARIABLES = ("TRAINING", "VALIDATION")
+TRAINING_VARIABLES = ("TRAINING", "VALIDATION", "TARGETS")
 """Variables that a container gets for a fit only."""
 _TARGETS = "targets.parquet"
 _NOT_IN_KEYS = ("THREADS",)
@@ -105,6 +105,16 @@ class TaskPlan:
     upstream: tuple[UpstreamResult, ...]
     has_fit: bool
     has_prediction: bool
+
+    @property
+    def further_targets(self) -> tuple[str, ...]:
+        """The targets that the fit learns beside the main one."""
+        return self.dataset.further_targets if self.spec.several_targets else ()
+
+    @property
+    def keeps_parts(self) -> bool:
+        """Whether an attempt continues with the finished files of an unfinished fit."""
+        return bool(self.spec.outputs or self.further_targets)
 
     @property
     def is_finished(self) -> bool:
@@ -217,14 +227,15 @@ class TaskPlanner:
         """Yield the plan for the run's dataset, then those for older datasets, newest first."""
         metadata = run.metadata
         store = ResultStore(run.data)
-        for number, dataset in enumerate((metadata.dataset, *metadata.older_datasets)):
-            upstream = self._upstream(run, dataset, is_newest=number == 0)
+        for number, key in enumerate((metadata.dataset, *metadata.older_datasets)):
+            upstream = self._upstream(run, key, is_newest=number == 0)
             if upstream is None:
                 continue
+            dataset = run.dataset(key)
             fit_inputs: dict[str, Any] = {
                 "image": image,
                 "environment": {name: value for name, value in environment.items() if name not in _NOT_IN_KEYS},
-                "dataset": dataset,
+                "dataset": key,
                 "fits": {each.task: each.fit for each in upstream},
                 "files": self._optional_digests(run),
                 "forced": metadata.run if forced else None,
@@ -235,6 +246,8 @@ class TaskPlanner:
                 "live": metadata.live_sha256,
                 "predictions": {each.task: each.prediction for each in upstream},
             }
+            if self.spec.several_targets and dataset.further_targets:
+                fit_inputs["targets"] = list(dataset.further_targets)
             if not self.spec.keeps_model or self._reads_live_rows(run):
                 # everything decides everything: one result, which serves this run's rows only
                 fit_inputs |= prediction_inputs
@@ -245,7 +258,7 @@ class TaskPlanner:
                 prediction = fit
             yield TaskPlan(
                 self.spec,
-                run.dataset(dataset),
+                dataset,
                 fit_inputs,
                 prediction_inputs,
                 fit,

@@ -6,7 +6,7 @@ checks them together (:func:`parse_parameters`), and the command line, whose opt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 LONGEST_SEARCH = 3 * 24 * 60  # minutes
+MOST_TARGETS = 10  # of the parameter `targets`
 DATA, MODELS, RUN = "Data", "Models", "Run"
 
 
@@ -74,6 +75,15 @@ class RunParameters(BaseModel):
         "The target to learn, such as `target_ender_20` or `target_bernie`; empty for the dataset's default, which the"
         " run names.",
         pattern=r"^target\w*$",
+    )
+    targets: list[Annotated[str, Field(pattern=r"^target_\w+$")]] = _field(
+        [],
+        DATA,
+        "Further targets",
+        "Up to 10 targets to learn beside it, one a line, such as `target_cyrusd_60` or any other of the dataset's"
+        " `features.json`. Models that take several targets make a fit for each, and predict the mean of their ranks;"
+        " scores are those of the main target.",
+        max_length=MOST_TARGETS,
     )
     every_nth_era: int = _field(
         1,
@@ -139,6 +149,11 @@ class RunParameters(BaseModel):
         " are refused.",
     )
 
+    @property
+    def further_targets(self) -> tuple[str, ...]:
+        """The targets to learn beside the main one: sorted, each once."""
+        return without_target(self.targets, self.target)
+
     def selects(self, models: Iterable[str]) -> bool:
         """Whether any of these models is selected: in ``models``, or any model if that is empty."""
         return not self.models or not set(self.models).isdisjoint(models)
@@ -152,6 +167,11 @@ class RunParameters(BaseModel):
             msg = f"an archive is given ({self.archive!r}) but the source is {self.source!r}: choose source 'archive'"
             raise ValueError(msg)
         return self
+
+
+def without_target(targets: Iterable[str], *excluded: str | None) -> tuple[str, ...]:
+    """Return targets sorted, each once, without the excluded ones, such as the main target."""
+    return tuple(sorted(set(targets).difference(excluded)))
 
 
 def form_fields(model_names: Sequence[str], **defaults: Any) -> dict[str, dict[str, Any]]:

@@ -94,7 +94,8 @@ class FitPolicy:
             if known.key != dataset.key
             and known.version == dataset.version
             and known.features == dataset.features
-            and (known.target, known.embargo) == (dataset.target, dataset.embargo)
+            and (known.target, known.further_targets) == (dataset.target, dataset.further_targets)
+            and known.embargo == dataset.embargo
         ]
 
     def _known(self, round_number: int) -> list[Dataset]:
@@ -106,6 +107,7 @@ class FitPolicy:
             feature_set=parameters.feature_set,
             target=parameters.target,
             every_nth_era=parameters.every_nth_era,
+            targets=parameters.further_targets,
             embargo=parameters.embargo,
         )
         oldest = round_number - self.max_age_weeks * ROUNDS_A_WEEK

@@ -28,7 +28,7 @@ from numerai_pipeline.containers.runner import ContainerRunner, ContinuesError, 
 from numerai_pipeline.containers.task_plan import LIVE_TABLE, TRAINING_VARIABLES, RunFiles, TaskPlan, TaskPlanner
 from numerai_pipeline.containers.workspace import Workspace
 from numerai_pipeline.core.errors import BadInputError
-from numerai_pipeline.core.parameters import LONGEST_SEARCH, parse_parameters
+from numerai_pipeline.core.parameters import LONGEST_SEARCH, MOST_TARGETS, parse_parameters
 from numerai_pipeline.core.settings import Settings, load_settings
 from numerai_pipeline.core.stables import Submissions
 from numerai_pipeline.dag import docker_connection, metrics
@@ -195,7 +195,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             **docker_connection.operator_arguments(),
             pool=settings.pool,
             pool_slots=spec.slots_of(settings.cores),
-            execution_timeout=timedelta(minutes=spec.minutes(LONGEST_SEARCH)),
+            execution_timeout=timedelta(minutes=spec.minutes(LONGEST_SEARCH, MOST_TARGETS)),
             retries=RETRIES,
             retry_delay=timedelta(seconds=15),
             retry_exponential_backoff=2,
@@ -412,7 +412,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         inputs = self.planner.inputs(plan, run.files)
         collector.check_inputs(inputs)
         directory = run.files.data.work(self.spec.name, plan.key)
-        workspace = Workspace(directory, inputs, keeps_parts=bool(self.spec.outputs))
+        workspace = Workspace(directory, inputs, keeps_parts=plan.keeps_parts)
         if not directory.exists():  # else an earlier attempt has begun
             if deadline is not None and datetime.now(tz=UTC) >= deadline:
                 msg = f"{self.spec.name}: there is no time for a new fit"
@@ -468,6 +468,8 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             "EMBARGO": str(plan.dataset.embargo),
             **plan.scoring,
         }
+        if plan.further_targets:
+            environment["TARGETS"] = ",".join(plan.further_targets)
         if LIVE_TABLE in inputs:
             # also for the scores of a walk-forward run's rows
             environment["TESTING"] = str(CONTAINER_DATA / LIVE_TABLE)
@@ -506,7 +508,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
         follow_until: datetime | None = None,
         kept_keys: frozenset[str] = frozenset(),
     ) -> ContainerRunner:
-        ti = run.context["ti"]
+        ti, parameters = run.context["ti"], run.parameters
         request = ContainerRequest(
             image=self.image,
             environment=environment,
@@ -523,7 +525,7 @@ class ModelOperator(ResumableJobMixin, DockerOperator):
             ),
             user=str(self.user),
             failure_log=run.files.layout.failure_log(self.spec.name, ti.try_number),
-            time_limit=timedelta(minutes=self.spec.minutes(run.parameters.automl_minutes)),
+            time_limit=timedelta(minutes=self.spec.minutes(parameters.automl_minutes, len(parameters.further_targets))),
             memory=self.spec.memory,
             cores=self.cores,
             gpus=self.spec.gpus,

@@ -142,6 +142,7 @@ def unzip(
             feature_set=parameters.feature_set,
             target=parameters.target,
             every_nth_era=parameters.every_nth_era,
+            targets=parameters.further_targets,
             embargo=parameters.embargo,
             refit_every=parameters.refit_every,
         )
@@ -175,6 +176,7 @@ def unzip(
             "era": raw.era,
             "feature_set": dataset.feature_set,
             "target": dataset.target,
+            **({"further_targets": list(dataset.further_targets)} if dataset.further_targets else {}),
             "every_nth_era": parameters.every_nth_era,
             "seed": parameters.seed,
             "training": asdict(dataset.training),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from numerai_pipeline.dataset.tables import TableWriter
+from numerai_pipeline.dataset.tables import TARGET, TableWriter
 from numerai_pipeline.storage.disk import require_free_space, translate_disk_errors
 from numerai_pipeline.storage.layout import fingerprint
 from numerai_pipeline.storage.locks import exclusive_lock
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 def write_training_csv(layout: DatasetLayout) -> Path:
     """Write ``training.csv`` into a dataset's directory unless it exists; return its path.
 
-    The columns are those of the training table; a missing value is an empty field.
+    The columns are those of the training table without further targets; a missing value is an empty field.
 
     Raises
     ------
@@ -98,15 +98,17 @@ def _write_once(path: Path, tables: Sequence[Path]) -> None:
             writer = _csv_writer if path.suffix == ".csv" else _parquet_writer
             with atomic_path(path) as temporary, writer(temporary, schema) as write:
                 for file in files:
-                    for batch in file.iter_batches(batch_size=10_000):
+                    for batch in file.iter_batches(batch_size=10_000, columns=schema.names):
                         write(_with_schema(batch, schema))
                         progress.advance(batch.num_rows)
         write_manifest(path, rows=rows, columns=schema.names, inputs=fingerprint({"tables": sums}))
 
 
 def _common_schema(files: Sequence[Any]) -> Any:
-    """Return the schema of the first file, with float32 for the features that are not int8 in all files."""
+    """Return the schema of the first file without further targets, float32 for features that are not always int8."""
     schema = files[0].schema_arrow
+    for name in [name for name in schema.names if name.startswith(f"{TARGET}_")]:
+        schema = schema.remove(schema.get_field_index(name))
     for index, field in enumerate(schema):
         if any(file.schema_arrow.field(field.name).type != field.type for file in files):
             schema = schema.set(index, field.with_type(pa.float32()))

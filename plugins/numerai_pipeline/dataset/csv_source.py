@@ -60,7 +60,8 @@ class CsvSource:
         BadInputError
             When a column is missing, a row has too many or too few values, or a value is not a number.
         """
-        wanted = {key: pa.string() for key in KEYS} | schema.features | {schema.target: pa.float32()}
+        targets = dict.fromkeys(schema.targets.values(), pa.float32())
+        wanted = {key: pa.string() for key in KEYS} | schema.features | targets
         for batch in self._batches(wanted):
             yield pa.RecordBatch.from_arrays(batch.columns, schema=schema.arrow_schema)
 

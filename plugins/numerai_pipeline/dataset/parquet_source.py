@@ -97,7 +97,7 @@ class ParquetSource:
         arrow_schema = schema.arrow_schema
         wanted = dict.fromkeys(KEYS, pa.string()) | schema.features
         if schema.target in self.columns:
-            wanted[schema.target] = pa.float32()
+            wanted |= dict.fromkeys(schema.targets.values(), pa.float32())
         self._check_types(wanted)
         rows = 0
         for batch in self._batches(wanted, schema.batch_rows):

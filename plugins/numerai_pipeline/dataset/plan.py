@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from numerai_pipeline.core.eras import default_embargo, refit_era, week_of_era
 from numerai_pipeline.core.errors import BadInputError, NotFoundError
+from numerai_pipeline.core.parameters import without_target
 from numerai_pipeline.dataset.archive import extract
 from numerai_pipeline.dataset.csv_source import CsvSource
 from numerai_pipeline.dataset.parquet_source import ParquetSource
@@ -22,6 +23,7 @@ from numerai_pipeline.dataset.selection import RowFilter
 from numerai_pipeline.dataset.tables import (
     KEYS,
     LIVE_TYPES,
+    TARGET,
     TOURNAMENT_TYPES,
     TRAINING_TYPES,
     VALIDATION_TYPES,
@@ -100,6 +102,7 @@ def plan_dataset(
     *,
     feature_set: str,
     target: str | None,
+    targets: Sequence[str] = (),
     embargo: int | None = None,
     refit_every: int = 1,
 ) -> DatasetPlan:
@@ -117,49 +120,58 @@ def plan_dataset(
         Feature set of ``features.json``; ignored for an archive.
     target : str or None
         Target to learn; None for the default, which is logged.
+    targets : sequence of str
+        Further targets.
     embargo : int, optional
-        Weeks between training and the first era predicted; by default determined by the target's name. None between the
-        eras of an archive, which are months, longer than its targets look ahead (Numerai's forum, "Super Massive Data
-        Release: Deep Dive").
+        Weeks between training and the first era predicted; by default determined by the targets' names: that of the
+        target with the longest horizon. None between the eras of an archive, which are months, longer than its targets
+        look ahead (Numerai's forum, "Super Massive Data Release: Deep Dive").
     refit_every : int
         Weeks that share the dataset of a walk-forward run.
 
     Raises
     ------
     NotFoundError
-        When a file, the feature set, the target or the era does not exist.
+        When a file, the feature set, a target or the era does not exist.
     BadInputError
         When a file is damaged, lacks a required column or has fewer than two eras.
     DiskFullError
         When the volume has not enough space.
     """
     if raw.kind == "archive":
-        return _plan_archive(raw, scratch, target, embargo)
-    wanted, targets = _read_features_json(raw.path("features"), feature_set)
+        return _plan_archive(raw, scratch, target, targets, embargo)
+    wanted, listed = _read_features_json(raw.path("features"), feature_set)
     training, validation = (opened.enter_context(ParquetSource(raw.path(role))) for role in ("train", "validation"))
     for source in (training, validation):
         require_columns(source.name, KEYS, source.columns)
         _require_feature_set(source, feature_set, wanted)
-    targets = _order_targets(training, targets, target)
+    available = _order_targets(training, listed, [target, *targets])
     if target is None and raw.payout_days is not None:
-        target = payout_target(training, targets, raw.payout_days)
-    chosen = _choose_target("features.json", targets, target)
+        target = payout_target(training, available, raw.payout_days)
+    chosen = _choose_target("features.json", available, target)
+    further = _choose_further("features.json", available, targets, chosen)
+    if chosen == TARGET and (same := training.columns_equal_to(TARGET, further)):
+        log.info("%s: the column %r has the values of %s", training.name, TARGET, ", ".join(same))
+        further = without_target(further, *same)
     for source in (training, validation):
-        require_columns(source.name, [chosen], source.columns)
+        require_columns(source.name, [chosen, *further], source.columns)
     in_set = set(wanted)
     features = [name for name in training.columns if name in in_set]
-    needed = sum(source.packed_bytes([*KEYS, *features, chosen]) for source in (training, validation))
+    needed = sum(source.packed_bytes([*KEYS, *features, chosen, *further]) for source in (training, validation))
     require_free_space(scratch, needed, "writing the dataset's tables")
-    embargo = default_embargo(chosen) if embargo is None else embargo
+    embargo = max(map(default_embargo, (chosen, *further))) if embargo is None else embargo
     if raw.era is None:
         parts = _split(training, validation, chosen)
     else:
         parts = plan_walk_forward(training, validation, chosen, raw.era, embargo, refit_every)
-    schema = TableSchema(_feature_types(features, [*parts[0], *parts[1]]), chosen, feature_set, raw.source)
+    types = _feature_types(features, [*parts[0], *parts[1]])
+    schema = TableSchema(types, chosen, feature_set, raw.source, further)
     return DatasetPlan(schema, embargo, *parts)
 
 
-def _plan_archive(raw: RawDataset, scratch: Path, target: str | None, embargo: int | None) -> DatasetPlan:
+def _plan_archive(
+    raw: RawDataset, scratch: Path, target: str | None, wanted: Sequence[str], embargo: int | None
+) -> DatasetPlan:
     archive = raw.path("archive")
     files = extract(archive, scratch / "archive")
     training_file, tournament_file = (_member(archive, files, name) for name in (TRAINING_CSV, TOURNAMENT_CSV))
@@ -173,9 +185,10 @@ def _plan_archive(raw: RawDataset, scratch: Path, target: str | None, embargo: i
     if not targets:
         require_columns(training.name, [target or "target"], training.columns)
     chosen = _choose_target(training.name, targets, target)
-    require_columns(tournament.name, [*KEYS, chosen], tournament.columns)
+    further = _choose_further(training.name, targets, wanted, chosen)
+    require_columns(tournament.name, [*KEYS, chosen, *further], tournament.columns)
     _require_same_features(training, tournament, features)
-    schema = TableSchema(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source)
+    schema = TableSchema(dict.fromkeys(features, pa.float32()), chosen, ARCHIVE_FEATURE_SET, raw.source, further)
     return DatasetPlan(schema, embargo or 0, *_split(training, tournament, chosen))
 
 
@@ -331,18 +344,23 @@ def _choose_target(file: str, targets: Sequence[str], wanted: str | None) -> str
     return wanted
 
 
-def _order_targets(training: ParquetSource, listed: list[str], wanted: str | None) -> list[str]:
+def _choose_further(file: str, targets: Sequence[str], wanted: Sequence[str], main: str) -> tuple[str, ...]:
+    for name in wanted:
+        _choose_target(file, targets, name)
+    return without_target(wanted, main)
+
+
+def _order_targets(training: ParquetSource, listed: list[str], wanted: Sequence[str | None]) -> list[str]:
     """List the available targets, the default first.
 
-    The default is ``target``, otherwise the first listed target that the training file has. A requested target need not
-    be listed if the training file has it.
+    The default is ``target``, otherwise the first listed target that the training file has. A wanted target need not be
+    listed if the training file has it.
     """
     in_file = [name for name in training.columns if name.startswith("target")]
     targets = [name for name in ("target", *listed) if name in training.columns] or in_file
-    if wanted is not None and (wanted in listed or wanted in in_file):
-        targets.append(wanted)
+    targets += [name for name in wanted if name is not None and (name in listed or name in in_file)]
     if not targets:
-        require_columns(training.name, [wanted or "target"], training.columns)
+        require_columns(training.name, [wanted[0] or "target"], training.columns)
     return list(dict.fromkeys(targets))
 
 

@@ -62,7 +62,8 @@ def check_rows(batch: Any, schema: TableSchema, allowed: Sequence[str], location
     for name, kind in schema.features.items():
         if kind != pa.int8():
             _check_feature(batch[name], name, location)
-    _check_target(batch["target"], schema.target, location)
+    for column, name in schema.targets.items():
+        _check_target(batch[column], name, location)
 
 
 def _check_keys(batch: Any, allowed: Sequence[str], location: RowLocation) -> None:

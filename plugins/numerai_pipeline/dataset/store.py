@@ -67,6 +67,8 @@ class DatasetRequest:
         Embargo in weeks; None for the default of the target.
     payout_days : int, optional
         Where the target is None: days ahead that the payout target of the round looks, which decides the default.
+    targets : tuple of str
+        Further targets, sorted.
     """
 
     feature_set: str
@@ -74,6 +76,16 @@ class DatasetRequest:
     every_nth_era: int
     embargo: int | None
     payout_days: int | None
+    targets: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to plain values; without further targets as before there were any, so that keys stay the same."""
+        return _without_empty(asdict(self), "targets")
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> DatasetRequest:
+        """Restore a request from the result of :meth:`to_json`."""
+        return cls(**{**content, "targets": tuple(content.get("targets", ()))})
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,8 @@ class Dataset:
         The newest era with a known target.
     training, validation : TableSummary
         The two tables.
+    further_targets : tuple of str
+        The source's names of further targets, which are also their columns in the two tables; sorted.
     """
 
     key: str
@@ -131,12 +145,14 @@ class Dataset:
     known_until: str
     training: TableSummary
     validation: TableSummary
+    further_targets: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        targets = ", ".join(repr(name) for name in (self.target, *self.further_targets))
         return (
             f"dataset {self.key}: training {self.training.rows:,} rows in {self.training.eras:,} eras, validation"
             f" {self.validation.rows:,} rows in {self.validation.eras:,} eras; {len(self.features):,} features"
-            f" ({self.feature_set}), target {self.target!r}, known until era {self.known_until}"
+            f" ({self.feature_set}), target {targets}, known until era {self.known_until}"
         )
 
     @property
@@ -146,7 +162,7 @@ class Dataset:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values, without the paths."""
-        content = asdict(self)
+        content = _without_empty(asdict(self), "further_targets") | {"request": self.request.to_json()}
         del content["layout"]
         return content
 
@@ -154,7 +170,9 @@ class Dataset:
     def from_json(cls, content: Mapping[str, Any], layout: DatasetLayout) -> Dataset:
         """Restore a dataset from the result of :meth:`to_json`."""
         tables = {name: TableSummary(**content[name]) for name in ("training", "validation")}
-        return cls(**{**content, **tables, "request": DatasetRequest(**content["request"])}, layout=layout)
+        further = tuple(content.get("further_targets", ()))
+        request = DatasetRequest.from_json(content["request"])
+        return cls(**{**content, **tables, "request": request, "further_targets": further}, layout=layout)
 
     @classmethod
     def read(cls, layout: DatasetLayout) -> Dataset:
@@ -189,6 +207,7 @@ def find_datasets(
     feature_set: str,
     target: str | None,
     every_nth_era: int,
+    targets: tuple[str, ...] = (),
     embargo: int | None = None,
     payout_days: int | None = None,
 ) -> list[Dataset]:
@@ -200,9 +219,9 @@ def find_datasets(
     ----------
     data : DataLayout
         The data volume.
-    source, version, feature_set, target, every_nth_era, embargo
+    source, version, feature_set, target, every_nth_era, targets, embargo
         Parameters of the run, as requested: the version ``latest`` matches every version, the target None only the
-        default target.
+        default target; further targets are sorted.
     payout_days : int, optional
         Days ahead that the payout target of the round looks: where the default target depends on it, another payout
         target's datasets do not match. None matches all.
@@ -224,12 +243,16 @@ def find_datasets(
             dataset.known_before is None
             and dataset.source == source
             and version in ("latest", dataset.version)
-            and (request.feature_set, request.target) == (feature_set, target)
+            and (request.feature_set, request.target, request.targets) == (feature_set, target, targets)
             and (request.every_nth_era, request.embargo) == (every_nth_era, embargo)
             and (None in (payout_days, request.payout_days) or payout_days == request.payout_days)
         ):
             found.append(dataset)
     return sorted(found, key=_age, reverse=True)
+
+
+def _without_empty(content: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != name or value}
 
 
 def _age(dataset: Dataset) -> tuple[int, str, str]:

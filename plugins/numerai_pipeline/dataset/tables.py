@@ -35,6 +35,9 @@ METADATA_KEY = b"numerai"
 ROW_GROUP_ROWS = 50_000
 ROW_GROUP_BYTES = 128 * 2**20
 
+TARGET = "target"
+"""The column of the main target."""
+
 _BATCH_BYTES = 8 * 2**20
 _ERA_NUMBER = re.compile(r"(?:era)?(\d{1,9})")
 
@@ -53,19 +56,28 @@ class TableSchema:
         Name of the feature set.
     source : str
         The run's source, such as ``numerai``.
+    further_targets : tuple of str
+        The source's names of further targets, which are also their columns; a live table has none.
     """
 
     features: dict[str, Any]
     target: str
     feature_set: str
     source: str
+    further_targets: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Column of each target → the source's name."""
+        return {TARGET: self.target, **{name: name for name in self.further_targets}}
 
     @property
     def arrow_schema(self) -> Any:
         """Arrow schema of the tables, with target, feature set and source as metadata."""
         about = {"target": self.target, "feature_set": self.feature_set, "source": self.source}
         return pa.schema(
-            [(key, pa.string()) for key in KEYS] + [*self.features.items(), ("target", pa.float32())],
+            [(key, pa.string()) for key in KEYS]
+            + [*self.features.items(), *((column, pa.float32()) for column in self.targets)],
             metadata={METADATA_KEY: json.dumps(about)},
         )
 
@@ -117,9 +129,9 @@ class TableStats:
     missing : int
         Missing feature values (NaN).
     without_target : int
-        Rows whose target is unknown: dropped from a training table, NaN in a validation table.
-    above, below : int
-        Rows with a target above and below 0.5: the two classes.
+        Rows whose main target is unknown: dropped from a training table, NaN in a validation table.
+    above, below : Counter
+        Column of a target → rows where it is above or below 0.5: the two classes.
     newest : int
         Largest number of an era with a known target; 0 without any.
     """
@@ -129,19 +141,20 @@ class TableStats:
     data_types: Counter[str] = field(default_factory=Counter)
     missing: int = 0
     without_target: int = 0
-    above: int = 0
-    below: int = 0
+    above: Counter[str] = field(default_factory=Counter)
+    below: Counter[str] = field(default_factory=Counter)
     newest: int = 0
 
-    def count(self, batch: Any) -> None:
-        """Add the rows of a batch."""
+    def count(self, batch: Any, targets: Iterable[str]) -> None:
+        """Add the rows of a batch with these columns of targets."""
         self.rows += batch.num_rows
         self.eras.update(pc.unique(batch["era"]).to_pylist())
         for entry in pc.value_counts(batch["data_type"]).to_pylist():
             self.data_types[entry["values"]] += entry["counts"]
-        self.above += pc.sum(pc.greater(batch["target"], 0.5)).as_py() or 0
-        self.below += pc.sum(pc.less(batch["target"], 0.5)).as_py() or 0
-        known = pc.unique(batch["era"].filter(is_known(batch["target"]))).to_pylist()
+        for column in targets:
+            self.above[column] += pc.sum(pc.greater(batch[column], 0.5)).as_py() or 0
+            self.below[column] += pc.sum(pc.less(batch[column], 0.5)).as_py() or 0
+        known = pc.unique(batch["era"].filter(is_known(batch[TARGET]))).to_pylist()
         self.newest = max([self.newest, *(era_number(era) or 0 for era in known)])
 
 
@@ -223,7 +236,7 @@ class TableWriter:
             compression="zstd",
             # ids are unique; statistics of thousands of features would enlarge the footer
             use_dictionary=[name for name in arrow_schema.names if name != "id"],
-            write_statistics=[*KEYS, "target"],
+            write_statistics=[*KEYS, TARGET],
         )
 
     def write(self, batch: Any) -> None:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from numerai_pipeline.core.eras import refit_era, target_days
 from numerai_pipeline.core.errors import BadInputError, NotFoundError, PipelineError
+from numerai_pipeline.core.parameters import without_target
 from numerai_pipeline.dataset.id_checks import DuplicateIdDetector
 from numerai_pipeline.dataset.plan import DatasetPlan, LivePlan, plan_dataset, plan_live
 from numerai_pipeline.dataset.row_checks import RowLocation, check_rows, require_complete_int8
@@ -103,6 +104,7 @@ def find_or_make_dataset(
     feature_set: str,
     target: str | None,
     every_nth_era: int,
+    targets: Sequence[str] = (),
     embargo: int | None = None,
     refit_every: int = 1,
 ) -> Dataset:
@@ -124,8 +126,11 @@ def find_or_make_dataset(
     every_nth_era : int
         Train on every n-th era only, counted backwards from the newest training era, which is kept. Eras are ordered by
         their numbers. The validation table has all eras.
+    targets : sequence of str
+        Further targets, each a column of both tables; the rows are those with a known main target, as without them.
     embargo : int, optional
-        Weeks to leave out between training and the rows to predict; by default determined by the target's name.
+        Weeks to leave out between training and the rows to predict; by default determined by the target's name, of
+        several targets by the one with the longest horizon.
     refit_every : int
         Weeks that share the dataset of a walk-forward run: it has the data known in the first of them.
 
@@ -137,7 +142,7 @@ def find_or_make_dataset(
     Raises
     ------
     NotFoundError
-        When a raw file, the feature set, the target or the era does not exist.
+        When a raw file, the feature set, a target or the era does not exist.
     BadInputError
         When a raw file is invalid: the message names file, row, column, value and remedy.
     DiskFullError
@@ -148,7 +153,9 @@ def find_or_make_dataset(
             msg = f"{name}={value}: must be 1 or more"
             raise BadInputError(msg)
     made_from = _checksums(raw, _DATASET_ROLES[raw.kind], "a new dataset")
-    request = DatasetRequest(feature_set, target, every_nth_era, embargo, raw.payout_days if target is None else None)
+    payout_days = raw.payout_days if target is None else None
+    further = without_target(targets, target)
+    request = DatasetRequest(feature_set, target, every_nth_era, embargo, payout_days, further)
     known_before = None if raw.era is None else refit_era(raw.era, refit_every)
     key = fingerprint(
         {
@@ -157,7 +164,7 @@ def find_or_make_dataset(
             "version": raw.version,
             "made_from": made_from,
             "known_before": known_before,
-            **asdict(request),
+            **request.to_json(),
         }
     )
     layout = data.dataset(key)
@@ -178,6 +185,7 @@ def find_or_make_dataset(
                         scratch,
                         feature_set=feature_set,
                         target=target,
+                        targets=further,
                         embargo=embargo,
                         refit_every=refit_every,
                     )
@@ -196,6 +204,7 @@ def find_or_make_dataset(
                     feature_set=plan.schema.feature_set,
                     features=_type_names(plan.schema),
                     target=plan.schema.target,
+                    further_targets=plan.schema.further_targets,
                     target_days=target_days(plan.schema.target),
                     embargo=plan.embargo,
                     known_until=f"{max(training.newest, validation.newest):04d}",
@@ -354,7 +363,8 @@ def _write_tables(plan: DatasetPlan, layout: DatasetLayout, every_nth_era: int) 
     training = _write_table(layout.training, plan.training, plan.schema, _drop_unlabeled, ids, kept_eras)
     if training.without_target:
         log.warning("%s training rows have no target and are not used", f"{training.without_target:,}")
-    _require_two_classes(plan.training[0].source.name, plan.schema.target, training)
+    for column, target in plan.schema.targets.items():
+        _require_two_classes(plan.training[0].source.name, column, target, training)
     validation = _write_table(layout.validation, plan.validation, plan.schema, _count_unlabeled, ids)
     log.info("searching for duplicate ids")
     ids.check(plan.sources)
@@ -411,7 +421,7 @@ def _write_table(
                 require_complete_int8(selected, schema, source.name)
                 batch = finish(part.with_new_type(fill_missing(selected)), stats)
                 if batch.num_rows:
-                    stats.count(batch)
+                    stats.count(batch, schema.targets)
                     missing.update(count_missing(batch, schema))
                     writer.write(batch)
             if row == 1:
@@ -467,12 +477,13 @@ def _add_unlabeled(known: Any, stats: TableStats) -> int:
     return count
 
 
-def _require_two_classes(file: str, target: str, stats: TableStats) -> None:
-    if stats.above and stats.below:
+def _require_two_classes(file: str, column: str, target: str, stats: TableStats) -> None:
+    above, below = stats.above[column], stats.below[column]
+    if above and below:
         return
     if not stats.rows:
         found = f"none of {stats.without_target:,} rows has a known target"
     else:
-        found = f"of {stats.rows:,} rows, {stats.above:,} are above 0.5 and {stats.below:,} below"
+        found = f"of {stats.rows:,} rows, {above:,} are above 0.5 and {below:,} below"
     msg = f"{file}: column {target!r}: {found}, but training needs both classes: choose another target or dataset"
     raise BadInputError(msg)

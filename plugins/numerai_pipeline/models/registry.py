@@ -38,7 +38,7 @@ RESERVED_NAMES = PIPELINE_TASKS | {ALL_MODELS}
 # Environment variables that the pipeline sets; a task's parameters must not override them.
 CONTRACT_VARIABLES = frozenset(
     {"OPERATION", "TRAINING", "VALIDATION", "TESTING", "PREDICTING", "MODEL", "STORING", "REPORTING", "INPUTS"}
-    | {"TIME_LIMIT", "TIME_LIMIT_PART", "THREADS", "MEMORY_LIMIT", "SEED", "TARGET_DAYS", "EMBARGO"}
+    | {"TIME_LIMIT", "TIME_LIMIT_PART", "THREADS", "MEMORY_LIMIT", "SEED", "TARGET_DAYS", "EMBARGO", "TARGETS"}
     | {"PAYOUT", "BENCHMARK"}
 )
 _DEPRECATED_KEYS = {
@@ -79,6 +79,9 @@ class ModelSpec:
         Whether it produces predictions (a model) or not (a preprocessing or post-processing task).
     keeps_model : bool
         Whether it fits once and keeps its fit for later rounds. Otherwise it trains in every run, as in 2018.
+    several_targets : bool
+        Whether it makes a fit for each of the run's targets, and predicts the mean of their ranks. Otherwise it learns
+        the main target only.
     outputs : tuple of str
         Files that its fit produces for downstream tasks, relative to the run's directory.
     live_outputs : tuple of str
@@ -94,7 +97,7 @@ class ModelSpec:
     pool_slots : int or None
         Pool slots that it occupies; None for as many as cores (`slots_of`).
     time_limit : int
-        Minutes after which it is stopped; the time of a search is added (:meth:`minutes`).
+        Minutes after which it is stopped; the time of a search is added, and each target has so many (:meth:`minutes`).
     search_parts : int or None
         Set for a search: one fit may take 1 / ``search_parts`` of the run's ``automl_minutes``.
     tables : {"parquet", "csv"}
@@ -114,6 +117,7 @@ class ModelSpec:
     group: str | None = None
     predicts: bool = True
     keeps_model: bool = False
+    several_targets: bool = False
     outputs: tuple[str, ...] = ()
     live_outputs: tuple[str, ...] = ()
     optional_inputs: tuple[str, ...] = ()
@@ -142,8 +146,10 @@ class ModelSpec:
         """Return its pool slots where the models may use this number of cores, which are the slots of the pool."""
         return self.cores_of(available) if self.pool_slots is None else min(self.pool_slots, available)
 
-    def minutes(self, automl_minutes: int) -> int:
-        """Return the minutes after which the task is stopped in a run with this search time."""
+    def minutes(self, automl_minutes: int, further_targets: int = 0) -> int:
+        """Return the minutes after which the task is stopped in a run with this search time and further targets."""
+        if self.several_targets:
+            return self.time_limit * (1 + further_targets)
         return self.time_limit + (math.ceil(SEARCH_FACTOR * automl_minutes) if self.search_parts else 0)
 
 
@@ -291,6 +297,7 @@ def _model_spec(name: str, task: Mapping[str, Any]) -> ModelSpec:
         group=task.get("group"),
         predicts=task.get("predicts", True),
         keeps_model=task.get("keeps_model", False),
+        several_targets=task.get("several_targets", False),
         outputs=tuple(task.get("outputs", ())),
         live_outputs=tuple(task.get("live_outputs", ())),
         optional_inputs=tuple(task.get("optional_inputs", ())),
@@ -325,15 +332,22 @@ def _check_task(file: Path, spec: ModelSpec, images: Mapping[str, ImageSpec], ta
     if spec.is_post_processing and spec.predicts:
         msg = f"{place}.depends_on: a task that depends on {ALL_MODELS!r} cannot be a model; set predicts: false"
         raise BadInputError(msg)
+    _check_fit(place, spec)
+    shadowed = sorted(CONTRACT_VARIABLES.intersection(spec.parameters))
+    if shadowed:
+        msg = f"{place}.parameters: {', '.join(shadowed)} is set by the pipeline; remove it"
+        raise BadInputError(msg)
+
+
+def _check_fit(place: str, spec: ModelSpec) -> None:
     if (spec.outputs or spec.live_outputs) and spec.predicts:
         msg = f"{place}.outputs: a model has no further outputs; set predicts: false, or remove the key"
         raise BadInputError(msg)
     if spec.keeps_model and spec.tables == "csv":
         msg = f"{place}.tables: an image that keeps its model reads parquet tables; remove one of the two keys"
         raise BadInputError(msg)
-    shadowed = sorted(CONTRACT_VARIABLES.intersection(spec.parameters))
-    if shadowed:
-        msg = f"{place}.parameters: {', '.join(shadowed)} is set by the pipeline; remove it"
+    if spec.several_targets and (not spec.predicts or not spec.keeps_model or spec.search_parts is not None):
+        msg = f"{place}.several_targets: only for a model with keeps_model, and not for a search; remove the key"
         raise BadInputError(msg)
 
 

@@ -28,8 +28,8 @@ def _table(path: Path, ids: list[str]) -> None:
     write_manifest(path, rows=len(ids), columns=list(columns))
 
 
-def add_dataset(data: DataLayout, key: str, round_name: str = "1300") -> Dataset:
-    """Write a dataset."""
+def add_dataset(data: DataLayout, key: str, round_name: str = "1300", targets: tuple[str, ...] = ()) -> Dataset:
+    """Write a dataset, with further targets."""
     layout = DatasetLayout(data.dataset(key).directory)
     _table(layout.training, ["t1", "t2"])
     _table(layout.validation, VALIDATION_IDS)
@@ -41,7 +41,7 @@ def add_dataset(data: DataLayout, key: str, round_name: str = "1300") -> Dataset
         version="v5.3",
         round=round_name,
         created_at="2026-08-15T13:00:00+00:00",
-        request=DatasetRequest("small", None, 1, None, None),
+        request=DatasetRequest("small", None, 1, None, None, targets),
         made_from={},
         known_before=None,
         feature_set="small",
@@ -52,6 +52,7 @@ def add_dataset(data: DataLayout, key: str, round_name: str = "1300") -> Dataset
         known_until="0001",
         training=summary,
         validation=summary,
+        further_targets=targets,
     )
     layout.metadata.write_text(json.dumps(dataset.to_json()))
     return dataset

@@ -34,6 +34,7 @@ def registry(images_folder: Callable[..., Path]) -> Registry:
     keeps: dict[str, Any] = {"keeps_model": True}
     tasks = {
         "svm": task(**keeps),
+        "xgboost": task(several_targets=True, **keeps),
         "of_2018": task(tables="csv"),
         "trains_always": task(),
         "adversarial_validation": task(predicts=False, outputs=["split.parquet"], **keeps),
@@ -121,6 +122,24 @@ def test_plan_scoring_is_in_the_keys_of_post_processing_only(
 def test_plan_other_number_of_threads_has_the_same_keys(data: DataLayout, plan: Plan) -> None:
     one, two = plan(new_run(data, "one"), THREADS="2"), plan(new_run(data, "two"), THREADS="32")
     assert keys(one) == keys(two)
+
+
+def test_plan_further_targets_are_learned_by_entries_that_take_them(data: DataLayout, plan: Plan) -> None:
+    add_dataset(data, "several", targets=("target_b", "target_c"))
+    run = new_run(data, dataset="several")
+    several, one = plan(run, "xgboost"), plan(run, "svm")
+    assert (several.further_targets, one.further_targets) == (("target_b", "target_c"), ())
+    assert (several.keeps_parts, one.keeps_parts) == (True, False)
+    assert several.fit_inputs["targets"] == ["target_b", "target_c"]
+    assert "targets" not in one.fit_inputs
+
+
+def test_plan_without_further_targets_is_the_same_for_entries_that_take_them(data: DataLayout, plan: Plan) -> None:
+    run = new_run(data)
+    several, one = plan(run, "xgboost"), plan(run, "svm")
+    assert several.fit_key == one.fit_key
+    assert (several.further_targets, several.keeps_parts) == ((), False)
+    assert plan(run, "adversarial_validation").keeps_parts, "it continues with its finished files"
 
 
 def test_plan_new_live_rows_change_the_prediction_only(data: DataLayout, plan: Plan) -> None:

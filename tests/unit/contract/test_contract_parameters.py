@@ -18,6 +18,7 @@ def test_parameters_empty_environment_has_defaults() -> None:
     assert parameters.threads >= 1
     assert parameters.reporting is None
     assert parameters.inputs is None
+    assert parameters.targets == ()
     assert parameters.time_limit is None
     assert parameters.time_limit_part is None
     assert parameters.memory_limit is None
@@ -34,6 +35,7 @@ def test_parameters_set_variables_are_read() -> None:
             "MEMORY_LIMIT": "4096",
             "SEED": "0",
             "INPUTS": "0f3a",
+            "TARGETS": "target_b, target_a",
         }
     )
     assert parameters.operation == "svm"
@@ -41,6 +43,7 @@ def test_parameters_set_variables_are_read() -> None:
     assert parameters.reporting == Path("/data/reports/svm.json")
     assert (parameters.time_limit, parameters.threads, parameters.memory_limit) == (300, 3, 4096)
     assert (parameters.seed, parameters.inputs) == (0, "0f3a")
+    assert parameters.targets == ("target_b", "target_a")
 
 
 def test_parameters_blank_variable_counts_as_not_set() -> None:
@@ -61,6 +64,7 @@ def test_parameters_blank_variable_counts_as_not_set() -> None:
         ("MEMORY_LIMIT", "63", "of at least 64"),
         ("TIME_LIMIT", "0", "of at least 1"),
         ("TIME_LIMIT_PART", "soon", "of at least 1"),
+        ("TARGETS", "target_a,feature_b", "different columns 'target_…', separated by commas"),
     ],
 )
 def test_check_invalid_value_names_variable_value_and_bounds(name: str, value: str, allowed: str) -> None:

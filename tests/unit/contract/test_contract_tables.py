@@ -17,6 +17,7 @@ from numerai_contract import outputs
 from numerai_contract.exits import BadDataError, MissingInputError
 from numerai_contract.sources import ParquetSource
 from numerai_contract.tables import NO_ERA, JoinedTable, Table, era_number
+from numerai_contract.targets import classes, values
 
 Columns = dict[str, Any]
 Writer = Callable[..., Path]
@@ -197,6 +198,46 @@ def test_table_infinite_feature_names_column_and_row(write: Writer, columns: Col
 def test_table_missing_features_raises_bad_data(write: Writer, columns: Columns) -> None:
     with pytest.raises(BadDataError, match="1 of the 2 features of the training table are missing: feature9"):
         Table(write(columns), feature_names=("feature1", "feature9"))
+
+
+def test_table_with_target_has_its_values_and_name(write: Writer, columns: Columns) -> None:
+    found = np.linspace(0, 1, 12).astype(np.float32)
+    found[3] = np.nan
+    table = Table(write({**columns, "target_cyrusd_60": found}))
+    other = table.with_target("target_cyrusd_60")
+    np.testing.assert_array_equal(other.targets, found)
+    assert other.target_name == "target_cyrusd_60"
+    assert other.feature_names == table.feature_names == ("feature1", "feature2", "feature3")
+    # the table itself keeps its target
+    assert (table.target_name, table.targets.tolist()) == ("target", columns["target"].tolist())
+    joined = JoinedTable(other, other.with_features(["feature1", "feature2", "feature3"]))
+    assert joined.target_name == "target_cyrusd_60"
+    np.testing.assert_array_equal(joined.targets, [*found, *found])
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (None, "column 'target_x' is missing"),
+        (["high"] * 12, "column 'target_x' has type string, not a number"),
+        ([0.5, 2.0] * 6, "column 'target_x' is 2 in row 2"),
+    ],
+)
+def test_table_with_invalid_target_names_its_column(
+    write: Writer, columns: Columns, targets: list[Any] | None, message: str
+) -> None:
+    table = Table(write(columns if targets is None else {**columns, "target_x": targets}))
+    with pytest.raises(BadDataError, match=message):
+        table.with_target("target_x")
+
+
+@pytest.mark.parametrize(("labels", "function"), [(np.full(12, 0.25), values), (np.full(12, np.nan), classes)])
+def test_labels_of_a_further_target_name_its_column(
+    write: Writer, columns: Columns, labels: Any, function: Callable[..., Any]
+) -> None:
+    table = Table(write({**columns, "target_x": labels.astype(np.float32)})).with_target("target_x")
+    with pytest.raises(BadDataError, match="column 'target_x' is"):
+        function(table)
 
 
 def test_table_missing_file_names_the_task(tmp_path: Path) -> None:

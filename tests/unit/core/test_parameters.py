@@ -28,6 +28,8 @@ def test_parse_parameters_defaults_run_every_model_on_numerai() -> None:
         ({"automl_minutes": 5000}, "automl_minutes=5000"),
         ({"version": "5.3"}, "version='5.3'"),
         ({"target": "ender"}, "target='ender'"),
+        ({"targets": ["target_a", "ender"]}, "targets='ender'"),
+        ({"targets": [f"target_{number}" for number in range(11)]}, "at most 10 items"),
         ({"colour": "red"}, "colour='red'"),
         ({"source": "archive"}, "needs an archive"),
         ({"archive": "/data/x.zip"}, "choose source 'archive'"),
@@ -37,6 +39,14 @@ def test_parse_parameters_invalid_value_is_named(choices: dict[str, object], say
     with pytest.raises(BadInputError) as caught:
         parse_parameters(choices)
     assert says in str(caught.value)
+
+
+def test_further_targets_are_sorted_and_without_the_main_one() -> None:
+    assert parse_parameters({}).further_targets == ()
+    targets = ["target_b_60", "target_a_20", "target_b_60", "target_c_20"]
+    assert parse_parameters({"targets": targets}).further_targets == ("target_a_20", "target_b_60", "target_c_20")
+    parameters = parse_parameters({"targets": targets, "target": "target_c_20"})
+    assert parameters.further_targets == ("target_a_20", "target_b_60")
 
 
 def test_form_fields_have_titles_and_descriptions() -> None:
@@ -56,6 +66,7 @@ def test_form_fields_accept_and_reject_the_values_of_the_parser() -> None:
     assert params["models"].resolve(["svm"]) == ["svm"]
     for name, wrong in [
         ("models", ["smv"]),
+        ("targets", ["ender"]),
         ("round", 0),
         ("round", "x"),
         ("source", "yahoo"),

@@ -72,11 +72,24 @@ def test_needs_live_only_dataset_has_an_age(data: DataLayout, number: int, live_
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"feature_set": "medium"}, {"target": "target_x_20"}, {"every_nth_era": 4}, {"embargo": 3}]
+    "parameters",
+    [
+        {"feature_set": "medium"},
+        {"target": "target_x_20"},
+        {"targets": ["target_x_20"]},
+        {"every_nth_era": 4},
+        {"embargo": 3},
+    ],
 )
 def test_needs_live_only_dataset_of_other_parameters_is_none(data: DataLayout, parameters: dict[str, Any]) -> None:
     add_dataset(data, "other", "1295")
     assert not policy(data, **parameters).needs_live_only(the_round())
+
+
+def test_needs_live_only_dataset_of_the_same_further_targets(data: DataLayout) -> None:
+    add_dataset(data, "several", "1295", targets=("target_x_20", "target_y_60"))
+    assert not policy(data).needs_live_only(the_round())
+    assert policy(data, targets=["target_y_60", "target_x_20"]).needs_live_only(the_round())
 
 
 def test_newest_is_of_the_newest_round(data: DataLayout) -> None:
@@ -98,6 +111,7 @@ def test_older_datasets_are_usable_for_the_same_rows(data: DataLayout) -> None:
         ("features", {"features": {"another": "int8"}}),
         ("version", {"version": "v5.2"}),
         ("target", {"target": "target_y"}),
+        ("further_targets", {"further_targets": ["target_z_20"]}),
         ("embargo", {"embargo": 16}),
         ("backtest", {"known_before": 1000}),
     ):

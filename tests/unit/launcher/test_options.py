@@ -54,6 +54,7 @@ def test_options_are_converted_to_the_types_of_the_parameters() -> None:
             "SUBMIT": "1",
             "REPLACE": "1",
             "TARGET": "",
+            "TARGETS": "target_ender_60, target_cyrusd_60",
             "SOURCE": "numerai",
             "PORT": "9000",
         }
@@ -64,6 +65,7 @@ def test_options_are_converted_to_the_types_of_the_parameters() -> None:
         "force": True,
         "submit": True,
         "replace": True,
+        "targets": ["target_ender_60", "target_cyrusd_60"],
         "source": "numerai",
     }
     assert options.target is None
@@ -90,6 +92,7 @@ def test_options_unknown_model_lists_the_models() -> None:
         ("AUTOML_MINUTES", "2.5", "input should be a valid integer"),
         ("FORCE", "perhaps", "write 1 or 0. Compute everything again"),
         ("TARGET", "ender", "target_ender_20"),
+        ("TARGETS", "target_ender_20,cyrus", "such as `target_cyrusd_60`"),
         ("PORT", "80", "input should be greater than or equal to 1024. port of Airflow's web page"),
         ("CALENDAR", "gregorian", "input should be 'always-open' or 'strict'"),
         ("NO_INSTALL", "maybe", "write 1 or 0"),

@@ -258,6 +258,22 @@ def test_load_registry_missing_names_the_setting(tmp_path: Path) -> None:
         load_registry(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "entry", [{}, {"keeps_model": True, "predicts": False}, {"keeps_model": True, "search_parts": 4}]
+)
+def test_load_registry_several_targets_are_for_models_with_a_fit(
+    images_folder: Callable[..., Path], entry: dict[str, object]
+) -> None:
+    with pytest.raises(BadInputError, match="several_targets: only for a model with keeps_model, and not for a search"):
+        load_registry(images_folder(one(task(several_targets=True, **entry))))
+
+
+def test_minutes_are_those_of_each_target_that_is_learned(images_folder: Callable[..., Path]) -> None:
+    several = load_registry(images_folder(one(task(keeps_model=True, several_targets=True)))).tasks["svm"]
+    assert [several.minutes(10, further) for further in (0, 2)] == [5, 15]
+    assert load_registry(images_folder(one(task(keeps_model=True)))).tasks["svm"].minutes(10, 2) == 5
+
+
 def test_minutes_of_a_search_are_added_to_the_limit(images_folder: Callable[..., Path]) -> None:
     spec = load_registry(images_folder(one(task(search_parts=4)))).tasks["svm"]
     assert spec.minutes(10) == 5 + 35

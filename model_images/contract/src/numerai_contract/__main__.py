@@ -35,6 +35,7 @@ Runs one operation of a model image, configured by environment variables.
   THREADS              cores to use (all)
   MEMORY_LIMIT         the container's memory in MiB, used in messages
   TARGET_DAYS          trading days that the target looks ahead, such as 20 or 60 (optional)
+  TARGETS              further targets, columns of the tables: one fit each, their ranks are blended (optional)
   EMBARGO              weeks left out between rows that are learned and rows that judge (by TARGET_DAYS, or 8)
   SEED                 seed of every random choice (67)
   INPUTS               a hash recorded in the manifests of the outputs

@@ -19,6 +19,10 @@ An operation without predictions (a preprocessing or post-processing task) has i
 
 ``RESUMES = True`` keeps the finished files of an earlier attempt in the directory for `fit` or `make`.
 
+With TARGETS an operation with `fit` learns the main target and each of these, one after the other: each fit has its own
+directory in MODEL, and an attempt uses the fits that an earlier one with the same INPUTS has finished. All of them have
+the same parameters and seed. The predictions are the mean of the ranks, see `numerai_contract.blending`.
+
 A complete MODEL is only loaded: nothing is learned, and neither TRAINING nor VALIDATION is read. Without MODEL a
 temporary directory takes its place (`make` needs MODEL). Without VALIDATION there is one fit, on TRAINING.
 """
@@ -26,17 +30,22 @@ temporary directory takes its place (`make` needs MODEL). Without VALIDATION the
 from __future__ import annotations
 
 import contextlib
+import gc
+import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from numerai_contract import outputs
+from numerai_contract.blending import blend
 from numerai_contract.exits import BadParameterError
 from numerai_contract.model_directory import ModelDirectory
+from numerai_contract.predictions import read_predictions
+from numerai_contract.tables import TARGET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import ModuleType
 
     import numpy as np
@@ -138,16 +147,56 @@ def _model_directory(task: Task) -> Iterator[ModelDirectory]:
 
 
 def _fit(task: Task, module: ModuleType) -> None:
-    directory, operation = task.model, task.parameters.operation
-    directory.begin(keep=getattr(module, "RESUMES", False))
+    if task.parameters.targets:
+        _fit_targets(task, module, (TARGET, *task.parameters.targets))
+        return
+    task.model.begin(keep=getattr(module, "RESUMES", False))
+    _fit_one(task, module)
+
+
+def _fit_targets(task: Task, module: ModuleType, names: Sequence[str]) -> None:
+    """Make the fit of each target that an earlier attempt has not finished, and blend their predictions."""
+    directory, parameters = task.model, task.parameters
+    directory.begin(keep=True)
+    _open_tables(task)
+    task.check_targets(names)
+    for number, name in enumerate(names, start=1):
+        own, which = directory.of_target(name), f"target {number:,} of {len(names):,} ({name})"
+        if own.is_fit_of(parameters.operation, parameters.inputs, has_validation=task.has_validation):
+            task.progress.log(f"{which}: an earlier attempt has finished its fit")
+            continue
+        task.progress.log(which)
+        own.begin(keep=False)
+        _fit_one(task.for_target(name), module)
+        # some libraries refer to their models in cycles: the next fit needs the memory of this one
+        gc.collect()
+    fits = {name: directory.of_target(name) for name in names}
+    used = {feature for own in fits.values() for feature in own.feature_names}
+    features = [feature for feature in task.training.feature_names if feature in used]
+    task.note(f"predictions are the mean of the ranks, within each era, of {len(names):,} fits: {', '.join(names)}")
+    reports = {name: json.loads(own.report.read_text(encoding="utf-8")) for name, own in fits.items()}
+    task.summarize_targets(reports, features)
+    if task.has_validation:
+        predictions = (read_predictions(own.validation) for own in fits.values())
+        task.write_validation(blend(predictions, task.validation.era_numbers))
+    task.write_fit_report()
+    directory.complete(parameters.operation, parameters.inputs, features, names)
+
+
+def _open_tables(task: Task) -> None:
+    """Open the other tables before the work: an invalid one must not be found after hours."""
+    if task.has_validation:
+        _ = task.validation
+    if "TESTING" in task.parameters:
+        _ = task.testing
+
+
+def _fit_one(task: Task, module: ModuleType) -> None:
+    directory = task.model
     if hasattr(module, "make"):
         task.summarize(module.make(task))
     else:
-        # the other tables before the work: an invalid one must not be found after hours
-        if task.has_validation:
-            _ = task.validation
-        if "TESTING" in task.parameters:
-            _ = task.testing
+        _open_tables(task)
         fitted: Fitted = module.fit(task)
         task.summarize(fitted.summary)
         if task.has_validation:
@@ -155,9 +204,8 @@ def _fit(task: Task, module: ModuleType) -> None:
             if not fitted.is_last:
                 fitted = _final_fit(task, module, fitted)
         fitted.model.save(directory.saved)
-    if "MODEL" in task.parameters:
-        task.write_fit_report()
-        directory.complete(operation, task.parameters.inputs, task.fit_table.feature_names)
+    task.write_fit_report()
+    directory.complete(task.parameters.operation, task.parameters.inputs, task.fit_table.feature_names)
 
 
 def _final_fit(task: Task, module: ModuleType, first: Fitted) -> Fitted:
@@ -173,5 +221,14 @@ def _predict(task: Task, module: ModuleType) -> None:
         if hasattr(module, "apply"):
             module.apply(task)
         return
+    names = task.model.targets
+    if names:
+        predictions = (_predict_one(task.for_target(name), module) for name in names)
+        task.write_testing(blend(predictions, task.testing.era_numbers))
+    else:
+        task.write_testing(_predict_one(task, module))
+
+
+def _predict_one(task: Task, module: ModuleType) -> NDArray[np.float64]:
     model: Model = module.load(task, task.model.saved)
-    task.write_testing(model.predict(task, task.testing))
+    return model.predict(task, task.testing)

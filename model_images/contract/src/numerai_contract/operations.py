@@ -65,8 +65,19 @@ def load(name: str) -> ModuleType:
 
 
 def run(task: Task) -> None:
-    """Run the operation that the task's parameters name: its own `run`, or its fit and its predictions."""
-    module = load(task.parameters.operation)
+    """Run the operation that the task's parameters name: its own `run`, or its fit and its predictions.
+
+    Raises
+    ------
+    BadParameterError
+        When it does not exist, or is to learn several targets but has no `fit` that can be made for each.
+    """
+    module, parameters = load(task.parameters.operation), task.parameters
+    if parameters.targets and (not hasattr(module, "fit") or getattr(module, "RESUMES", False)):
+        raise BadParameterError(
+            f"TARGETS is {','.join(parameters.targets)!r}: the operation {parameters.operation!r} learns one target. "
+            "Remove `several_targets` from its entry in models.yaml."
+        )
     if hasattr(module, "run"):
         work: Callable[[Task], None] = module.run
         work(task)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +22,9 @@ DEFAULT_SEED = 67
 _TARGET_DAYS, _MAX_EMBARGO = 20, 16
 # numpy's legacy seeding and most libraries take no more than 32 bits
 MAX_SEED = 2**32 - 1
+
+# of a column; the name of a directory as well
+_FURTHER_TARGET = re.compile(r"target_\w+", re.ASCII)
 
 # read by numerical libraries at import, for the number of threads they start
 THREAD_VARIABLES = (
@@ -78,6 +82,14 @@ class Parameters:
     def target_days(self) -> int | None:
         """Trading days that the target looks ahead, such as 20 or 60; None when not set."""
         return self.get_int("TARGET_DAYS", at_least=1, at_most=1_000) if "TARGET_DAYS" in self else None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Further targets to learn, each a column of the tables of the fit; none when not set."""
+        names = tuple(name.strip() for name in self._environment.get("TARGETS", "").split(",") if name.strip())
+        if len(set(names)) < len(names) or not all(_FURTHER_TARGET.fullmatch(name) for name in names):
+            self._raise_invalid("TARGETS", "allowed are different columns 'target_…', separated by commas")
+        return names
 
     @property
     def embargo(self) -> int:
@@ -193,7 +205,7 @@ class Parameters:
     def check(self) -> None:
         """Read every parameter that all operations share, so that an invalid one fails before the work begins."""
         _ = (self.inputs, self.reporting, self.time_limit, self.time_limit_part, self.threads, self.memory_limit)
-        _ = (self.seed, self.target_days, self.embargo)
+        _ = (self.seed, self.target_days, self.embargo, self.targets)
 
     def _raise_invalid(self, name: str, allowed: str) -> NoReturn:
         value = self._environment[name]

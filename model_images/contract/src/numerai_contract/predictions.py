@@ -71,6 +71,13 @@ def validate_probabilities(probabilities: ArrayLike, rows: int) -> tuple[NDArray
     return clipped, int(np.count_nonzero(clipped != values))
 
 
+def read_predictions(path: Path) -> NDArray[np.float64]:
+    """Read the predictions that `write_predictions` has written, in the order of the file; shape (rows,)."""
+    options = pa_csv.ConvertOptions(include_columns=[HEADER[1]], column_types={HEADER[1]: pa.float64()})
+    values: NDArray[np.float64] = pa_csv.read_csv(path, convert_options=options)[HEADER[1]].to_numpy()
+    return values
+
+
 def write_predictions(path: Path, ids: pa.ChunkedArray, probabilities: NDArray[np.float64], inputs: str | None) -> None:
     """Write validated predictions as CSV with the header ``id,prediction``, in the order of `ids`.
 

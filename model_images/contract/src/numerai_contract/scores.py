@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from numerai_contract.eras import rows_of_eras
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -61,12 +63,10 @@ def score(
     if not known.any():
         return None
     predictions, targets, era_numbers = predictions[known], targets[known], era_numbers[known]
-    # one sort, since a search for each era's rows takes seconds in a table of millions
-    order = np.argsort(era_numbers, kind="stable")
-    eras, first_rows = np.unique(era_numbers[order], return_index=True)
+    by_era = rows_of_eras(era_numbers)
     losses: list[float] = []
     correlations: list[float] = []
-    for rows in np.split(order, first_rows[1:]):
+    for rows in by_era:
         loss = logloss(predictions[rows], targets[rows])
         correlation = rank_correlation(predictions[rows], targets[rows])
         if loss is not None:
@@ -75,7 +75,7 @@ def score(
             correlations.append(correlation)
     return Scores(
         rows=len(targets),
-        eras=len(eras),
+        eras=len(by_era),
         logloss=logloss(predictions, targets),
         consistency=float(np.mean(np.array(losses) < COIN_TOSS)) if losses else None,
         correlation=float(np.mean(correlations)) if correlations else None,
@@ -97,13 +97,13 @@ def logloss(predictions: NDArray[np.float64], targets: NDArray[np.float32]) -> f
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float32]) -> float | None:
     """Compute Spearman's rank correlation, ties sharing their mean rank; None when either side is constant."""
-    ranks = [_ranks(side) for side in (first, second)]
-    centred = [side - side.mean() for side in ranks]
+    centred = [side - side.mean() for side in (mean_ranks(first), mean_ranks(second))]
     norm = math.sqrt(float(np.sum(centred[0] ** 2)) * float(np.sum(centred[1] ** 2)))
     return float(np.sum(centred[0] * centred[1])) / norm if norm > 0 else None
 
 
-def _ranks(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float64]:
+def mean_ranks(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float64]:
+    """Rank values from 1, shape (rows,); ties share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     # the mean rank of a group of ties: the rank of its last member, less half its size
     means: NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2

@@ -1,8 +1,9 @@
 """The run's two tables: validated when opened; their features are read when needed.
 
-A table has the columns ``id``, ``era``, ``data_type``, ``feature*`` and ``target``. All but the features are small and
-are read and validated at once; the features, which can be larger than the memory, are read in batches, and keep their
-type: int8 stays int8 unless values are missing, every other type becomes float32 with NaN where a value is missing.
+A table has the columns ``id``, ``era``, ``data_type``, ``feature*`` and ``target``, and may have further targets
+(``target_*``). All but the features are small and are read and validated at once, a further target when it is needed;
+the features, which can be larger than the memory, are read in batches, and keep their type: int8 stays int8 unless
+values are missing, every other type becomes float32 with NaN where a value is missing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numerai_contract.exits import BadDataError
 from numerai_contract.sources import TEXT_COLUMNS, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # the number of an unknown era (eraX)
 NO_ERA = -1
+# the column of the main target
+TARGET = "target"
 # a missing value among int8 features
 MISSING = -128
 DATA_TYPES = ("train", "validation", "test", "live")
@@ -69,6 +72,8 @@ class Table:
         Whether era numbers count weeks, by the names: ``0012``, and not ``era12``, which is a month.
     targets : numpy.ndarray of float32, shape (rows,)
         In [0, 1], NaN where unknown.
+    target_name : str
+        Their column.
     feature_names : tuple of str
         The columns of `features`, in order.
     feature_dtype : numpy.dtype
@@ -93,7 +98,7 @@ class Table:
             if feature_names is None
             else feature_names
         )
-        small = _read_small_columns(path, self._source)
+        small = _read_columns(path, self._source, {**dict.fromkeys(TEXT_COLUMNS, pa.string()), TARGET: pa.float32()})
         self.ids: pa.ChunkedArray = small["id"]
         if not len(self.ids):
             raise BadDataError(f"{path.name}: the table has no rows. Clear the task `unzip` and run it again.")
@@ -101,7 +106,8 @@ class Table:
         self.era_numbers = _era_numbers(path, small["era"])
         self.eras_are_weeks = not pc.any(pc.starts_with(small["era"], _MONTH, ignore_case=True)).as_py()
         self._data_types = _data_type_codes(path, small["data_type"])
-        self.targets = _targets(path, small["target"], self.ids)
+        self.target_name = TARGET
+        self.targets = _targets(path, TARGET, small[TARGET], self.ids)
         self.feature_dtype = np.dtype(self._narrowest_dtype() if feature_dtype is None else feature_dtype)
 
     def __len__(self) -> int:
@@ -119,6 +125,24 @@ class Table:
         changed = copy.copy(self)
         changed.targets = np.where(rows, np.float32(np.nan), self.targets)
         return changed
+
+    def with_target(self, name: str) -> Table:
+        """Return the same table with the target of another column, such as ``target_cyrusd_60``.
+
+        Raises
+        ------
+        BadDataError
+            When the column is missing, or a value is not a number, or outside [0, 1].
+        """
+        if name == self.target_name:
+            return self
+        _require_numbers(self.path, self._source.columns, [name])
+        selected = copy.copy(self)
+        selected.target_name = name
+        selected.targets = _targets(
+            self.path, name, _read_columns(self.path, self._source, {name: pa.float32()})[name], self.ids
+        )
+        return selected
 
     @cached_property
     def holds_int8(self) -> bool:
@@ -237,7 +261,7 @@ class JoinedTable:
 
     Attributes
     ----------
-    path, ids, era_numbers, eras_are_weeks, targets, feature_names, feature_dtype
+    path, ids, era_numbers, eras_are_weeks, targets, target_name, feature_names, feature_dtype
         As those of `Table`; the path is the first table's. Features are int8 where both tables have int8.
     """
 
@@ -248,6 +272,7 @@ class JoinedTable:
         self.era_numbers = np.concatenate([table.era_numbers for table in self._tables])
         self.eras_are_weeks = all(table.eras_are_weeks for table in self._tables)
         self.targets = np.concatenate([table.targets for table in self._tables])
+        self.target_name = first.target_name
         self.feature_names = first.feature_names
         self.feature_dtype = np.result_type(*(table.feature_dtype for table in self._tables))
 
@@ -339,12 +364,7 @@ def era_number(name: str) -> int | None:
 def _require_columns(path: Path, source: Source, feature_names: Sequence[str] | None) -> None:
     """Check that the columns exist and have a valid type."""
     columns = source.columns
-    for name in (*TEXT_COLUMNS, "target"):
-        if name not in columns:
-            raise BadDataError(
-                f"{path.name}: column {name!r} is missing (found: {_listing(list(columns))}). "
-                "Is this a Numerai dataset?"
-            )
+    _require_exist(path, columns, (*TEXT_COLUMNS, TARGET))
     features = [name for name in columns if name.startswith("feature")]
     if not features:
         raise BadDataError(
@@ -359,7 +379,21 @@ def _require_columns(path: Path, source: Source, feature_names: Sequence[str] | 
     for name in TEXT_COLUMNS:
         if not _is_text(columns[name]):
             raise BadDataError(f"{path.name}: column {name!r} has type {columns[name]}, not text.")
-    for name in (*(feature_names or features), "target"):
+    _require_numbers(path, columns, (*(feature_names or features), TARGET))
+
+
+def _require_exist(path: Path, columns: Mapping[str, pa.DataType], names: Sequence[str]) -> None:
+    for name in names:
+        if name not in columns:
+            raise BadDataError(
+                f"{path.name}: column {name!r} is missing (found: {_listing(list(columns))}). "
+                "Is this a Numerai dataset?"
+            )
+
+
+def _require_numbers(path: Path, columns: Mapping[str, pa.DataType], names: Sequence[str]) -> None:
+    _require_exist(path, columns, names)
+    for name in names:
         if not (pa.types.is_integer(columns[name]) or pa.types.is_floating(columns[name])):
             raise BadDataError(f"{path.name}: column {name!r} has type {columns[name]}, not a number.")
 
@@ -376,8 +410,7 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
-def _read_small_columns(path: Path, source: Source) -> dict[str, pa.ChunkedArray]:
-    types = {**dict.fromkeys(TEXT_COLUMNS, pa.string()), "target": pa.float32()}
+def _read_columns(path: Path, source: Source, types: Mapping[str, pa.DataType]) -> dict[str, pa.ChunkedArray]:
     chunks: dict[str, list[pa.Array]] = {name: [] for name in types}
     for batch in source.batches(list(types), _ROWS_AT_A_TIME):
         for name, kind in types.items():
@@ -456,13 +489,13 @@ def _data_type_codes(path: Path, data_types: pa.ChunkedArray) -> NDArray[np.int8
     return found
 
 
-def _targets(path: Path, targets: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.float32]:
+def _targets(path: Path, name: str, targets: pa.ChunkedArray, ids: pa.ChunkedArray) -> NDArray[np.float32]:
     values: NDArray[np.float32] = targets.to_numpy().astype(np.float32, copy=False)
     invalid = np.flatnonzero(~np.isnan(values) & ~((values >= 0) & (values <= 1)))
     if len(invalid):
         first = int(invalid[0])
         raise BadDataError(
-            f"{path.name}: column 'target' is {values[first]:g} in row {first + 1:,} (id {ids[first].as_py()}), "
+            f"{path.name}: column {name!r} is {values[first]:g} in row {first + 1:,} (id {ids[first].as_py()}), "
             f"and outside [0, 1] in {len(invalid):,} of {len(values):,} rows. Was the right target column selected?"
         )
     return values

@@ -61,14 +61,14 @@ def classes(table: TableView) -> LabeledRows:
     labels = (table.targets[rows] > 0.5).astype(np.int8)
     if not len(labels):
         raise BadDataError(
-            f"{table.path.name}: column 'target' is empty, or exactly 0.5, in all {len(table):,} rows; "
+            f"{table.path.name}: column {table.target_name!r} is empty, or exactly 0.5, in all {len(table):,} rows; "
             "there is nothing to learn."
         )
     if (labels == labels[0]).all():
         side = "above" if labels[0] else "below"
         raise BadDataError(
-            f"{table.path.name}: column 'target' has one class only: all {len(labels):,} known values are {side} 0.5. "
-            "A classifier needs both; was the right target column selected?"
+            f"{table.path.name}: column {table.target_name!r} has one class only: all {len(labels):,} known values are "
+            f"{side} 0.5. A classifier needs both; was the right target column selected?"
         )
     return LabeledRows(rows, labels)
 
@@ -85,12 +85,13 @@ def values(table: TableView) -> LabeledRows:
     labels = table.targets[rows]
     if not len(labels):
         raise BadDataError(
-            f"{table.path.name}: column 'target' is empty in all {len(table):,} rows; there is nothing to learn."
+            f"{table.path.name}: column {table.target_name!r} is empty in all {len(table):,} rows; there is nothing to "
+            "learn."
         )
     if (labels == labels[0]).all():
         raise BadDataError(
-            f"{table.path.name}: column 'target' is {labels[0]:g} in all {len(labels):,} rows where it is known. "
-            "Was the right target column selected?"
+            f"{table.path.name}: column {table.target_name!r} is {labels[0]:g} in all {len(labels):,} rows where it is "
+            "known. Was the right target column selected?"
         )
     return LabeledRows(rows, labels)
 

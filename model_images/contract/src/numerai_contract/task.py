@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from numerai_contract.tables import TableView
     from numerai_contract.targets import LabeledRows
 
+# the parts of a target's report that are in that of several
+_OF_TARGET = ("rows", "features", "target", "validation", "split", "final", "chosen", "notes", "seconds")
 # the properties of a task that open a table
 _TABLES = ("_training", "_first_training", "validation", "testing")
 
@@ -119,6 +121,29 @@ class Task:
         final._joined = JoinedTable(self._training, self.validation)
         final.__dict__.update({name: self.__dict__[name] for name in _TABLES if name in self.__dict__})
         return final
+
+    def check_targets(self, names: Sequence[str]) -> None:
+        """Check the columns of targets in the tables of the fit, before hours of work."""
+        for table in [self._training, *([self.validation] if self.has_validation else [])]:
+            for name in names:
+                table.with_target(name)
+
+    def for_target(self, name: str) -> Task:
+        """Return the same task for one of several targets: its column of the tables, and the directory of its fit.
+
+        For a fit it has the tables of the fit; of a finished fit, the rows to predict with the features of that fit.
+        """
+        own = Task(self.parameters, self.progress)
+        own.model = self.model.of_target(name)
+        if own.model.is_complete:
+            own.__dict__["testing"] = self.testing.with_features(own.model.feature_names)
+            return own
+        own.__dict__["_training"] = self._training.with_target(name)
+        if self.has_validation:
+            own.__dict__["validation"] = self.validation.with_target(name)
+        if "TESTING" in self.parameters:
+            own.__dict__["testing"] = self.testing
+        return own
 
     @property
     def training(self) -> TableView:
@@ -316,6 +341,27 @@ class Task:
         }
         if summary.split is not None:
             self.progress.log(_format_scores("split's validation part", summary.split))
+
+    def summarize_targets(self, reports: Mapping[str, Mapping[str, Any]], feature_names: Sequence[str]) -> None:
+        """Begin the report of a fit of several targets.
+
+        Parameters
+        ----------
+        reports
+            Target → the report of its fit, the main target first: its selections and scores are in the report.
+        feature_names
+            The features that any of the fits uses.
+        """
+        main = next(iter(reports.values()))
+        self._report = {
+            **main,
+            "features": len(feature_names),
+            "validation": None,
+            "notes": self._notes,
+            "targets": {
+                name: {part: report[part] for part in _OF_TARGET if part in report} for name, report in reports.items()
+            },
+        }
 
     def summarize_final(self, summary: TrainingSummary) -> None:
         """Add the summary of the final fit to the report."""
