@@ -82,10 +82,14 @@ class RunOptions(UpOptions, RunParameters):
             filled.setdefault("AUTOML_MINUTES", str(PRACTICE_AUTOML_MINUTES))
         return filled
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "targets", mode="before")
     @classmethod
-    def _check_models(cls, text: str | list[str], info: ValidationInfo) -> list[str]:
-        names = [name.strip() for name in text.split(",") if name.strip()] if isinstance(text, str) else text
+    def _split_list(cls, text: str | list[str]) -> list[str]:
+        return [name.strip() for name in text.split(",") if name.strip()] if isinstance(text, str) else text
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(cls, names: list[str], info: ValidationInfo) -> list[str]:
         known = (info.context or {}).get("models", names)
         for name in names:
             if name not in known:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _SHARE_BEFORE_SCALING = 0.8
 _STEP = 1.1
-# The interpolation grid: time grows with the square of the width in cells. Half as many cells as openTSNE's default took
-# half the time on 25,000 rows of a practice season of size v5.3, and the divergence was .3 and .6 % higher.
+# The interpolation grid: time grows with the square of the width in cells. Half as many cells as openTSNE's default
+# took half the time on 25,000 rows of a practice season of size v5.3, and the divergence was .3 and .6 % higher.
 _GRID = {"n_interpolation_points": 3, "min_num_intervals": 50, "ints_in_interval": 2}
 _MAX_WIDTH = 250.0
 # with fewer rows a tree is faster than the grid, and the default of openTSNE

@@ -92,7 +92,7 @@ def test_options_unknown_model_lists_the_models() -> None:
         ("AUTOML_MINUTES", "2.5", "input should be a valid integer"),
         ("FORCE", "perhaps", "write 1 or 0. Compute everything again"),
         ("TARGET", "ender", "target_ender_20"),
-        ("TARGETS", "target_ender_20,cyrus", "such as `target_cyrusd_60`"),
+        ("TARGETS", "cyrus", "such as `target_cyrusd_60`"),
         ("PORT", "80", "input should be greater than or equal to 1024. port of Airflow's web page"),
         ("CALENDAR", "gregorian", "input should be 'always-open' or 'strict'"),
         ("NO_INSTALL", "maybe", "write 1 or 0"),
