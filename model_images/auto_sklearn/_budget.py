@@ -28,8 +28,8 @@ _DEFAULT_MEMORY = 3_072
 _DISK_SHARE, _DISK_COPIES = 1 / 12, 4
 # copies of the features: of this process, the search and a candidate
 _TABLE_COPIES = 3
-# rows of the final fit, or the next number where it takes too much time or memory; features of the search
-LEAST_ROWS, _ROWS = 50_000, 100_000
+# rows of the first of the fits of the final fit, see `growing_rows`; features of the search
+LEAST_ROWS = 50_000
 _FEATURES = 100
 # of the search: the same data are fitted by hundreds of candidates
 _SEARCH_VALUES, _SEARCH_ROWS = 2_500_000, 100_000
@@ -116,7 +116,7 @@ def plan(parameters: Parameters, sizes: Sizes) -> Plan:
         share = 0 if limit is None else _DISK_COPIES * int(limit * _DISK_SHARE)
         return _BASE_MEMORY + sizes.open_tables + share + _TABLE_COPIES * table + _MIN_MEMORY
 
-    rows = largest(_ROWS, LEAST_ROWS, need, limit)
+    rows = largest(sizes.rows, LEAST_ROWS, need, limit)
     rows = min(parameters.get_int("ROW_LIMIT", rows, at_least=100, at_most=10_000_000), sizes.rows)
     return Plan(rows, features, need(rows))
 
@@ -124,6 +124,28 @@ def plan(parameters: Parameters, sizes: Sizes) -> Plan:
 def search_rows(features: int) -> int:
     """Return the maximum number of rows of the search."""
     return max(1_000, min(_SEARCH_VALUES // features, _SEARCH_ROWS))
+
+
+def allocate_refit(task: Task, budget: ResourceBudget, table: int) -> ResourceBudget:
+    """Allocate the container's memory to a final fit, beside which there is no search.
+
+    Parameters
+    ----------
+    task
+        For its parameters and sizes.
+    budget
+        Of the search.
+    table
+        Size of the features, in bytes; each member copies them.
+    """
+    limit = task.parameters.memory_limit
+    if limit is None or "MEMORY_LIMIT_PART" in task.parameters:
+        return budget
+    mebibytes = table >> 20
+    reserved = _BASE_MEMORY + int(task.sizes.open_tables) + _DISK_COPIES * (budget.disk >> 20) + mebibytes
+    available = max(limit - reserved, _MIN_MEMORY)
+    jobs = max(1, min(budget.jobs, available // (_MIN_MEMORY + (_TABLE_COPIES - 1) * mebibytes)))
+    return budget._replace(jobs=jobs, memory=available // jobs + _UNUSED_MEMORY)
 
 
 def allocate(task: Task, threads: int, table: int) -> ResourceBudget:

@@ -6,15 +6,17 @@ import functools
 import pickle
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from numerai_contract.exits import ModelFailureError
-from numerai_contract.search import POLL_SECONDS
+from numerai_contract.search import POLL_SECONDS, has_time
 from numerai_contract.workers import Limits, Worker, wait_for_any
 
+from ._budget import allocate_refit
 from ._ensemble import probabilities
 from ._training_data import load_all
 
@@ -35,21 +37,21 @@ _CHECKED_ROWS = 1_000
 def refit(
     task: Task, plan: SearchPlan, first: Ensemble, limits: Sequence[int], stop: Sequence[signal.Signals]
 ) -> tuple[Ensemble, int, int]:
-    """Refit the members of an ensemble, as many at a time as in the search, for at most the time of the search.
+    """Refit the members of an ensemble on more and more rows, for at most the time of the search.
 
-    Members that fail are refitted on fewer rows. A member that fails on these as well, or is not finished at the end of
-    the time or at a stop request, keeps its model of the first fit, with a note.
+    The model of a member is that of its largest fit. A member without any, as at a stop request, keeps its model of the
+    first fit, with a note.
 
     Parameters
     ----------
     task
-        For its tables and notes.
+        For its tables, memory and notes.
     plan
         Of the search.
     first
         The ensemble of the first fit.
     limits
-        Numbers of rows, the largest first; each but the last has two thirds of the remaining time.
+        Numbers of rows, ascending.
     stop
         The stop requests.
 
@@ -60,26 +62,31 @@ def refit(
     refitted : int
         Number of members that are refitted.
     rows : int
-        The largest number of training rows.
+        The largest number of training rows of a member; 0 where none is refitted.
     """
     end = time.monotonic() + plan.seconds
     members = list(first.members)
-    waiting = list(range(len(members)))
-    most_rows = 0
+    refitted: set[int] = set()
+    remaining = list(range(len(members)))
+    most_rows, seconds = 0, 0.0
     for limit in limits:
         data = load_all(task, plan.kind, limit)
-        rows = len(data.labels)
-        most_rows = max(rows, most_rows)
-        remaining = max(end - time.monotonic(), 1.0)
-        deadline = end if limit == limits[-1] else time.monotonic() + 2 / 3 * remaining
-        with task.progress.step(f"fitting {len(waiting)} members on {rows:,} rows"):
-            waiting = _refit_all(task, plan, members, waiting, data, deadline, stop)
-        if not waiting or stop:
+        rows, began = len(data.labels), time.monotonic()
+        if rows == most_rows or not has_time(most_rows, rows, seconds, end - began):
             break
-    if waiting:
+        own_plan = replace(plan, budget=allocate_refit(task, plan.budget, data.features.nbytes))
+        with task.progress.step(f"fitting {len(remaining)} members on {rows:,} rows"):
+            remaining = _refit_all(task, own_plan, members, remaining, data, max(end, began + 1), stop)
+        seconds = time.monotonic() - began
+        refitted.update(remaining)
+        most_rows = rows if remaining else most_rows
+        if not remaining or stop:
+            break
+        del data  # before the next one is read
+    if len(refitted) < len(members):
         reason = f" (stopped by {stop[0].name})" if stop else ""
-        task.note(f"{len(waiting)} of {len(members)} members keep their model of the first fit{reason}")
-    return first._replace(members=members), len(members) - len(waiting), most_rows
+        task.note(f"{len(members) - len(refitted)} of {len(members)} members keep their model of the first fit{reason}")
+    return first._replace(members=members), len(refitted), most_rows
 
 
 def _refit_all(
@@ -91,7 +98,7 @@ def _refit_all(
     deadline: float,
     stop: Sequence[signal.Signals],
 ) -> list[int]:
-    """Replace the models of the members with these numbers until a deadline; return those that failed."""
+    """Replace the models of the members with these numbers until a deadline; return those that succeeded."""
     waiting, running, done = deque(numbers), dict[Worker, int](), set[int]()
     ended = 0
     try:
@@ -117,7 +124,7 @@ def _refit_all(
     finally:
         for worker in running:
             worker.end()
-    return [number for number in numbers if number not in done]
+    return [number for number in numbers if number in done]
 
 
 def _refit_one(kind: str, pickled: bytes, data: TrainingData, _send: object) -> bytes:

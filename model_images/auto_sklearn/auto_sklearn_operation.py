@@ -6,10 +6,10 @@ evaluated on these, and so is the ensemble of the best ones. The embargo is the 
 
 The search runs in a separate process. Ensembles are selected and predict the validation table during the search, so
 that a model is available whenever it ends, at its limit or at a stop request. After a stop request there is no final
-fit. Otherwise the final fit fits each member again on 100,000 rows of both tables, with the same settings and weight,
-in at most the time of the search, or on 50,000 where more take too much time or memory; a member that fails on these as
-well keeps its model of the first fit. Of more than 100 features it learns from those with the largest correlation with
-the target.
+fit. Otherwise the final fit fits each member again, with the same settings and weight, on 50,000 rows of both tables,
+then on four times as many, until it has all rows that fit MEMORY_LIMIT, in at most the time of the search. The model of
+a member is that of its largest fit; where none succeeds, that of the first fit. Of more than 100 features it learns
+from those with the largest correlation with the target.
 
 Environment variables:
 
@@ -19,7 +19,7 @@ Environment variables:
 ``RUN_LIMIT``
     Maximum number of candidates. With it candidates run one at a time, so that the same seed tries the same candidates
     in the same order (unless a time limit intervenes); without it the order depends on the timing.
-``ROW_LIMIT`` (100,000)
+``ROW_LIMIT`` (all rows that fit MEMORY_LIMIT)
     Maximum number of rows of the final fit, and of the search, which has at most 2,500,000 values. Above it, it learns
     from a sample that keeps the share of every era and every target value.
 ``MEMORY_LIMIT_PART``
@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from numerai_contract.fitting import Fitted
 from numerai_contract.progress import duration
-from numerai_contract.search import SearchedModel, table_to_predict
+from numerai_contract.search import SearchedModel, growing_rows, table_to_predict
 from numerai_contract.stopping import stop_requests
 from numerai_contract.task import TrainingSummary
 
@@ -122,7 +122,7 @@ def _refit(task: Task, choice: Choice) -> Fitted:
     from ._refit import refit
 
     with stop_requests() as stop:
-        limits = sorted({choice.row_limit, min(choice.row_limit, LEAST_ROWS)}, reverse=True)
+        limits = growing_rows(LEAST_ROWS, choice.row_limit)
         ensemble, refitted, rows = refit(task, choice.plan, choice.ensemble, limits, stop)
     chosen = {"members": len(choice.ensemble.members), "refitted": refitted}
     return Fitted(ensemble, TrainingSummary(training_rows=rows, chosen=chosen))

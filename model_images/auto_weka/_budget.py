@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 # rows of the search: each run reads them again, and some learners need time that grows with their square
 SEARCH_ROWS = 20_000
-# rows of the best configuration, or the next number where its training takes too much time or memory
-LEAST_ROWS, _ROWS = 50_000, 200_000
+# rows of the best configuration in the first fit, or the next number where its training takes too much time or memory;
+# the final fit trains on more and more, from the latter to all that fit the memory
+FIRST_ROWS, LEAST_ROWS = 200_000, 50_000
 _FEATURES = 100
 _DEFAULT_SECONDS = 600
 # MiB: of a container without a limit, of this process, of SMAC, of a Java process beyond its heap
@@ -77,11 +78,17 @@ def plan(parameters: Parameters, sizes: Sizes) -> Plan:
     features = min(sizes.features, _FEATURES)
     heap = whole_heap(parameters)
     values_on_heap = _BYTES_ON_HEAP * (features + 1) / 2**20
-    rows = largest(_ROWS, LEAST_ROWS, lambda rows: rows * values_on_heap, heap)
-    rows = min(parameters.get_int("ROW_LIMIT", rows, at_least=100, at_most=1_000_000), sizes.rows)
-    files = (rows + SEARCH_ROWS) * (features + 1) * _BYTES_IN_FILE / 2**20
-    beside_heaps = _BASE_MEMORY + sizes.open_tables + files + _BEYOND_HEAP
-    return Plan(rows, features, max(beside_heaps + heap, beside_heaps + _per_search() + 2 * _MIN_HEAP))
+
+    def need(rows: int) -> float:
+        # the files of all fits of the final fit, and of the search
+        files = (4 / 3 * rows + SEARCH_ROWS) * (features + 1) * _BYTES_IN_FILE / 2**20
+        beside_heaps = _BASE_MEMORY + sizes.open_tables + files + _BEYOND_HEAP
+        return beside_heaps + max(heap, _per_search() + 2 * _MIN_HEAP)
+
+    rows = largest(sizes.rows, LEAST_ROWS, lambda rows: rows * values_on_heap, heap)
+    rows = largest(rows, LEAST_ROWS, need, parameters.memory_limit or _DEFAULT_MEMORY)
+    rows = min(parameters.get_int("ROW_LIMIT", rows, at_least=100, at_most=100_000_000), sizes.rows)
+    return Plan(rows, features, need(rows))
 
 
 def create_plan(task: Task, directory: Path, training: Path, header: Path, *, rows: int, to_predict: int) -> SearchPlan:

@@ -17,7 +17,7 @@ Environment variables:
 ``METRIC`` (``rmse``)
     The error to minimise: the root mean squared error of the probabilities, a proper score like the logloss, or
     ``errorRate``, the share of misclassified rows, as in 2018.
-``ROW_LIMIT`` (200,000)
+``ROW_LIMIT`` (200,000 in the first fit; all rows that fit MEMORY_LIMIT in the final fit)
     Maximum number of rows for the best configuration. The search learns from at most 20,000 of them, since each run
     reads all rows again and trains one of many learners, some of which need time that grows with the square of the
     rows. Both samples keep the share of every era and class. Of more than 100 features it learns from those with the
@@ -37,9 +37,10 @@ priority and with at most 15 % of the processor time; the log has a line when it
 predict, the operation ends with 75, for a retry. Built with ``AUTO_WEKA=2.6`` it always does the latter
 (`_auto_weka_26`).
 
-After the search the best configuration is trained on ROW_LIMIT rows of the training table, or on 50,000, or on those of
-the search where more take too much time or memory. The final fit trains it on as many rows of both tables. Where that
-fails, the model is that of the first fit, with a note.
+After the search the best configuration is trained on 200,000 rows of the training table, or on 50,000, or on those of
+the search where more take too much time or memory. The final fit trains it on 50,000 rows of both tables, then on four
+times as many, until it has all rows that fit MEMORY_LIMIT; the model is that of the largest training that succeeds.
+Where none does, it is that of the first fit, with a note.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ from numerai_contract import targets
 from numerai_contract.exits import ModelFailureError
 from numerai_contract.fitting import Fitted
 from numerai_contract.progress import duration
-from numerai_contract.search import SearchedModel, table_to_predict
+from numerai_contract.search import SearchedModel, growing_rows, has_time, table_to_predict
 from numerai_contract.stopping import stop_requests
 from numerai_contract.task import TrainingSummary
 
 from . import _arff, _auto_weka_26, _era_folds
 from ._background import BackgroundTrainer
-from ._budget import LEAST_ROWS, SEARCH_ROWS, SearchPlan, create_plan, plan, prediction_seconds
+from ._budget import FIRST_ROWS, LEAST_ROWS, SEARCH_ROWS, SearchPlan, create_plan, plan, prediction_seconds
 from ._java import CancelledError, CpuBudget, ProgramError, versions
 from ._predict import Trained, WekaModel, model_file, train_and_predict
 from ._search import search
@@ -137,11 +138,12 @@ def fit(task: Task, earlier: Fitted | None = None) -> Fitted:
         arff, rows = trainer.write_folds(min(SEARCH_ROWS, planned.rows))
         search_plan = create_plan(task, Path(folder), arff, header, rows=rows, to_predict=len(table))
         with stop_requests() as stop:
-            result, details = _search(task, search_plan, rows, table, trainer, planned.rows, stop)
+            first_rows = min(FIRST_ROWS, planned.rows)
+            result, details = _search(task, search_plan, rows, table, trainer, first_rows, stop)
     summary = TrainingSummary(result.rows, chosen={**versions(), **details})
     model = SearchedModel(result.trained.model, table, result.trained.predictions)
     # where all rows of the training table were not too many, those of both tables may be more
-    row_limit = planned.rows if result.rows == trainer.available(planned.rows) else result.rows
+    row_limit = planned.rows if result.rows == trainer.available(first_rows) else result.rows
     choice = Choice(search_plan, result.candidate, result.trained.model, row_limit)
     return Fitted(model, summary, choice, is_last=bool(stop))
 
@@ -419,27 +421,35 @@ def _train_and_predict(
 
 
 def _train_again(task: Task, choice: Choice, trainer: Trainer, stop: Sequence[Signals]) -> Fitted:
-    """Train the configuration of the first fit on the rows of both tables; return the first model where that fails."""
+    """Train the configuration of the first fit on more and more rows of both tables; return the largest model.
+
+    Where none succeeds, return the first model, with a note.
+    """
     plan = choice.plan
     trainer.write_header()
-    limits = sorted({min(limit, choice.row_limit) for limit in (choice.row_limit, LEAST_ROWS)}, reverse=True)
 
     def check(model: WekaModel, budget: CpuBudget) -> None:
         model.check(task.training, plan.whole_heap, budget)
 
-    model, rows, reason = choice.model, 0, ""
-    try:
-        seconds = max(_MIN_FINISH_SECONDS, plan.seconds)
-        model, rows = trainer.train(plan, choice.candidate, limits, seconds, check, lambda: bool(stop))
-    except CancelledError:
-        reason = f"stopped by {stop[0].name}"
-    except ProgramError as error:
-        reason = str(error)
+    end = time.monotonic() + max(_MIN_FINISH_SECONDS, plan.seconds)
+    model, rows, seconds, reason = choice.model, 0, 0.0, ""
+    for limit in growing_rows(LEAST_ROWS, trainer.available(choice.row_limit)):
+        began = time.monotonic()
+        if not has_time(rows, limit, seconds, end - began):
+            break
+        try:
+            trained = trainer.train(plan, choice.candidate, [limit], end - began, check, lambda: bool(stop))
+        except (CancelledError, ProgramError) as error:
+            reason = f"stopped by {stop[0].name}" if isinstance(error, CancelledError) else str(error)
+            break
+        seconds = time.monotonic() - began
+        model.discard()
+        model, rows = trained
     if reason:
-        task.note(f"no final fit, using the first: {reason}")
-    else:
-        choice.model.discard()
-    return Fitted(model, TrainingSummary(rows, chosen={"refitted": not reason}))
+        task.note(
+            f"no final fit on more than {rows:,} rows: {reason}" if rows else f"no final fit, using the first: {reason}"
+        )
+    return Fitted(model, TrainingSummary(rows, chosen={"refitted": rows > 0}))
 
 
 def _report_details(

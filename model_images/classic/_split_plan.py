@@ -63,9 +63,7 @@ def split_plan(
     coordinates = dimensions(selected_embeddings(parameters, embeddings))
 
     def memory(rows: int, features: int) -> float:
-        # the first fit has the rows of both parts of the split in memory, the final fit those of one part
-        in_memory = max(min(rows, sizes.rows), min(2 * rows, sizes.training))
-        of_matrix = in_memory * (features * sizes.packed_bytes + 4 * coordinates)
+        of_matrix = sizes.rows_in_memory(rows) * (features * sizes.packed_bytes + 4 * coordinates)
         of_fit = needed(min(rows, sizes.rows), features + coordinates)
         return _BASE_MEBIBYTES + sizes.open_tables + (of_matrix + of_fit) / 2**20
 

@@ -16,7 +16,7 @@ Environment variables:
     The classifier: ``gradient_boosting`` (XGBoost), ``extra_trees`` or ``random_forest``, 100 trees each. The forest is
     the one of 2016, grown to single rows: slow, and with at most a hundred different probabilities, so that the seed
     determines most of its order. benchmarks/fleming.py compares them.
-``SPLIT_BY`` (``eras`` where eras are weeks, else ``rows``)
+``SPLIT_BY`` (``eras`` where eras are weeks, at least ten of them, else ``rows``)
     ``rows``, as in 2016, takes the most similar rows of all eras; the seed determines the order of rows with equal
     similarity. A model then learns from other rows of the same eras, and from eras whose targets overlap with theirs:
     where rows of an era have something in common, its score on the validation part is too high. ``eras`` takes the
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 _UNITS = ("rows", "eras")
 METHODS = ("gradient_boosting", "extra_trees", "random_forest")
+# eras that are split by default: of fewer, one has more rows than the usual validation part
+_MIN_ERAS = 10
 _FOLDS = 5
 _TREES = 100
 _MIN_LEAF = 20
@@ -104,11 +106,12 @@ def make(task: Task) -> TrainingSummary:
     method = parameters.get_str("METHOD", METHODS[0], choices=METHODS)
     share = parameters.get_float("VALIDATION_SHARE", 0.1, at_least=0.01, at_most=0.5)
     folds_by = parameters.get_str("FOLDS_BY", "rows", choices=_UNITS)
-    split_by = parameters.get_str("SPLIT_BY", _UNITS[task.training.eras_are_weeks], choices=_UNITS)
     limit = _rows_of_each_table(parameters, task.sizes)
     task.follow(plan(parameters, task.sizes))
     # before the work: later tasks cannot use a table without known targets, or with a single target value
     known = targets.values(task.training).rows
+    has_weeks = task.training.eras_are_weeks and len(np.unique(task.training.era_numbers[known])) >= _MIN_ERAS
+    split_by = parameters.get_str("SPLIT_BY", _UNITS[has_weeks], choices=_UNITS)
 
     sides = _Sides(task)
     folds = _folds(sides, folds_by, parameters.seed)

@@ -89,8 +89,7 @@ def plan(parameters: Parameters, sizes: Sizes) -> Plan:
     coordinates = dimensions(selected_embeddings(parameters, _EMBEDDINGS))
 
     def need(rows: int, features: int) -> float:
-        # the first fit has both parts of the split, each of at most so many rows; the final fit has one
-        most = max(min(2 * rows, sizes.training), min(rows, sizes.rows))
+        most = sizes.rows_in_memory(rows)
         matrix = most * (features * sizes.packed_bytes + 4 * coordinates) / 2**20
         return memory(sizes, most, count(features + coordinates)) + matrix
 

@@ -42,11 +42,10 @@ def network_plan(
         Whether to limit the rows by the memory only: an epoch then takes a minute of 6.8 million rows of 42 features.
     """
     coordinates = 0 if embeddings is None else dimensions(selected_embeddings(parameters, embeddings))
-    # each part of the split has at most the planned rows
     parts = 1 if embeddings is None else 2
 
     def memory(rows: int, features: int) -> float:
-        in_memory = max(min(rows, sizes.rows), min(parts * rows, sizes.training))
+        in_memory = sizes.rows_in_memory(rows, parts)
         row_bytes = features * sizes.packed_bytes + 4 * coordinates + _BYTES_OF_A_ROW
         return _BASE_MEBIBYTES + sizes.open_tables + in_memory * row_bytes / 2**20
 

@@ -21,8 +21,8 @@ _PARTS = 6
 _WITHOUT_ANY, _LATEST = 2.0, 2.25
 # seconds of a search reserved for its end, and seconds to predict a row after it: 5 minutes for 4 million rows
 _RESERVE, _SECONDS_PER_ROW = 2.0, 75e-6
-# rows of the final fit, or the next number where it takes too much time or memory; features of the search
-LEAST_ROWS, _ROWS = 50_000, 200_000
+# rows of the first of the fits of the final fit, see `growing_rows`; features of the search
+LEAST_ROWS = 50_000
 _FEATURES = 100
 # the search fits each pipeline on several folds
 _SEARCH_VALUES, _SEARCH_ROWS = 2_000_000, 40_000
@@ -123,7 +123,7 @@ def plan(parameters: Parameters, sizes: Sizes) -> Plan:
     def need(rows: int) -> float:
         return base_memory(sizes, table_size(rows, columns)) + min_memory(table_size(rows, columns))
 
-    rows = largest(_ROWS, LEAST_ROWS, need, parameters.memory_limit)
+    rows = largest(sizes.rows, LEAST_ROWS, need, parameters.memory_limit)
     rows = min(parameters.get_int("ROW_LIMIT", rows, at_least=100, at_most=100_000_000), sizes.rows)
     return Plan(rows, features, need(rows))
 

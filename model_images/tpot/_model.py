@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from threadpoolctl import threadpool_limits
 
 from numerai_contract import saved_state
-from numerai_contract.search import POLL_SECONDS
+from numerai_contract.search import POLL_SECONDS, has_time
 from numerai_contract.split_tables import FeatureSource
 
 from ._cross_validation import probabilities, train_again
@@ -64,10 +64,9 @@ def refit(
     limits: Sequence[int],
     stop: Sequence[signal.Signals],
 ) -> tuple[PipelineModel, int]:
-    """Fit the pipeline of the first fit on the rows of both tables, for at most the time of the search.
+    """Fit the pipeline of the first fit on more and more rows of both tables, for at most the time of the search.
 
-    Where that fails, fit it on fewer rows. Where the last attempt fails, or at a stop request, return the first model,
-    with a note.
+    The model is that of the largest fit. Where none succeeds, return the first model, with a note.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ def refit(
     first
         The model of the first fit.
     limits
-        Numbers of rows, the largest first; each attempt but the last has half of the remaining time.
+        Numbers of rows, ascending.
     stop
         The stop requests.
 
@@ -86,27 +85,27 @@ def refit(
     -------
     model : PipelineModel
     rows : int
-        The number of training rows of the last attempt.
+        Its number of training rows; 0 of the first model.
     """
-    deadline = time.monotonic() + plan.seconds
-    rows = 0
-    for number, limit in enumerate(limits, start=1):
+    end = time.monotonic() + plan.seconds
+    model, trained_rows, seconds = first, 0, 0.0
+    reason = "there was no time for it"
+    for limit in limits:
         tables = load_tables(task, limit)
-        if len(tables.training_labels) == rows:
+        rows, began = len(tables.training_labels), time.monotonic()
+        if rows == trained_rows or not has_time(trained_rows, rows, seconds, end - began):
             break
-        rows = len(tables.training_labels)
-        remaining = max(deadline - time.monotonic(), 1)
-        seconds = remaining if number == len(limits) or rows <= limits[-1] else remaining / 2
         with task.progress.step(f"fitting the best pipeline on {rows:,} rows"):
-            outcome = _fit(plan, budget, first, tables, seconds, stop)
-        if outcome is not None and outcome.status == "succeeded":
-            return first._replace(pipeline=outcome.value), rows
-        reason = outcome.reason if outcome is not None else f"stopped by {stop[0].name}"
-        if stop:
+            outcome = _fit(plan, budget, first, tables, max(end - began, 1), stop)
+        seconds = time.monotonic() - began
+        if outcome is None or outcome.status != "succeeded":
+            reason = outcome.reason if outcome is not None else f"stopped by {stop[0].name}"
+            task.progress.log(f"the best pipeline on {rows:,} rows: {reason}")
             break
-        task.progress.log(f"the best pipeline on {rows:,} rows: {reason}")
-    task.note(f"no final fit, using the first: {reason}")
-    return first, rows
+        model, trained_rows = first._replace(pipeline=outcome.value), rows
+    if not trained_rows:
+        task.note(f"no final fit, using the first: {reason}")
+    return model, trained_rows
 
 
 def _fit(

@@ -8,9 +8,9 @@ is exported beside the report as ``<report>_pipeline.py``: a module whose ``buil
 Every pipeline is evaluated in a separate process with enforced limits of time and memory. The best one so far is fitted
 and predicts the validation table during the search, so that a model is available whenever it ends, at its limit or at a
 stop request. After a stop request there is no final fit. Otherwise the final fit fits the best pipeline, with its
-preprocessing, on 200,000 rows of both tables, or on 50,000 where more take too much time or memory, in at most the time
-of the search; where that fails, the model is that of the first fit, with a note. Of more than 100 features it learns
-from those with the largest correlation with the target.
+preprocessing, on 50,000 rows of both tables, then on four times as many, until it has all rows that fit MEMORY_LIMIT,
+in at most the time of the search: the model is that of the largest fit. Where none succeeds, it is that of the first
+fit, with a note. Of more than 100 features it learns from those with the largest correlation with the target.
 
 Environment variables, in addition to those of `numerai_contract.split_tables` (embeddings: ``perplexity_05``; rows of
 the search: 40,000, or fewer when they have more than 2,000,000 values; ROW_LIMIT limits the final fit as well):
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from numerai_contract.fitting import Fitted
 from numerai_contract.progress import duration
-from numerai_contract.search import SearchedModel, table_to_predict
+from numerai_contract.search import SearchedModel, growing_rows, table_to_predict
 from numerai_contract.self_test import write_fixture_inputs
 from numerai_contract.split import read_split
 from numerai_contract.stopping import stop_requests
@@ -125,6 +125,6 @@ def _refit(task: Task, choice: Choice) -> Fitted:
     from ._model import refit
 
     with stop_requests() as stop:
-        limits = sorted({choice.row_limit, min(choice.row_limit, LEAST_ROWS)}, reverse=True)
+        limits = growing_rows(LEAST_ROWS, choice.row_limit)
         model, rows = refit(task, choice.plan, choice.budget, choice.model, limits, stop)
     return Fitted(model, TrainingSummary(training_rows=rows, chosen={"refitted": model is not choice.model}))

@@ -471,34 +471,44 @@ def test_create_plan_lazy_learners_need_few_rows_to_predict(
 
 
 @pytest.mark.parametrize(
-    ("failure", "stop", "note"),
+    ("failure", "fails_from", "stop", "rows", "note"),
     [
-        (None, [], None),
-        (("ProgramError", "it wrote no model"), [], "no final fit, using the first: it wrote no model"),
-        (("CancelledError", ""), [signal.SIGTERM], "no final fit, using the first: stopped by SIGTERM"),
+        (None, 0, [], 800_000, None),
+        (("ProgramError", "it wrote no model"), 50_000, [], 0, "no final fit, using the first: it wrote no model"),
+        (("ProgramError", "too slow"), 800_000, [], 200_000, "no final fit on more than 200,000 rows: too slow"),
+        (("CancelledError", ""), 50_000, [signal.SIGTERM], 0, "no final fit, using the first: stopped by SIGTERM"),
     ],
 )
-def test_train_again_failure_uses_the_first_model(
-    load_module: Any, plan: Any, failure: tuple[str, str] | None, stop: list[signal.Signals], note: str | None
+def test_train_again_keeps_the_model_of_most_rows(
+    load_module: Any,
+    plan: Any,
+    failure: tuple[str, str] | None,
+    fails_from: int,
+    stop: list[signal.Signals],
+    rows: int,
+    note: str | None,
 ) -> None:
     module = load_module("auto_weka_operation")
-    notes, discarded = list[str](), list[str]()
+    notes, tried, discarded = list[str](), list[int](), list[int]()
 
     def train(_plan: Any, _candidate: Any, limits: list[int], *_: Any) -> tuple[SimpleNamespace, int]:
-        assert limits == [200_000, 50_000]
-        if failure is not None:
+        (limit,) = limits
+        tried.append(limit)
+        if failure is not None and limit >= fails_from:
             raise getattr(load_module("_java"), failure[0])(failure[1])
-        return SimpleNamespace(), 200_000
+        return SimpleNamespace(rows=limit, discard=lambda: discarded.append(limit)), limit
 
-    first = SimpleNamespace(discard=lambda: discarded.append("first"))
-    trainer = SimpleNamespace(train=train, write_header=lambda: None)
+    first = SimpleNamespace(rows=0, discard=lambda: discarded.append(0))
+    trainer = SimpleNamespace(train=train, write_header=lambda: None, available=lambda limit: min(limit, 800_000))
     candidate = _search_log(load_module, Good="0.48").ranked()[0]
-    choice = module.Choice(plan, candidate, first, 200_000)
+    choice = module.Choice(plan, candidate, first, 2_000_000)
     fitted = module._train_again(SimpleNamespace(note=notes.append), choice, trainer, stop)
-    assert (fitted.model is first) == (failure is not None)
-    assert fitted.summary.chosen == {"refitted": failure is None}
+    assert fitted.model.rows == fitted.summary.training_rows == rows
+    assert fitted.summary.chosen == {"refitted": rows > 0}
     assert notes == ([] if note is None else [note])
-    assert discarded == (["first"] if failure is None else [])
+    assert tried == [50_000, 200_000, 800_000][: len(tried)]
+    # of all models but the one that is returned
+    assert discarded == [0, 50_000, 200_000, 800_000][: [0, 50_000, 200_000, 800_000].index(rows)]
 
 
 def test_java_run_limits_are_enforced(load_module: Any, tmp_path: Path) -> None:

@@ -57,6 +57,18 @@ class Sizes(NamedTuple):
         """Rows of both tables, those of the final fit."""
         return self.training + self.validation
 
+    def rows_in_memory(self, limit: int, parts: int = 2) -> int:
+        """Return the most rows that are in memory at a time: those of the parts of the split, or of the final fit.
+
+        Parameters
+        ----------
+        limit
+            Maximum rows of a part, and of the final fit.
+        parts
+            2 for a model on the split, whose first fit has both parts in memory; otherwise 1.
+        """
+        return max(min(parts * limit, self.training), min(limit, self.rows))
+
     @property
     def open_tables(self) -> float:
         """Memory of the open tables without their features, in MiB."""

@@ -29,6 +29,7 @@ JobT = TypeVar("JobT", bound="Job")
 
 # seconds between two checks of a clock, of stop requests and of workers
 POLL_SECONDS = 0.2
+_GROWTH = 4
 
 
 class Job(Protocol):
@@ -42,6 +43,23 @@ class Job(Protocol):
 
     def end(self) -> None:
         """End the job."""
+
+
+def growing_rows(least: int, most: int) -> list[int]:
+    """Return the numbers of rows of the fits with which a search's best model is trained again; the last is `most`.
+
+    Each fit has at most four times as many rows as the one before. So there is a model at any end of the time, and all
+    fits before the last one take a third of its time, where the time grows with the rows.
+    """
+    rows = [most]
+    while rows[0] > 2 * least:
+        rows.insert(0, max(rows[0] // _GROWTH, least))
+    return rows
+
+
+def has_time(rows: int, more: int, seconds: float, remaining: float) -> bool:
+    """Return whether a fit on more rows can end in the remaining seconds, by the seconds of a fit on some rows."""
+    return seconds * more / max(rows, 1) <= remaining
 
 
 def table_to_predict(task: Task) -> Table:
