@@ -1,9 +1,10 @@
 """The launcher behind ``make``: sets up the pipeline's requirements, starts it, monitors it, stops everything.
 
-Reading order: ``__main__`` (the commands) → ``run`` (one run from an empty machine to predictions) → ``engine``,
-``base_images``, ``images``, ``simulator``, ``local_airflow`` (the set-up) → ``airflow_api`` and ``run_monitor`` (the
-run itself) → ``processes`` and ``signals`` (how everything is stopped). A server for a team is ``server`` (with
-``compose``, ``server_settings``, ``server_images``, ``server_backup``) and ``worker``.
+Reading order: ``__main__`` (the commands) and ``options`` → ``context`` (the lifecycle of every command) → ``run`` (one
+run from an empty machine to predictions) and ``up`` → ``engine``, ``base_images``, ``images``, ``simulator``,
+``local_airflow`` (the set-up) → ``airflow_api`` and ``run_monitor`` (the run itself) → ``processes`` and ``signals``
+(how everything is stopped). A server for a team is ``server`` (with ``compose``, ``server_settings``,
+``server_images``, ``server_backup``) and ``worker``. Any function may raise a LauncherError, which names the remedy.
 """
 
 from __future__ import annotations

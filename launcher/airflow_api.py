@@ -40,11 +40,6 @@ class AirflowApi:
         # proxies of the environment are not for 127.0.0.1
         self._http = httpx.Client(base_url=address, timeout=REQUEST_SECONDS, trust_env=False)
 
-    @property
-    def port(self) -> int:
-        """Port of its address."""
-        return self._http.base_url.port or 80
-
     def is_healthy(self) -> bool:
         """Whether the database, the scheduler and the DAG processor are all healthy."""
         with contextlib.suppress(httpx.HTTPError, ValueError):
@@ -59,9 +54,8 @@ class AirflowApi:
 
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
         """Create a pool; one of that name that exists keeps its size, which the user may have changed."""
-        if not self._get(f"pools/{name}", accept=(404,)):
-            body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
-            self._request("POST", f"{API}/pools", json=body, accept=(409,))
+        body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
+        self._request("POST", f"{API}/pools", json=body, accept=(409,))
 
     def dag(self, dag_id: str) -> dict[str, Any] | None:
         """Give a DAG's metadata; None while Airflow has not parsed it."""
@@ -210,14 +204,14 @@ class AirflowApi:
         Returns the response's object; an empty one for an accepted error.
         """
         attempts = Retrying(
-            retry=retry_if_exception_type((httpx.TransportError, _BusyError)),
+            retry=retry_if_exception_type(httpx.HTTPError),
             stop=stop_after_delay(self._retry_seconds if retry_seconds is None else retry_seconds),
             wait=wait_fixed(1),
             reraise=True,
         )
         try:
             answer = attempts(self._request_once, method, path, options)
-        except (httpx.TransportError, _BusyError) as error:
+        except httpx.HTTPError as error:
             msg = f"Airflow is unreachable at {self.address}: {error}"
             raise LauncherError(msg) from None
         if not answer.is_success and answer.status_code not in accept:
@@ -234,8 +228,7 @@ class AirflowApi:
             # tokens expire after a day, runs may take three
             self._token = ""
         if answer.status_code >= 500 or answer.status_code == 429:
-            msg = f"{answer.status_code} {answer.reason_phrase}"
-            raise _BusyError(msg)
+            answer.raise_for_status()
         return answer
 
     def _sign_in(self) -> str:
@@ -245,13 +238,9 @@ class AirflowApi:
             msg = f"the password of Airflow's user {self._user} is not in {self._password_file}"
             raise LauncherError(msg, "Remove that file and start again: Airflow then generates a new one.") from None
         answer = self._http.post("/auth/token", json={"username": self._user, "password": password})
-        if not answer.is_success:
+        if answer.is_error:
             raise LauncherError(f"Airflow rejected the password in {self._password_file}: {_reason(answer)}")
         return str(answer.json()["access_token"])
-
-
-class _BusyError(Exception):
-    """The server is temporarily unable to handle the request."""
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -32,7 +32,7 @@ from numerai_pipeline.storage.layout import RunLayout
 from numerai_pipeline.storage.manifests import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from rich.table import Table
@@ -69,7 +69,7 @@ class Week:
 def backtest(context: CommandContext, options: BacktestOptions) -> int:
     """Set everything up, run the weeks, print every model's scores, and stop everything again."""
     started, dag_id, weeks = time.monotonic(), local_airflow.DAG_ID, options.backtest_range
-    with airflow_session(context, options, "backtest") as (api, _), ExitStack() as unfinished:
+    with airflow_session(context, options, "backtest") as api, ExitStack() as unfinished:
         for backfill in api.unfinished_backfills(dag_id):
             # Airflow runs one per DAG at a time: the leftover of a killed command is cancelled, never one of the user
             if background_airflow(context) is not None:
@@ -82,11 +82,9 @@ def backtest(context: CommandContext, options: BacktestOptions) -> int:
         unfinished.callback(end_backfill, context, api, dag_id, backfill, weeks)
         selected = f"weeks {weeks.first} to {weeks.last}, {weeks.at_once} at once: {format_conf(options)}"
         context.screen.success("Backtest", selected)
-        data = context.paths.data
-        monitor = BackfillMonitor(api, context.screen, dag_id, weeks, data, lambda: require_airflow(context))
-        display(context.screen, monitor.views(), transient=True)
+        found = _follow(context, api, dag_id, weeks)
         unfinished.pop_all()
-        return show(context.screen, monitor.weeks, data, time.monotonic() - started)
+        return show(context.screen, found, context.paths.data, time.monotonic() - started)
 
 
 def end_backfill(
@@ -110,58 +108,46 @@ def _runs_of(api: AirflowApi, dag_id: str, weeks: BacktestRange) -> list[dict[st
     return api.runs(dag_id, run_type="backfill", **days)
 
 
-@dataclass
-class BackfillMonitor:
-    """Monitors the runs of a backfill until all have ended; `check` raises when Airflow has ended."""
+def _follow(context: CommandContext, api: AirflowApi, dag_id: str, selected: BacktestRange) -> list[Week]:
+    """Display the progress of a backfill, with a line for each week that has ended; returns the weeks."""
+    began, weeks = time.monotonic(), dict[str, Week]()
 
-    api: AirflowApi
-    screen: Screen
-    dag_id: str
-    selected: BacktestRange
-    data: Path
-    check: Callable[[], None]
-    weeks: list[Week] = field(default_factory=list)
-
-    def views(self) -> Iterator[Group]:
-        """Draw the progress until the last week has ended, and print a line for each that has."""
-        began = time.monotonic()
+    def views() -> Iterator[Group]:
         while True:
-            self.check()
-            for run in _runs_of(self.api, self.dag_id, self.selected):
-                self._update(run)
-            self.weeks.sort(key=lambda week: week.day)
-            if self.weeks and all(week.state in FINAL for week in self.weeks):
+            require_airflow(context)
+            for run in _runs_of(api, dag_id, selected):
+                day = datetime.fromisoformat(run["data_interval_end"] or run["run_after"]).astimezone(UTC).date()
+                week = weeks.setdefault(run["dag_run_id"], Week(run["dag_run_id"], day))
+                if week.state in FINAL:
+                    continue
+                week.state = str(run["state"])
+                week.started, week.ended = (parse_time(run.get(name)) for name in ("start_date", "end_date"))
+                if week.state in FINAL:
+                    _read_outcome(context, api, dag_id, week)
+                    context.screen.print(_line(week))
+            if weeks and all(week.state in FINAL for week in weeks.values()):
                 return
-            yield _progress(self.weeks, time.monotonic() - began)
+            yield _progress(sorted(weeks.values(), key=lambda week: week.day), time.monotonic() - began)
             time.sleep(POLL_SECONDS)
 
-    def _update(self, run: dict[str, Any]) -> None:
-        week = next((week for week in self.weeks if week.run_id == run["dag_run_id"]), None)
-        if week is None:
-            day = datetime.fromisoformat(run["data_interval_end"] or run["run_after"]).astimezone(UTC).date()
-            week = Week(run["dag_run_id"], day)
-            self.weeks.append(week)
-        if week.state in FINAL:
-            return
-        week.state = str(run["state"])
-        week.started, week.ended = (parse_time(run.get(name)) for name in ("start_date", "end_date"))
-        if week.state in FINAL:
-            self._read(week)
-            self.screen.print(_line(week))
+    display(context.screen, views(), transient=True)
+    return sorted(weeks.values(), key=lambda week: week.day)
 
-    def _read(self, week: Week) -> None:
-        """Read the scores or errors of an ended run."""
-        summary = self.api.return_value(self.dag_id, week.run_id, FIRST_TASK)
-        if isinstance(summary, dict):
-            week.round = str(summary.get("round", ""))
-            week.scores = read_scores(RunLayout(self.data / summary["directory"]))
-        if week.state == "failed":
-            problems = []
-            for task in self.api.task_instances(self.dag_id, week.run_id):
-                if task["state"] == "failed":
-                    events = self.api.log_events(self.dag_id, week.run_id, task["task_id"], task["try_number"] or 1)
-                    problems.append(f"{task['task_id']}: {failure_message(events)}")
-            week.problem = "; ".join(problems) or "no task has failed"
+
+def _read_outcome(context: CommandContext, api: AirflowApi, dag_id: str, week: Week) -> None:
+    """Read the scores or errors of an ended run."""
+    summary = api.return_value(dag_id, week.run_id, FIRST_TASK)
+    if isinstance(summary, dict):
+        week.round = str(summary.get("round", ""))
+        week.scores = read_scores(RunLayout(context.paths.data / summary["directory"]))
+    if week.state == "failed":
+        failed = [task for task in api.task_instances(dag_id, week.run_id) if task["state"] == "failed"]
+        logs = {
+            task["task_id"]: api.log_events(dag_id, week.run_id, task["task_id"], task["try_number"] or 1)
+            for task in failed
+        }
+        problems = [f"{name}: {failure_message(events)}" for name, events in logs.items()]
+        week.problem = "; ".join(problems) or "no task has failed"
 
 
 def read_scores(layout: RunLayout) -> dict[str, float | None]:

@@ -75,7 +75,7 @@ class CommandContext:
             try:
                 cleanup.callback(self._release_engine)
                 with self.screen.step("Docker engine") as step:
-                    self.engine.ensure(step, owner="run", may_install=options.may_install)
+                    self.engine.ensure(step, may_install=options.may_install)
                 yield cleanup
             finally:
                 self.signals.ignore_signals()

@@ -115,7 +115,7 @@ class Engine:
         self._lock_file = paths.cache / "engine.lock"
         self._lock: IO[bytes] | None = None
 
-    def ensure(self, step: Step, *, owner: str, may_install: bool) -> None:
+    def ensure(self, step: Step, *, may_install: bool) -> None:
         """Provide a reachable engine, and pass its address to child processes."""
         self._lock_file.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self._lock_file.open("ab")
@@ -132,7 +132,7 @@ class Engine:
                 debian.install(self._docker.commands, PACKAGES, self._logs / "apt.log")
                 how = "installed and started"
             step.update("starting it")
-            self._start(owner)
+            self._start()
             version = self._version()[0]
         endpoint = os.environ.get("DOCKER_HOST") or self._docker.endpoint()
         if endpoint and endpoint != LOCAL_SOCKET:
@@ -184,7 +184,7 @@ class Engine:
     def _is_starting() -> bool:
         return any(process.info["name"] == SERVICE for process in psutil.process_iter(["name"]))
 
-    def _start(self, owner: str) -> None:
+    def _start(self) -> None:
         dockerd, log = find_dockerd(), self._logs / "dockerd.log"
         if dockerd is None:
             msg = "Debian's docker.io was installed, but there is no dockerd"
@@ -193,7 +193,7 @@ class Engine:
         self._pid_file.unlink(missing_ok=True)
         environment = {"PATH": f"{os.environ.get('PATH', '')}:{SBIN}"}
         command = [dockerd, "--pidfile", str(self._pid_file)]
-        record = self._services.start(SERVICE, command, owner=owner, log=log, env=environment)
+        record = self._services.start(SERVICE, command, owner="run", log=log, env=environment)
         wait_until(lambda: self._is_reachable() or not record.alive, START_SECONDS, every=0.3)
         if not self._is_reachable():
             self._services.stop(SERVICE, grace=5)

@@ -20,7 +20,7 @@ from launcher.processes import tail
 from numerai_pipeline.core.settings import machine_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from launcher.paths import ProjectPaths
     from launcher.processes import ServiceRecord, Services
@@ -50,10 +50,10 @@ def is_free(port: int) -> bool:
     return False
 
 
-def choose_port(wanted: int, exclude: Collection[int] = ()) -> int:
+def choose_port(wanted: int) -> int:
     """Give the wanted port, or the next free one of a hundred."""
     for port in range(wanted, min(wanted + 100, 65536)):
-        if port not in exclude and is_free(port):
+        if is_free(port):
             return port
     msg = f"PORT={wanted}: this port and the next 99 are taken"
     raise LauncherError(msg, "Choose a free one:  PORT=…", exit_code=EXIT_UNAVAILABLE)

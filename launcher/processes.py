@@ -115,10 +115,10 @@ class Commands:
             raise CommandError(command, code, output)
         return output
 
-    def succeeds(self, argv: Sequence[str | Path], *, timeout: float = 30) -> bool:
+    def succeeds(self, argv: Sequence[str | Path]) -> bool:
         """Whether a command exits with 0; False also if there is no such command."""
         try:
-            self.run(argv, timeout=timeout)
+            self.run(argv, timeout=30)
         except (CommandError, OSError):
             if self._cancelled:  # the command has no result
                 raise

@@ -12,7 +12,7 @@ from launcher import local_airflow, simulator
 from launcher.airflow_api import now
 from launcher.console import seconds
 from launcher.errors import EXIT_FAILED, LauncherError
-from launcher.run_monitor import RunMonitor
+from launcher.run_monitor import follow_run
 from launcher.run_report import SUBMITTING_TASK, SUMMARY_TASK, show_failure, show_predictions, show_submissions
 from launcher.up import background_airflow, start_everything, use_background_airflow
 
@@ -28,10 +28,8 @@ STOP_TIMEOUT = 2.0
 
 
 @contextmanager
-def airflow_session(
-    context: CommandContext, options: RunOptions, command: str
-) -> Iterator[tuple[AirflowApi, ExitStack]]:
-    """Set everything up, yield Airflow's API and the clean-up, and stop everything that was not running before."""
+def airflow_session(context: CommandContext, options: RunOptions, command: str) -> Iterator[AirflowApi]:
+    """Set everything up, yield Airflow's API, and stop everything that was not running before."""
     dag_id = local_airflow.DAG_ID
     with context.lifecycle(command, options) as cleanup:
         background = background_airflow(context)
@@ -52,7 +50,7 @@ def airflow_session(
         if (api.dag(dag_id) or {}).get("is_paused"):
             api.set_paused(dag_id, paused=False)
             cleanup.callback(_pause, api, dag_id)
-        yield api, cleanup
+        yield api
 
 
 def _pause(api: AirflowApi, dag_id: str) -> None:
@@ -63,7 +61,7 @@ def _pause(api: AirflowApi, dag_id: str) -> None:
 def run(context: CommandContext, options: RunOptions) -> int:
     """Set everything up, run the DAG once, print the result, and stop everything again."""
     started, dag_id, run_id = time.monotonic(), local_airflow.DAG_ID, f"make_run__{now():%Y-%m-%dT%H-%M-%S}"
-    with airflow_session(context, options, "run") as (api, _):
+    with airflow_session(context, options, "run") as api:
         waiting = api.unfinished_runs(dag_id)
         most = int((api.dag(dag_id) or {}).get("max_active_runs") or 1)
         if len(waiting) >= most:
@@ -73,12 +71,11 @@ def run(context: CommandContext, options: RunOptions) -> int:
             unfinished.callback(end_run, context, api, dag_id, run_id, "run")
             api.trigger(dag_id, run_id, options.conf)
             context.screen.success("Run", f"{run_id} started: {format_conf(options)}")
-            monitor = RunMonitor(api, context.screen, dag_id, run_id, lambda: require_airflow(context))
-            state = monitor.follow()
+            state, tasks = follow_run(api, context.screen, dag_id, run_id, lambda: require_airflow(context))
             unfinished.pop_all()
         duration = time.monotonic() - started
         if state != "success":
-            show_failure(context.screen, api, monitor)
+            show_failure(context.screen, api, dag_id, run_id, tasks)
             context.screen.print(f"  after {seconds(duration)}")
             return EXIT_FAILED
         show_predictions(context.screen, api.return_value(dag_id, run_id, SUMMARY_TASK), duration)

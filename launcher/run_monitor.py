@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
@@ -144,71 +145,58 @@ def display(screen: Screen, views: Iterator[RenderableType], *, transient: bool 
             live.update(view, refresh=True)
 
 
-@dataclass
-class RunMonitor:
-    """Monitors a run until its end; `check` raises when Airflow has ended."""
+def follow_run(
+    api: AirflowApi, screen: Screen, dag_id: str, run_id: str, check: Callable[[], None]
+) -> tuple[str, list[TaskView]]:
+    """Display a run until its end; returns its final state and its tasks. `check` raises when Airflow has ended."""
+    order = {name: index for index, name in enumerate(api.task_order(dag_id))}
+    state, tasks = "", dict[str, TaskView]()
+    printed: dict[str, tuple[TaskView, float]] = {}
 
-    api: AirflowApi
-    screen: Screen
-    dag_id: str
-    run_id: str
-    check: Callable[[], None]
-    tasks: list[TaskView] = field(default_factory=list)
-    _polls: int = 0
-    _printed: dict[str, tuple[TaskView, float]] = field(default_factory=dict)
+    def views() -> Iterator[Table]:
+        nonlocal state, tasks
+        for poll in count():
+            check()
+            # the run's state first: once it is final, the tasks' states are
+            state = api.run_state(dag_id, run_id)
+            found = map(TaskView.from_api, api.task_instances(dag_id, run_id))
+            tasks = {
+                task.name: replace(task, last_message=last_message(task, tasks.get(task.name), poll))
+                for task in sorted(found, key=lambda task: order.get(task.name, len(order)))
+            }
+            if not screen.live:
+                _print_changes(screen, tasks.values(), printed)
+            yield render(list(tasks.values()), now(), f"Run {run_id}: {state}")
+            if state in FINAL:
+                return
+            time.sleep(POLL_SECONDS)
 
-    def follow(self) -> str:
-        """Display the run until its end; returns its final state."""
-        order = {name: index for index, name in enumerate(self.api.task_order(self.dag_id))}
-        state = ""
-
-        def views() -> Iterator[Table]:
-            nonlocal state
-            while True:
-                self.check()
-                # the run's state first: once it is final, the tasks' states are
-                state = self.api.run_state(self.dag_id, self.run_id)
-                tasks = map(TaskView.from_api, self.api.task_instances(self.dag_id, self.run_id))
-                before = {task.name: task for task in self.tasks}
-                self.tasks = [
-                    replace(task, last_message=self._message_of(task, before.get(task.name, task)))
-                    for task in sorted(tasks, key=lambda task: order.get(task.name, len(order)))
-                ]
-                self._polls += 1
-                if not self.screen.live:
-                    self._print_changes()
-                yield render(self.tasks, now(), f"Run {self.run_id}: {state}")
-                if state in FINAL:
-                    return
-                time.sleep(POLL_SECONDS)
-
-        display(self.screen, views())
-        return state
-
-    def _message_of(self, task: TaskView, before: TaskView) -> str:
+    def last_message(task: TaskView, before: TaskView | None, poll: int) -> str:
         """Give a task's last message; read at every few polls only, and once more when its state has changed."""
         if task.attempt == 0 or not (task.state == "running" or task.has_failed):
             return ""
-        is_known = before.last_message and (before.state, before.attempt) == (task.state, task.attempt)
-        if is_known and (task.has_failed or self._polls % POLLS_PER_LOG):
+        is_due = not task.has_failed and poll % POLLS_PER_LOG == 0
+        if before and (before.state, before.attempt) == (task.state, task.attempt) and not is_due:
             return before.last_message
-        events = self.api.log_events(self.dag_id, self.run_id, task.name, task.attempt)
+        events = api.log_events(dag_id, run_id, task.name, task.attempt)
         return failure_message(events) if task.has_failed else last_log_line(events)
 
-    def _print_changes(self) -> None:
-        for task in self.tasks:
-            before, when = self._printed.get(task.name, (TaskView(task.name), 0.0))
-            if (before.label, before.attempt) != (task.label, task.attempt) and task.label != "waiting":
-                self.screen.print(_plain(task, now()))
-            elif (
-                task.state == "running"
-                and task.last_message != before.last_message
-                and time.monotonic() - when >= PLAIN_PROGRESS_SECONDS
-            ):
-                self.screen.print(f"  {task.name}: {task.last_message}")
-            else:
-                continue
-            self._printed[task.name] = (task, time.monotonic())
+    display(screen, views())
+    return state, list(tasks.values())
+
+
+def _print_changes(screen: Screen, tasks: Iterable[TaskView], printed: dict[str, tuple[TaskView, float]]) -> None:
+    """Print a line for each change since the last one that was printed, and at intervals the progress."""
+    for task in tasks:
+        before, when = printed.get(task.name, (TaskView(task.name), 0.0))
+        has_progress = task.state == "running" and task.last_message != before.last_message
+        if (before.label, before.attempt) != (task.label, task.attempt) and task.label != "waiting":
+            screen.print(_plain(task, now()))
+        elif has_progress and time.monotonic() - when >= PLAIN_PROGRESS_SECONDS:
+            screen.print(f"  {task.name}: {task.last_message}")
+        else:
+            continue
+        printed[task.name] = (task, time.monotonic())
 
 
 def _plain(task: TaskView, at: datetime) -> str:

@@ -10,13 +10,13 @@ from launcher.console import seconds, table
 from launcher.run_monitor import failure_message, log_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
     from launcher.airflow_api import AirflowApi
     from launcher.console import Screen
-    from launcher.run_monitor import RunMonitor
+    from launcher.run_monitor import TaskView
 
 SUMMARY_TASK = "exploring"
 SUBMITTING_TASK = "submit"
@@ -69,17 +69,16 @@ def predictions_table(models: Mapping[str, Any]) -> Table:
     return made
 
 
-def show_failure(screen: Screen, api: AirflowApi, monitor: RunMonitor) -> None:
+def show_failure(screen: Screen, api: AirflowApi, dag_id: str, run_id: str, tasks: Sequence[TaskView]) -> None:
     """Print each failed task with its error and the path of its log."""
-    failed = [task for task in monitor.tasks if task.state == "failed"]
+    failed = [task for task in tasks if task.state == "failed"]
     not_run, done = (
-        ", ".join(task.name for task in monitor.tasks if task.state == state)
-        for state in ("upstream_failed", "success")
+        ", ".join(task.name for task in tasks if task.state == state) for state in ("upstream_failed", "success")
     )
     screen.print()
     screen.error("Run failed", ", ".join(task.name for task in failed) or "no task has failed")
     for task in failed:
-        events = api.log_events(monitor.dag_id, monitor.run_id, task.name, task.attempt)
+        events = api.log_events(dag_id, run_id, task.name, task.attempt)
         screen.print(f"  {task.name}: {failure_message(events)}")
         screen.print(f"    attempt {task.attempt} of {task.attempts}; the log: {log_path(events) or 'not found'}")
     if not_run:

@@ -71,7 +71,7 @@ def test_api_rejection_has_the_reason(server: Server, api: AirflowApi) -> None:
 
 def test_api_unreachable_names_the_address(server: Server, api: AirflowApi) -> None:
     server.add("dags/d", {}, status=503)
-    with pytest.raises(LauncherError, match="Airflow is unreachable at http://airflow: 503"):
+    with pytest.raises(LauncherError, match="Airflow is unreachable at http://airflow: Server error '503"):
         api.dag("d")
 
 
@@ -164,9 +164,9 @@ def test_api_creates_a_backfill_of_whole_days(server: Server, api: AirflowApi) -
 def test_api_pool_that_exists_keeps_its_size(server: Server, api: AirflowApi) -> None:
     server.add("pools", {"name": "p"}, status=201)
     api.ensure_pool("p", 2, "cores")
-    server.add("pools/p", {"name": "p", "slots": 9})
-    api.ensure_pool("p", 2, "cores")
-    assert [request.method for request in server.requests] == ["GET", "POST", "GET"]
+    server.add("pools", {"detail": "exists"}, status=409)
+    api.ensure_pool("p", 9, "cores")
+    assert [request.method for request in server.requests] == ["POST", "POST"]
 
 
 def test_api_is_healthy_only_with_all_components(server: Server, api: AirflowApi) -> None:

@@ -109,7 +109,7 @@ def make_engine(tmp_path: Path) -> tuple[Engine, Services]:
 def ensure(engine: Engine, *, may_install: bool = True) -> str:
     screen = Screen(Console(record=True, width=120, force_terminal=False))
     with screen.step("Docker engine") as step:
-        engine.ensure(step, owner="run", may_install=may_install)
+        engine.ensure(step, may_install=may_install)
     return screen.console.export_text()
 
 
