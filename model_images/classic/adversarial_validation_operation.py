@@ -110,8 +110,7 @@ def make(task: Task) -> TrainingSummary:
     task.follow(plan(parameters, task.sizes))
     # before the work: later tasks cannot use a table without known targets, or with a single target value
     known = targets.values(task.training).rows
-    has_weeks = task.training.eras_are_weeks and len(np.unique(task.training.era_numbers[known])) >= _MIN_ERAS
-    split_by = parameters.get_str("SPLIT_BY", _UNITS[has_weeks], choices=_UNITS)
+    split_by = parameters.get_str("SPLIT_BY", _default_unit(task, known), choices=_UNITS)
 
     sides = _Sides(task)
     folds = _folds(sides, folds_by, parameters.seed)
@@ -301,6 +300,12 @@ def _similarity(
                 if of_fold.any():
                     similarity[positions[of_fold]] = classifier.predict_proba(block[of_fold])[:, 1]
     return similarity
+
+
+def _default_unit(task: Task, known: NDArray[np.bool_]) -> str:
+    """Return the default of SPLIT_BY, by the rows with a known target."""
+    count = len(np.unique(task.training.era_numbers[known]))
+    return "eras" if task.training.eras_are_weeks and count >= _MIN_ERAS else "rows"
 
 
 def _split_by_eras(

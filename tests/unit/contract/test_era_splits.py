@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from numerai_contract import eras
+from numerai_contract.exits import BadDataError
 from numerai_contract.model_directory import ModelDirectory
 from numerai_contract.parameters import Parameters
 from numerai_contract.targets import classes
@@ -177,6 +178,27 @@ def test_adversarial_split_by_eras_takes_the_most_similar_block(
     assert split.validation.sum() == 10 * ROWS
     assert (split.training | split.validation | split.embargo).all()
     assert embargo == weeks
+
+
+@pytest.mark.parametrize(
+    ("names", "unit"),
+    [(_weeks(range(1, 11)), "eras"), (_weeks(range(1, 10)), "rows"), ([f"era{number}" for number in ERAS], "rows")],
+)
+def test_adversarial_split_is_by_eras_from_ten_weeks_on(write: Writer, names: list[str], unit: str) -> None:
+    training = write(_columns([*names, "0400" if names[0][0] == "0" else "era400"], "train"))
+    task = Task(Parameters({"OPERATION": "any", "TRAINING": str(training)}))
+    # the last era has no targets
+    known = task.training.era_numbers != 400
+    assert _module("classic", "adversarial_validation_operation")._default_unit(task, known) == unit
+
+
+def test_adversarial_split_of_one_era_raises_bad_data(write: Writer) -> None:
+    training = write(_columns(["0001"], "train"))
+    task = Task(Parameters({"OPERATION": "any", "TRAINING": str(training)}))
+    with pytest.raises(BadDataError, match=r"training\.parquet: one era has known targets.* Set SPLIT_BY=rows\."):
+        _module("classic", "adversarial_validation_operation")._split_by_eras(
+            task, np.zeros(ROWS, dtype=np.float32), np.ones(ROWS, dtype=bool), 0.1
+        )
 
 
 def test_auto_weka_shuffle_is_that_of_weka() -> None:
