@@ -21,8 +21,8 @@ Environment variables:
 ``RANK`` (8)
     Length of the vectors.
 ``MAX_ITERATIONS`` (100), ``EARLY_STOPPING`` (20)
-    Maximum number of iterations, and number without improvement of either after which the fit ends. On a weak signal
-    the best is among the first few.
+    Maximum number of iterations, and number without improvement of the machine after which the fit ends. On a weak
+    signal the best is among the first few.
 ``PRODUCTS`` (``better``)
     ``always``, as in 2016, keeps the products where the linear part alone is better, with the note.
 ``INITIAL_DEVIATION`` (0.01)
@@ -217,7 +217,7 @@ class BestIteration:
             self.linear = linear
         position = f"iteration {done:,} of at most {self._iterations:,}, validation logloss {whole.logloss:.5f}"
         self._progress.update(done / self._iterations, position)
-        return done - max(self.whole.iteration, self.linear.iteration) >= self._early_stopping, None
+        return done - self.whole.iteration >= self._early_stopping, None
 
 
 def score_function(bias: float, weights: NDArray[np.float64], vectors: NDArray[np.float64]) -> QuadraticForm:

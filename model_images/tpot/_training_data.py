@@ -91,7 +91,7 @@ def _folds(task: Task, plan: SearchPlan, labels: NDArray[np.int8], era_numbers: 
 
 def fold_marks(folds: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
     """Yield marks of the rows to learn from and of the rows to predict, of each fold."""
-    for fold in range(folds.max() + 1):
+    for fold in np.unique(folds[folds != eras.NO_FOLD]):
         held_out = folds == fold
         yield ~held_out & (folds != eras.NO_FOLD), held_out
 

@@ -59,7 +59,7 @@ def task(write: Writer) -> Task:
 def test_hold_out_last_of_every_fourth_era_counts_weeks(task: Task) -> None:
     numbers = task.training.era_numbers
     split = eras.hold_out_last(numbers, share=0.2, embargo=16, seed=1)
-    assert (numbers[split.training].max(), numbers[split.held_out].min()) == (304, 324)
+    assert (max(numbers[split.training]), min(numbers[split.held_out])) == (304, 324)
     assert split.embargo == 16
     assert split.description == "held out the last 20 of 100 eras, with an embargo of 16 weeks"
 

@@ -106,8 +106,8 @@ def test_products_that_hurt_are_kept_on_request_with_the_warning(fit: Fit) -> No
     assert final.model._form.products.any()
 
 
-def test_iterations_end_when_neither_has_improved(fit: Fit) -> None:
-    # the machine's best is the first iteration, its linear part's the third; it ends two after that
+def test_iterations_end_when_the_machine_has_not_improved(fit: Fit) -> None:
+    # the machine's best is the first iteration, its linear part's the third
     iterations = [(GOOD, HELPFUL), (WEAK, HARMFUL), (1.1 * GOOD, HARMFUL), (WEAK, HARMFUL), (WEAK, HARMFUL)]
     _, ended, _ = fit(*iterations, (2 * GOOD, HELPFUL), EARLY_STOPPING="2")
     _, complete, _ = fit(*iterations, EARLY_STOPPING="20")
