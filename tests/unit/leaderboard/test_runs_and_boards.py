@@ -155,7 +155,7 @@ def test_read_run_not_ranked_by_the_payout_score_has_the_reason(tmp_path: Path) 
     found = read_run(layout)["ranking"]
     assert found == {"formula": "mean CORR", "eras": 1, "first": 5, "last": 5, "fallback": reason}
     # of an earlier release, and of a hostile container
-    damaged: tuple[Any, ...] = (None, [], {"formula": 1, "eras": "all", "fallback": {}})
+    damaged: tuple[Any, ...] = (None, [], {"formula": [1], "eras": "all", "fallback": {}})
     for ranking in damaged:
         change(layout.leaderboard, ranking=ranking)
         unknown = {"formula": None, "eras": 0, "first": None, "last": None, "fallback": None}
