@@ -13,7 +13,7 @@ and memory grow with the rows instead of the pairs.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -60,7 +60,7 @@ class PairLoss:
 
         It is NaN when all values are the same.
         """
-        lowest, highest = float(sums.min()), float(sums.max())
+        lowest, highest = float(np.min(sums)), float(np.max(sums))
         centre, radius = (lowest + highest) / 2, max(1.0, (highest - lowest) / 2)
         positions = (sums[self._order] - centre) / radius
         degree = _degree(radius)
@@ -91,8 +91,10 @@ def _kernel(radius: float, degree: int) -> NDArray[np.float64]:
     def losses(nodes: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.logaddexp(0, radius * (nodes - nodes[:, np.newaxis]))
 
-    of_higher = chebyshev.chebinterpolate(losses, degree)
-    coefficients: NDArray[np.float64] = chebyshev.chebinterpolate(lambda _nodes: of_higher.T, degree).T
+    # functions with several values, which its type does not have
+    interpolate: Any = chebyshev.chebinterpolate
+    of_higher = interpolate(losses, degree)
+    coefficients: NDArray[np.float64] = interpolate(lambda _nodes: of_higher.T, degree).T
     return coefficients
 
 

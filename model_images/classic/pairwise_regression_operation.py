@@ -132,7 +132,7 @@ def score_table(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     # the rows themselves, where there are no more
     partners = np.quantile(sums, (np.arange(count) + 0.5) / count, method="hazen")
     spread = float(np.ptp(sums)) or 1.0
-    points = np.linspace(sums.min() - spread, sums.max() + spread, _POINTS)
+    points = np.linspace(np.min(sums) - spread, np.max(sums) + spread, _POINTS)
     return points, np.array([expit(point - partners).mean() for point in points])
 
 

@@ -61,7 +61,13 @@ class Checkout:
     ) -> ServiceRecord:
         paths.airflow_home.mkdir(parents=True, exist_ok=True)
         program = Path(__file__).with_name("fake_airflow.py")
-        command = [sys.executable, program, environment["AIRFLOW__API__PORT"], paths.airflow_home, self.outcome]
+        command: list[str | Path] = [
+            sys.executable,
+            program,
+            environment["AIRFLOW__API__PORT"],
+            paths.airflow_home,
+            self.outcome,
+        ]
         log = local_airflow.log_file(paths)
         return services.start(local_airflow.SERVICE, command, owner=owner, log=log, details=details)
 
