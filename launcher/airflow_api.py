@@ -216,7 +216,7 @@ class AirflowApi:
             raise LauncherError(msg) from None
         if not answer.is_success and answer.status_code not in accept:
             raise LauncherError(f"Airflow rejected {method} {path}: {_reason(answer)}")
-        return dict(answer.json()) if answer.is_success and answer.content else {}
+        return dict(answer.json() or {}) if answer.is_success and answer.content else {}
 
     def _request_once(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         for _ in range(2):

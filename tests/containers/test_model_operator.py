@@ -471,14 +471,14 @@ def test_container_has_labels_limits_and_sandbox(run_dag: RunDag, engine: docker
 def test_time_limit_removes_the_container_and_names_the_setting(
     run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.05)
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes, _targets: 5 if minutes == LONGEST_SEARCH else 0.05)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "svm: stopped after its time limit of 0.05 minutes; raise `time_limit` of task svm" in outcome.output
 
 
 def test_execution_timeout_removes_the_container(run_dag: RunDag, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 0.05 if minutes == LONGEST_SEARCH else 5)
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes, _targets: 0.05 if minutes == LONGEST_SEARCH else 5)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert str(outcome.tasks["svm"].state) == "failed"
     assert "AirflowTaskTimeout" in outcome.output

@@ -81,7 +81,7 @@ def test_proxy_passes_errors_unchanged(run_dag: RunDag, through_proxy: Proxy) ->
 def test_timeout_through_the_proxy_removes_the_container(
     run_dag: RunDag, through_proxy: Proxy, monkeypatch: pytest.MonkeyPatch, engine: docker.DockerClient
 ) -> None:
-    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes: 5 if minutes == LONGEST_SEARCH else 0.03)
+    monkeypatch.setattr(ModelSpec, "minutes", lambda _spec, minutes, _targets: 5 if minutes == LONGEST_SEARCH else 0.03)
     outcome = run_dag({"svm": {"parameters": {"MODE": "hang"}}})
     assert "svm: stopped after its time limit of 0.03 minutes" in outcome.output
     label = f"numerai={installation_id(load_settings().data_dir)}"

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from numerai_contract import fitting
 from numerai_contract.exits import BadParameterError
 
 if TYPE_CHECKING:
@@ -82,4 +81,7 @@ def run(task: Task) -> None:
         work: Callable[[Task], None] = module.run
         work(task)
     else:
+        # imports NumPy, whose memory the supervisor must not share
+        from numerai_contract import fitting
+
         fitting.run(task, module)
