@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from numerai_contract.eras import rows_of_eras
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -32,10 +34,8 @@ class EraCorr:
 
     def __init__(self, targets: NDArray[np.float32], era_numbers: NDArray[np.int32], *, every: int = 1) -> None:
         self._every, self._calls, self._last = every, 0, 0.0
-        order = np.argsort(era_numbers, kind="stable")
-        _, first = np.unique(era_numbers[order], return_index=True)
         self._eras = []
-        for rows in np.split(order, first[1:]):
+        for rows in rows_of_eras(era_numbers):
             centred = _power(targets[rows].astype(np.float64) - targets[rows].mean(dtype=np.float64))
             centred -= centred.mean()
             norm = float(np.linalg.norm(centred))

@@ -6,6 +6,7 @@ null in the reports.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,13 +42,7 @@ def corr(predictions: NDArray[np.float64], targets: NDArray[np.float64]) -> NDAr
     numpy.ndarray of float64, shape (models,)
         In [-1, 1]; NaN for a model, or an era, that has less than two rows or two different values.
     """
-    scores = np.full(predictions.shape[1], np.nan)
-    for models, rows in _scorable(predictions):
-        varying = [model for model in models if _varies(predictions[rows, model])]
-        if varying and _varies(targets[rows]):
-            frame, truth = pd.DataFrame(predictions[np.ix_(rows, varying)]), pd.Series(targets[rows], name="target")
-            scores[varying] = _each(frame, lambda columns: numerai_corr(columns, truth))  # noqa: B023 (called at once)
-    return scores
+    return _score_varying(predictions, targets, lambda _rows, truth, columns: numerai_corr(columns, truth))
 
 
 def neutral_corr(
@@ -67,14 +62,11 @@ def neutral_corr(
     numpy.ndarray of float64, shape (models,)
         NaN where it is undefined; also where there are not more rows than features, which explain everything.
     """
-    scores = np.full(predictions.shape[1], np.nan)
-    for models, rows in _scorable(predictions):
-        varying = [model for model in models if _varies(predictions[rows, model])]
-        if varying and _varies(targets[rows]) and len(rows) > features.shape[1] + 1:
-            frame, truth = pd.DataFrame(predictions[np.ix_(rows, varying)]), pd.Series(targets[rows], name="target")
-            neutralizers = pd.DataFrame(features[rows])
-            scores[varying] = _each(frame, lambda columns: feature_neutral_corr(columns, neutralizers, truth))  # noqa: B023
-    return scores
+
+    def score(rows: NDArray[np.intp], truth: pd.Series, columns: pd.DataFrame) -> pd.Series:
+        return feature_neutral_corr(columns, pd.DataFrame(features[rows]), truth)
+
+    return _score_varying(predictions, targets, score, more_rows_than=features.shape[1] + 1)
 
 
 def rank_correlation(predictions: NDArray[np.float64], anchor: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -312,6 +304,22 @@ def _scorable(predictions: NDArray[np.float64]) -> Iterator[tuple[list[int], NDA
         rows = np.flatnonzero(~missing[:, models[0]])
         if len(rows) > 1:
             yield models, rows
+
+
+def _score_varying(
+    predictions: NDArray[np.float64],
+    targets: NDArray[np.float64],
+    score: Callable[[NDArray[np.intp], pd.Series, pd.DataFrame], pd.Series],
+    more_rows_than: int = 0,
+) -> NDArray[np.float64]:
+    """Score the models that vary, where the targets vary, by a function of the rows, their targets and the models."""
+    scores = np.full(predictions.shape[1], np.nan)
+    for models, rows in _scorable(predictions):
+        varying = [model for model in models if _varies(predictions[rows, model])]
+        if varying and _varies(targets[rows]) and len(rows) > more_rows_than:
+            frame, truth = pd.DataFrame(predictions[np.ix_(rows, varying)]), pd.Series(targets[rows], name="target")
+            scores[varying] = _each(frame, partial(score, rows, truth))
+    return scores
 
 
 def _power(values: NDArray[np.float64]) -> NDArray[np.float64]:
